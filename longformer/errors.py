@@ -1,0 +1,5 @@
+"""The error a person can cause and mend: its message is one sentence that says what is wrong and what to do."""
+
+
+class LongformerError(Exception):
+    """An expected failure of training, models or checkpoints; shown to the user without a traceback."""
