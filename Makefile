@@ -1,0 +1,71 @@
+# Two commands set everything up by themselves: `make demo` and `make test`.
+# They need Python 3.11+, a C/C++ compiler and make; everything else goes into .venv.
+
+PYTHON ?= python3
+RANKS ?= 2
+# A file of enwik8 (.xz, .gz, .zip or plain) for `make demo SOURCE=...`; empty: the text of Python's own library.
+SOURCE ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint configs/constraints.txt
+READY := .venv/.ready
+# DeepSpeed builds nothing ahead of time: on a CPU it needs no compiled operator.
+export DS_BUILD_OPS = 0
+export DS_SKIP_CUDA_CHECK = 1
+
+.PHONY: help setup demo test test-slow lint format constraints clean
+
+help:
+	@echo "make demo [SOURCE=enwik8.xz]  train a small character model in three phases and judge it"
+	@echo "make test                     run the tests"
+	@echo "make test-slow                run the tests that take minutes"
+	@echo "make lint                     ruff, mypy, import contracts, generated documentation"
+	@echo "make setup                    only the environment in .venv"
+
+setup: $(READY)
+
+$(READY): pyproject.toml configs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv (about three minutes the first time)"
+	@$(PYTHON) -m venv .venv \
+	  || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@# DeepSpeed comes as source and imports torch while it builds, so torch and the build tools stand first.
+	@$(PIP) torch "setuptools>=77" wheel ninja packaging py-cpuinfo numpy psutil
+	@$(PIP) --no-build-isolation deepspeed
+	@$(PIP) --no-build-isolation --editable ".[development]"
+	@touch $(READY)
+
+demo: setup
+ifeq ($(SOURCE),)
+	@$(BIN)/longformer train configs/run/quickstart.yaml --ranks $(RANKS)
+else
+	@$(BIN)/longformer train configs/run/quickstart.yaml name=quickstart-enwik8 data.recipe=enwik8 \
+	  data.source="$(abspath $(SOURCE))" data.limit_bytes=5000000 data.directory=data/quickstart-enwik8 --ranks $(RANKS)
+endif
+
+test: setup
+	@$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+
+test-slow: setup
+	@$(BIN)/pytest -m slow
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy launcher longformer data_pipeline
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m launcher.configuration_reference --check
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# Pin again what is installed now, after changing a range in pyproject.toml.
+constraints: setup
+	@{ sed -n 1p configs/constraints.txt; \
+	   $(BIN)/pip list --format=freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > .venv/constraints.txt
+	@mv .venv/constraints.txt configs/constraints.txt
+
+clean:
+	rm -rf .venv
