@@ -1,0 +1,129 @@
+"""The run file: everything a training run needs to know, checked before anything is spent.
+
+`RunConfig.load` reads a YAML file with its `extends` and overrides; what comes back is immutable and
+consistent. Two runs with equal `fingerprint()` train the same model in the same way.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from launcher import run_file_reading
+from launcher.run_sections import (
+    Count,
+    DataSection,
+    EvaluationSection,
+    ModelSection,
+    Name,
+    PhaseSection,
+    Section,
+    TrackingSection,
+    TrainingSection,
+)
+from longformer.errors import LongformerError
+from longformer.models.config import CharacterModelConfig
+
+
+class RunConfig(Section):
+    """A whole run: one model, one text, and the phases in which the one learns the other."""
+
+    name: Name
+    """Name of the run; its directory is `runs/<name>` unless another is given."""
+    seed: Count = 0
+    """Seed of the initial weights, the order of the samples and the dropout."""
+    model: ModelSection = ModelSection()
+    """The model."""
+    data: DataSection = DataSection()
+    """The text."""
+    training: TrainingSection = TrainingSection()
+    """Optimizer, precision, sharding and checkpoints."""
+    phases: tuple[PhaseSection, ...]
+    """The phases, in order."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """How held-out text is judged after each phase."""
+    tracking: TrackingSection = TrackingSection()
+    """Where MLflow keeps the run."""
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read the run file at `path`, with overrides such as `phases.0.steps=100` laid over it.
+
+        Raises:
+            LongformerError: a file is missing or malformed, a key is unknown, or values do not fit
+                together; one line per problem.
+        """
+        written = run_file_reading.read(Path(path), overrides)
+        try:
+            return cls.model_validate(written.content)
+        except ValidationError as error:
+            raise LongformerError(run_file_reading.problems(error, cls, written)) from None
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        layers = self.model.shape["layers"]
+        if not names:
+            raise ValueError("phases is empty: a run needs at least one phase")
+        for index, phase in enumerate(self.phases):
+            if phase.name in names[:index]:
+                raise ValueError(f"phases[{index}].name is {phase.name!r}, which an earlier phase has already")
+            if len(phase.windows) != layers:
+                raise ValueError(
+                    f"phases[{index}].windows has {len(phase.windows)} values, but the model has {layers} layers: "
+                    "give one window per layer"
+                )
+        return self
+
+    def character_model(self, phase_index: int, vocabulary_size: int) -> CharacterModelConfig:
+        """Return the shape of the model in a phase: the same weights everywhere, the windows of that phase."""
+        return self.model.character_model(
+            windows=self.phases[phase_index].windows,
+            vocabulary_size=vocabulary_size,
+            activation_checkpointing=self.training.activation_checkpointing,
+        )
+
+    def check_ranks(self, ranks: int) -> None:
+        """Raise LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
+        for phase in self.phases:
+            phase.batching(ranks)
+
+    def to_yaml(self) -> str:
+        """Return the resolved run file: no `extends`, every default written out; loading it gives an equal config."""
+        return yaml.safe_dump(self._content(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 (hex) of everything in the config, however it was written."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+    def diff(self, other: Self) -> list[str]:
+        """Return one line per value that differs, `phases[0].steps: 100 -> 200`, from this config to `other`."""
+        mine, theirs = dict(_flat(self._content())), dict(_flat(other._content()))
+        return [
+            f"{run_file_reading.dotted(location)}: {_shown(mine, location)} -> {_shown(theirs, location)}"
+            for location in mine | theirs
+            if _shown(mine, location) != _shown(theirs, location)
+        ]
+
+    def _content(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def _flat(value: Any, location: run_file_reading.Location = ()) -> Iterator[tuple[run_file_reading.Location, Any]]:
+    """Yield (location, value) for every leaf; a list of plain values (such as windows) is one leaf."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, (*location, key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, (*location, index))
+    else:
+        yield location, value
+
+
+def _shown(leaves: dict[run_file_reading.Location, Any], location: run_file_reading.Location) -> str:
+    return json.dumps(leaves[location]) if location in leaves else "absent"
