@@ -1,0 +1,48 @@
+"""metrics.jsonl: every applied step as one line, cut back on resume to what really counts."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from longformer.files import write_atomically
+from longformer.training.callbacks.callback import Callback
+from longformer.training.records import PhaseInfo, Progress, StepRecord
+
+
+class MetricsFile(Callback):
+    """Append StepRecords to a JSON Lines file; steps after the resumed checkpoint are removed first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: TextIO | None = None
+
+    def on_phase_start(self, phase: PhaseInfo, progress: Progress) -> None:
+        cut_back(self.path, progress.global_step)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def on_step_end(self, record: StepRecord) -> None:
+        assert self._file is not None, "on_phase_start opens the file"
+        self._file.write(json.dumps(asdict(record)) + "\n")
+        self._file.flush()
+
+    def on_checkpoint(self, path: Path) -> None:
+        assert self._file is not None, "on_phase_start opens the file"
+        os.fsync(self._file.fileno())
+
+    def on_phase_end(self, phase: PhaseInfo, evaluation: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def cut_back(path: Path, global_step: int) -> None:
+    """Keep only the records up to `global_step`; a line torn by a crash goes with the later ones."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["global_step"] > global_step:
+            break
+        kept.append(line)
+    write_atomically(path, "".join(kept).encode())

@@ -1,0 +1,58 @@
+"""What the loop tells the outside world: where a phase stands, and one record per step."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far training has come; saved with every checkpoint."""
+
+    step: int = 0
+    """Optimizer updates applied in this phase."""
+    global_step: int = 0
+    """Optimizer updates applied in the run so far."""
+    tokens: int = 0
+    """Tokens whose loss went into an applied update, all ranks, the run so far."""
+    skipped_steps: int = 0
+    """Batches whose update was thrown away because gradients overflowed, the run so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseInfo:
+    """What a phase is, told once at its start."""
+
+    name: str
+    index: int
+    steps: int
+    sequence_length: int
+    batch_size: int
+    """Sequences in a global batch."""
+    ranks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One applied optimizer step; a line of metrics.jsonl."""
+
+    phase: str
+    phase_index: int
+    step: int
+    """Step within the phase, counted from 1."""
+    global_step: int
+    """Step within the run, counted from 1."""
+    tokens: int
+    """Tokens trained on so far in the run, all ranks."""
+    loss: float
+    """Mean nats per token over all ranks, before the update."""
+    bits_per_character: float
+    learning_rate: float
+    gradient_norm: float
+    """Before clipping."""
+    tokens_per_second: float
+    """All ranks together."""
+    mfu: float
+    """Model FLOPs of the step per second over the measured peak of all ranks' devices; 0..1."""
+    seconds: float
+    """Wall time of the step, data included; after skipped batches, theirs too."""
+    skipped_steps: int
+    """Skipped batches so far in the run."""

@@ -1,0 +1,37 @@
+"""Learning rates as pure functions of the step, so that nothing about them needs saving."""
+
+import math
+from typing import Literal
+
+Decay = Literal["constant", "linear", "cosine"]
+
+
+def learning_rate_at(step: int, *, peak: float, warmup_steps: int, total_steps: int, decay: Decay = "constant") -> float:
+    """Return the learning rate of a step: a linear rise to `peak`, then the chosen decay towards zero.
+
+    The rise reaches `peak` at step `warmup_steps - 1`; a decay starts right after it and would be zero
+    at step `total_steps`, one past the last.
+
+    Args:
+        step: 0-based step within the phase.
+        peak: the highest learning rate.
+        warmup_steps: length of the rise; 0 starts at `peak`.
+        total_steps: steps of the phase.
+        decay: "constant" stays at `peak`; "linear" and "cosine" fall to zero.
+
+    Raises:
+        ValueError: `step` is outside the phase or `decay` is unknown.
+    """
+    if not 0 <= step < total_steps:
+        raise ValueError(f"step {step} is outside the phase's {total_steps} steps")
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    fraction_done = (step - warmup_steps) / (total_steps - warmup_steps)
+    match decay:
+        case "constant":
+            return peak
+        case "linear":
+            return peak * (1.0 - fraction_done)
+        case "cosine":
+            return peak * 0.5 * (1.0 + math.cos(math.pi * fraction_done))
+    raise ValueError(f"decay must be constant, linear or cosine, not {decay!r}")
