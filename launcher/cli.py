@@ -1,0 +1,102 @@
+"""The `longformer` command: finds the command asked for, runs it, and words its failures.
+
+Promises that only the module of the command asked for is imported, so that help and version answer
+at once, and that an expected failure is one `error: ...` sentence on standard error:
+exit code 2 for bad input, 1 when the work failed, 75 for "stopped on request, start me again".
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from data_pipeline.errors import DataError
+from longformer.errors import LongformerError, WorkFailed
+
+
+class Command(NamedTuple):
+    """Where a command lives: `attribute` of `module` is a function, or a Typer application with commands of its own."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS = {
+    "train": Command("launcher.commands.train", "train", "Train a model phase by phase, as a run file says."),
+    "resume": Command("launcher.commands.train", "resume", "Go on with an interrupted run."),
+    "check": Command("launcher.commands.check", "check", "Check a run file without running it."),
+    "plan": Command("launcher.commands.plan", "plan", "Show steps, memory, FLOPs and time of a run before it starts."),
+    "data": Command("launcher.commands.data", "app", "Prepare, inspect and verify training text."),
+    "evaluate": Command("launcher.commands.evaluate", "evaluate", "Measure bits per character on held-out text."),
+    "generate": Command("launcher.commands.generate", "generate", "Continue a text with a trained model."),
+    "bench": Command("launcher.commands.bench", "app", "Measure speed and memory."),
+    "ui": Command("launcher.commands.ui", "ui", "Open the MLflow pages of the runs."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in `arguments` (default: those of the process) and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        result = application(arguments[0])(args=arguments, prog_name="longformer", standalone_mode=False)
+    except WorkFailed as error:
+        return _report(str(error), 1)
+    except (LongformerError, DataError) as error:
+        return _report(str(error), 2)
+    except typer.TyperException as error:  # a wrong option or argument
+        return _report(error.format_message(), error.exit_code)
+    except typer.Abort:
+        return _report("stopped", 130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # a full disk, a missing permission
+        return _report(str(error), 1)
+    return result if isinstance(result, int) else 0
+
+
+def application(name: str) -> typer.Typer:
+    """Return the Typer application: the command `name` in full, the others as their one-line summaries."""
+    app = typer.Typer(add_completion=False)
+    app.callback()(_options)
+    for command_name, command in COMMANDS.items():
+        target: Any = _not_loaded
+        if command_name == name:
+            target = getattr(import_module(command.module), command.attribute)
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=command_name, help=command.summary)
+        else:
+            app.command(command_name, short_help=command.summary)(target)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"longformer {version('longformer-train')}")
+        raise typer.Exit
+
+
+def _options(
+    _: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Train long-document language models, from text to a judged model."""
+
+
+def _not_loaded() -> None:
+    """Stand for a command that was not asked for and is only listed."""
+
+
+def _report(sentence: str, code: int) -> int:
+    if sentence:
+        Console(stderr=True).print(Text("error: ", style="bold red").append(sentence, style="default"), soft_wrap=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
