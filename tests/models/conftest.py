@@ -1,0 +1,34 @@
+"""A small character model with every feature switchable, far enough from its start that mistakes show."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from longformer.models.char_lm import CharacterLM
+from longformer.models.config import CharacterModelConfig
+
+
+@pytest.fixture
+def build_model() -> Callable[..., CharacterLM]:
+    """Return a function that builds a model of three layers in evaluation mode; its arguments override the config."""
+
+    def build(**overrides: object) -> CharacterLM:
+        shape = {
+            "vocabulary_size": 11,
+            "layers": 3,
+            "hidden_size": 24,
+            "heads": 3,
+            "feedforward_size": 40,
+            "windows": (3, 4, 5),
+            "dilations": (1, 2, 3),
+            "dilated_heads": 2,
+        }
+        torch.manual_seed(0)
+        model = CharacterLM(CharacterModelConfig(**{**shape, **overrides}))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+        return model.eval()
+
+    return build
