@@ -1,0 +1,25 @@
+"""One file per corpus: which files it is made of and how its documents are read. Nothing else knows its format."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_pipeline.documents import Document, DocumentReader
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one corpus is read."""
+
+    name: str
+    version: int
+    """Raised whenever the same input would give other tokens than before."""
+    find_files: Callable[[Path | None], list[Path]]
+    """The files of the corpus in a fixed order, found without reading them; DataError when there are none."""
+    read: Callable[[list[Path], DocumentReader], Iterator[Document]]
+    """The documents of these files in training order, held-out text last."""
+    symbols: bytes | None
+    """The vocabulary's bytes; None: the bytes that occur."""
+    published_bytes: int | None = None
+    """The size of the published corpus: more text than this is left out, and at this size the split is the published
+    one."""

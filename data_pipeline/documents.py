@@ -1,0 +1,134 @@
+"""Read files as documents, plain or inside .xz, .gz or .zip, as a stream of chunks: memory does not grow with the file.
+
+The compression is recognised by the first bytes, not by the name.
+"""
+
+import gzip
+import hashlib
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from data_pipeline.errors import DataError
+
+CHUNK_BYTES = 1 << 20
+
+ReportProgress = Callable[[int, int], None]
+"""Called as report_progress(done_bytes, total_bytes); both count the source as it is stored."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of text that belongs together. `name` is the same on every machine; `chunks` can be read once."""
+
+    name: str
+    chunks: Iterator[bytes]
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class DocumentReader:
+    """Opens the files of one source, one after the other, and reports how far it has come."""
+
+    def __init__(self, files: list[Path], report_progress: ReportProgress | None = None) -> None:
+        self._total = sum(file.stat().st_size for file in files)
+        self._done = 0
+        self._report = report_progress or (lambda done, total: None)
+
+    def documents(self, path: Path, name: str) -> Iterator[Document]:
+        """Yield the document `path` holds; of a .zip every file inside, in shuffled but fixed order.
+
+        Raises:
+            DataError: the file is missing, cannot be read, is damaged or ends too early (while chunks are read).
+        """
+        with _explained(path), path.open("rb") as file:
+            magic = file.read(6)
+            file.seek(0)
+            if magic == b"\xfd7zXZ\0":
+                with lzma.open(file) as stream:
+                    yield Document(name, self._chunks(path, file, stream))
+            elif magic[:2] == b"\x1f\x8b":
+                with gzip.open(file) as stream:
+                    yield Document(name, self._chunks(path, file, stream))
+            elif magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+                with zipfile.ZipFile(file) as archive:
+                    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+                    for entry in sorted(entries, key=lambda entry: shuffle_key(entry.filename)):
+                        with archive.open(entry) as stored:
+                            yield Document(f"{name}/{entry.filename}", self._chunks(path, file, stored))
+            else:
+                yield Document(name, self._chunks(path, file, file))
+        self._done += path.stat().st_size
+        self._report(self._done, self._total)
+
+    def only_document(self, path: Path) -> Iterator[Document]:
+        """Yield the one document that `path` holds.
+
+        Raises:
+            DataError: also when it is a .zip that does not hold exactly one file.
+        """
+        if _is_zip(path):
+            with _explained(path), zipfile.ZipFile(path) as archive:
+                count = sum(not entry.is_dir() for entry in archive.infolist())
+            if count != 1:
+                raise DataError(f"{path} holds {count} files, this recipe needs exactly one: give the file itself")
+        yield from self.documents(path, path.name)
+
+    def _chunks(self, path: Path, file: IO[bytes], stream: _Readable) -> Iterator[bytes]:
+        with _explained(path):
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
+                self._report(self._done + file.tell(), self._total)
+
+
+def shuffle_key(name: str) -> bytes:
+    """Return a sort key that scatters names over the whole order, the same on every machine.
+
+    Documents are ordered by it so that the held-out end of a corpus is a fair sample, not its last folder.
+    """
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+
+
+def existing_file(source: Path | None, *, recipe: str, expects: str) -> Path:
+    """Return `source` when it is a file that holds something.
+
+    Raises:
+        DataError: it is not given, missing, a folder or empty.
+    """
+    if source is None:
+        raise DataError(f"recipe {recipe} needs a source: give --source with {expects}")
+    with _explained(source):
+        if not source.exists():
+            raise DataError(f"source {source} does not exist: recipe {recipe} expects {expects}")
+        if not source.is_file():
+            raise DataError(f"source {source} is not a file: recipe {recipe} expects {expects}")
+        if source.stat().st_size == 0:
+            raise DataError(f"source {source} is empty: recipe {recipe} expects {expects}")
+    return source
+
+
+def _is_zip(path: Path) -> bool:
+    with _explained(path):
+        return zipfile.is_zipfile(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what the decompressors and the file system raise into one sentence that names the file."""
+    try:
+        yield
+    except EOFError:
+        raise DataError(f"{path} is truncated: it ends before its compressed data does; fetch it again") from None
+    except (lzma.LZMAError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is damaged ({error}); fetch it again") from None
+    except RuntimeError as error:  # zipfile's way of saying that an entry is encrypted
+        raise DataError(f"{path} cannot be read ({error}); unpack it first") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
