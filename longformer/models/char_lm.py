@@ -104,7 +104,8 @@ class CharacterLM(nn.Module):
         """Write config.json and model.safetensors into a new directory, which appears whole or not at all.
 
         Raises:
-            LongformerError: the directory exists already or cannot be written.
+            LongformerError: the directory exists already.
+            OSError: it cannot be written.
         """
         storage.save(Path(directory), self.config, dict(self.named_parameters()))
 

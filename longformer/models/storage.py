@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
+from longformer.files import sync_directory, sync_file, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -28,28 +29,25 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
         tensors: what to store, by name; no two may share memory.
 
     Raises:
-        LongformerError: the directory exists or cannot be written.
+        LongformerError: the directory exists already.
+        OSError: it cannot be written; nothing is left behind.
     """
     from safetensors.torch import save_file
 
     if directory.exists():
         raise LongformerError(f"{directory} exists already; remove it or choose another directory for the model")
+    stage = directory.with_name(f".{directory.name}.{os.getpid()}.unfinished")
+    stage.mkdir(parents=True)
     try:
-        stage = directory.with_name(f".{directory.name}.{os.getpid()}.unfinished")
-        stage.mkdir(parents=True)
-        try:
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(plain, stage / WEIGHTS_FILE, metadata={"format": "pt"})
-            (stage / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-            for path in (stage / WEIGHTS_FILE, stage / CONFIG_FILE, stage):
-                _flush_to_disk(path)
-            stage.rename(directory)
-        except BaseException:
-            shutil.rmtree(stage, ignore_errors=True)
-            raise
-        _flush_to_disk(directory.parent)
-    except OSError as error:
-        raise LongformerError(f"cannot write the model to {directory}: {error.strerror or error}") from error
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+        sync_file(stage / WEIGHTS_FILE)
+        write_json(stage / CONFIG_FILE, dataclasses.asdict(config))
+        stage.rename(directory)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    sync_directory(directory.parent)
 
 
 def load_config(directory: Path, kind: type[Config]) -> Config:
@@ -95,11 +93,3 @@ def load_weights(directory: Path, parameters: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
