@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.files import sync_directory, sync_file, write_json
+from longformer.files import sync_directory, write_atomically, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,7 +32,7 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
         LongformerError: the directory exists already.
         OSError: it cannot be written; nothing is left behind.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialized
 
     if directory.exists():
         raise LongformerError(f"{directory} exists already; remove it or choose another directory for the model")
@@ -40,8 +40,7 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
     stage.mkdir(parents=True)
     try:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(plain, stage / WEIGHTS_FILE, metadata={"format": "pt"})
-        sync_file(stage / WEIGHTS_FILE)
+        write_atomically(stage / WEIGHTS_FILE, serialized(plain, metadata={"format": "pt"}))
         write_json(stage / CONFIG_FILE, dataclasses.asdict(config))
         stage.rename(directory)
     except BaseException:
