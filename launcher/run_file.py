@@ -100,13 +100,17 @@ class RunConfig(Section):
         """Return the SHA-256 (hex) of everything in the config, however it was written."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
+    def values(self) -> dict[str, Any]:
+        """Return every value by its path as in an override: `phases.0.steps`; a list such as windows is one value."""
+        return {".".join(map(str, location)): value for location, value in _flat(self._content())}
+
     def diff(self, other: Self) -> list[str]:
-        """Return one line per value that differs, `phases[0].steps: 100 -> 200`, from this config to `other`."""
-        mine, theirs = dict(_flat(self._content())), dict(_flat(other._content()))
+        """Return one line per value that differs, `phases.0.steps: 100 -> 200`, from this config to `other`."""
+        mine, theirs = self.values(), other.values()
         return [
-            f"{run_file_reading.dotted(location)}: {_shown(mine, location)} -> {_shown(theirs, location)}"
-            for location in mine | theirs
-            if _shown(mine, location) != _shown(theirs, location)
+            f"{key}: {json.dumps(mine.get(key, 'absent'))} -> {json.dumps(theirs.get(key, 'absent'))}"
+            for key in mine | theirs
+            if key not in mine or key not in theirs or mine[key] != theirs[key]
         ]
 
     def _content(self) -> dict[str, Any]:
@@ -123,7 +127,3 @@ def _flat(value: Any, location: run_file_reading.Location = ()) -> Iterator[tupl
             yield from _flat(item, (*location, index))
     else:
         yield location, value
-
-
-def _shown(leaves: dict[run_file_reading.Location, Any], location: run_file_reading.Location) -> str:
-    return json.dumps(leaves[location]) if location in leaves else "absent"
