@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-
 from longformer.files import write_json
 from longformer.training.callbacks.metrics_file import MetricsFile
 from longformer.training.records import PhaseInfo, Progress, StepRecord
