@@ -4,7 +4,22 @@ No tensors here. Total windows (paper, Hugging Face) and one-sided windows are c
 at the border of the system; past that border nobody computes with windows.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring queries `start` to `stop` and the keys `low` to `high` that any of them sees; ends exclusive.
+
+    `first_column` is the column of key `low` in the band of query `start`: 0 unless the sequence's start cuts it.
+    """
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    first_column: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,13 @@ class Band:
         Inside a lane the dilated band is an ordinary band, so dilation needs neither masks nor wasted scores.
         """
         return [slice(start, positions, self.dilation) for start in range(min(self.dilation, positions))]
+
+    def blocks(self, length: int, size: int) -> Iterator[Block]:
+        """Cut a lane of `length` positions into blocks of at most `size` queries with the keys they reach."""
+        for start in range(0, length, size):
+            stop = min(start + size, length)
+            low, high = max(start - self.left, 0), min(stop + self.right, length)
+            yield Block(start, stop, low, high, first_column=low - start + self.left)
 
     def pairs(self, positions: int) -> int:
         """Number of visible (query, key) pairs in a sequence of `positions`, its ends taken into account."""

@@ -1,13 +1,22 @@
-"""The portable engine: blocks of queries against the slice of keys their band reaches, in plain PyTorch.
+"""The portable engine: plain PyTorch on any device, exact, with memory linear in the number of positions.
 
-Linear memory in the number of positions, any length, any device.
+Forward keeps its inputs and nothing else; backward computes every tile of scores again. Both are operators of
+`torch.library`, so `torch.compile` sees one node each and nothing that depends on the data.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-BLOCK = 256
+from longformer.attention.problem import Problem
+
+# The fields of Problem, in its order.
+ARGUMENTS = (
+    "Tensor query, Tensor key, Tensor value, Tensor? token_mask, Tensor? global_mask, Tensor? relative_query, "
+    "Tensor? relative_key, Tensor? seed, int left, int right, int[] dilations, bool causal, float scale, float dropout"
+)
+TENSOR_ARGUMENTS = ARGUMENTS.count("Tensor")
 
 
 def blocked_attention(
@@ -26,41 +35,54 @@ def blocked_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend block by block; arguments as in `banded_attention`, checked there."""
-    positions = query.shape[1]
-    precision = torch.promote_types(query.dtype, torch.float32)
-    dilation = torch.tensor(dilations, device=query.device).view(-1, 1, 1)
-    widest = max(dilations)
-    seen = token_mask if token_mask is not None else torch.ones_like(query[:, :, 0, 0], dtype=torch.bool)
-    glob = seen & global_mask if global_mask is not None else torch.zeros_like(seen)
-    count = int(glob.sum(1).max()) if glob.numel() else 0
-    order = torch.argsort(glob.to(torch.int8), dim=1, descending=True, stable=True)[:, :count]
-    chosen = order[:, :, None, None].expand(-1, -1, *key.shape[2:])
-    global_key, global_value, valid = key.gather(1, chosen), value.gather(1, chosen), glob.gather(1, order)
-    pieces = []
-    for start in range(0, positions, BLOCK):
-        stop = min(start + BLOCK, positions)
-        low, high = max(0, start - left * widest), min(positions, stop + right * widest)
-        rows = torch.arange(start, stop, device=query.device)
-        distance = torch.arange(low, high, device=query.device) - rows[:, None]
-        steps = distance.div(dilation, rounding_mode="floor")
-        visible = (steps * dilation == distance) & (steps >= -left) & (steps <= right)
-        visible = visible[None] & (seen & ~glob)[:, None, None, low:high]
-        extra = valid[:, None, None, :]
-        if causal:
-            extra = extra & (order[:, None, :] <= rows[:, None])[:, None]
-        extra = extra.expand(-1, visible.shape[1], visible.shape[2], -1)
-        visible = torch.cat([extra, visible.expand(extra.shape[0], -1, -1, -1)], -1) & seen[:, None, start:stop, None]
-        keys = torch.cat([global_key, key[:, low:high]], 1).to(precision)
-        values = torch.cat([global_value, value[:, low:high]], 1).to(precision)
-        scores = torch.einsum("bihd,bjhd->bhij", query[:, start:stop].to(precision), keys)
-        if relative_query is not None and relative_key is not None:
-            by_column = torch.einsum(
-                "bihd,mhd->bhim", relative_query[:, start:stop].to(precision), relative_key.to(precision)
-            )
-            column = (steps + left).clamp(0, left + right)
-            scores = scores + by_column.gather(-1, column.expand_as(scores))
-        scores = (scores * scale).masked_fill(~visible, torch.finfo(precision).min)
-        probabilities = functional.dropout(scores.softmax(-1) * visible, dropout)
-        pieces.append(torch.einsum("bhij,bjhd->bihd", probabilities, values))
-    return torch.cat(pieces, 1).to(query.dtype)
+    """Attend tile by tile; arguments as in `banded_attention`, checked there."""
+    # Backward draws the same dropout again, from the same seed.
+    seed = torch.randint(2**62, (), device="cpu") if dropout else None
+    tensors = (query, key, value, token_mask, global_mask, relative_query, relative_key, seed)
+    output: Tensor = forward_operator(*tensors, left, right, dilations, causal, scale, dropout)
+    return output
+
+
+@torch.library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
+def forward_operator(*arguments: Any) -> Tensor:
+    """Compute the attention of a `Problem` with these fields."""
+    return Problem(*arguments).forward()
+
+
+@torch.library.custom_op(
+    "longformer::blocked_attention_backward",
+    mutates_args=(),
+    schema=f"(Tensor output_gradient, {ARGUMENTS}) -> Tensor[]",
+)
+def backward_operator(output_gradient: Tensor, *arguments: Any) -> list[Tensor]:
+    """Compute the gradients of a `Problem` with these fields."""
+    return Problem(*arguments).backward(output_gradient)
+
+
+@forward_operator.register_fake
+def _(query: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(query.shape)
+
+
+@backward_operator.register_fake
+def _(output_gradient: Tensor, *arguments: Any) -> list[Tensor]:
+    problem = Problem(*arguments)
+    inputs = (problem.query, problem.key, problem.value, problem.relative_query, problem.relative_key)
+    return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
+
+
+def keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Keep the inputs, as the views they are, and nothing else."""
+    ctx.save_for_backward(*inputs[:TENSOR_ARGUMENTS])
+    ctx.options = inputs[TENSOR_ARGUMENTS:]
+
+
+def backward(context: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Return one gradient per argument of the forward operator."""
+    gradients = backward_operator(output_gradient, *context.saved_tensors, *context.options)
+    query, key, value, *relative = gradients
+    relative_query, relative_key = relative or (None, None)
+    return (query, key, value, None, None, relative_query, relative_key, None, *(None for _ in context.options))
+
+
+forward_operator.register_autograd(backward, setup_context=keep_inputs)

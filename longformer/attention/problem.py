@@ -1,0 +1,107 @@
+"""One call of the portable engine: its arguments, and the walk over its parts forward and backward."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from longformer.attention.parts import Part, block_size, computing_dtype, parts_of
+from longformer.attention.relative import RelativeTerm
+from longformer.attention.tiles import KeySet, PartAttention, Scratch
+from longformer.attention.visibility import GlobalKeys, Visibility
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of `banded_attention`, resolved; `seed` () int64 on the CPU is there when dropout is not 0."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    token_mask: Tensor | None
+    global_mask: Tensor | None
+    relative_query: Tensor | None
+    relative_key: Tensor | None
+    seed: Tensor | None
+    left: int
+    right: int
+    dilations: Sequence[int]
+    causal: bool
+    scale: float
+    dropout: float
+
+    def forward(self) -> Tensor:
+        """Return the attended values, (batch, positions, heads, head_dim)."""
+        output = self._empty_like(self.query)
+        for part, attention in self._parts():
+            part.put(attention.forward(), output)
+        return self._zero_padding(output)
+
+    def backward(self, output_gradient: Tensor) -> list[Tensor]:
+        """Return the gradients of query, key and value, and those of the relative query and key if there are any."""
+        query, key, value = (self._empty_like(tensor) for tensor in (self.query, self.key, self.value))
+        relative_query = relative_key = None
+        if self.relative_query is not None and self.relative_key is not None:
+            relative_query = self._empty_like(self.relative_query)
+            relative_key = torch.zeros_like(self.relative_key, dtype=computing_dtype(self.query))
+        output_gradient = self._zero_padding(output_gradient)
+        for part, attention in self._parts():
+            part.put(attention.backward(part.take(output_gradient)), query)
+            part.put(attention.band_keys.key_gradient, key)
+            part.put(attention.band_keys.value_gradient, value)
+            if attention.global_keys is not None and self._global_keys is not None:
+                self._global_keys.add_gradients(part, attention.global_keys)
+            if attention.relative is not None and relative_query is not None and relative_key is not None:
+                part.put(attention.relative.query_gradient, relative_query)
+                relative_key[:, part.heads] += attention.relative.key_gradient.transpose(0, 1)
+        if self._global_keys is not None:
+            self._global_keys.scatter_gradients(key, value)
+        if relative_query is None or relative_key is None:
+            return [query, key, value]
+        return [query, key, value, relative_query, relative_key.to(self.query.dtype)]
+
+    @cached_property
+    def _global_keys(self) -> GlobalKeys | None:
+        if self.global_mask is None:
+            return None
+        return GlobalKeys.gather(self.key, self.value, self.global_mask, self.token_mask)
+
+    def _parts(self) -> Iterator[tuple[Part, PartAttention]]:
+        """Yield every part with its attention, always in the same order: the draws of dropout depend on it."""
+        scratch = Scratch(torch.empty(0, dtype=computing_dtype(self.query), device=self.query.device))
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator(self.query.device).manual_seed(int(self.seed))
+        for part in parts_of(self.query, left=self.left, right=self.right, dilations=self.dilations):
+            rows = block_size(part.band)
+            global_keys = relative = None
+            if self._global_keys is not None:
+                global_keys = self._global_keys.of(part)
+            if self.relative_query is not None and self.relative_key is not None:
+                relative = RelativeTerm(part, self.relative_query, self.relative_key, self.scale)
+            yield (
+                part,
+                PartAttention(
+                    part.take(self.query),
+                    KeySet.of(part.take(self.key), part.take(self.value)),
+                    global_keys,
+                    visibility=Visibility(part, rows, self.query, self.token_mask, self._global_keys, self.causal),
+                    relative=relative,
+                    blocks=list(part.band.blocks(part.length, rows)),
+                    scale=self.scale,
+                    dropout=self.dropout,
+                    generator=generator,
+                    scratch=scratch,
+                ),
+            )
+
+    def _zero_padding(self, tensor: Tensor) -> Tensor:
+        if self.token_mask is None:
+            return tensor
+        return tensor.masked_fill(~self.token_mask[:, :, None, None], 0)
+
+    @staticmethod
+    def _empty_like(tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
