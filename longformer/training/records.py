@@ -15,6 +15,8 @@ class Progress:
     """Tokens whose loss went into an applied update, all ranks, the run so far."""
     skipped_steps: int = 0
     """Batches whose update was thrown away because gradients overflowed, the run so far."""
+    seconds: float = 0.0
+    """Wall time of this phase's steps, however often it was interrupted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,9 @@ from typing import Literal
 Decay = Literal["constant", "linear", "cosine"]
 
 
-def learning_rate_at(step: int, *, peak: float, warmup_steps: int, total_steps: int, decay: Decay = "constant") -> float:
+def learning_rate_at(
+    step: int, *, peak: float, warmup_steps: int, total_steps: int, decay: Decay = "constant"
+) -> float:
     """Return the learning rate of a step: a linear rise to `peak`, then the chosen decay towards zero.
 
     The rise reaches `peak` at step `warmup_steps - 1`; a decay starts right after it and would be zero

@@ -1,0 +1,92 @@
+"""`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_pipeline.recipes import prepare
+from launcher.backends.local import EXIT_STOPPED, LocalBackend, warm_up
+from launcher.interruption import signals_noted
+from launcher.phases import Outcome, Status, run_phases
+from launcher.progress import RunProgress
+from launcher.report import show_report, write_report
+from launcher.run_directory import RunDirectory
+from launcher.run_file import RunConfig
+from launcher.tracking import finish_run, start_or_continue_run
+from longformer.errors import WorkFailed
+
+
+def train(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
+    ] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
+) -> int:
+    """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
+    config = RunConfig.load(run_file, overrides or [])
+    config.check_ranks(ranks)
+    run = RunDirectory(run_directory or Path("runs") / config.name)
+    with run.locked() as lock:
+        warm_up()
+        data = prepare(
+            config.data.recipe,
+            source=config.data.source,
+            output=config.data.directory,
+            limit_bytes=config.data.limit_bytes,
+        )
+        if run.exists:
+            run.check_same_run(config, ranks=ranks, data_fingerprint=data.fingerprint)
+        else:
+            run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
+        return _go_on(run, lock)
+
+
+def resume(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of an interrupted run.")],
+) -> int:
+    """Go on with an interrupted run from its newest good checkpoint."""
+    run = RunDirectory(run_directory)
+    run.identity()  # refuses what is not a run before a lock is made in it
+    with run.locked() as lock:
+        warm_up()
+        return _go_on(run, lock)
+
+
+def _go_on(run: RunDirectory, lock: int) -> int:
+    """Run every phase that is not done, in the foreground; return the exit code."""
+    config, identity = run.config(), run.identity()
+    if _is_done(run, config):
+        show_report(write_report(run.path))
+        return 0
+    run_id = start_or_continue_run(config, run.path)
+    run.write_identity(replace(identity, mlflow_run_id=run_id))
+    outcome = Outcome(Status.FAILED)
+    try:
+        with signals_noted(force=lambda number: None) as stop, RunProgress(run.path, config):
+            outcome = run_phases(run, LocalBackend(stop, lock), ranks=identity.ranks, warn=_warn)
+        if outcome.status is Status.COMPLETED:
+            show_report(write_report(run.path))
+    finally:
+        if run_id is not None:
+            finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
+    if outcome.status is Status.FAILED:
+        raise WorkFailed(outcome.message)
+    if outcome.status is Status.STOPPED:
+        typer.echo(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint", err=True)
+        return EXIT_STOPPED
+    return 0
+
+
+_MLFLOW_STATUS = {Status.COMPLETED: "FINISHED", Status.STOPPED: "KILLED", Status.FAILED: "FAILED"}
+
+
+def _is_done(run: RunDirectory, config: RunConfig) -> bool:
+    return all(run.result_directory(index, phase.name).exists() for index, phase in enumerate(config.phases))
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)

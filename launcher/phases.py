@@ -1,0 +1,91 @@
+"""The chain of phases: what is done, what is next, what it starts from. The same under every backend.
+
+A phase is a value (`PhaseTask`), the chain is a fold over the phases of the run file: each starts from the
+committed result of the one before, and doing it again after an interruption does no harm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from launcher.run_directory import RunDirectory
+from longformer.errors import LongformerError
+from longformer.training.checkpoints.manifest import Manifest
+from longformer.training.checkpoints.store import newest_good_checkpoint
+
+
+@dataclass(frozen=True)
+class PhaseTask:
+    """All that a group of ranks must know to carry out one phase."""
+
+    run_directory: Path
+    phase_index: int
+    ranks: int
+    resume_from: Path | None
+    """Verified checkpoint of this phase to go on from."""
+    optimizer_from: Path | None
+    """Verified last checkpoint of the phase before, whose optimizer state is kept."""
+
+
+class Status(Enum):
+    """How a phase, or the whole chain, ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended, and for a failure one sentence that says why."""
+
+    status: Status
+    message: str = ""
+
+
+class Backend(Protocol):
+    """Somewhere to run the ranks of a phase."""
+
+    def run_phase(self, task: PhaseTask) -> Outcome:
+        """Run all ranks of one phase to the end, to a requested stop, or to the first failure."""
+        ...
+
+
+def run_phases(run_directory: RunDirectory, backend: Backend, *, ranks: int, warn: Callable[[str], None]) -> Outcome:
+    """Carry out every phase that is not done yet; stop at the first that does not complete."""
+    config = run_directory.config()
+    for index, phase in enumerate(config.phases):
+        if run_directory.result_directory(index, phase.name).exists():
+            continue
+        outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
+        if outcome.status is not Status.COMPLETED:
+            return outcome
+    return Outcome(Status.COMPLETED)
+
+
+def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
+    phases = run_directory.config().phases
+    phase = phases[index]
+    resume_from = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    optimizer_from = None
+    if resume_from is None and index > 0 and phase.optimizer == "keep":
+        optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
+    for checkpoint in filter(None, (resume_from, optimizer_from)):
+        written = Manifest.read(checkpoint).ranks
+        if written != ranks:
+            raise LongformerError(f"{checkpoint} was written with {written} ranks, not {ranks}; use --ranks {written}")
+    return PhaseTask(run_directory.path, index, ranks, resume_from, optimizer_from)
+
+
+def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:
+    phase = run_directory.config().phases[index]
+    checkpoint = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
+        result = run_directory.result_directory(index, phase.name)
+        raise LongformerError(
+            f"the next phase keeps the optimizer of phase {phase.name}, whose last checkpoint is missing or damaged; "
+            f"remove {result} to train that phase's last steps again"
+        )
+    return checkpoint

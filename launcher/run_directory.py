@@ -1,0 +1,161 @@
+"""The run directory: where everything of one run lies, who may write there, and whether it is this run's.
+
+Nothing else in the system builds these paths. A phase is done when its result directory exists.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from json import loads
+from pathlib import Path
+
+from launcher.run_file import RunConfig
+from longformer.errors import LongformerError
+from longformer.files import write_atomically, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a run keeps for life, however often it is interrupted; identity.json."""
+
+    created: str
+    ranks: int
+    config_fingerprint: str
+    data_directory: str
+    """Absolute, so that the run can be resumed from any working directory."""
+    data_fingerprint: str
+    mlflow_run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved run file."""
+        return self.path / "run.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One StepRecord a line, written by rank 0."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def report_directory(self) -> Path:
+        """Summary and plots of the finished run."""
+        return self.path / "report"
+
+    def log_file(self, phase_index: int, rank: int) -> Path:
+        """What a rank printed in a phase."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-rank-{rank}.log"
+
+    def phase_directory(self, phase_index: int, name: str) -> Path:
+        """Everything of one phase, such as phases/01-short."""
+        return self.path / "phases" / f"{phase_index + 1:02d}-{name}"
+
+    def checkpoints_directory(self, phase_index: int, name: str) -> Path:
+        """The committed checkpoints of a phase."""
+        return self.phase_directory(phase_index, name) / "checkpoints"
+
+    def result_directory(self, phase_index: int, name: str) -> Path:
+        """Model and evaluation of a phase; exists once the phase is done."""
+        return self.phase_directory(phase_index, name) / "result"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / "identity.json").exists()
+
+    def config(self) -> RunConfig:
+        """Return the run's resolved config."""
+        return RunConfig.load(self.config_file)
+
+    def identity(self) -> Identity:
+        """Return what was decided when the run was created.
+
+        Raises:
+            LongformerError: this is not a run directory.
+        """
+        try:
+            return Identity(**loads((self.path / "identity.json").read_text()))
+        except FileNotFoundError:
+            raise LongformerError(f"{self.path} is not a run directory: it has no identity.json") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise LongformerError(f"{self.path}/identity.json cannot be read ({error})") from error
+
+    def write_identity(self, identity: Identity) -> None:
+        """Replace identity.json."""
+        write_json(self.path / "identity.json", asdict(identity))
+
+    def create(self, config: RunConfig, *, ranks: int, data_directory: Path, data_fingerprint: str) -> None:
+        """Write config and identity of a new run; the identity comes last and makes it a run."""
+        (self.path / "logs").mkdir(exist_ok=True)
+        write_atomically(self.config_file, config.to_yaml().encode())
+        self.write_identity(
+            Identity(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                ranks=ranks,
+                config_fingerprint=config.fingerprint(),
+                data_directory=str(data_directory.resolve()),
+                data_fingerprint=data_fingerprint,
+            )
+        )
+
+    def check_same_run(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
+        """Refuse to go on with another config, other data or another number of ranks.
+
+        Raises:
+            LongformerError: says what differs and what to do.
+        """
+        identity = self.identity()
+        differences = self.config().diff(config)
+        if differences:
+            raise LongformerError(
+                f"{self.path} holds a run of another config; choose another --run-directory or name, or undo:\n  "
+                + "\n  ".join(differences)
+            )
+        if identity.data_fingerprint != data_fingerprint:
+            raise LongformerError(
+                f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
+                f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
+            )
+        if identity.ranks != ranks:
+            raise LongformerError(
+                f"{self.path} was written with {identity.ranks} ranks, not {ranks}; go on with --ranks {identity.ranks}"
+            )
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Make the directory, hold it against every other process, and yield the lock's file descriptor.
+
+        Whoever inherits the descriptor holds the lock too: workers that outlive a killed driver keep a new
+        one out until they are gone.
+
+        Raises:
+            LongformerError: another live process uses the directory, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LongformerError(f"cannot write to the run directory {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 32).decode()
+            os.close(descriptor)
+            raise LongformerError(
+                f"{self.path} is in use by another run (process {owner}); wait for it or stop it"
+            ) from None
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            yield descriptor
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,209 @@
+"""What one rank does in one phase: build, restore, train, evaluate, commit the result.
+
+Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.distributed
+from longformer.cost import measured_peak_flops, training_flops_per_token
+
+from data_pipeline.batches import SequenceBatches
+from data_pipeline.prepared import PreparedData
+from launcher.phase_result import StopRequested, commit_result, evaluate_splits, peak_memory_bytes
+from launcher.phases import PhaseTask
+from launcher.run_directory import RunDirectory
+from launcher.run_file import RunConfig
+from launcher.run_sections import PhaseSection
+from longformer.models.char_lm import CharacterLM
+from longformer.models.config import CharacterModelConfig
+from longformer.training.callbacks.callback import Callback
+from longformer.training.callbacks.metrics_file import MetricsFile
+from longformer.training.checkpoints.manifest import Manifest
+from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
+from longformer.training.distributed import Ranks
+from longformer.training.engine import DTYPES, EngineSettings, TrainingEngine
+from longformer.training.loop import PhaseOutcome, Schedule, Speedometer, train_phase
+from longformer.training.objectives import next_character_loss
+from longformer.training.records import PhaseInfo, Progress
+
+
+def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], bool]) -> PhaseOutcome:
+    """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
+
+    Raises:
+        LongformerError, DataError: training cannot go on; the message is one sentence.
+    """
+    work = _PhaseWork(task, ranks)
+    batches = work.batches()
+    engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
+    # From here on each rank is on its own: they drop out different features.
+    torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
+    progress = work.restore(engine, batches)
+    checkpoints = work.checkpoint_writer(engine)
+    callbacks: list[Callback] = [MetricsFile(work.run.metrics_file)] if ranks.is_first else []
+    outcome, progress = train_phase(
+        engine,
+        batches,
+        next_character_loss,
+        phase=work.info(),
+        schedule=work.schedule(),
+        speedometer=work.speedometer(),
+        checkpoints=checkpoints,
+        progress=progress,
+        callbacks=callbacks,
+        stop_requested=stop_requested,
+    )
+    if outcome is PhaseOutcome.STOPPED:
+        return outcome
+    try:
+        scores = evaluate_splits(
+            engine,
+            work.data,
+            work.config.evaluation,
+            with_test=work.is_last,
+            stop_requested=stop_requested,
+        )
+    except StopRequested:
+        return PhaseOutcome.STOPPED
+    evaluation = scores | {
+        "seconds": progress.seconds,
+        "steps": work.phase.steps,
+        "tokens": work.phase.steps * work.phase.tokens_per_step,
+        "peak_memory_bytes": peak_memory_bytes(engine),
+    }
+    weights = engine.full_weights()
+    if ranks.is_first:
+        commit_result(
+            work.run.result_directory(task.phase_index, work.phase.name),
+            model_config=work.model_config,
+            weights=weights,
+            data=work.data,
+            evaluation=evaluation,
+            manifest=checkpoints.manifest(progress, batches.state_dict()),
+        )
+        for callback in callbacks:
+            callback.on_phase_end(work.info(), evaluation)
+    torch.distributed.barrier()
+    return outcome
+
+
+@dataclass(frozen=True)
+class _PhaseWork:
+    """The parts of a phase, made from the run file, the prepared data and the task."""
+
+    task: PhaseTask
+    ranks: Ranks
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.task.run_directory)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.run.config()
+
+    @property
+    def phase(self) -> PhaseSection:
+        return self.config.phases[self.task.phase_index]
+
+    @property
+    def is_last(self) -> bool:
+        return self.task.phase_index == len(self.config.phases) - 1
+
+    @cached_property
+    def data(self) -> PreparedData:
+        return PreparedData.open(Path(self.run.identity().data_directory))
+
+    @cached_property
+    def model_config(self) -> CharacterModelConfig:
+        return self.config.character_model(self.task.phase_index, len(self.data.vocabulary))
+
+    def batches(self) -> SequenceBatches:
+        return SequenceBatches(
+            self.data.split("train"),
+            sequence_length=self.phase.sequence_length,
+            global_batch_size=self.phase.batch_size,
+            micro_batch_size=self.phase.batching(self.ranks.world_size).micro_batch_size,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            # Phases of equal length would otherwise see the same samples in the same order.
+            seed=self.config.seed + self.task.phase_index,
+        )
+
+    def initial_model(self) -> CharacterLM:
+        """Return the model with the weights the phase starts from: random ones, or the result before."""
+        torch.manual_seed(self.config.seed)
+        model = CharacterLM(self.model_config)
+        if self.task.phase_index > 0:
+            model.load_weights(self._previous_result / "model")
+        return model
+
+    @property
+    def _previous_result(self) -> Path:
+        index = self.task.phase_index - 1
+        return self.run.result_directory(index, self.config.phases[index].name)
+
+    def engine_settings(self) -> EngineSettings:
+        training, batching = self.config.training, self.phase.batching(self.ranks.world_size)
+        return EngineSettings(
+            zero_stage=training.zero_stage,
+            precision=training.precision,
+            micro_batch_size=batching.micro_batch_size,
+            accumulation_steps=batching.accumulation_steps,
+            gradient_clipping=training.gradient_clipping,
+            weight_decay=training.weight_decay,
+            adam_betas=training.adam_betas,
+            adam_epsilon=training.adam_epsilon,
+        )
+
+    def restore(self, engine: TrainingEngine, batches: SequenceBatches) -> Progress:
+        """Bring everything into the state the task asks for and return where that is."""
+        if self.task.resume_from:
+            manifest = restore(self.task.resume_from, engine)
+            batches.load_state_dict(manifest.data)
+            return manifest.progress
+        if self.task.phase_index == 0:
+            return Progress()
+        if self.task.optimizer_from:
+            restore_weights_and_optimizer(self.task.optimizer_from, engine)
+        return replace(Manifest.read(self._previous_result).progress, step=0, seconds=0.0)
+
+    def info(self) -> PhaseInfo:
+        return PhaseInfo(
+            name=self.phase.name,
+            index=self.task.phase_index,
+            steps=self.phase.steps,
+            sequence_length=self.phase.sequence_length,
+            batch_size=self.phase.batch_size,
+            ranks=self.ranks.world_size,
+        )
+
+    def schedule(self) -> Schedule:
+        return Schedule(
+            learning_rate=self.phase.learning_rate,
+            warmup_steps=self.phase.warmup_steps,
+            decay=self.phase.decay,
+            checkpoint_every_steps=self.config.training.checkpoint_every_steps,
+        )
+
+    def speedometer(self) -> Speedometer:
+        dtype = DTYPES[self.config.training.precision]
+        return Speedometer(
+            flops_per_token=training_flops_per_token(self.model_config, self.phase.sequence_length),
+            peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
+        )
+
+    def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:
+        return CheckpointWriter(
+            directory=self.run.checkpoints_directory(self.task.phase_index, self.phase.name),
+            engine=engine,
+            phase=self.phase.name,
+            phase_index=self.task.phase_index,
+            config_fingerprint=self.config.fingerprint(),
+            kept=self.config.training.checkpoints_kept,
+        )

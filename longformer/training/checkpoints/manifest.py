@@ -1,0 +1,81 @@
+"""The manifest of a checkpoint or a result: what it is, and every file with its size and checksum."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longformer.errors import LongformerError
+from longformer.files import write_json
+from longformer.training.records import Progress
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything a reader must know before opening a checkpoint's files."""
+
+    phase: str
+    phase_index: int
+    progress: Progress
+    data: dict[str, Any]
+    """State of the batch source: its position and the fingerprint of its data."""
+    ranks: int
+    zero_stage: int
+    precision: str
+    config_fingerprint: str
+    versions: dict[str, str]
+    """Of torch, DeepSpeed and this package."""
+    files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    """Relative path -> {"size": bytes, "sha256": hex}."""
+
+    def with_files_of(self, directory: Path) -> "Manifest":
+        """Return this manifest with an entry for every file below `directory`."""
+        paths = sorted(path for path in directory.rglob("*") if path.is_file())
+        files = {str(path.relative_to(directory)): describe_file(path) for path in paths}
+        return dataclasses.replace(self, files=files)
+
+    def write(self, directory: Path) -> None:
+        """Write manifest.json into `directory`, atomically."""
+        write_json(directory / MANIFEST_FILE, dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Return the manifest of a committed directory.
+
+        Raises:
+            LongformerError: the manifest is missing or not one of ours.
+        """
+        try:
+            content = json.loads((directory / MANIFEST_FILE).read_text())
+            return cls(**content | {"progress": Progress(**content["progress"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LongformerError(f"{directory.name}: its {MANIFEST_FILE} cannot be read ({error})") from error
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Return the manifest's entry of a file."""
+    with path.open("rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": checksum}
+
+
+def damage(directory: Path) -> str | None:
+    """Return in words what is wrong with a committed directory, or None when every file is as written."""
+    try:
+        files = Manifest.read(directory).files
+    except LongformerError as error:
+        return str(error)
+    for name, expected in files.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{directory.name}: {name} is missing"
+        size = path.stat().st_size
+        if size != expected["size"]:
+            return f"{directory.name}: {name} has {size} bytes, its manifest says {expected['size']}"
+        if describe_file(path) != expected:
+            return f"{directory.name}: {name} is not what was written (its checksum differs)"
+    return None

@@ -1,0 +1,45 @@
+"""The checkpoints of one phase on disk: which exist, which is the newest good one, which may go.
+
+A directory counts only under its final name, which it gets by one rename after everything in it is synced.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from longformer.training.checkpoints.manifest import damage
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies once it is committed."""
+    return directory / f"step-{step:08d}"
+
+
+def committed_checkpoints(directory: Path) -> list[Path]:
+    """Return the committed checkpoints, oldest first."""
+    return sorted(directory.glob("step-*"))
+
+
+def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | None:
+    """Return the newest checkpoint whose every file is as written, or None; each damaged one is told to `warn`."""
+    for checkpoint in reversed(committed_checkpoints(directory)):
+        problem = damage(checkpoint)
+        if problem is None:
+            return checkpoint
+        warn(f"{problem}; going back to the checkpoint before it")
+    return None
+
+
+def prune_checkpoints(directory: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints, and what died processes left half-written or half-removed."""
+    for checkpoint in committed_checkpoints(directory)[:-keep]:
+        remove_checkpoint(checkpoint)
+    for leftover in directory.glob(".step-*"):
+        shutil.rmtree(leftover)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint so that a half-removed one never looks committed."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.removed")
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)

@@ -1,0 +1,145 @@
+"""Writing and reading a checkpoint: stage, write, sync, manifest, one rename. It exists whole or not at all."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+
+from longformer.errors import LongformerError
+from longformer.files import sync_directory, sync_file
+from longformer.training.checkpoints.manifest import Manifest, describe_file
+from longformer.training.checkpoints.random_state import load_random_state, save_random_state
+from longformer.training.checkpoints.store import checkpoint_path, prune_checkpoints, remove_checkpoint
+from longformer.training.engine import TrainingEngine
+from longformer.training.records import Progress
+
+_STATE = "state"
+
+
+@dataclass(frozen=True)
+class CheckpointWriter:
+    """Writes the checkpoints of one phase; every rank holds one and calls `save` at the same step."""
+
+    directory: Path
+    """Where the phase's checkpoints lie; shared by all ranks."""
+    engine: TrainingEngine
+    phase: str
+    phase_index: int
+    config_fingerprint: str
+    kept: int
+    """How many of the newest checkpoints stay."""
+
+    def save(self, progress: Progress, data: dict[str, Any]) -> Path:
+        """Commit the state at a step border and return where it lies; all ranks must call it.
+
+        Raises:
+            LongformerError: it cannot be written; nothing committed earlier is touched.
+        """
+        ranks = self.engine.ranks
+        target = checkpoint_path(self.directory, progress.step)
+        staging = target.with_name(f".{target.name}.staging")
+        with _explained(target):
+            if ranks.is_first:
+                shutil.rmtree(staging, ignore_errors=True)
+                (staging / _STATE).mkdir(parents=True)
+            torch.distributed.barrier()
+            self.engine.save_state(staging, _STATE)
+            save_random_state(staging / _STATE / f"random-rank-{ranks.rank}.safetensors")
+            torch.distributed.barrier()
+            files = self._sync_and_describe(staging)
+            if ranks.is_first:
+                replace(self.manifest(progress, data), files=files).write(staging)
+                _commit(staging, target)
+                prune_checkpoints(self.directory, self.kept)
+        torch.distributed.barrier()
+        return target
+
+    def _sync_and_describe(self, staging: Path) -> dict[str, dict[str, Any]]:
+        """Sync and hash the staged files, each rank its share; return all entries."""
+        ranks = self.engine.ranks
+        paths = sorted(path for path in staging.rglob("*") if path.is_file())
+        share = {}
+        for path in paths[ranks.rank :: ranks.world_size]:
+            sync_file(path)
+            share[str(path.relative_to(staging))] = describe_file(path)
+        shares: list[Any] = [None] * ranks.world_size
+        torch.distributed.all_gather_object(shares, share)
+        return {name: entry for share in shares for name, entry in sorted(share.items())}
+
+    def manifest(self, progress: Progress, data: dict[str, Any]) -> Manifest:
+        """Return what is to be known of the present state, without files."""
+        return Manifest(
+            phase=self.phase,
+            phase_index=self.phase_index,
+            progress=progress,
+            data=data,
+            ranks=self.engine.ranks.world_size,
+            zero_stage=self.engine.settings.zero_stage,
+            precision=self.engine.settings.precision,
+            config_fingerprint=self.config_fingerprint,
+            versions={name: version(name) for name in ("torch", "deepspeed", "longformer-train")},
+        )
+
+
+def restore(checkpoint: Path, engine: TrainingEngine) -> Manifest:
+    """Put engine and random generators into the state of a verified checkpoint; all ranks must call it."""
+    restore_weights_and_optimizer(checkpoint, engine)
+    load_random_state(checkpoint / _STATE / f"random-rank-{engine.ranks.rank}.safetensors")
+    return Manifest.read(checkpoint)
+
+
+def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> None:
+    """Put only weights and optimizer into the state of a verified checkpoint; all ranks must call it.
+
+    Raises:
+        LongformerError: the checkpoint was written with another number of ranks or ZeRO stage.
+    """
+    manifest = Manifest.read(checkpoint)
+    written = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage, "precision": manifest.precision}
+    present = {
+        "ranks": engine.ranks.world_size,
+        "zero_stage": engine.settings.zero_stage,
+        "precision": engine.settings.precision,
+    }
+    for name, value in written.items():
+        if present[name] != value:
+            raise LongformerError(
+                f"{checkpoint.name} was written with {name} {value}, not {present[name]}; go on with {name} {value}"
+            )
+    engine.load_state(checkpoint, _STATE)
+
+
+def _commit(staging: Path, target: Path) -> None:
+    for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
+        sync_directory(directory)
+    if target.exists():
+        # Only a damaged checkpoint is ever written again: training went back behind it.
+        remove_checkpoint(target)
+    staging.rename(target)
+    sync_directory(target.parent)
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turn what the system says about a failed write into one sentence with the space that is left."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # Other RuntimeErrors tell of another rank's death, not of a file.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LongformerError(
+            f"checkpoint {target.name} could not be written to {target.parent} ({reason}; {_free_space(target)}); "
+            "make room, then resume: earlier checkpoints are whole"
+        ) from error
+
+
+def _free_space(target: Path) -> str:
+    existing = next(path for path in target.parents if path.exists())
+    return f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB are free"

@@ -1,0 +1,50 @@
+"""Which rank this process is, where it computes, and how ranks find each other."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of them, and the device it computes on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes what is written once."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:
+    """Join the other ranks, yield this rank's place, and leave in order.
+
+    Ranks meet over NCCL where there is CUDA, else over gloo.
+
+    Args:
+        rank: this process, 0 <= rank < world_size.
+        local_rank: this process among those of the same machine; chooses the CUDA device.
+        world_size: number of processes.
+        rendezvous: torch.distributed address all ranks share, such as file:///path/of/a/new/file.
+    """
+    on_cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
+    if on_cuda:
+        torch.cuda.set_device(device)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank), "WORLD_SIZE": str(world_size)}  # for DeepSpeed
+    torch.distributed.init_process_group(
+        "nccl" if on_cuda else "gloo", init_method=rendezvous, rank=rank, world_size=world_size
+    )
+    try:
+        yield Ranks(rank, world_size, device)
+    finally:
+        # Without it gloo may abort the process at exit, after everything went well.
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,221 @@
+"""One optimizer step over all ranks, carried out by DeepSpeed, which is configured here and nowhere else.
+
+The engine promises that every rank sees the same outcome of every step, that an update is never applied to
+a non-finite loss, and that an update DeepSpeed skipped is reported as such.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from longformer.errors import LongformerError
+from longformer.training.batches import Batch
+from longformer.training.distributed import Ranks
+from longformer.training.objectives import Objective
+
+if not torch.cuda.is_available():
+    os.environ["DS_ACCELERATOR"] = "cpu"  # without it every process guesses, and says so
+
+import deepspeed
+import deepspeed.ops
+from deepspeed.utils import safe_get_full_fp32_param
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+# With a compiler at hand DeepSpeed would spend 40 s building a shared-memory all-reduce for ranks on CPUs,
+# after probing all its operators; we use none of them.
+deepspeed.ops.__compatible_ops__ = {}
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How the weights are learned."""
+
+    zero_stage: Literal[0, 1, 2, 3]
+    precision: Precision
+    micro_batch_size: int
+    """Sequences per rank and forward pass."""
+    accumulation_steps: int
+    """Forward passes per optimizer step."""
+    gradient_clipping: float
+    weight_decay: float
+    adam_betas: tuple[float, float]
+    adam_epsilon: float
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one step did, the same on every rank."""
+
+    loss: float
+    """Mean over ranks and micro-batches, nats per token."""
+    gradient_norm: float
+    """Before clipping; not a number where the step was skipped."""
+    applied: bool
+    """False where gradients overflowed their precision and the update was thrown away."""
+    stop_requested: bool
+    """Whether any rank was asked to stop."""
+
+
+class TrainingEngine:
+    """A model, its optimizer and their shards on this rank.
+
+    Args:
+        model: the same weights on every rank are not required; rank 0's count.
+        settings: how to learn.
+        ranks: this process among the others; the process group must be up.
+    """
+
+    def __init__(self, model: nn.Module, settings: EngineSettings, ranks: Ranks) -> None:
+        self.settings = settings
+        self.ranks = ranks
+        # What DeepSpeed's conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
+        model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
+        optimizer = torch.optim.AdamW(
+            parameter_groups(model, settings.weight_decay),
+            lr=0.0,
+            betas=settings.adam_betas,
+            eps=settings.adam_epsilon,
+        )
+        deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=deepspeed_config(settings)
+        )
+
+    def train_step(
+        self, batches: Iterator[Batch], objective: Objective, *, learning_rate: float, stop_requested: bool = False
+    ) -> StepOutcome:
+        """Take one global batch, update the weights, and tell every rank how it went.
+
+        Args:
+            batches: micro-batches of this rank; `accumulation_steps` of them are taken.
+            objective: returns the mean loss of a micro-batch.
+            learning_rate: of this step.
+            stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
+
+        Raises:
+            LongformerError: the loss or the gradient of some rank is not finite; the sentence names the rank.
+        """
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        skipped_before = self._engine.skipped_steps
+        total_loss = 0.0
+        for micro_step in range(self.settings.accumulation_steps):
+            batch = {name: tensor.to(self.ranks.device) for name, tensor in next(batches).items()}
+            loss = objective(self._engine, batch)
+            self._engine.backward(loss)
+            total_loss += loss.detach().double().item()
+            if micro_step < self.settings.accumulation_steps - 1:
+                self._engine.step()
+        losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
+        gradient_norm = self._update()
+        applied = self._engine.skipped_steps == skipped_before
+        if applied and not (math.isfinite(gradient_norm) and gradient_norm >= 0):
+            raise LongformerError("the gradient is not finite although the loss is; the update is lost")
+        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, stop)
+
+    def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
+        """Return every rank's loss and whether any rank is to stop; the only collective of ours in a step."""
+        table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
+        table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
+        torch.distributed.all_reduce(table)
+        losses = table[:, 0].tolist()
+        for rank, value in enumerate(losses):
+            if not math.isfinite(value):
+                raise LongformerError(f"the loss is {value} on rank {rank}")
+        return losses, bool(table[:, 1].any())
+
+    def _update(self) -> float:
+        """Apply the accumulated gradient and return its norm before clipping."""
+        if self._is_plain:
+            norm = torch.nn.utils.clip_grad_norm_(self._engine.module.parameters(), self.settings.gradient_clipping)
+            self._engine.step()
+            return float(norm)
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return math.nan if norm is None else float(norm)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether DeepSpeed leaves the optimizer as it is; then it clips but does not tell the norm."""
+        return self.settings.zero_stage == 0 and self.settings.precision == "fp32"
+
+    @property
+    def model(self) -> nn.Module:
+        """The model to call in evaluation; with ZeRO 3 every rank must call it equally often."""
+        return self._engine
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """Return every parameter whole, in fp32 on the CPU; all ranks must call it, each gets them all."""
+        weights = {}
+        for name, parameter in self._engine.module.named_parameters():
+            full = safe_get_full_fp32_param(parameter)
+            weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
+        return weights
+
+    def save_state(self, directory: Path, tag: str) -> None:
+        """Write this rank's shards below `directory/tag`; all ranks must call it."""
+        self._engine.save_checkpoint(str(directory), tag=tag, save_latest=False)
+
+    def load_state(self, directory: Path, tag: str) -> None:
+        """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
+
+        The files are read with Python's pickle, as DeepSpeed writes them: load only checkpoints you trust.
+
+        Raises:
+            LongformerError: DeepSpeed found nothing to load.
+        """
+        path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
+        if path is None:
+            raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
+
+    Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
+    the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
+    """
+    spared = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.LayerNorm)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
+        (decayed if is_matrix else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
+    """Return the JSON that makes DeepSpeed do what the settings say."""
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if settings.precision == "fp32" and settings.zero_stage == 0:
+        config["gradient_clipping"] = 0.0  # TrainingEngine clips: DeepSpeed would not tell the norm
+    else:
+        config["gradient_clipping"] = settings.gradient_clipping
+    if settings.precision != "fp32":
+        config[settings.precision] = {"enabled": True}
+    return config

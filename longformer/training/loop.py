@@ -1,0 +1,154 @@
+"""The training loop of one phase. Everything that only watches is a callback.
+
+The loop promises: progress counts applied updates only; all ranks stop at the same step border, after a
+committed checkpoint; a phase that ends has a checkpoint of its last step.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from longformer.errors import LongformerError
+from longformer.training.batches import BatchSource
+from longformer.training.callbacks.callback import Callback
+from longformer.training.checkpoints.write import CheckpointWriter
+from longformer.training.engine import StepOutcome, TrainingEngine
+from longformer.training.objectives import Objective
+from longformer.training.records import PhaseInfo, Progress, StepRecord
+from longformer.training.schedules import Decay, learning_rate_at
+
+MOST_SKIPS_IN_A_ROW = 50
+"""A loss scale of 2^16 is halved into range within 20 skips; more means that training is broken."""
+
+
+class PhaseOutcome(Enum):
+    """How the loop ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate and checkpoints over the steps of a phase."""
+
+    learning_rate: float
+    warmup_steps: int
+    decay: Decay
+    checkpoint_every_steps: int
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Return the learning rate of a 0-based step."""
+        return learning_rate_at(
+            step, peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=total_steps, decay=self.decay
+        )
+
+    def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
+        """Return whether a checkpoint follows this step: at the interval and at the end."""
+        return steps_done == total_steps or steps_done % self.checkpoint_every_steps == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedometer:
+    """What model FLOPs utilisation is measured against."""
+
+    flops_per_token: float
+    peak_flops: float
+    """Of all ranks' devices together, per second."""
+
+    def mfu(self, tokens_per_second: float) -> float:
+        """Return the share of the peak that went into the model, 0..1."""
+        return self.flops_per_token * tokens_per_second / self.peak_flops
+
+
+def train_phase(
+    engine: TrainingEngine,
+    batches: BatchSource,
+    objective: Objective,
+    *,
+    phase: PhaseInfo,
+    schedule: Schedule,
+    speedometer: Speedometer,
+    checkpoints: CheckpointWriter,
+    progress: Progress,
+    callbacks: Sequence[Callback] = (),
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> tuple[PhaseOutcome, Progress]:
+    """Train from `progress` to the end of the phase, or to the step border after a request to stop.
+
+    Raises:
+        LongformerError: the loss is not finite, too many steps were skipped, a checkpoint cannot be written.
+    """
+    stream = iter(batches)
+    skips_in_a_row = 0
+    for callback in callbacks:
+        callback.on_phase_start(phase, progress)
+    started = time.perf_counter()
+    while progress.step < phase.steps:
+        learning_rate = schedule.learning_rate_at(progress.step, phase.steps)
+        try:
+            outcome = engine.train_step(stream, objective, learning_rate=learning_rate, stop_requested=stop_requested())
+        except LongformerError as error:
+            raise LongformerError(f"phase {phase.name}, step {progress.step + 1}: {error}") from error
+        seconds = time.perf_counter() - started
+        started += seconds
+        if outcome.applied:
+            skips_in_a_row = 0
+            progress = _advanced(progress, phase, seconds)
+            record = _record(phase, progress, outcome, learning_rate, seconds, speedometer)
+            for callback in callbacks:
+                callback.on_step_end(record)
+        else:
+            skips_in_a_row += 1
+            progress = replace(progress, skipped_steps=progress.skipped_steps + 1, seconds=progress.seconds + seconds)
+            if skips_in_a_row == MOST_SKIPS_IN_A_ROW:
+                raise LongformerError(
+                    f"phase {phase.name}: {skips_in_a_row} batches in a row after step {progress.step} overflowed "
+                    f"in {engine.settings.precision}; lower the learning rate or choose another precision"
+                )
+        if outcome.stop_requested or (outcome.applied and schedule.checkpoint_is_due(progress.step, phase.steps)):
+            path = checkpoints.save(progress, batches.state_dict())
+            for callback in callbacks:
+                callback.on_checkpoint(path)
+            started = time.perf_counter()  # what a checkpoint takes is no step's time
+        if outcome.stop_requested:
+            return PhaseOutcome.STOPPED, progress
+    return PhaseOutcome.COMPLETED, progress
+
+
+def _advanced(progress: Progress, phase: PhaseInfo, seconds: float) -> Progress:
+    return replace(
+        progress,
+        step=progress.step + 1,
+        global_step=progress.global_step + 1,
+        tokens=progress.tokens + phase.batch_size * phase.sequence_length,
+        seconds=progress.seconds + seconds,
+    )
+
+
+def _record(
+    phase: PhaseInfo,
+    progress: Progress,
+    outcome: StepOutcome,
+    learning_rate: float,
+    seconds: float,
+    speedometer: Speedometer,
+) -> StepRecord:
+    tokens_per_second = phase.batch_size * phase.sequence_length / seconds
+    return StepRecord(
+        phase=phase.name,
+        phase_index=phase.index,
+        step=progress.step,
+        global_step=progress.global_step,
+        tokens=progress.tokens,
+        loss=outcome.loss,
+        bits_per_character=outcome.loss / math.log(2),
+        learning_rate=learning_rate,
+        gradient_norm=outcome.gradient_norm,
+        tokens_per_second=tokens_per_second,
+        mfu=speedometer.mfu(tokens_per_second),
+        seconds=seconds,
+        skipped_steps=progress.skipped_steps,
+    )
