@@ -52,7 +52,7 @@ def collect(documents: Iterator[Document], path: Path, *, limit: int | None) -> 
             if ends:
                 write(SEPARATOR)
                 ends[-1] = size
-            for chunk in document.chunks:
+            for chunk in document:
                 write(chunk)
                 if size == limit:
                     break

@@ -99,10 +99,9 @@ def _find_files(source: Path | None) -> list[Path]:
 
 def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
     for document in reader.only_document(files[0]):
-        first = next(document.chunks, b"")
-        chunks = chain([first], document.chunks)
-        is_xml = first.startswith(b"<mediawiki")
-        yield Document(document.name, cleaned_wikipedia(chunks) if is_xml else _checked(files[0], chunks))
+        first = next(document, b"")
+        chunks = chain([first], document)
+        yield cleaned_wikipedia(chunks) if first.startswith(b"<mediawiki") else _checked(files[0], chunks)
 
 
 def _checked(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
