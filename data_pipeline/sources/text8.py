@@ -16,7 +16,7 @@ from data_pipeline.sources import Source
 
 _ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 _EXPECTS = "text8 (plain or as .xz, .gz or .zip) or a Wikipedia XML dump"
-_LONGEST_RECORD = 64 << 20
+_LONGEST_RECORD = 16 << 20
 
 # In this order. What a rule matches may depend on what the rules before it took away.
 _RULES = [
@@ -56,7 +56,7 @@ def cleaned_wikipedia(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the visible text of Wikipedia XML as words of small letters, each after one space, digits spelled out.
 
     Raises:
-        DataError: the input is no XML (64 MiB without a tag).
+        DataError: the input is no XML (16 MiB without a tag).
     """
     inside_text = False
     for record in _records(chunks):
@@ -89,7 +89,7 @@ def _records(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for record in records:
             yield record + b">"
         if len(rest) > _LONGEST_RECORD:
-            raise DataError("the source is not Wikipedia XML: no tag within 64 MiB; fetch it again")
+            raise DataError("the source is not Wikipedia XML: no tag within 16 MiB; fetch it again")
     yield rest
 
 

@@ -62,7 +62,8 @@ def test_killed_at_any_file_operation_nothing_half_written_is_ever_used(small_te
 
 def test_control_c_stops_at_once_and_leaves_nothing(test_data: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    arguments = ["data", "prepare", "text8", "--source", str(test_data / "enwik8" / "enwik8.xz"), "--output", output]
+    source = test_data / "enwik8" / "enwik8.xz"
+    arguments = ["data", "prepare", "text8", "--source", str(source), "--output", str(output)]
     process = subprocess.Popen([*LONGFORMER, *arguments], stderr=subprocess.PIPE, text=True)
     while not (tmp_path / ".out.staging" / "text").exists():
         assert process.poll() is None

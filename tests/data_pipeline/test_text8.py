@@ -60,6 +60,6 @@ def test_endless_input_without_tags_is_refused_in_bounded_memory() -> None:
             produced += len(chunk)
             yield chunk
 
-    with pytest.raises(DataError, match="no tag within 64 MiB"):
+    with pytest.raises(DataError, match="no tag within 16 MiB"):
         list(cleaned_wikipedia(letters()))
-    assert produced < 70 << 20
+    assert produced < 20 << 20
