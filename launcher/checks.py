@@ -46,8 +46,8 @@ def _check_source(config: RunConfig) -> None:
         return
     if not source.exists():
         raise LongformerError(
-            f"data.source {source} does not exist (working directory: {Path.cwd()}); name the file or folder, "
-            "such as data.source=path/to/enwik8.xz"
+            f"data.source {source} does not exist (working directory: {Path.cwd()}); name the file or folder "
+            f"with data.source=path/to/{source.name}"
         )
     if source.is_file() and source.stat().st_size == 0:
         raise LongformerError(f"data.source {source} is empty; name another file")
