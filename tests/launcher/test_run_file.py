@@ -16,6 +16,7 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "run" / "quickstart.yaml"
 
 SMALLEST = """
 name: mine
+data: {directory: data/mine}
 phases:
 - {name: only, sequence_length: 64, windows: [8, 8, 8, 8], learning_rate: 1e-3, steps: 5, batch_size: 4}
 """
