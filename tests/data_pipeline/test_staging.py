@@ -111,6 +111,15 @@ def test_second_prepare_of_the_same_output_is_refused_while_the_first_runs(tmp_p
     assert (output / "file").read_text() == "content"
 
 
+def test_what_a_killed_process_left_behind_does_not_get_into_the_result(tmp_path: Path) -> None:
+    stale = tmp_path / ".out.staging"
+    (stale / "folder").mkdir(parents=True)
+    (stale / "train-000099.tar").write_text("half written")
+    with staged_directory(tmp_path / "out") as staging:
+        (staging / "file").write_text("content")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
 def test_failing_block_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with staged_directory(tmp_path / "out") as staging:
