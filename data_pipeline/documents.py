@@ -20,7 +20,6 @@ CHUNK_BYTES = 1 << 20
 ReportProgress = Callable[[int, int], None]
 """Called as report_progress(done_bytes, total_bytes); both count the source as it is stored."""
 
-
 Document = Iterator[bytes]
 """A piece of text that belongs together, in chunks; can be read once, and before the next document is asked for."""
 

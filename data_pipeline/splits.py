@@ -15,7 +15,7 @@ from data_pipeline.documents import Document
 
 SPLITS = ("train", "validation", "test")
 SEPARATOR = b"\0"
-"""Stands between two documents; no text holds it."""
+"""Stands between two documents; text files hold none."""
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,15 @@ def test_what_a_killed_process_left_behind_does_not_get_into_the_result(tmp_path
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
 
 
+def test_output_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "big disk" / "room").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "big disk" / "room")
+    with staged_directory(tmp_path / "out") as staging:
+        (staging / "file").write_text("content")
+    assert (tmp_path / "big disk" / "room" / "file").read_text() == "content"
+    assert (tmp_path / "out").is_symlink()
+
+
 def test_failing_block_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with staged_directory(tmp_path / "out") as staging:
