@@ -33,11 +33,8 @@ class MemoryEstimate:
     """AdamW's two averages and, with ZeRO or half precision, the optimizer's own fp32 weights."""
     activations: int
     """What the forward pass keeps for the backward pass."""
-
-    @property
-    def total(self) -> int:
-        """All of it together."""
-        return self.parameters + self.gradients + self.optimizer + self.activations
+    total: int
+    """All of it together."""
 
 
 def parameter_count(config: CharacterModelConfig) -> int:
@@ -103,12 +100,13 @@ def training_memory(
     kept = layer_inputs + max(layers) if activation_checkpointing else layer_inputs + sum(layers)
     positions = micro_batch_size * sequence_length
     log_probabilities = positions * config.vocabulary_size * _FLOAT32_BYTES
-    return MemoryEstimate(
-        parameters=_share(weights * size, ranks if zero_stage >= 3 else 1),
-        gradients=_share(weights * size, ranks if zero_stage >= 2 else 1),
-        optimizer=_share(weights * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1),
-        activations=size * (kept + positions * _end_activations(config)) + log_probabilities,
-    )
+    parts = {
+        "parameters": _share(weights * size, ranks if zero_stage >= 3 else 1),
+        "gradients": _share(weights * size, ranks if zero_stage >= 2 else 1),
+        "optimizer": _share(weights * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1),
+        "activations": size * (kept + positions * _end_activations(config)) + log_probabilities,
+    }
+    return MemoryEstimate(**parts, total=sum(parts.values()))
 
 
 @cache
