@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from longformer.cost import MemoryEstimate, parameter_count, training_flops_per_token, training_memory
-
 from data_pipeline.prepared import PreparedData
 from launcher.run_file import RunConfig
+from longformer.cost import MemoryEstimate, parameter_count, training_flops_per_token, training_memory
 
 LARGEST_BYTE_VOCABULARY = 256
 """Assumed until the data is prepared; a smaller vocabulary changes memory and FLOPs by less than a percent."""

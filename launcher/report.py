@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from longformer.cost import parameter_count
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from data_pipeline.prepared import PreparedData
 from launcher.metrics_follower import MetricsFollower
-from launcher.progress import clock
 from launcher.report_plots import bits_per_character_plot, cost_plot
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.wording import clock, short
+from longformer.cost import parameter_count
 from longformer.files import write_atomically, write_json
 
 
@@ -101,11 +102,10 @@ def write_report(run_directory: Path) -> Summary:
 def show_report(summary: Summary, console: Console | None = None) -> None:
     """Print the table of phases and the test score."""
     console = console or Console()
-    table = Table(
-        title=f"{summary.name}: {summary.parameters:,} parameters, {summary.ranks} ranks", title_justify="left"
-    )
+    title = f"{summary.name}: {summary.parameters:,} parameters, {summary.ranks} ranks"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for index, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for phase in summary.phases:
         table.add_row(*_cells(phase))
     console.print(table)
@@ -121,7 +121,7 @@ def _cells(phase: PhaseSummary) -> tuple[str, ...]:
         f"{phase.sequence_length:,}",
         f"{min(phase.windows):,}-{max(phase.windows):,}",
         f"{phase.steps:,}",
-        f"{phase.tokens:,}",
+        short(phase.tokens),
         f"{phase.tokens_per_second:,.0f}",
         clock(phase.seconds),
         f"{phase.validation_bits_per_character:.3f}",

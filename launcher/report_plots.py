@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from longformer.cost import training_flops_per_token
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from launcher.plan import phase_memory
 from launcher.run_file import RunConfig
+from launcher.wording import short
+from longformer.cost import training_flops_per_token
 
 if TYPE_CHECKING:
     from launcher.report import Summary
@@ -23,6 +24,9 @@ _BLUE = "#2563a8"
 _ORANGE = "#d9822b"
 _GREY = "#9aa5b1"
 _SHADES = ("#f3f6f9", "#e6edf4")
+
+NARROWEST_LABELLED = 0.05
+"""Share of the run below which the band of a phase has no room for its name."""
 
 
 def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary) -> bytes:
@@ -44,17 +48,40 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
     for index, (phase, end) in enumerate(zip(summary.phases, ends, strict=True)):
         start = end - phase.tokens
         axes.axvspan(start, end, color=_SHADES[index % 2], zorder=0)
+        if phase.tokens < NARROWEST_LABELLED * ends[-1]:
+            continue
         label = f"{phase.name}\n{phase.sequence_length:,}"
-        axes.text((start + end) / 2, 0.985, label, ha="center", va="top", color=_INK, fontsize=9,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.text(
+            (start + end) / 2,
+            0.985,
+            label,
+            ha="center",
+            va="top",
+            color=_INK,
+            fontsize=9,
+            transform=axes.get_xaxis_transform(),
+        )
     axes.plot(ends, held_out, "o", color=_ORANGE, markersize=7, label="held-out text, end of phase", zorder=5)
     for end, value in zip(ends, held_out, strict=True):
-        axes.annotate(f"{value:.2f}", (end, value), xytext=(-6, 8), textcoords="offset points", ha="right",
-                      color=_ORANGE, fontsize=9, fontweight="bold")  # fmt: skip
-    axes.axhline(test.xz_bits_per_character, color=_GREY, linestyle="--", linewidth=1.2,
-                 label=f"xz -9e on the test text ({test.xz_bits_per_character:.2f})")  # fmt: skip
+        axes.annotate(
+            f"{value:.2f}",
+            (end, value),
+            xytext=(-6, 8),
+            textcoords="offset points",
+            ha="right",
+            color=_ORANGE,
+            fontsize=9,
+            fontweight="bold",
+        )
+    axes.axhline(
+        test.xz_bits_per_character,
+        color=_GREY,
+        linestyle="--",
+        linewidth=1.2,
+        label=f"xz -9e on the test text ({test.xz_bits_per_character:.2f})",
+    )
     axes.set_xlim(0, ends[-1] * 1.01)
-    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
     _dress(axes, f"{summary.name}: bits per character by phase", "characters trained on", "bits per character")
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.86), frameon=False, fontsize=9)
     return _png(figure)
@@ -69,30 +96,52 @@ def cost_plot(config: RunConfig, vocabulary_size: int, summary: Summary) -> byte
     grid = [int(length) for length in np.geomspace(lengths.min(), 8 * lengths.max(), 25)]
 
     full = [replace(model, windows=(length,) * model.layers, dilated_heads=0) for length in grid]
-    flops.plot(grid, [training_flops_per_token(model, length) / 1e6 for length in grid], color=_BLUE,
-               label=f"windows {min(model.windows):,}-{max(model.windows):,}")  # fmt: skip
-    flops.plot(grid, [training_flops_per_token(each, length) / 1e6 for each, length in zip(full, grid, strict=True)],
-               color=_GREY, linestyle="--", label="full attention")  # fmt: skip
-    phases = [training_flops_per_token(config.character_model(index, vocabulary_size), phase.sequence_length) / 1e6
-              for index, phase in enumerate(config.phases)]  # fmt: skip
+    flops.plot(
+        grid,
+        [training_flops_per_token(model, length) / 1e6 for length in grid],
+        color=_BLUE,
+        label=f"windows {min(model.windows):,}-{max(model.windows):,}",
+    )
+    flops.plot(
+        grid,
+        [training_flops_per_token(each, length) / 1e6 for each, length in zip(full, grid, strict=True)],
+        color=_GREY,
+        linestyle="--",
+        label="full attention",
+    )
+    phases = [
+        training_flops_per_token(config.character_model(index, vocabulary_size), phase.sequence_length) / 1e6
+        for index, phase in enumerate(config.phases)
+    ]
     flops.plot(lengths, phases, "o", color=_ORANGE, label="phases of this run")
     _dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
 
-    time.plot(lengths, [1e6 / phase.tokens_per_second for phase in summary.phases], "o-", color=_ORANGE,
-              label=f"phases of this run, {summary.ranks} ranks")  # fmt: skip
-    time.set_ylim(bottom=0)
+    time.plot(
+        lengths,
+        [1e6 / phase.tokens_per_second for phase in summary.phases],
+        "o-",
+        color=_ORANGE,
+        label=f"phases of this run, {summary.ranks} ranks",
+    )
     _dress(time, "Time, measured", "sequence length", "microseconds per character")
 
-    estimates = [phase_memory(config, index, vocabulary_size=vocabulary_size, ranks=summary.ranks).total
-                 for index in range(len(config.phases))]  # fmt: skip
+    estimates = [
+        phase_memory(config, index, vocabulary_size=vocabulary_size, ranks=summary.ranks).total
+        for index in range(len(config.phases))
+    ]
     memory.plot(
         lengths, np.array(estimates) / 2**20, "o--", color=_GREY, label="model and activations, from the formula"
     )
-    memory.plot(lengths, [phase.peak_memory_bytes / 2**20 for phase in summary.phases], "o-", color=_ORANGE,
-                label="peak of the process, measured")  # fmt: skip
-    memory.set_ylim(bottom=0)
+    memory.plot(
+        lengths,
+        [phase.peak_memory_bytes / 2**20 for phase in summary.phases],
+        "o-",
+        color=_ORANGE,
+        label="peak of the process, measured",
+    )
     _dress(memory, "Memory per rank", "sequence length", "MiB")
     for axes in (flops, time, memory):
+        axes.set_ylim(bottom=0)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.legend(frameon=False, fontsize=9)
@@ -112,13 +161,6 @@ def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label, color=_INK)
     axes.grid(axis="y", color="#d9e0e6", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _short(count: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:g}{unit}"
-    return f"{count:g}"
 
 
 def _png(figure: Figure) -> bytes:

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import torch
 import typer
-from longformer.cost import measured_peak_flops
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from launcher.checks import check_surroundings, prepared_data
 from launcher.plan import RunPlan, plan_run
-from launcher.progress import clock
 from launcher.run_file import RunConfig
+from launcher.wording import clock, short
+from longformer.cost import measured_peak_flops
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,7 +38,10 @@ def plan(
     # Ranks on a CPU share it; on CUDA each has a device of its own.
     result = plan_run(config, ranks=ranks, peak_flops=peak * (ranks if on_cuda else 1), data=prepared_data(config))
     if as_json:
-        print(json.dumps(asdict(result) | {"notes": notes}, indent=2))
+        document = asdict(result) | {"notes": notes}
+        for phase in document["phases"]:
+            phase["memory"]["total"] = sum(phase["memory"].values())
+        print(json.dumps(document, indent=2))
         return
     _show(result)
     for note in notes:
@@ -51,31 +55,38 @@ def _show(result: RunPlan) -> None:
         "steps",
         "tokens",
         "epochs",
-        "batch per rank",
-        "memory per rank",
+        "batch",
+        "memory",
         "FLOPs",
         "at least",
     )
-    table = Table(title=f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks", title_justify="left")
+    title = f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right")
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     for phase in result.phases:
         table.add_row(
             phase.name,
             f"{phase.sequence_length:,}",
             f"{phase.steps:,}",
-            f"{phase.tokens:,}",
+            short(phase.tokens),
             "?" if phase.epochs is None else f"{phase.epochs:.2f}",
             f"{phase.micro_batch_size} x {phase.accumulation_steps}",
-            f"{phase.memory.total / 2**30:.2f} GiB",
-            f"{phase.flops:.2e}",
+            f"{phase.memory.total / 2**30:.2f}",
+            short(phase.flops),
             clock(phase.seconds_at_peak),
         )
     console = Console()
     console.print(table)
     console.print(
-        f"At least {clock(result.seconds_at_peak)} in all, were the devices always at their measured peak of "
-        f"{result.peak_flops:.2e} FLOP/s together.",
+        "batch: sequences per rank and forward pass x passes per step; GiB: memory per rank for weights, gradients, "
+        "optimizer and activations; time: at the devices' measured peak, so no run is faster",
+        style="dim",
+        highlight=False,
+    )
+    console.print(
+        f"At least {clock(result.seconds_at_peak)} in all; together the devices reach "
+        f"{short(result.peak_flops)} FLOP/s.",
         highlight=False,
     )
     if result.shards is not None:

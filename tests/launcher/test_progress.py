@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from launcher.metrics_follower import MetricsFollower
-from launcher.progress import RunProgress, clock, standing
+from launcher.progress import RunProgress, standing
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.wording import clock, short
 
 
 def shown(directory: RunDirectory, *, terminal: bool) -> str:
@@ -64,10 +65,24 @@ def test_time_left_counts_the_tokens_of_the_coming_phases(config: RunConfig) -> 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (11_220, "3:07:00"), (86_400 * 16 + 3600, "16 days 1:00:00")],
+    [
+        (0.4, "0:00"),
+        (59.6, "1:00"),
+        (754, "12:34"),
+        (11_220, "3:07:00"),
+        (86_400, "24:00:00"),
+        (86_400 * 16 + 3600, "16.0 days"),
+    ],
 )
 def test_clock_is_what_a_person_writes(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "999"), (614_400, "614k"), (1_024_000, "1.02M"), (28_180_480_000, "28.2G"), (2e15, "2P")]
+)
+def test_large_numbers_are_short(count: float, text: str) -> None:
+    assert short(count) == text
 
 
 @given(
