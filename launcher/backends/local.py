@@ -38,6 +38,8 @@ def warm_up() -> None:
     """Start the server that ranks are forked from; it imports in the background while the driver prepares."""
     # CUDA must not be initialised before the fork; NVML tells torch about devices without that.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    # MLflow, which DeepSpeed imports, would call home from a thread, and threads do not survive a fork.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _context().set_forkserver_preload(_PRELOADED)
     forkserver.ensure_running()
 
