@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from launcher.plan import phase_memory
 from launcher.run_file import RunConfig
@@ -72,6 +73,7 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
             color=_ORANGE,
             fontsize=9,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.axhline(
         test.xz_bits_per_character,
@@ -141,7 +143,7 @@ def cost_plot(config: RunConfig, vocabulary_size: int, summary: Summary) -> byte
     )
     _dress(memory, "Memory per rank", "sequence length", "MiB")
     for axes in (flops, time, memory):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.legend(frameon=False, fontsize=9)
