@@ -1,11 +1,9 @@
 """The plots of a report, as PNG bytes. They draw numbers that others have measured or computed."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from launcher.plan import phase_memory
+from launcher.report_summary import Summary
 from launcher.run_file import RunConfig
 from launcher.wording import short
 from longformer.cost import training_flops_per_token
-
-if TYPE_CHECKING:
-    from launcher.report import Summary
 
 _INK = "#1f2933"
 _BLUE = "#2563a8"
