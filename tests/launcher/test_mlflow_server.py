@@ -37,7 +37,7 @@ def pages(runs: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     log = runs / "ui.log"
     with log.open("w") as output:
         arguments = [COMMAND, "ui", runs, "--port", str(port)]
-        process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, text=True, cwd=runs)
         try:
             _wait_for(port, process, log)
             yield process
@@ -71,6 +71,7 @@ def test_ui_shows_the_run_and_ends_on_ctrl_c_without_a_traceback(finished_run: R
         served = MlflowClient(f"http://127.0.0.1:{port}").get_run(run_id)
         assert served.data.metrics["test/bits_per_character"] == pytest.approx(2.25)
     assert process.returncode == 0
+    assert {path.name for path in runs.iterdir()} == {"quickstart", "mlflow.db", "mlflow-artifacts", "ui.log"}
     assert "Traceback" not in (runs / "ui.log").read_text()
 
 
@@ -108,3 +109,5 @@ def test_server_that_dies_in_the_middle_and_comes_back_has_every_step_once(
         assert [point.step for point in history] == list(range(1, 31))
         assert [point.value for point in history] == pytest.approx([record.loss for record in steps[:30]])
         assert client.get_run(run_id).info.status == "FINISHED"
+        assert {item.path for item in client.list_artifacts(run_id)} == {"run.yaml"}
+    assert list((store / "mlflow-artifacts").rglob("run.yaml"))
