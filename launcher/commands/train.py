@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from data_pipeline.recipes import prepare
-from launcher.backends.local import EXIT_STOPPED, LocalBackend, warm_up
+from launcher.backends.local import LocalBackend, warm_up
+from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.checks import check_surroundings
 from launcher.interruption import signals_noted
 from launcher.phases import Outcome, Status, run_phases
