@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from launcher.cli import main
-from longformer.benchmarks.attention import memory_in_own_process, saved_bytes
+from launcher.commands.bench import memory_growth
+from longformer.benchmarks.attention import Measurement, memory_in_own_process, saved_bytes
 from longformer.benchmarks.attention_engines import LONGEST_FOR_PEERS, OURS, Setting, engines
 
 PLAIN = Setting(positions=128, heads=2, head_dim=8, window=32, dilation=1, global_tokens=0, causal=False, backward=True)
@@ -62,11 +63,17 @@ def test_the_command_prints_a_table_and_writes_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "result.json"
-    shape = ["--length", "128", "--length", "256", "--heads", "2", "--head-dim", "8", "--window", "32", "--causal"]
+    shape = ["--length", "128", "--heads", "2", "--head-dim", "8", "--window", "32", "--causal"]
     assert main(["bench", "attention", *shape, "--repeats", "1", "--json", str(file)]) == 0
     assert "dense SDPA" in capsys.readouterr().out
-    result = json.loads(file.read_text())
-    lengths = {each["setting"]["positions"] for each in result["measurements"] if each["engine"] == OURS}
-    assert lengths == {128, 256}
-    assert all(each["seconds"] > 0 and each["peak_bytes"] > 0 for each in result["measurements"])
-    assert result["memory_growth"][0]["to_positions"] == 256
+    measurements = json.loads(file.read_text())["measurements"]
+    assert [each["engine"] for each in measurements] == [OURS, "dense SDPA"]
+    assert all(each["seconds"] > 0 and each["peak_bytes"] > 0 for each in measurements)
+
+
+def test_memory_growth_compares_each_length_of_ours_with_the_next() -> None:
+    def measured(engine: str, positions: int, extra_bytes: int) -> Measurement:
+        return Measurement(engine, replace(PLAIN, positions=positions), 1.0, 1.0, extra_bytes, 0, 0)
+
+    rows = [measured(OURS, 100, 50), measured("dense SDPA", 100, 7), measured(OURS, 400, 190)]
+    assert memory_growth(rows) == [{"from_positions": 100, "to_positions": 400, "factor": 3.8}]
