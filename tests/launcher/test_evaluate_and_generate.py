@@ -57,7 +57,7 @@ def test_evaluate_judges_the_newest_finished_phase(
     expected = evaluate_bits_per_character(
         newest, stream.read(0, len(stream)), sequence_length=256, stride=128, batch_size=4
     )
-    assert answer["bits"] == pytest.approx(expected.bits, rel=1e-5)
+    assert answer["bits_per_character"] == pytest.approx(expected.bits, rel=1e-5)
     assert answer["scored"] == len(stream) - 1
     assert answer["split"] == "validation"
     assert Path(answer["model"]).parts[-3:] == ("02-medium", "result", "model")
