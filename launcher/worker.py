@@ -46,6 +46,7 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
+    print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
     callbacks = work.callbacks() if ranks.is_first else []
     outcome, progress = train_phase(
