@@ -25,6 +25,7 @@ from rich.text import Text
 from launcher.metrics_follower import MetricsFollower
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.wording import clock
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -153,12 +154,3 @@ class RunProgress:
             f"loss {now.loss:.3f}  BPC {now.bits_per_character:.3f}  {now.tokens_per_second:,.0f} tokens/s  "
             f"MFU {now.mfu:.0%}  about {clock(now.seconds_left)} left"
         )
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as a person writes it: 0:42, 12:05, 3:07:00, 16 days 1:00:00."""
-    days, seconds = divmod(round(seconds), 24 * 3600)
-    hours, seconds = divmod(seconds, 3600)
-    minutes, seconds = divmod(seconds, 60)
-    time = f"{hours}:{minutes:02}:{seconds:02}" if hours or days else f"{minutes}:{seconds:02}"
-    return f"{days} days {time}" if days else time

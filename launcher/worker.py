@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from longformer.cost import measured_peak_flops, training_flops_per_token
 
 from data_pipeline.batches import SequenceBatches
 from data_pipeline.prepared import PreparedData
@@ -19,6 +18,7 @@ from launcher.phases import PhaseTask
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
+from longformer.cost import measured_peak_flops, training_flops_per_token
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CharacterModelConfig
 from longformer.training.callbacks.callback import Callback
@@ -41,7 +41,8 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
     work = _PhaseWork(task, ranks)
     batches = work.batches()
     engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
-    # From here on each rank is on its own: they drop out different features.
+    speedometer = work.speedometer()
+    # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
     checkpoints = work.checkpoint_writer(engine)
@@ -52,7 +53,7 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
         next_character_loss,
         phase=work.info(),
         schedule=work.schedule(),
-        speedometer=work.speedometer(),
+        speedometer=speedometer,
         checkpoints=checkpoints,
         progress=progress,
         callbacks=callbacks,

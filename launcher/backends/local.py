@@ -29,7 +29,7 @@ EXIT_STOPPED = 75
 EXIT_EXPECTED = 1
 EXIT_UNEXPECTED = 70
 
-_PRELOADED = ["launcher.worker", "torch._dynamo"]  # torch's optimizers import the second when they are made
+_PRELOADED = ["launcher.worker"]
 _SECONDS_TO_FOLLOW = 60.0
 """How long the other ranks may take to end after the first has ended in good order."""
 

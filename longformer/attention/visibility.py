@@ -5,7 +5,7 @@ from torch import Tensor
 
 from longformer.attention.band import Block
 from longformer.attention.global_keys import GlobalKeys
-from longformer.attention.parts import Part, computing_dtype
+from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype
 
 # Added to the score of a hidden key. Finite, so that a row with nothing to see stays a number, and so low that
 # its probability is exactly 0 beside any visible key.
@@ -18,7 +18,6 @@ class Visibility:
     def __init__(
         self,
         part: Part,
-        rows: int,
         query: Tensor,
         token_mask: Tensor | None,
         global_keys: GlobalKeys | None,
@@ -26,7 +25,7 @@ class Visibility:
     ) -> None:
         self.part, self.causal, self.global_keys = part, causal, global_keys
         self.zero = query.new_zeros((), dtype=computing_dtype(query))
-        columns = rows + part.band.keys - 1
+        rows, columns = BLOCK_ROWS, BLOCK_ROWS + part.band.keys - 1
         distance = torch.arange(columns, device=query.device) - torch.arange(rows, device=query.device)[:, None]
         self.outside_band = self.hide((distance < 0) | (distance >= part.band.keys))
         self.padding = None
