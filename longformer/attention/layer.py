@@ -21,34 +21,29 @@ class AttentionProbabilities(NamedTuple):
     """(batch, heads, positions, global tokens): what each global token pays to every position."""
 
 
-class LongformerSelfAttention(nn.Module):
-    """Every token attends to its band and to the global tokens; a global token attends to everyone (spec 1.1).
-
-    The three local projections are one product whose parts attention reads in place. Global rows have projections of
-    their own and replace the local result. Memory is linear in the positions.
+class BandAndGlobalAttention(nn.Module):
+    """The computation of the layer, whoever owns the local projections; subclasses provide `local_projections`.
 
     Args:
-        width: size of a hidden state.
-        heads: number of heads; must divide the width.
+        heads: number of heads.
         band: what a token sees around itself.
         dropout: probability of dropping an attention probability while training.
         backend: engine of `banded_attention`.
-
-    Raises:
-        ValueError: `heads` does not divide `width`.
     """
 
-    def __init__(self, width: int, heads: int, band: Band, *, dropout: float = 0.0, backend: str = "auto") -> None:
-        super().__init__()
-        if width % heads:
-            raise ValueError(f"heads must divide width, got heads {heads} and width {width}")
-        self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.query_global = nn.Linear(width, width)
-        self.key_global = nn.Linear(width, width)
-        self.value_global = nn.Linear(width, width)
+    query_global: nn.Linear
+    key_global: nn.Linear
+    value_global: nn.Linear
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+    def __init__(self, heads: int, band: Band, *, dropout: float, backend: str) -> None:
+        super().__init__()
+        self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
+
+    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
+        """Return queries, keys and values, each (batch, positions, heads, head_dim), of the layer's input."""
+        raise NotImplementedError
+
+    def attend(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the attended values of all heads, in the shape of `hidden`; 0 at padded positions.
 
         Args:
@@ -83,7 +78,7 @@ class LongformerSelfAttention(nn.Module):
         return tokens.pack(attended)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
-        """Return the probabilities that `forward` uses; computed for inspection, block by block, not fast."""
+        """Return the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
         query, key, _ = self.local_projections(hidden, tokens)
         of_global_tokens = None
         if tokens.global_tokens is not None:
@@ -97,10 +92,39 @@ class LongformerSelfAttention(nn.Module):
             )
         return AttentionProbabilities(band_probabilities(query, key, self.band, tokens), of_global_tokens)
 
-    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each (batch, positions, heads, head_dim), as views of one tensor."""
-        packed = tokens.unpack(self.query_key_value(hidden))
-        return packed.unflatten(-1, (3, self.heads, -1)).unbind(2)
-
     def _dropout(self) -> float:
         return self.dropout if self.training else 0.0
+
+
+class LongformerSelfAttention(BandAndGlobalAttention):
+    """Every token attends to its band and to the global tokens; a global token attends to everyone (spec 1.1).
+
+    The three local projections are one product whose parts attention reads in place. Global rows have projections of
+    their own and replace the local result. Memory is linear in the positions.
+
+    Args:
+        width: size of a hidden state.
+        heads: number of heads; must divide the width.
+        band, dropout, backend: as in `BandAndGlobalAttention`.
+
+    Raises:
+        ValueError: `heads` does not divide `width`.
+    """
+
+    def __init__(self, width: int, heads: int, band: Band, *, dropout: float = 0.0, backend: str = "auto") -> None:
+        super().__init__(heads, band, dropout=dropout, backend=backend)
+        if width % heads:
+            raise ValueError(f"heads must divide width, got heads {heads} and width {width}")
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.query_global = nn.Linear(width, width)
+        self.key_global = nn.Linear(width, width)
+        self.value_global = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Return the attended values of all heads; see `attend`."""
+        return self.attend(hidden, tokens)
+
+    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
+        """Return queries, keys and values as views of one tensor."""
+        packed = tokens.unpack(self.query_key_value(hidden))
+        return packed.unflatten(-1, (3, self.heads, -1)).unbind(2)

@@ -57,13 +57,15 @@ class Tokens:
     def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "Tokens":
         """Describe a batch by its masks, bool (batch, positions); a padded position is never global.
 
-        Waits for the device, to learn how many global tokens there are.
+        Waits for the device, to learn whether there is padding and how many global tokens there are.
         """
+        if token_mask is not None and bool(token_mask.all()):
+            token_mask = None
         if global_mask is None:
             return cls(token_mask)
         if token_mask is not None:
             global_mask = global_mask & token_mask
-        count = int(global_mask.sum(1).max()) if global_mask.numel() else 0
+        count = int(global_mask.sum(1).max())
         return cls(token_mask, GlobalTokens.of(global_mask, count) if count else None)
 
     @property

@@ -14,8 +14,9 @@ from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models.batch_facts import BatchFacts
 from longformer.models.longformer_config import LongformerConfig
 
-# Taking padding out costs a copy of queries, keys, values and results in every layer; from this share of padded
-# positions on it is less than the work that it saves.
+# Taking padding out costs a copy of queries, keys, values and results in every layer. Measured on a CPU that is won
+# back when 3 % of the positions are padding (at 40 % a layer takes half the time); the margin is for devices whose
+# memory is slower beside their arithmetic.
 PADDING_WORTH_REMOVING = 0.1
 
 
