@@ -36,8 +36,8 @@ def patch_model(model: Model) -> Model:
         ValueError: there is nothing to patch in it.
     """
     modules: list[Any] = list(model.modules())
-    longformers = [module for module in modules if isinstance(module, longformer.LongformerModel)]
-    encoders = [module for module in modules if isinstance(module, led.LEDEncoder)]
+    longformers: list[Any] = [module for module in modules if isinstance(module, longformer.LongformerModel)]
+    encoders: list[Any] = [module for module in modules if isinstance(module, led.LEDEncoder)]
     for module in longformers:
         for layer in module.encoder.layer:
             layer.attention.self = SelfAttention.of(layer.attention.self)
