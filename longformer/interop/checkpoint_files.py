@@ -1,7 +1,8 @@
-"""Reading the tensors of a Hugging Face folder: safetensors or the older .bin, in one file or in shards."""
+"""The files of a Hugging Face folder: reads safetensors or the older .bin, whole or in shards; writes safetensors."""
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,32 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
+from longformer.files import sync_directory, sync_file, write_json
 
+CONFIG_FILE = "config.json"
 # In the order in which they are preferred.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a model; config.json comes last and says that the folder is whole.
+
+    Raises:
+        LongformerError: the folder holds a model already.
+        OSError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if (directory / CONFIG_FILE).exists():
+        raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / WEIGHT_FILES[0]
+    staging = directory / f".{weights.name}.staging"
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, staging, {"format": "pt"})
+    sync_file(staging)
+    staging.replace(weights)
+    write_json(directory / CONFIG_FILE, config)
+    sync_directory(directory)
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from longformer.attention.band import Band
 
+ACTIVATION_NAMES = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LongformerConfig:
@@ -28,7 +30,7 @@ class LongformerConfig:
     intermediate_size: int = 3072
     """Inner width of the feed-forward part."""
     hidden_act: str = "gelu"
-    """Activation of the feed-forward part: a key of `longformer.models.layers.ACTIVATIONS`."""
+    """Activation of the feed-forward part, one of ACTIVATION_NAMES."""
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     max_position_embeddings: int = 512
@@ -61,6 +63,8 @@ class LongformerConfig:
         for window in windows:
             if window <= 0 or window % 2:
                 raise ValueError(f"attention_window must be even and positive, got {window}")
+        if self.hidden_act not in ACTIVATION_NAMES:
+            raise ValueError(f"hidden_act must be one of {', '.join(ACTIVATION_NAMES)}, got {self.hidden_act!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_attention_heads, got {self.hidden_size} "

@@ -1,6 +1,5 @@
 """What all Longformer models share: fresh weights, Hugging Face folders in and out, activation checkpointing."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -8,18 +7,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from longformer.errors import LongformerError
-from longformer.files import sync_directory, sync_file, write_json
 from longformer.interop import huggingface
-from longformer.interop.checkpoint_files import read_json, read_tensors
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
+from longformer.interop.fitting import fit
 from longformer.models.longformer_config import LongformerConfig
-
-log = logging.getLogger(__name__)
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-# Parts that not every model has: a checkpoint may lack one altogether, or bring one that the model does not want.
-HEADS = ("lm_head", "classifier", "qa_outputs", "pooler")
 
 
 class PretrainedModel(nn.Module):
@@ -79,23 +70,10 @@ class PretrainedModel(nn.Module):
             LongformerError: the folder holds a model already.
             OSError: it cannot be written.
         """
-        from safetensors.torch import save_file
-
-        directory = Path(directory)
-        if (directory / CONFIG_FILE).exists():
-            raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
-        directory.mkdir(parents=True, exist_ok=True)
-        tensors = huggingface.unpack_projections({name: tensor.detach() for name, tensor in self.named_parameters()})
-        staging = directory / f".{WEIGHTS_FILE}.staging"
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, staging, {"format": "pt"})
-        sync_file(staging)
-        staging.replace(directory / WEIGHTS_FILE)
         dtype = next(self.parameters()).dtype
-        write_json(
-            directory / CONFIG_FILE,
-            huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype),
-        )
-        sync_directory(directory)
+        config = huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype)
+        tensors = huggingface.unpack_projections({name: tensor.detach() for name, tensor in self.named_parameters()})
+        write_folder(Path(directory), config, tensors)
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
         """Keep only each layer's input for backward and compute the rest again.
@@ -145,46 +123,3 @@ class PretrainedModel(nn.Module):
 
     def _own_name(self, name: str) -> str:
         return name.removeprefix(huggingface.BASE) if self.is_bare else name
-
-
-def fit(
-    saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: Path
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the saved tensors that a model takes, and the names of those that start fresh.
-
-    Raises:
-        LongformerError: lists every missing, unknown and misshapen tensor.
-    """
-    fresh_heads = {head for head in HEADS if head in parts(expected) and not (names_of(head, expected) & saved.keys())}
-    unwanted = {head for head in HEADS if head in parts(saved) and head not in parts(expected) - fresh_heads}
-    wanted = {name: tensor for name, tensor in saved.items() if part_of(name) not in unwanted}
-    fresh = [name for name in expected if part_of(name) in fresh_heads]
-    problems = [f"{name} is missing" for name in expected.keys() - wanted.keys() - set(fresh)]
-    problems += [f"{name} is unknown" for name in wanted.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(wanted[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & wanted.keys()
-        if wanted[name].shape != expected[name].shape
-    ]
-    if problems:
-        raise LongformerError(f"the weights in {source} do not fit the model: {'; '.join(sorted(problems))}")
-    if fresh_heads:
-        log.warning("%s has no %s: it starts with fresh weights", source, ", ".join(sorted(fresh_heads)))
-    if unwanted - fresh_heads:
-        log.warning("%s of %s is not used by this model", ", ".join(sorted(unwanted - fresh_heads)), source)
-    return wanted, fresh
-
-
-def part_of(name: str) -> str:
-    """Return the head that a tensor belongs to, or the name of the encoder."""
-    return name.removeprefix(huggingface.BASE).partition(".")[0] if "pooler." in name else name.partition(".")[0]
-
-
-def parts(names: Iterable[str]) -> set[str]:
-    """Return the parts that some tensors belong to."""
-    return {part_of(name) for name in names}
-
-
-def names_of(part: str, names: Iterable[str]) -> set[str]:
-    """Return the names of a part's tensors."""
-    return {name for name in names if part_of(name) == part}

@@ -209,6 +209,17 @@ def test_what_is_kept_for_backward_grows_linearly_with_the_length(share_of_globa
     assert long < 4.5 * short
 
 
+@pytest.mark.parametrize("count", [2, 14])
+def test_half_precision_stays_close_to_single(count: int) -> None:
+    layer = make_layer(4)
+    hidden = torch.randn(2, 30, WIDTH)
+    tokens = Tokens.of(torch.arange(30).expand(2, -1) < 27, torch.arange(30)[None].expand(2, -1) < count)
+    expected = layer(hidden, tokens)
+    half = layer.bfloat16()(hidden.bfloat16(), tokens)
+    assert half.dtype == torch.bfloat16
+    assert float((half.float() - expected).norm() / expected.norm()) < 0.03
+
+
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(ValueError, match="heads must divide width"):
         LongformerSelfAttention(24, 5, Band(2, 2))
