@@ -99,7 +99,7 @@ class RunProgress:
                 self._look()
                 if live:
                     live.update(self._display())
-                elif self._recent and monotonic() >= next_line:
+                elif self._recent and not self._newest_phase_is_done and monotonic() >= next_line:
                     self._console.print(self._line(), highlight=False, soft_wrap=True)
                     next_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES
 
@@ -121,6 +121,10 @@ class RunProgress:
                     highlight=False,
                     soft_wrap=True,
                 )
+
+    @property
+    def _newest_phase_is_done(self) -> bool:
+        return self._recent[-1]["phase_index"] in self._announced
 
     def _phase_title(self, index: int) -> str:
         return f"phase {index + 1}/{len(self._config.phases)} {self._config.phases[index].name}"
@@ -146,7 +150,7 @@ class RunProgress:
         return Group(title, bar, Text(self._state(now)))
 
     def _state(self, now: Standing) -> str:
-        if now.phase_index in self._announced:
+        if self._newest_phase_is_done:
             return "done"
         if now.step == self._config.phases[now.phase_index].steps:
             return "evaluating on held-out text"

@@ -7,7 +7,7 @@ report/{summary.json, summary.md, bits_per_character.png, cost.png}, each writte
 import json
 import lzma
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich import box
@@ -17,55 +17,12 @@ from rich.table import Table
 from data_pipeline.prepared import PreparedData
 from launcher.metrics_follower import MetricsFollower
 from launcher.report_plots import bits_per_character_plot, cost_plot
+from launcher.report_summary import PhaseSummary, Summary, TestScore
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.wording import clock, short
 from longformer.cost import parameter_count
 from longformer.files import write_atomically, write_json
-
-
-@dataclass(frozen=True)
-class PhaseSummary:
-    """One row of the table."""
-
-    name: str
-    sequence_length: int
-    windows: tuple[int, ...]
-    steps: int
-    tokens: int
-    """Characters trained on in this phase."""
-    seconds: float
-    """Of training, without evaluation."""
-    tokens_per_second: float
-    peak_memory_bytes: int
-    """Of the rank that needed most; on a CPU that of the whole process."""
-    validation_bits_per_character: float
-
-
-@dataclass(frozen=True)
-class TestScore:
-    """The trained model on the whole test split, with xz for orientation."""
-
-    bits_per_character: float
-    scored: int
-    """Characters judged."""
-    scored_without_full_context: int
-    """Of them, those at the beginning, before which there was less text than a whole sequence."""
-    sequence_length: int
-    stride: int
-    xz_bits_per_character: float
-    """What `xz -9e` needs for the same text."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All numbers of the report."""
-
-    name: str
-    parameters: int
-    ranks: int
-    phases: tuple[PhaseSummary, ...]
-    test: TestScore
 
 
 def write_report(run_directory: Path) -> Summary:

@@ -1,23 +1,20 @@
 """The plots of a report, as PNG bytes. They draw numbers that others have measured or computed."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from launcher.plan import phase_memory
+from launcher.report_summary import Summary
 from launcher.run_file import RunConfig
 from launcher.wording import short
 from longformer.cost import training_flops_per_token
-
-if TYPE_CHECKING:
-    from launcher.report import Summary
 
 _INK = "#1f2933"
 _BLUE = "#2563a8"
@@ -72,6 +69,7 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
             color=_ORANGE,
             fontsize=9,
             fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.axhline(
         test.xz_bits_per_character,
@@ -141,7 +139,7 @@ def cost_plot(config: RunConfig, vocabulary_size: int, summary: Summary) -> byte
     )
     _dress(memory, "Memory per rank", "sequence length", "MiB")
     for axes in (flops, time, memory):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.legend(frameon=False, fontsize=9)

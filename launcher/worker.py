@@ -18,6 +18,7 @@ from launcher.phases import PhaseTask
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
+from launcher.tracking import MlflowCallback
 from longformer.cost import measured_peak_flops, training_flops_per_token
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CharacterModelConfig
@@ -45,8 +46,9 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
+    print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
-    callbacks: list[Callback] = [MetricsFile(work.run.metrics_file)] if ranks.is_first else []
+    callbacks = work.callbacks() if ranks.is_first else []
     outcome, progress = train_phase(
         engine,
         batches,
@@ -198,6 +200,14 @@ class _PhaseWork:
             flops_per_token=training_flops_per_token(self.model_config, self.phase.sequence_length),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
+
+    def callbacks(self) -> list[Callback]:
+        """Return what watches the training from the first rank."""
+        callbacks: list[Callback] = [MetricsFile(self.run.metrics_file)]
+        run_id = self.run.identity().mlflow_run_id
+        if run_id:
+            callbacks.append(MlflowCallback(run_id, self.config, self.run.path))
+        return callbacks
 
     def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:
         return CheckpointWriter(

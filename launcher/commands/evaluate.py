@@ -1,7 +1,6 @@
 """`longformer evaluate`: bits per character of a run's newest model on held-out text."""
 
 import json
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -59,8 +58,16 @@ def evaluate(
             report_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
-        details = {"split": split.value, "sequence_length": sequence_length, "stride": stride}
-        print(json.dumps(details | asdict(result) | {"model": str(trained.directory)}, indent=2))
+        answer = {
+            "split": split.value,
+            "bits_per_character": result.bits,
+            "scored": result.scored,
+            "scored_without_full_context": result.scored_without_full_context,
+            "sequence_length": sequence_length,
+            "stride": stride,
+            "model": str(trained.directory),
+        }
+        print(json.dumps(answer, indent=2))
         return
     print(
         f"{result.bits:.4f} bits per character on {split.value}: {result.scored:,} characters, "

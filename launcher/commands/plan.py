@@ -56,9 +56,9 @@ def _show(result: RunPlan) -> None:
         "tokens",
         "epochs",
         "batch",
-        "memory",
+        "GiB",
         "FLOPs",
-        "at least",
+        "time",
     )
     title = f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)

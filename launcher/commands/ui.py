@@ -14,11 +14,13 @@ from longformer.errors import LongformerError
 
 def ui(
     runs: Annotated[Path, typer.Argument(metavar="RUNS_DIR", help="Folder of run directories.")] = Path("runs"),
-    uri: Annotated[str | None, typer.Option(help="Another MLflow store instead, such as http://host:5000.")] = None,
+    uri: Annotated[str | None, typer.Option(help="Another MLflow store instead, such as postgresql://...")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
 ) -> int:
     """Open the MLflow pages of the runs in RUNS_DIR; Ctrl-C ends them."""
+    if uri and uri.startswith("http"):
+        raise LongformerError(f"{uri} is a server with pages of its own: open it in a browser")
     store = uri or f"sqlite:///{_database(runs)}"
     print(f"MLflow over {store}: open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]
@@ -26,6 +28,8 @@ def ui(
     # would answer with a traceback; it is ended in good order instead, and a SIGTERM of ours passed on likewise.
     settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     options = ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    if not uri:  # what clients send goes there too, not into the working directory
+        options += ["--artifacts-destination", (runs.resolve() / "mlflow-artifacts").as_uri()]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen([*command, *options], env=settings | os.environ, start_new_session=True)
     try:

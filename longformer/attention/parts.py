@@ -14,9 +14,9 @@ from longformer.attention.band import Band
 
 # Queries of a block, measured: fewer make the matrix products inefficient, more compute scores outside the band.
 BLOCK_ROWS = 64
-# Scores computed at a time. On a CPU a tile and its gradient must fit the caches; elsewhere the cost of starting
-# a kernel outweighs the cache.
-CPU_TILE_SCORES = 2**18
+# Scores computed at a time. On a CPU a tile and its gradient must fit every thread's second-level cache; elsewhere
+# the cost of starting a kernel outweighs the cache.
+CPU_TILE_SCORES_PER_THREAD = 2**17
 DEVICE_TILE_SCORES = 2**25
 
 
@@ -66,7 +66,8 @@ def computing_dtype(tensor: Tensor) -> torch.dtype:
 def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) -> Iterator[Part]:
     """Cut a (batch, positions, heads, head_dim) problem into parts of about equal size."""
     batch, positions, _, _ = query.shape
-    tile_scores = CPU_TILE_SCORES if query.device.type == "cpu" else DEVICE_TILE_SCORES
+    on_cpu = query.device.type == "cpu"
+    tile_scores = CPU_TILE_SCORES_PER_THREAD * torch.get_num_threads() if on_cpu else DEVICE_TILE_SCORES
     rows = min(BLOCK_ROWS, positions)
     sequences = max(1, tile_scores // max(1, rows * min(rows + left + right, positions)))
     first = 0

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+from longformer.attention.band import Band
 from longformer.attention.global_keys import GlobalKeys
 from longformer.attention.key_value import KeyValue
 from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype, parts_of
@@ -40,7 +41,9 @@ class Problem:
         output = self._empty_like(self.query)
         for part, attention in self._parts():
             part.put(attention.forward(), output)
-        return self._zero_padding(output)
+        if self.token_mask is not None:
+            output.masked_fill_(self._padding(self.token_mask), 0)
+        return output
 
     def backward(self, output_gradient: Tensor) -> list[Tensor]:
         """Return the gradients of query, key and value, and those of the relative query and key if there are any."""
@@ -49,7 +52,8 @@ class Problem:
         if self.relative_query is not None and self.relative_key is not None:
             relative_query = self._empty_like(self.relative_query)
             relative_key = torch.zeros_like(self.relative_key, dtype=computing_dtype(self.query))
-        output_gradient = self._zero_padding(output_gradient)
+        if self.token_mask is not None:
+            output_gradient = output_gradient.masked_fill(self._padding(self.token_mask), 0)
         for part, attention in self._parts():
             shape = part.shape(output_gradient)
             gradients = attention.backward(part.take(output_gradient, attention.scratch("output gradient", shape)))
@@ -79,6 +83,8 @@ class Problem:
         generator = None
         if self.seed is not None:
             generator = torch.Generator(self.query.device).manual_seed(int(self.seed))
+        band = Band(self.left, self.right)
+        visibility = Visibility(self.query, band, self.token_mask, self._global_keys, causal=self.causal)
         for part in parts_of(self.query, left=self.left, right=self.right, dilations=self.dilations):
             query, key, value = (
                 part.take(tensor, scratch(name, part.shape(tensor)))
@@ -93,7 +99,7 @@ class Problem:
                     query,
                     KeyValue(key, value),
                     None if self._global_keys is None else self._global_keys.take(part, scratch),
-                    visibility=Visibility(part, self.query, self.token_mask, self._global_keys, self.causal),
+                    hidden=partial(visibility.of, part),
                     relative=relative,
                     blocks=list(part.band.blocks(query.shape[1], BLOCK_ROWS)),
                     scale=self.scale,
@@ -103,10 +109,9 @@ class Problem:
                 ),
             )
 
-    def _zero_padding(self, tensor: Tensor) -> Tensor:
-        if self.token_mask is None:
-            return tensor
-        return tensor.masked_fill(~self.token_mask[:, :, None, None], 0)
+    @staticmethod
+    def _padding(token_mask: Tensor) -> Tensor:
+        return ~token_mask[:, :, None, None]
 
     @staticmethod
     def _empty_like(tensor: Tensor) -> Tensor:

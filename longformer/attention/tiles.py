@@ -4,6 +4,7 @@ A tile holds a block of queries against the global keys and the keys of their ba
 softmax. Nothing but query, key and value has to be kept from forward to backward.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,6 @@ from longformer.attention.band import Block
 from longformer.attention.key_value import KeyValue
 from longformer.attention.relative import RelativeGradients, RelativeTerm
 from longformer.attention.scratch import Scratch
-from longformer.attention.visibility import Visibility
 
 
 class PartGradients(NamedTuple):
@@ -31,7 +31,8 @@ class PartAttention:
     Args:
         query, band_keys: at the same positions.
         global_keys: the gathered global keys and values, or None.
-        visibility, relative: what is added to the scores.
+        hidden: tells what to add to the scores of a block to hide keys, (examples or 1, rows, columns).
+        relative: the position term added to the scores, or None.
         blocks: the blocks of queries, in order.
         dropout: probability of dropping a probability.
         generator: source of the dropout's draws; the same state gives the same draws in backward.
@@ -44,7 +45,7 @@ class PartAttention:
         band_keys: KeyValue,
         global_keys: KeyValue | None,
         *,
-        visibility: Visibility,
+        hidden: Callable[[Block], Tensor],
         relative: RelativeTerm | None,
         blocks: list[Block],
         scale: float,
@@ -53,7 +54,7 @@ class PartAttention:
         scratch: Scratch,
     ) -> None:
         self.query, self.band_keys, self.global_keys = query, band_keys, global_keys
-        self.visibility, self.relative, self.blocks = visibility, relative, blocks
+        self.hidden, self.relative, self.blocks = hidden, relative, blocks
         self.scale, self.dropout, self.generator, self.scratch = scale, dropout, generator, scratch
 
     def forward(self) -> Tensor:
@@ -105,7 +106,7 @@ class PartAttention:
 
     def _probabilities(self, block: Block) -> Tensor:
         """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
-        hidden = self.visibility.of(block)
+        hidden = self.hidden(block)
         shape = (self.query.shape[0], *hidden.shape[1:])
         scores = self.scratch("scores", shape)
         by_example = scores.unflatten(0, (-1, hidden.shape[0]))

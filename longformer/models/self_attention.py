@@ -59,7 +59,8 @@ class CausalSelfAttention(nn.Module):
         if self.relative is None:
             (rotations,) = positions
             return Projections(rotated(query, rotations), rotated(key, rotations), value, None)
-        content_bias, distance_bias = positions
+        # Under autocast the products are in half precision, the biases are not.
+        content_bias, distance_bias = (bias.to(query.dtype) for bias in positions)
         return Projections(query + content_bias, key, value, query + distance_bias)
 
     def attend(self, projections: Projections) -> Tensor:

@@ -102,9 +102,8 @@ class TrainingEngine:
             eps=settings.adam_epsilon,
         )
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(settings)
-        )
+        config = deepspeed_config(settings, sum(parameter.numel() for parameter in model.parameters()))
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     def train_step(
         self, batches: Iterator[Batch], objective: Objective, *, learning_rate: float, stop_requested: bool = False
@@ -223,12 +222,17 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
-    """Return the JSON that makes DeepSpeed do what the settings say."""
+def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
+    """Return the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.accumulation_steps,
-        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
+            "reduce_bucket_size": min(parameters, 500_000_000),
+        },
         # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -36,7 +36,7 @@ def test_lower_precisions_stay_close_to_the_float64_reference(case: Case, dtype:
 def test_the_size_of_a_part_changes_nothing(case: Case) -> None:
     expected = case.run("blocked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "CPU_TILE_SCORES", 1)
+        patch.setattr(parts, "CPU_TILE_SCORES_PER_THREAD", 1)
         found = case.run("blocked")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-11, atol=1e-11)

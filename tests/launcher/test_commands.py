@@ -67,6 +67,7 @@ def test_every_shipped_run_file_passes_check(path: Path, tmp_path: Path, capsys:
         (["check", str(QUICKSTART), "--jsn"], "No such option: --jsn"),
         (["plan", str(QUICKSTART), "--ranks", "3"], "batch_size 16 cannot be divided over 3 ranks"),
         (["ui", "gone"], "gone holds no tracked runs"),
+        (["ui", "--uri", "http://host:5000"], "http://host:5000 is a server with pages of its own"),
     ],
 )
 def test_bad_input_is_one_error_sentence_and_exit_code_2(

@@ -57,7 +57,7 @@ def test_evaluate_judges_the_newest_finished_phase(
     expected = evaluate_bits_per_character(
         newest, stream.read(0, len(stream)), sequence_length=256, stride=128, batch_size=4
     )
-    assert answer["bits"] == pytest.approx(expected.bits, rel=1e-5)
+    assert answer["bits_per_character"] == pytest.approx(expected.bits, rel=1e-5)
     assert answer["scored"] == len(stream) - 1
     assert answer["split"] == "validation"
     assert Path(answer["model"]).parts[-3:] == ("02-medium", "result", "model")
@@ -107,9 +107,7 @@ def test_generate_writes_the_prompt_and_goes_on_the_same_from_run_and_model(
     assert len(texts[0].encode()) >= len("name: ") + 50
 
 
-@pytest.mark.parametrize(
-    ("prompt", "sentence"), [("", "the prompt is empty"), ("\x07", "not among the"), (None, "Missing option")]
-)
+@pytest.mark.parametrize(("prompt", "sentence"), [("", "the prompt is empty"), (None, "Missing option")])
 def test_a_prompt_that_cannot_be_continued_is_refused(
     run_directory: RunDirectory,
     prepared: PreparedData,
@@ -120,6 +118,15 @@ def test_a_prompt_that_cannot_be_continued_is_refused(
     finish_phase(run_directory, 0, prepared)
     assert main(["generate", str(run_directory.path), *([] if prompt is None else ["--prompt", prompt])]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_prompt_with_characters_the_model_never_saw_is_refused(
+    run_directory: RunDirectory, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    CharacterLM(run_directory.config().character_model(0, 2)).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "vocabulary.json").write_text('{"format": "bytes", "symbols": [97, 98]}')
+    assert main(["generate", str(tmp_path / "model"), "--prompt", "abc"]) == 2
+    assert "byte 99" in capsys.readouterr().err
 
 
 def test_a_vocabulary_of_other_data_is_refused(

@@ -152,6 +152,17 @@ def test_absent_server_is_warned_of_once_and_stops_nothing(
     assert "warning" not in capsys.readouterr().err
 
 
+def test_known_run_keeps_its_id_while_the_server_is_away(run_directory: RunDirectory) -> None:
+    run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id="a" * 32))
+    config = RunConfig.load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"])
+    assert start_or_continue_run(config, run_directory.path) == "a" * 32
+
+
+def test_run_that_the_store_has_lost_gets_a_new_one(run_directory: RunDirectory, mlflow_client: MlflowClient) -> None:
+    run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id="a" * 32))
+    assert mlflow_client.get_run(start(run_directory)).info.status == "RUNNING"
+
+
 def test_run_without_a_server_address_is_kept_beside_the_run_directories(
     finished_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
