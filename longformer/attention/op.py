@@ -10,9 +10,10 @@ from torch import Tensor
 
 from longformer.attention.band import Band
 from longformer.attention.blocked import blocked_attention
+from longformer.attention.fused import fused_attention, is_fastest_for
 from longformer.attention.reference import reference_attention
 
-ENGINES = {"blocked": blocked_attention, "reference": reference_attention}
+ENGINES = {"blocked": blocked_attention, "fused": fused_attention, "reference": reference_attention}
 FLOATING_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -53,7 +54,7 @@ def banded_attention(
         relative_key: (left + right + 1, heads, head_dim); column m is the key at i + (m - left) * dilation.
         scale: factor of the scores; default head_dim ** -0.5.
         dropout: probability of dropping an attention probability; 0 in evaluation.
-        backend: "auto" (the fastest engine that is there), "blocked" or "reference".
+        backend: "auto" (the fastest engine that is there), "blocked", "fused" (CUDA and Triton) or "reference".
 
     Returns:
         (batch, positions, heads, head_dim) in the dtype of `query`. A query that sees no key gives exactly 0.
@@ -76,7 +77,9 @@ def banded_attention(
     if backend != "auto" and backend not in ENGINES:
         raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
 
-    engine = ENGINES["blocked" if backend == "auto" else backend]
+    if backend == "auto":
+        backend = "fused" if is_fastest_for(query) else "blocked"
+    engine = ENGINES[backend]
     return engine(
         query,
         key,

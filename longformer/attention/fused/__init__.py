@@ -1,0 +1,36 @@
+"""Triton kernels for banded attention: fast, deterministic, linear memory. Importing this package needs only torch.
+
+`engine` and everything below it import Triton, so they are imported when first used.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longformer.attention.fused.layout import BatchLayout
+
+__all__ = ["BatchLayout", "fused_attention", "is_fastest_for"]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LARGEST_HEAD_DIM = 128
+
+
+def is_fastest_for(query: Tensor) -> bool:
+    """Whether the kernels can take `query` and run compiled: on CUDA, with Triton installed."""
+    fits = query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD_DIM and query.numel() > 0
+    return query.is_cuda and fits and find_spec("triton") is not None
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+    """Attend with the Triton kernels; see `engine.fused_attention`.
+
+    Raises:
+        ValueError: Triton is not installed, or the kernels cannot take `query`.
+    """
+    if find_spec("triton") is None:
+        raise ValueError('backend "fused" needs Triton, which is not installed; use backend "blocked"')
+    from longformer.attention.fused import engine
+
+    return engine.fused_attention(query, key, value, **arguments)

@@ -1,0 +1,170 @@
+"""Start the kernels: shapes, grids and buffers. The only file between tensors and Triton."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from longformer.attention.fused import tiles as table
+from longformer.attention.fused.kernels.forward import forward_kernel
+from longformer.attention.fused.kernels.global_gradient import global_chunk_kernel, global_sum_kernel
+from longformer.attention.fused.kernels.key_gradient import key_gradient_kernel
+from longformer.attention.fused.kernels.pieces import Dropout, Mask, Problem, Relative, Rows
+from longformer.attention.fused.kernels.query_gradient import query_gradient_kernel
+from longformer.attention.fused.kernels.relative_gradient import relative_gradient_kernel
+from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.fused.tiles import Tile, TileSet
+
+# Fixed sizes, not derived from the GPU: the order of summation, and so the result, is the same on every machine.
+QUERIES_PER_GLOBAL_CHUNK = 1024
+QUERIES_PER_RELATIVE_PART = 2048
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attention call. Tensors may have any strides, but head_dim is contiguous."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    left: int
+    right: int
+    dilations: tuple[int, ...]
+    """one per head"""
+    causal: bool
+    scale: float
+    layout: BatchLayout | None = None
+    relative: tuple[Tensor, Tensor] | None = None
+    """relative_query and relative_key"""
+    dropout: float = 0.0
+    seed: Tensor | None = None
+    """(1,) int64 on the device; None = no dropout"""
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the output (batch, positions, heads, head_dim) and log_sum (batch, heads, positions) float32."""
+        batch, positions, heads, _ = self.query.shape
+        output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
+        log_sum = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
+        tiles = self._tiles()
+        start(
+            forward_kernel, self._grid(tiles.forward), tiles.forward,
+            *self._inputs(), _rows(output), log_sum, self._problem(),
+            QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=tiles.globals_at_once,
+            DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self._sizes(),
+        )  # fmt: skip
+        return output, log_sum
+
+    def backward(
+        self, output: Tensor, log_sum: Tensor, output_gradient: Tensor, gradients: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """Write the gradients of query, key and value into `gradients` and return those of `relative`, if any."""
+        query_gradient, key_gradient, value_gradient = map(_rows, gradients)
+        agreement = torch.empty_like(log_sum)
+        relative_query_gradient = None if self.relative is None else torch.empty_like(output)
+        tiles, problem, per_head = self._tiles(), self._problem(), self._dilation_per_head()
+        start(
+            query_gradient_kernel, self._grid(tiles.query_gradient), tiles.query_gradient,
+            *self._inputs(), _rows(output), _rows(output_gradient), log_sum, agreement, query_gradient,
+            None if relative_query_gradient is None else _rows(relative_query_gradient), problem,
+            QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=tiles.globals_at_once,
+            DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self._sizes(),
+        )  # fmt: skip
+        # What all other kernels read: the first one has just completed it.
+        known = (*self._inputs(), _rows(output_gradient), log_sum, agreement)
+        start(
+            key_gradient_kernel, self._grid(tiles.key_gradient), tiles.key_gradient,
+            *known, key_gradient, value_gradient, problem,
+            QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self._sizes(),
+        )  # fmt: skip
+        if problem.mask is not None and problem.mask.global_index is not None:
+            self._global_gradients(known, problem, key_gradient, value_gradient)
+        if self.relative is None or relative_query_gradient is None:
+            return ()
+        return relative_query_gradient, self._relative_key_gradient(known, problem, self.relative[1])
+
+    def _global_gradients(
+        self, known: tuple[Any, ...], problem: Problem, key_gradient: Rows, value_gradient: Rows
+    ) -> None:
+        batch, positions, heads, _ = self.query.shape
+        tile, most = self._tiles().global_gradient, problem.mask.max_globals
+        groups, chunks = triton.cdiv(most, tile.rows), triton.cdiv(positions, QUERIES_PER_GLOBAL_CHUNK)
+        shape = (chunks, 2, batch, heads, most, self._sizes()["WIDTH"])
+        partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
+        start(
+            global_chunk_kernel, (chunks, batch * heads, groups), tile,
+            *known, partial, problem, QUERIES_PER_GLOBAL_CHUNK,
+            QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self._sizes(),
+        )  # fmt: skip
+        start(
+            global_sum_kernel, (groups, batch * heads), tile,
+            partial, key_gradient, value_gradient, problem, chunks, GLOBALS=tile.rows, **self._sizes(),
+        )  # fmt: skip
+
+    def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
+        batch, _, heads, head_dim = self.query.shape
+        tile, columns = self._tiles().relative_gradient, relative_key.shape[0]
+        tiles_per_part = QUERIES_PER_RELATIVE_PART // tile.rows
+        parts = triton.cdiv(self._grid(tile)[0], tiles_per_part)
+        shape = (parts, batch, heads, columns, self._sizes()["WIDTH"])
+        partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
+        start(
+            relative_gradient_kernel, (triton.cdiv(columns, tile.rows), batch * heads, parts), tile,
+            *known, partial, problem, tiles_per_part,
+            TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self._sizes(),
+        )  # fmt: skip
+        return partial.sum((0, 1))[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
+
+    def _tiles(self) -> TileSet:
+        kind = "relative" if self.relative is not None else "dropout" if self.seed is not None else "plain"
+        return table.choose_tiles(_major(self.query.device), self.query.dtype, self.query.shape[3], kind)
+
+    def _inputs(self) -> tuple[Rows, Rows, Rows]:
+        return _rows(self.query), _rows(self.key), _rows(self.value)
+
+    def _problem(self) -> Problem:
+        _, positions, heads, _ = self.query.shape
+        dilation = _on_device(self.dilations, self.query.device) if self._dilation_per_head() else self.dilations[0]
+        mask = relative = dropout = None
+        if (layout := self.layout) is not None:
+            index, count = layout.global_index, layout.global_count
+            most = 0 if index is None else index.shape[1]
+            mask = Mask(layout.state, layout.next_excluded, layout.extent, index, count, most)
+        if self.relative is not None:
+            query, key = self.relative
+            relative = Relative(_rows(query), Rows(key, 0, key.stride(0), key.stride(1)))
+        if self.seed is not None:
+            dropout = Dropout(self.seed, self.dropout)
+        return Problem(positions, heads, self.left, self.right, dilation, self.scale, mask, relative, dropout)
+
+    def _dilation_per_head(self) -> bool:
+        return len(set(self.dilations)) > 1
+
+    def _sizes(self) -> dict[str, int]:
+        return {"HEAD_DIM": self.query.shape[3], "WIDTH": table.padded_head_dim(self.query.shape[3])}
+
+    def _grid(self, tile: Tile) -> tuple[int, int]:
+        """Return the programs that cover every lane of the head with the most tiles; the others' rest leave at once."""
+        batch, positions, heads, _ = self.query.shape
+        most = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self.dilations)
+        return most, batch * heads
+
+
+def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
+    """Start a kernel; every launch goes through here."""
+    kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
+
+
+def _rows(tensor: Tensor) -> Rows:
+    return Rows(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
+
+
+def _major(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
+
+
+@lru_cache(maxsize=64)
+def _on_device(dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(dilations, dtype=torch.int32, device=device)

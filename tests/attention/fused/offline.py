@@ -1,0 +1,99 @@
+"""Compile the fused kernels for a GPU that is not there, and count what the machine code uses.
+
+    python tests/attention/fused/offline.py 90 bfloat16 64 [globals] [relative] [dropout] [dilated]
+
+Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are either compiled or interpreted.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+
+from longformer.attention.fused import launch, tiles
+from longformer.attention.fused.layout import BatchLayout
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class AbsentGpu:
+    """Stands where Triton keeps the driver of the GPU; enough to compile, not to run."""
+
+    def __init__(self, architecture: int) -> None:
+        self._target = GPUTarget("cuda", architecture, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self._target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+
+def compile_kernels(
+    architecture: int, dtype: torch.dtype, head_dim: int, features: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what each kernel of a forward and backward call uses, with the tiles that the table holds for it."""
+    triton.runtime.driver.set_active(AbsentGpu(architecture))
+    compiled = []
+
+    def compile_only(kernel: Any, grid: tuple[int, ...], tile: tiles.Tile, *arguments: Any, **constants: Any) -> None:
+        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        compiled.append((kernel, tile, kernel.warmup(*arguments, **constants, **options, grid=grid)))
+
+    with patch.object(launch, "start", compile_only), patch.object(launch, "_major", lambda _: architecture // 10):
+        call = example_call(dtype, head_dim, features)
+        output, log_sum = call.forward()
+        call.backward(
+            output, log_sum, torch.empty_like(output), torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
+        )
+    for kernel, tile, binary in compiled:
+        yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
+
+
+def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
+    query, key, value = torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
+    layout, extra = None, {}
+    if "globals" in features:
+        layout = BatchLayout.of(torch.ones(2, 512, dtype=torch.bool), torch.eye(2, 512).bool())
+    if "relative" in features:
+        extra["relative"] = (torch.empty(2, 512, 2, head_dim, dtype=dtype), torch.empty(513, 2, head_dim, dtype=dtype))
+    if "dropout" in features:
+        extra |= {"dropout": 0.1, "seed": torch.zeros(1, dtype=torch.int64)}
+    dilation = (1, 2) if "dilated" in features else (1, 1)
+    return launch.Call(query, key, value, 256, 256, dilation, False, head_dim**-0.5, layout, **extra)
+
+
+def resources(binary: Any) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        code = subprocess.run([CUOBJDUMP, "-sass", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+    return {
+        "registers": int(registers),
+        "stack": int(stack),
+        "shared_memory": binary.metadata.shared,
+        "tensor_core": code.count("HGMMA") + code.count("HMMA."),
+        "HGMMA": code.count("HGMMA"),
+        "LDGSTS": code.count("LDGSTS"),
+        "spills": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+    }
+
+
+if __name__ == "__main__":
+    architecture, dtype, head_dim, *features = sys.argv[1:]
+    for line in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
+        print(json.dumps(line), flush=True)
