@@ -80,16 +80,16 @@ class Call:
             QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self._sizes(),
         )  # fmt: skip
         if problem.mask is not None and problem.mask.global_index is not None:
-            self._global_gradients(known, problem, key_gradient, value_gradient)
+            self._global_gradients(known, problem, problem.mask.max_globals, key_gradient, value_gradient)
         if self.relative is None or relative_query_gradient is None:
             return ()
         return relative_query_gradient, self._relative_key_gradient(known, problem, self.relative[1])
 
     def _global_gradients(
-        self, known: tuple[Any, ...], problem: Problem, key_gradient: Rows, value_gradient: Rows
+        self, known: tuple[Any, ...], problem: Problem, most: int, key_gradient: Rows, value_gradient: Rows
     ) -> None:
         batch, positions, heads, _ = self.query.shape
-        tile, most = self._tiles().global_gradient, problem.mask.max_globals
+        tile = self._tiles().global_gradient
         groups, chunks = triton.cdiv(most, tile.rows), triton.cdiv(positions, QUERIES_PER_GLOBAL_CHUNK)
         shape = (chunks, 2, batch, heads, most, self._sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
@@ -118,7 +118,9 @@ class Call:
         return partial.sum((0, 1))[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
 
     def _tiles(self) -> TileSet:
-        kind = "relative" if self.relative is not None else "dropout" if self.seed is not None else "plain"
+        kind: table.Kind = "plain" if self.seed is None else "dropout"
+        if self.relative is not None:
+            kind = "relative"
         return table.choose_tiles(_major(self.query.device), self.query.dtype, self.query.shape[3], kind)
 
     def _inputs(self) -> tuple[Rows, Rows, Rows]:

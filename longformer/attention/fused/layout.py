@@ -36,9 +36,12 @@ class BatchLayout:
             token_mask: (batch, positions) bool, True = real token; None = all are real.
             global_mask: (batch, positions) bool, True = global token (padding is never global); None = none is.
         """
-        if token_mask is None and global_mask is None:
+        if token_mask is not None:
+            real = token_mask
+        elif global_mask is not None:
+            real = torch.ones_like(global_mask)
+        else:
             return None
-        real = torch.ones_like(global_mask) if token_mask is None else token_mask
         is_global = torch.zeros_like(real) if global_mask is None else global_mask & real
         state = real.to(torch.int8) + is_global.to(torch.int8)
         positions = torch.arange(real.shape[1], dtype=torch.int32, device=real.device)

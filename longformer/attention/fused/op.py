@@ -63,14 +63,14 @@ def fused_attention_backward_op(
 
 
 @fused_attention_op.register_fake
-def _(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
     query = _separate(projections)[0]
-    batch, positions, heads, _ = query.shape
+    batch, positions, heads = query.shape[:3]
     return _like(query), query.new_empty(batch, heads, positions, dtype=torch.float32)
 
 
 @fused_attention_backward_op.register_fake
-def _(
+def _backward_shapes(
     output_gradient: Tensor,
     output: Tensor,
     log_sum: Tensor,

@@ -1,6 +1,6 @@
 """Compile the fused kernels for a GPU that is not there, and count what the machine code uses.
 
-    python tests/attention/fused/offline.py 90 bfloat16 64 [globals] [relative] [dropout] [dilated]
+    python tests/attention/fused/offline.py 90 bfloat16 64 [padding] [globals] [relative] [dropout] [dilated]
 
 Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are either compiled or interpreted.
 """
@@ -65,8 +65,9 @@ def compile_kernels(
 def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
     query, key, value = torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
     layout, extra = None, {}
-    if "globals" in features:
-        layout = BatchLayout.of(torch.ones(2, 512, dtype=torch.bool), torch.eye(2, 512).bool())
+    if features & {"padding", "globals"}:
+        real = torch.ones(2, 512, dtype=torch.bool)
+        layout = BatchLayout.of(real, torch.eye(2, 512).bool() if "globals" in features else None)
     if "relative" in features:
         extra["relative"] = (torch.empty(2, 512, 2, head_dim, dtype=dtype), torch.empty(513, 2, head_dim, dtype=dtype))
     if "dropout" in features:

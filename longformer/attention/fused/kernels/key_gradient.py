@@ -32,7 +32,7 @@ class Keys(NamedTuple):
     """A tile of keys with their values and positions."""
 
     tile: Any
-    values: Any
+    value_tile: Any
     positions: Any
 
 
@@ -79,8 +79,8 @@ def key_gradient_kernel(
         return
     places = site.start + tl.arange(0, KEYS)
     tile = load_rows(lane_of(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
-    values = load_rows(lane_of(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
-    keys = Keys(tile, values, site.lane + places * site.dilation)
+    value_tile = load_rows(lane_of(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
+    keys = Keys(tile, value_tile, site.lane + places * site.dilation)
     lanes = query_lanes(query, output_gradient, log_sum, agreement, problem, site)
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
 
@@ -150,7 +150,7 @@ def add_key_slopes(
         logarithm = tl.load(lanes.logarithm.data + queries * lanes.logarithm.stride)
         agreement = tl.load(lanes.agreement.data + queries * lanes.agreement.stride)
     weights = tl.exp2(scores * (problem.scale * LOG2_E) - logarithm[None, :])
-    pull = product_by_rows(keys.values, arriving)
+    pull = product_by_rows(keys.value_tile, arriving)
     used = weights
     if problem.dropout is not None:
         query_positions = site.lane + queries * site.dilation

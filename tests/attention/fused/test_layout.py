@@ -1,0 +1,43 @@
+"""What the kernels read about padding and global tokens, against a slow description of it."""
+
+import torch
+from hypothesis import given, strategies
+
+from longformer.attention.fused import BatchLayout
+
+
+@given(
+    rows=strategies.lists(
+        strategies.lists(strategies.sampled_from("pog"), min_size=9, max_size=9), min_size=1, max_size=3
+    )
+)
+def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
+    """p = padding, o = ordinary, g = global."""
+    real = torch.tensor([[token != "p" for token in row] for row in rows])
+    # A padded position marked as global stays padding.
+    chosen = torch.tensor([[token != "o" for token in row] for row in rows])
+    layout = BatchLayout.of(real, chosen)
+    for index, row in enumerate(rows):
+        assert layout.state[index].tolist() == ["pog".index(token) for token in row]
+        special = [place for place, token in enumerate(row) if token != "o"]
+        expected = [next((place for place in special if place >= start), 9) for start in range(10)]
+        assert layout.next_excluded[index].tolist() == expected
+        present = [place for place, token in enumerate(row) if token != "p"]
+        assert layout.extent[index].tolist() == ([present[0], present[-1] + 1] if present else [0, 0])
+        globals_ = [place for place, token in enumerate(row) if token == "g"]
+        if layout.global_index is None:
+            assert globals_ == []
+        else:
+            assert layout.global_count[index] == len(globals_)
+            assert layout.global_index[index, : len(globals_)].tolist() == globals_
+
+
+def test_batch_without_masks_needs_no_layout() -> None:
+    assert BatchLayout.of(None, None) is None
+
+
+def test_layout_survives_the_trip_through_an_operator() -> None:
+    for mask in (None, torch.zeros(2, 5, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)):
+        layout = BatchLayout.of(torch.ones(2, 5, dtype=torch.bool), mask)
+        again = BatchLayout.from_tensors(layout.tensors())
+        assert all(a is b for a, b in zip(vars(layout).values(), vars(again).values(), strict=True))

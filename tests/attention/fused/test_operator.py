@@ -1,0 +1,98 @@
+"""What PyTorch sees: the operators' contracts, gradients of packed projections, checkpointing and clear refusals."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from longformer.attention import banded_attention
+from longformer.attention.fused import BatchLayout, tiles
+from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE, Case, masks
+
+BAND = {"left": 5, "right": 5, "dilations": (1, 2), "causal": False, "scale": 0.25}
+
+
+@pytest.fixture(autouse=True)
+def _small_tiles():
+    with patch.object(tiles, "choose_tiles", lambda *arguments: SMALL_RELATIVE if "relative" in arguments else SMALL):
+        yield
+
+
+def some_layout() -> BatchLayout:
+    return BatchLayout.of(**masks(Case(30, 0, 0, padding="right", globals_="some"), torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed", "relative", "masked and dropped"])
+def test_operator_keeps_the_contract_of_pytorch(kind: str) -> None:
+    from longformer.attention.fused.op import fused_attention_op
+
+    leaf = lambda *shape: torch.randn(shape, device=DEVICE, requires_grad=True)  # noqa: E731
+    projections, relative, layout, seed, dropout = [leaf(2, 30, 2, 16) for _ in range(3)], [], (), None, 0.0
+    if kind == "packed":
+        projections = [leaf(2, 30, 3, 2, 16)]
+    if kind == "relative":
+        relative = [leaf(2, 30, 2, 16), leaf(11, 2, 16)]
+    if kind == "masked and dropped":
+        layout, seed, dropout = some_layout().tensors(), torch.tensor([7], device=DEVICE), 0.1
+    arguments = (projections, relative, layout, seed, 5, 5, (1, 2), False, 0.25, dropout)
+    torch.library.opcheck(fused_attention_op, arguments)
+
+
+def test_packed_projection_gives_the_same_output_and_a_packed_gradient() -> None:
+    from longformer.attention.fused.engine import fused_attention, fused_attention_packed
+
+    packed = torch.randn(2, 30, 3, 2, 16, device=DEVICE, requires_grad=True)
+    case = masks(Case(30, 0, 0, padding="right", globals_="some"), torch.Generator().manual_seed(0))
+    ours = fused_attention_packed(packed, **BAND, dropout=0.0, layout=some_layout())
+    apart = fused_attention(*packed.unbind(2), **BAND, dropout=0.0, relative_query=None, relative_key=None, **case)
+    arriving = torch.randn_like(ours)
+    assert torch.equal(ours, apart)
+    (packed_gradient,) = torch.autograd.grad(ours, packed, arriving)
+    assert packed_gradient.is_contiguous()
+    assert torch.equal(packed_gradient, *torch.autograd.grad(apart, packed, arriving))
+
+
+def test_transposed_and_expanded_tensors_are_read_in_place() -> None:
+    query, key, value = torch.randn(3, 2, 2, 30, 16, device=DEVICE).transpose(2, 3).unbind(0)
+    ours = banded_attention(query, key, value, left=4, right=4, backend="fused")
+    exact = banded_attention(query, key, value, left=4, right=4, backend="reference")
+    torch.testing.assert_close(ours, exact, atol=1e-5, rtol=1e-5)
+
+
+def test_activation_checkpointing_replays_the_dropout() -> None:
+    inputs = [torch.randn(1, 30, 2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
+    attend = lambda *tensors: banded_attention(*tensors, left=5, right=5, dropout=0.3, backend="fused")  # noqa: E731
+    gradients = []
+    for run in (attend, lambda *tensors: checkpoint(attend, *tensors, use_reentrant=False)):
+        torch.manual_seed(3)
+        gradients.append(torch.autograd.grad(run(*inputs).square().sum(), inputs))
+    assert all(map(torch.equal, *gradients))
+
+
+def test_same_input_gives_the_same_bits() -> None:
+    inputs = [torch.randn(2, 30, 2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
+    case = masks(Case(30, 0, 0, globals_="some"), torch.Generator().manual_seed(0))
+
+    def run() -> tuple[torch.Tensor, ...]:
+        output = banded_attention(*inputs, left=5, right=5, **case, backend="fused")
+        return output, *torch.autograd.grad(output.sum(), inputs)
+
+    assert all(map(torch.equal, run(), run()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": torch.float64}, "query must be float32, bfloat16 or float16"),
+        ({"head_dim": 136}, "head_dim 136"),
+        ({"positions": 0}, "query is empty"),
+        ({"scale": -1.0}, "scale must be positive"),
+    ],
+)
+def test_what_the_kernels_cannot_take_is_refused_by_name(change: dict, message: str) -> None:
+    scale = change.pop("scale", None)
+    case = {"positions": 4, "head_dim": 16, "dtype": torch.float32} | change
+    tensor = torch.zeros(1, case["positions"], 1, case["head_dim"], dtype=case["dtype"], device=DEVICE)
+    with pytest.raises(ValueError, match=message):
+        banded_attention(tensor, tensor, tensor, left=1, right=1, scale=scale, backend="fused")
