@@ -13,6 +13,7 @@ from longformer.attention.fused.layout import BatchLayout
 
 __all__ = ["BatchLayout", "fused_attention", "is_fastest_for"]
 
+TRITON_INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_HEAD_DIM = 128
 
@@ -20,7 +21,7 @@ LARGEST_HEAD_DIM = 128
 def is_fastest_for(query: Tensor) -> bool:
     """Whether the kernels can take `query` and run compiled: on CUDA, with Triton installed."""
     fits = query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD_DIM and query.numel() > 0
-    return query.is_cuda and fits and find_spec("triton") is not None
+    return query.is_cuda and fits and TRITON_INSTALLED
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
@@ -29,7 +30,7 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any)
     Raises:
         ValueError: Triton is not installed, or the kernels cannot take `query`.
     """
-    if find_spec("triton") is None:
+    if not TRITON_INSTALLED:
         raise ValueError('backend "fused" needs Triton, which is not installed; use backend "blocked"')
     from longformer.attention.fused import engine
 

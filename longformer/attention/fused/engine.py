@@ -8,6 +8,9 @@ from longformer.attention.fused import DTYPES, LARGEST_HEAD_DIM
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.op import fused_attention_op
 
+# Fixed when the kernels are first imported.
+INTERPRETED = triton.knobs.runtime.interpret
+
 
 def fused_attention(
     query: Tensor,
@@ -90,7 +93,7 @@ def _attend(
 
 
 def _check(query: Tensor, scale: float) -> None:
-    if not query.is_cuda and not triton.knobs.runtime.interpret:
+    if not query.is_cuda and not INTERPRETED:
         raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
     if query.dtype not in DTYPES:
         raise ValueError(f'query must be float32, bfloat16 or float16 for backend "fused", not {query.dtype}')

@@ -12,7 +12,7 @@ from longformer.attention.fused import tiles as table
 from longformer.attention.fused.kernels.forward import forward_kernel
 from longformer.attention.fused.kernels.global_gradient import global_chunk_kernel, global_sum_kernel
 from longformer.attention.fused.kernels.key_gradient import key_gradient_kernel
-from longformer.attention.fused.kernels.pieces import Dropout, Mask, Problem, Relative, Rows
+from longformer.attention.fused.kernels.pieces import Dropout, GlobalKeys, Mask, Problem, Relative, Rows
 from longformer.attention.fused.kernels.query_gradient import query_gradient_kernel
 from longformer.attention.fused.kernels.relative_gradient import relative_gradient_kernel
 from longformer.attention.fused.layout import BatchLayout
@@ -79,8 +79,8 @@ class Call:
             *known, key_gradient, value_gradient, problem,
             QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self._sizes(),
         )  # fmt: skip
-        if problem.mask is not None and problem.mask.global_index is not None:
-            self._global_gradients(known, problem, problem.mask.max_globals, key_gradient, value_gradient)
+        if problem.global_keys is not None:
+            self._global_gradients(known, problem, problem.global_keys.most, key_gradient, value_gradient)
         if self.relative is None or relative_query_gradient is None:
             return ()
         return relative_query_gradient, self._relative_key_gradient(known, problem, self.relative[1])
@@ -129,17 +129,19 @@ class Call:
     def _problem(self) -> Problem:
         _, positions, heads, _ = self.query.shape
         dilation = _on_device(self.dilations, self.query.device) if self._dilation_per_head() else self.dilations[0]
-        mask = relative = dropout = None
+        mask = global_keys = relative = dropout = None
         if (layout := self.layout) is not None:
-            index, count = layout.global_index, layout.global_count
-            most = 0 if index is None else index.shape[1]
-            mask = Mask(layout.state, layout.next_excluded, layout.extent, index, count, most)
+            mask = Mask(layout.state, layout.next_excluded, layout.extent)
+            if layout.global_index is not None:
+                global_keys = GlobalKeys(layout.global_index, layout.global_count, layout.global_index.shape[1])
         if self.relative is not None:
             query, key = self.relative
             relative = Relative(_rows(query), Rows(key, 0, key.stride(0), key.stride(1)))
         if self.seed is not None:
             dropout = Dropout(self.seed, self.dropout)
-        return Problem(positions, heads, self.left, self.right, dilation, self.scale, mask, relative, dropout)
+        return Problem(
+            positions, heads, self.left, self.right, dilation, self.scale, mask, global_keys, relative, dropout
+        )
 
     def _dilation_per_head(self) -> bool:
         return len(set(self.dilations)) > 1

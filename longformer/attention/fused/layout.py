@@ -48,7 +48,7 @@ class BatchLayout:
         index, count = None, None
         if global_mask is not None:
             index, count = _compact(is_global, positions)
-        return cls(state, _next_excluded(state, positions), _extent(real, positions), index, count)
+        return cls(state, _next_excluded(state), _extent(real, positions), index, count)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors in order, without those that are None."""
@@ -61,11 +61,12 @@ class BatchLayout:
         return cls(*tensors, *(None,) * (5 - len(tensors))) if tensors else None
 
 
-def _next_excluded(state: Tensor, positions: Tensor) -> Tensor:
-    length = positions.shape[0]
-    excluded = torch.where(state == ORDINARY, length, positions)
-    excluded = torch.nn.functional.pad(excluded, (0, 1), value=length)
-    return excluded.flip(1).cummin(1).values.flip(1).to(torch.int32).contiguous()
+def _next_excluded(state: Tensor) -> Tensor:
+    # One more token of padding at the end, so that there is always a next one.
+    state = torch.nn.functional.pad(state, (0, 1), value=PADDING)
+    positions = torch.arange(state.shape[1], dtype=torch.int32, device=state.device)
+    excluded = torch.where(state == ORDINARY, torch.iinfo(torch.int32).max, positions)
+    return excluded.flip(1).cummin(1).values.flip(1).contiguous()
 
 
 def _extent(real: Tensor, positions: Tensor) -> Tensor:

@@ -96,3 +96,18 @@ def test_what_the_kernels_cannot_take_is_refused_by_name(change: dict, message: 
     tensor = torch.zeros(1, case["positions"], 1, case["head_dim"], dtype=case["dtype"], device=DEVICE)
     with pytest.raises(ValueError, match=message):
         banded_attention(tensor, tensor, tensor, left=1, right=1, scale=scale, backend="fused")
+
+
+def test_attention_compiles_into_one_graph_for_changing_lengths() -> None:
+    def layer(packed: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+        return banded_attention(*packed.unbind(2), left=5, right=5, token_mask=token_mask, backend="fused") * 2
+
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for length in (20, 31):
+            packed = torch.randn(2, length, 3, 2, 16, device=DEVICE, requires_grad=True)
+            token_mask = torch.arange(length, device=DEVICE).expand(2, -1) < length - 3
+            ours, eager = compiled(packed, token_mask), layer(packed, token_mask)
+            assert torch.equal(ours, eager)
+            gradients = [torch.autograd.grad(output.sum(), packed)[0] for output in (ours, eager)]
+            assert torch.equal(*gradients)

@@ -28,20 +28,20 @@ def global_chunk_kernel(
     QUERIES: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Sum over one chunk of queries into partial (chunks, 2, batch, heads, max_globals, WIDTH) float32."""
+    """Sum over one chunk of queries into partial (chunks, 2, batch, heads, most, WIDTH) float32."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
-    mask = problem.mask
-    count = tl.load(mask.global_count + batch)
+    listed = problem.global_keys
+    count = tl.load(listed.number + batch)
     slots = tl.program_id(2) * GLOBALS + tl.arange(0, GLOBALS)
     real = slots < count
     if tl.program_id(2) * GLOBALS >= count:
         return
-    first = tl.maximum(tl.load(mask.extent + 2 * batch), tl.program_id(0) * chunk)
-    end = tl.minimum(tl.load(mask.extent + 2 * batch + 1), (tl.program_id(0) + 1) * chunk)
+    first = tl.maximum(tl.load(problem.mask.extent + 2 * batch), tl.program_id(0) * chunk)
+    end = tl.minimum(tl.load(problem.mask.extent + 2 * batch + 1), (tl.program_id(0) + 1) * chunk)
     # Every query sees a global key, whatever its dilation: here the whole sequence is one lane.
     site = Site(batch, head, 0, 1, first, problem.positions, first, end)
-    positions = tl.load(mask.global_index + batch * mask.max_globals + slots, mask=real, other=0)
+    positions = tl.load(listed.positions + batch * listed.most + slots, mask=real, other=0)
     tile = load_positions(key, site, positions, real, HEAD_DIM, WIDTH)
     keys = Keys(tile, load_positions(value, site, positions, real, HEAD_DIM, WIDTH), positions)
     lanes = query_lanes(query, output_gradient, log_sum, agreement, problem, site)
@@ -57,7 +57,7 @@ def global_chunk_kernel(
         )
 
     key_sum, value_sum = finish(sums, problem)
-    pointers, stride = _partial_pointers(partial, tl.program_id(0), slots, mask, WIDTH)
+    pointers, stride = _partial_pointers(partial, tl.program_id(0), slots, listed, WIDTH)
     tl.store(pointers, key_sum, mask=real[:, None])
     tl.store(pointers + stride, value_sum, mask=real[:, None])
 
@@ -76,23 +76,23 @@ def global_sum_kernel(
     """Add the chunks in order and write the rows of the global keys."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
-    mask = problem.mask
+    listed = problem.global_keys
     slots = tl.program_id(0) * GLOBALS + tl.arange(0, GLOBALS)
-    real = slots < tl.load(mask.global_count + batch)
+    real = slots < tl.load(listed.number + batch)
     key_sum = tl.zeros([GLOBALS, WIDTH], tl.float32)
     value_sum = tl.zeros([GLOBALS, WIDTH], tl.float32)
     for chunk in tl.range(0, chunks):
-        pointers, stride = _partial_pointers(partial, chunk, slots, mask, WIDTH)
+        pointers, stride = _partial_pointers(partial, chunk, slots, listed, WIDTH)
         key_sum += tl.load(pointers, mask=real[:, None], other=0.0)
         value_sum += tl.load(pointers + stride, mask=real[:, None], other=0.0)
-    positions = tl.load(mask.global_index + batch * mask.max_globals + slots, mask=real, other=0)
+    positions = tl.load(listed.positions + batch * listed.most + slots, mask=real, other=0)
     store_positions(key_gradient, batch, head, positions, key_sum, real, HEAD_DIM, WIDTH)
     store_positions(value_gradient, batch, head, positions, value_sum, real, HEAD_DIM, WIDTH)
 
 
 @triton.jit
-def _partial_pointers(partial, chunk, slots, mask, WIDTH: tl.constexpr):
+def _partial_pointers(partial, chunk, slots, listed, WIDTH: tl.constexpr):
     """Return pointers to a chunk's key sums, and how far from them its value sums stand."""
-    stride = tl.cast(tl.num_programs(1), tl.int64) * mask.max_globals * WIDTH
-    rows = (tl.program_id(1) * mask.max_globals + slots).to(tl.int64)[:, None] * WIDTH
+    stride = tl.cast(tl.num_programs(1), tl.int64) * listed.most * WIDTH
+    rows = (tl.program_id(1) * listed.most + slots).to(tl.int64)[:, None] * WIDTH
     return partial + tl.cast(chunk, tl.int64) * 2 * stride + rows + tl.arange(0, WIDTH)[None, :], stride

@@ -25,14 +25,19 @@ class Rows(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """Pointers into a `BatchLayout`; `global_index` is None when the batch has no global token."""
+    """Pointers into a `BatchLayout`: what each token is, and where the real ones begin and end."""
 
     state: Any
     next_excluded: Any
     extent: Any
-    global_index: Any
-    global_count: Any
-    max_globals: Any
+
+
+class GlobalKeys(NamedTuple):
+    """Pointers to the positions (batch, most) and the number (batch,) of global tokens; comes with a mask."""
+
+    positions: Any
+    number: Any
+    most: Any
 
 
 class Relative(NamedTuple):
@@ -59,6 +64,7 @@ class Problem(NamedTuple):
     dilation: Any
     scale: Any
     mask: Mask | None
+    global_keys: GlobalKeys | None
     relative: Relative | None
     dropout: Dropout | None
 

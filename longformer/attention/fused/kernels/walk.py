@@ -41,13 +41,12 @@ def walk_keys(
     First the global keys, then the band in three loops without branches: the left edge, the middle that every query
     of the tile sees whole, and the rest.
     """
-    if problem.mask is not None:
-        if problem.mask.global_index is not None:
-            count = tl.where(site.end > site.first, tl.load(problem.mask.global_count + site.batch), 0)
-            for slot in tl.range(0, count, GLOBALS):
-                state = _take_globals(
-                    take, state, queries, key, value, slot, count, problem, site, CAUSAL, HEAD_DIM, WIDTH, GLOBALS
-                )
+    if problem.global_keys is not None:
+        count = tl.where(site.end > site.first, tl.load(problem.global_keys.number + site.batch), 0)
+        for slot in tl.range(0, count, GLOBALS):
+            state = _take_globals(
+                take, state, queries, key, value, slot, count, problem, site, CAUSAL, HEAD_DIM, WIDTH, GLOBALS
+            )
 
     keys = lane_of(key, site)
     values = lane_of(value, site)
@@ -70,7 +69,7 @@ def _take_globals(
 ):  # fmt: skip
     slots = slot + tl.arange(0, GLOBALS)
     real = slots < count
-    origin = problem.mask.global_index + site.batch * problem.mask.max_globals
+    origin = problem.global_keys.positions + site.batch * problem.global_keys.most
     positions = tl.load(origin + slots, mask=real, other=0)
     key_tile = load_positions(key, site, positions, real, HEAD_DIM, WIDTH)
     value_tile = load_positions(value, site, positions, real, HEAD_DIM, WIDTH)
