@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -21,13 +20,8 @@ CHUNK_BYTES = 1 << 20
 ReportProgress = Callable[[int, int], None]
 """Called as report_progress(done_bytes, total_bytes); both count the source as it is stored."""
 
-
-@dataclass(frozen=True)
-class Document:
-    """A piece of text that belongs together. `name` is the same on every machine; `chunks` can be read once."""
-
-    name: str
-    chunks: Iterator[bytes]
+Document = Iterator[bytes]
+"""A piece of text that belongs together, in chunks; can be read once, and before the next document is asked for."""
 
 
 class _Readable(Protocol):
@@ -42,7 +36,7 @@ class DocumentReader:
         self._done = 0
         self._report = report_progress or (lambda done, total: None)
 
-    def documents(self, path: Path, name: str) -> Iterator[Document]:
+    def documents(self, path: Path) -> Iterator[Document]:
         """Yield the document `path` holds; of a .zip every file inside, in shuffled but fixed order.
 
         Raises:
@@ -53,18 +47,18 @@ class DocumentReader:
             file.seek(0)
             if magic == b"\xfd7zXZ\0":
                 with lzma.open(file) as stream:
-                    yield Document(name, self._chunks(path, file, stream))
+                    yield self._chunks(path, file, stream)
             elif magic[:2] == b"\x1f\x8b":
                 with gzip.open(file) as stream:
-                    yield Document(name, self._chunks(path, file, stream))
+                    yield self._chunks(path, file, stream)
             elif magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
                 with zipfile.ZipFile(file) as archive:
                     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
                     for entry in sorted(entries, key=lambda entry: shuffle_key(entry.filename)):
                         with archive.open(entry) as stored:
-                            yield Document(f"{name}/{entry.filename}", self._chunks(path, file, stored))
+                            yield self._chunks(path, file, stored)
             else:
-                yield Document(name, self._chunks(path, file, file))
+                yield self._chunks(path, file, file)
         self._done += path.stat().st_size
         self._report(self._done, self._total)
 
@@ -79,7 +73,7 @@ class DocumentReader:
                 count = sum(not entry.is_dir() for entry in archive.infolist())
             if count != 1:
                 raise DataError(f"{path} holds {count} files, this recipe needs exactly one: give the file itself")
-        yield from self.documents(path, path.name)
+        yield from self.documents(path)
 
     def _chunks(self, path: Path, file: IO[bytes], stream: _Readable) -> Iterator[bytes]:
         with _explained(path):

@@ -15,7 +15,7 @@ from data_pipeline.documents import Document
 
 SPLITS = ("train", "validation", "test")
 SEPARATOR = b"\0"
-"""Stands between two documents; no text holds it."""
+"""Stands between two documents; text files hold none."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def collect(documents: Iterator[Document], path: Path, *, limit: int | None) -> 
             if ends:
                 write(SEPARATOR)
                 ends[-1] = size
-            for chunk in document.chunks:
+            for chunk in document:
                 write(chunk)
                 if size == limit:
                     break

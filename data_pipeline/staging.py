@@ -25,6 +25,7 @@ def staged_directory(output: Path) -> Iterator[Path]:
     Raises:
         DataError: another process prepares the same output now, or the disk is full or not writable.
     """
+    output = output.resolve()  # beside the real place of a symbolic link, so that the rename stays on its disk
     staging = output.parent / f".{output.name}.staging"
     with _explained(output):
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ class Vocabulary:
         Raises:
             ValueError: an id is outside 0 .. len(self) - 1.
         """
-        array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), dtype=np.int64)
+        array = ids if isinstance(ids, np.ndarray) else np.array(list(ids), dtype=np.int64)
         if len(array) and not 0 <= array.min() <= array.max() < len(self):
             raise ValueError(f"token ids must lie between 0 and {len(self) - 1}")
         return np.frombuffer(self.symbols, dtype=np.uint8)[array].tobytes()

@@ -24,6 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -59,7 +60,19 @@ class MlflowRun:
         self._metrics = MetricsFollower(directory.metrics_file)
 
     @classmethod
-    def create(cls, config: RunConfig, directory: RunDirectory) -> Self:
+    def continue_or_create(cls, run_id: str | None, config: RunConfig, directory: RunDirectory) -> Self:
+        """Return the run `run_id`, marked as running again; a new one when there is none or the store has lost it."""
+        try:
+            run = cls(run_id, config, directory) if run_id else cls._create(config, directory)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            run = cls._create(config, directory)
+        run._client.update_run(run.run_id, status="RUNNING")
+        return run
+
+    @classmethod
+    def _create(cls, config: RunConfig, directory: RunDirectory) -> Self:
         """Start a new run in the config's experiment and store every value of the run file as a parameter."""
         client = _client(tracking_uri(config, directory))
         experiment_id = _experiment(client, config, directory)
@@ -75,10 +88,6 @@ class MlflowRun:
         for batch in _batches(parameters, _PARAMETERS_PER_REQUEST):
             client.log_batch(run.info.run_id, params=batch)
         return cls(run.info.run_id, config, directory)
-
-    def reopen(self) -> None:
-        """Mark the run as running (again)."""
-        self._client.update_run(self.run_id, status="RUNNING")
 
     def watch_system(self) -> SystemMetricsMonitor:
         """Start sampling processor, memory, disk, network and GPU of this machine; the caller finishes it."""

@@ -25,6 +25,7 @@ from rich.text import Text
 from launcher.metrics_follower import MetricsFollower
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.wording import clock
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -98,7 +99,7 @@ class RunProgress:
                 self._look()
                 if live:
                     live.update(self._display())
-                elif self._recent and monotonic() >= next_line:
+                elif self._recent and not self._newest_phase_is_done and monotonic() >= next_line:
                     self._console.print(self._line(), highlight=False, soft_wrap=True)
                     next_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES
 
@@ -120,6 +121,10 @@ class RunProgress:
                     highlight=False,
                     soft_wrap=True,
                 )
+
+    @property
+    def _newest_phase_is_done(self) -> bool:
+        return self._recent[-1]["phase_index"] in self._announced
 
     def _phase_title(self, index: int) -> str:
         return f"phase {index + 1}/{len(self._config.phases)} {self._config.phases[index].name}"
@@ -145,7 +150,7 @@ class RunProgress:
         return Group(title, bar, Text(self._state(now)))
 
     def _state(self, now: Standing) -> str:
-        if now.phase_index in self._announced:
+        if self._newest_phase_is_done:
             return "done"
         if now.step == self._config.phases[now.phase_index].steps:
             return "evaluating on held-out text"
@@ -153,12 +158,3 @@ class RunProgress:
             f"loss {now.loss:.3f}  BPC {now.bits_per_character:.3f}  {now.tokens_per_second:,.0f} tokens/s  "
             f"MFU {now.mfu:.0%}  about {clock(now.seconds_left)} left"
         )
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as a person writes it: 0:42, 12:05, 3:07:00, 16 days 1:00:00."""
-    days, seconds = divmod(round(seconds), 24 * 3600)
-    hours, seconds = divmod(seconds, 3600)
-    minutes, seconds = divmod(seconds, 60)
-    time = f"{hours}:{minutes:02}:{seconds:02}" if hours or days else f"{minutes}:{seconds:02}"
-    return f"{days} days {time}" if days else time

@@ -38,7 +38,7 @@ class RunConfig(Section):
     """Seed of the initial weights, the order of the samples and the dropout."""
     model: ModelSection = ModelSection()
     """The model."""
-    data: DataSection = DataSection()
+    data: DataSection
     """The text."""
     training: TrainingSection = TrainingSection()
     """Optimizer, precision, sharding and checkpoints."""

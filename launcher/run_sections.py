@@ -34,7 +34,7 @@ class ModelSection(Section):
     layers: PositiveInt | None = None
     """Number of layers, where it differs from the size's."""
     hidden_size: PositiveInt | None = None
-    """Width of the residual stream, where it differs from the size's; a multiple of `heads`."""
+    """Width of the residual stream, where it differs from the size's; an even multiple of `heads`."""
     heads: PositiveInt | None = None
     """Attention heads per layer, where they differ from the size's."""
     feedforward_size: PositiveInt | None = None
@@ -86,7 +86,7 @@ class DataSection(Section):
     """How the text is read and split. `python_library` needs no source: it is the English text of this Python."""
     source: Path | None = None
     """File or folder the text comes from (plain, .xz, .gz or .zip); relative to the working directory."""
-    directory: Path = Path("data/quickstart")
+    directory: Path
     """Folder of the prepared shards; made when it is absent, reused when source and recipe are unchanged."""
     limit_bytes: PositiveInt | None = None
     """Use only this many bytes from the start of the source; `null` = all of it."""
@@ -143,7 +143,7 @@ class PhaseSection(Section):
     learning_rate: PositiveNumber
     """Peak learning rate, reached at the end of the warm-up."""
     decay: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up; linear and cosine fall to 0 at the last step."""
+    """Course of the learning rate after the warm-up; linear and cosine fall to 0 right after the last step."""
     warmup_steps: Count = 0
     """Steps over which the learning rate rises linearly from 0."""
     steps: PositiveInt
@@ -210,7 +210,7 @@ class EvaluationSection(Section):
 
 
 class TrackingSection(Section):
-    """Where MLflow keeps the run."""
+    """MLflow, which keeps the parameters, metrics, plots and the model of every run."""
 
     uri: str | None = None
     """MLflow tracking address; `null` = an SQLite file beside the run directories, opened by `longformer ui`."""

@@ -27,21 +27,19 @@ LONGEST_GOODBYE_SECONDS = 30.0
 
 
 def start_or_continue_run(config: RunConfig, run_directory: Path) -> str | None:
-    """Return the id of the MLflow run of a training: the one in identity.json, else a new one.
+    """Return the id of the MLflow run of a training: the one in identity.json, else that of a new one.
 
-    None when MLflow cannot be reached; the training then goes on without it.
+    None when there is none yet and MLflow cannot be reached; the training then goes on without it.
     """
     directory = RunDirectory(run_directory)
+    known = directory.identity().mlflow_run_id if directory.exists else None
 
     def start() -> str:
         from launcher.mlflow_run import MlflowRun
 
-        known = directory.identity().mlflow_run_id if directory.exists else None
-        run = MlflowRun(known, config, directory) if known else MlflowRun.create(config, directory)
-        run.reopen()
-        return run.run_id
+        return MlflowRun.continue_or_create(known, config, directory).run_id
 
-    return _Tolerant().attempt(start)
+    return _Tolerant().attempt(start) or known
 
 
 def finish_run(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from longformer.cost import measured_peak_flops, training_flops_per_token
 
 from data_pipeline.batches import SequenceBatches
 from data_pipeline.prepared import PreparedData
@@ -19,6 +18,8 @@ from launcher.phases import PhaseTask
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
+from launcher.tracking import MlflowCallback
+from longformer.cost import measured_peak_flops, training_flops_per_token
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CharacterModelConfig
 from longformer.training.callbacks.callback import Callback
@@ -41,18 +42,20 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
     work = _PhaseWork(task, ranks)
     batches = work.batches()
     engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
-    # From here on each rank is on its own: they drop out different features.
+    speedometer = work.speedometer()
+    # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
+    print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
-    callbacks: list[Callback] = [MetricsFile(work.run.metrics_file)] if ranks.is_first else []
+    callbacks = work.callbacks() if ranks.is_first else []
     outcome, progress = train_phase(
         engine,
         batches,
         next_character_loss,
         phase=work.info(),
         schedule=work.schedule(),
-        speedometer=work.speedometer(),
+        speedometer=speedometer,
         checkpoints=checkpoints,
         progress=progress,
         callbacks=callbacks,
@@ -197,6 +200,14 @@ class _PhaseWork:
             flops_per_token=training_flops_per_token(self.model_config, self.phase.sequence_length),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
+
+    def callbacks(self) -> list[Callback]:
+        """Return what watches the training from the first rank."""
+        callbacks: list[Callback] = [MetricsFile(self.run.metrics_file)]
+        run_id = self.run.identity().mlflow_run_id
+        if run_id:
+            callbacks.append(MlflowCallback(run_id, self.config, self.run.path))
+        return callbacks
 
     def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:
         return CheckpointWriter(

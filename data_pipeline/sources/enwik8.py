@@ -18,7 +18,7 @@ def _find_files(source: Path | None) -> list[Path]:
 
 def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
     for document in reader.only_document(files[0]):
-        yield Document(document.name, _checked(files[0], document.chunks))
+        yield _checked(files[0], document)
 
 
 def _checked(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -44,18 +44,18 @@ def _belongs(file: Path) -> bool:
 
 def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
     topics = [_topic(name) for name in sorted(topics_by_name, key=shuffle_key)]
-    modules = [(file.stat().st_size, Document(file.name, _chunks_of(file, reader))) for file in files]
+    modules = [(file.stat().st_size, _chunks_of(file, reader)) for file in files]
     yield from _interleaved([topics, modules])
 
 
 def _topic(name: str) -> tuple[int, Document]:
     content = topics_by_name[name].encode()
-    return len(content), Document(name, iter([content]))
+    return len(content), iter([content])
 
 
 def _chunks_of(file: Path, reader: DocumentReader) -> Iterator[bytes]:
-    for document in reader.documents(file, file.name):
-        yield from document.chunks
+    for document in reader.documents(file):
+        yield from document
 
 
 def _interleaved(kinds: list[list[tuple[int, Document]]]) -> Iterator[Document]:

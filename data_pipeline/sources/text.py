@@ -31,10 +31,10 @@ def _visible_files(folder: Path) -> Iterator[Path]:
 
 def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
     for file in files:
-        for document in reader.documents(file, file.name):
-            first = next(document.chunks, b"")
+        for document in reader.documents(file):
+            first = next(document, b"")
             if b"\0" not in first:
-                yield Document(document.name, chain([first], document.chunks))
+                yield chain([first], document)
             elif len(files) == 1:
                 raise DataError(f"{file} is not text: it holds NUL bytes; recipe text expects text")
 

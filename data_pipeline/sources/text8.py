@@ -16,7 +16,7 @@ from data_pipeline.sources import Source
 
 _ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 _EXPECTS = "text8 (plain or as .xz, .gz or .zip) or a Wikipedia XML dump"
-_LONGEST_RECORD = 64 << 20
+_LONGEST_RECORD = 16 << 20
 
 # In this order. What a rule matches may depend on what the rules before it took away.
 _RULES = [
@@ -56,7 +56,7 @@ def cleaned_wikipedia(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the visible text of Wikipedia XML as words of small letters, each after one space, digits spelled out.
 
     Raises:
-        DataError: the input is no XML (64 MiB without a tag).
+        DataError: the input is no XML (16 MiB without a tag).
     """
     inside_text = False
     for record in _records(chunks):
@@ -89,7 +89,7 @@ def _records(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for record in records:
             yield record + b">"
         if len(rest) > _LONGEST_RECORD:
-            raise DataError("the source is not Wikipedia XML: no tag within 64 MiB; fetch it again")
+            raise DataError("the source is not Wikipedia XML: no tag within 16 MiB; fetch it again")
     yield rest
 
 
@@ -99,10 +99,9 @@ def _find_files(source: Path | None) -> list[Path]:
 
 def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
     for document in reader.only_document(files[0]):
-        first = next(document.chunks, b"")
-        chunks = chain([first], document.chunks)
-        is_xml = first.startswith(b"<mediawiki")
-        yield Document(document.name, cleaned_wikipedia(chunks) if is_xml else _checked(files[0], chunks))
+        first = next(document, b"")
+        chunks = chain([first], document)
+        yield cleaned_wikipedia(chunks) if first.startswith(b"<mediawiki") else _checked(files[0], chunks)
 
 
 def _checked(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:

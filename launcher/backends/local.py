@@ -1,44 +1,38 @@
 """The local backend: the ranks of a phase as processes of this machine, started together and ended together.
 
-Processes are forked from a server that has imported everything already (measured: a group is ready in
-about a second instead of six). Each is in its own session, so that Ctrl-C in a terminal reaches only the
-driver, which passes it on once. If one rank fails, the others are ended and its last words are the message.
+Processes are forked from a server that has imported everything already, which saves each phase the five
+seconds of imports. Each is in its own session, so that Ctrl-C in a terminal reaches only the driver, which
+passes it on once. If one rank fails, the others are ended and its last words are the message.
 """
 
 import os
 import signal
-import sys
-import tempfile
 import time
-import traceback
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, get_context
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from data_pipeline.errors import DataError
-from launcher.interruption import StopFlag, signals_noted
+from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_STOPPED, run_rank
+from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
-from longformer.errors import LongformerError
 
-EXIT_STOPPED = 75
-"""Stopped on request after committing a checkpoint: sysexits' "temporary failure, try again"."""
-EXIT_EXPECTED = 1
-EXIT_UNEXPECTED = 70
-
-_PRELOADED = ["launcher.worker", "torch._dynamo"]  # torch's optimizers import the second when they are made
 _SECONDS_TO_FOLLOW = 60.0
-"""How long the other ranks may take to end after the first has ended in good order."""
+"""How long the other ranks may take to end after the first has stopped in good order."""
 
 
 def warm_up() -> None:
     """Start the server that ranks are forked from; it imports in the background while the driver prepares."""
     # CUDA must not be initialised before the fork; NVML tells torch about devices without that.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    _context().set_forkserver_preload(_PRELOADED)
+    # MLflow, which DeepSpeed imports, would call home from a thread, and threads do not survive a fork.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    _context().set_forkserver_preload(["launcher.worker"])
     forkserver.ensure_running()
 
 
@@ -47,7 +41,7 @@ class LocalBackend:
     """Runs phases on this machine.
 
     Args:
-        stop: the driver's flag; set, it is passed on to the ranks.
+        stop: the driver's flag; the first request is passed on to the ranks, the second ends them.
         lock: file descriptor of the run directory's lock, which the ranks hold too.
     """
 
@@ -55,126 +49,85 @@ class LocalBackend:
     lock: int
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run the ranks of a phase; return how the first that did not end well ended, else that all completed."""
+        """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
         warm_up()
-        logs = [RunDirectory(task.run_directory).log_file(task.phase_index, rank) for rank in range(task.ranks)]
-        with tempfile.TemporaryDirectory(prefix="longformer-") as meeting_place:
-            rendezvous = f"file://{meeting_place}/ranks"
-            processes = [
-                _context().Process(target=_run_rank, args=(task, rank, rendezvous, logs[rank], DupFd(self.lock)))
-                for rank in range(task.ranks)
-            ]
+        ranks: list[_Rank] = []
+        with TemporaryDirectory(prefix="longformer-") as meeting_place:
+            rendezvous = Path(meeting_place, "ranks").as_uri()
             try:
-                for process in processes:
-                    process.start()
-                first = self._wait(processes)
+                for number in range(task.ranks):
+                    ranks.append(_start(task, number, rendezvous, self.lock))
+                first = self._wait(ranks)
             finally:
-                _end(processes)
+                for rank in ranks:
+                    rank.process.kill()
+                for rank in ranks:
+                    rank.process.join()
         if first is None:
             return Outcome(Status.COMPLETED)
-        code = processes[first].exitcode
-        if code == EXIT_STOPPED or (self.stop() and code in (-signal.SIGTERM, -signal.SIGKILL)):
+        if first.code == EXIT_STOPPED or (self.stop() and first.code in (-signal.SIGTERM, -signal.SIGKILL)):
             return Outcome(Status.STOPPED)
-        return Outcome(Status.FAILED, _last_words(first, code, logs[first]))
+        return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
-    def _wait(self, processes: list[ForkServerProcess]) -> int | None:
-        """Return the first rank that did not complete, as soon as there is one and the others have followed."""
+    def _wait(self, ranks: "list[_Rank]") -> "_Rank | None":
+        """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
-        while running := [process for process in processes if process.exitcode is None]:
-            failed = [rank for rank, process in enumerate(processes) if process.exitcode]
-            if failed:
-                first = min(failed, key=lambda rank: _severity(processes[rank].exitcode))
-                if processes[first].exitcode == EXIT_STOPPED:
-                    _wait_at_most(running, _SECONDS_TO_FOLLOW)
-                return first
+        while running := [rank for rank in ranks if rank.code is None]:
+            if any(rank.code for rank in ranks):
+                break
             if self.stop.requests > passed_on:
                 passed_on = self.stop.requests
-                for process in running:
-                    (process.terminate if passed_on == 1 else process.kill)()
-            connection.wait([process.sentinel for process in running], timeout=0.1)
-        return next((rank for rank, process in enumerate(processes) if process.exitcode), None)
+                for rank in running:
+                    (rank.process.terminate if passed_on == 1 else rank.process.kill)()
+            connection.wait([rank.process.sentinel for rank in running], timeout=0.1)
+        first = min((rank for rank in ranks if rank.code), key=_Rank.severity, default=None)
+        if first is not None and first.code == EXIT_STOPPED:
+            deadline = time.monotonic() + _SECONDS_TO_FOLLOW
+            for rank in ranks:
+                rank.process.join(max(0.0, deadline - time.monotonic()))
+        return first
 
 
-def _run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, lock: Any) -> None:
-    """Be one rank, from the fork to the exit code."""
-    os.setsid()
-    _print_into(log)
-    driver = os.getppid()
-    with signals_noted() as flag:
+@dataclass
+class _Rank:
+    """A rank as the driver sees it."""
+
+    number: int
+    process: ForkServerProcess
+    last_words: Connection
+    log: Path
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; negative for a signal, None while it runs."""
+        return self.process.exitcode
+
+    def severity(self) -> int:
+        """Order what is seen at the same moment: a cause before what may only be its consequence."""
+        if self.code is not None and self.code < 0:
+            return 0
+        return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, 3)
+
+    def why_it_ended(self) -> str:
+        """Return the rank's own last sentence, or what its exit code says."""
         try:
-            lock.detach()  # held until this process ends, so that no other run starts beside an orphan
-            _share_cores(task.ranks)
-            code = _train(task, rank, rendezvous, lambda: flag() or os.getppid() != driver)
-        except (LongformerError, DataError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = EXIT_EXPECTED
-        except Exception:
-            traceback.print_exc()
-            code = EXIT_UNEXPECTED
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # At once: a failed rank that lingers would let the others fail first, and theirs would be the message.
-        os._exit(code)
+            return str(self.last_words.recv())
+        except EOFError:
+            pass
+        if self.code is None or self.code >= 0:
+            return f"rank {self.number} ended with code {self.code} and said nothing"
+        hint = ", which the system also sends when memory runs out" if -self.code == signal.SIGKILL else ""
+        name = signal.Signals(-self.code).name
+        return f"rank {self.number} was ended by {name}{hint}; resume goes on from the last checkpoint"
 
 
-def _train(task: PhaseTask, rank: int, rendezvous: str, stop_requested: Any) -> int:
-    from launcher.worker import train_one_phase
-    from longformer.training.distributed import process_group
-    from longformer.training.loop import PhaseOutcome
-
-    with process_group(rank=rank, local_rank=rank, world_size=task.ranks, rendezvous=rendezvous) as ranks:
-        outcome = train_one_phase(task, ranks, stop_requested)
-    return 0 if outcome is PhaseOutcome.COMPLETED else EXIT_STOPPED
-
-
-def _print_into(log: Path) -> None:
-    """Append everything this process prints, from C++ too, to its log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, sys.stdout.fileno())
-    os.dup2(descriptor, sys.stderr.fileno())
-    os.close(descriptor)
-
-
-def _share_cores(ranks: int) -> None:
-    """Give each rank its share of the cores, unless the user has decided otherwise."""
-    import torch
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks))
-
-
-def _end(processes: list[ForkServerProcess]) -> None:
-    for process in processes:
-        if process.pid is not None and process.exitcode is None:
-            process.kill()
-    for process in processes:
-        if process.pid is not None:
-            process.join()
-
-
-def _wait_at_most(processes: list[ForkServerProcess], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-
-
-def _severity(code: int | None) -> int:
-    """Order exit codes seen at the same moment: a cause before what may only be its consequence."""
-    if code is not None and code < 0:
-        return 0
-    return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(code or 0, 3)
-
-
-def _last_words(rank: int, code: int | None, log: Path) -> str:
-    """Return one sentence on why a rank ended, and where to read on."""
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        hint = ", which the system also sends when memory runs out" if -code == signal.SIGKILL else ""
-        return f"rank {rank} was ended by {name}{hint} (its log is {log}); resume goes on from the last checkpoint"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    last = lines[-1].removeprefix("error: ") if lines else f"rank {rank} ended with code {code} and said nothing"
-    return f"{last} (rank {rank}; its log is {log})"
+def _start(task: PhaseTask, number: int, rendezvous: str, lock: int) -> _Rank:
+    log = RunDirectory(task.run_directory).log_file(task.phase_index, number)
+    receiver, sender = _context().Pipe(duplex=False)
+    process = _context().Process(target=run_rank, args=(task, number, rendezvous, log, sender, DupFd(lock)))
+    process.start()
+    sender.close()  # so that the end of the process is the end of what it can say
+    return _Rank(number, process, receiver, log)
 
 
 def _context() -> Any:

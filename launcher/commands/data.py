@@ -1,6 +1,7 @@
 """`longformer data`: prepare text once, look at what was prepared, and check that it is still whole."""
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -30,15 +31,19 @@ def prepare_command(
 ) -> None:
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
     was_there = (output / "manifest.json").exists()
-    with _progress_bar() as bar:
-        task = bar.add_task(f"preparing {recipe}", total=None)
-        prepared = prepare(
-            recipe,
-            source=source,
-            output=output,
-            limit_bytes=limit_bytes,
-            report_progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    try:
+        with _progress_bar() as bar:
+            task = bar.add_task(f"preparing {recipe}", total=None)
+            prepared = prepare(
+                recipe,
+                source=source,
+                output=output,
+                limit_bytes=limit_bytes,
+                report_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except KeyboardInterrupt:
+        print("stopped: nothing was kept", file=sys.stderr)
+        raise
     if was_there:
         print(f"{output} is up to date: the source has not changed, nothing to do")
     _show(prepared)
@@ -72,13 +77,15 @@ def verify_command(directory: PreparedDirectory) -> None:
 
 
 def _progress_bar() -> Progress:
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -86,7 +93,8 @@ def _show(prepared: PreparedData) -> None:
     manifest = prepared.manifest
     facts = Table.grid(padding=(0, 2))
     facts.add_row("recipe", str(manifest.recipe))
-    facts.add_row("source", f"{manifest.source.path or 'the running Python'}, {manifest.source.documents:,} documents")
+    facts.add_row("source", f"{manifest.source.path or 'the running Python'}")
+    facts.add_row("documents", f"{manifest.source.documents:,} in {manifest.source.files:,} files")
     facts.add_row("vocabulary", f"{len(manifest.vocabulary)} characters (bytes)")
     facts.add_row("split", manifest.split_rule)
     facts.add_row("fingerprint", manifest.fingerprint)

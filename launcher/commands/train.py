@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from data_pipeline.recipes import prepare
-from launcher.backends.local import EXIT_STOPPED, LocalBackend, warm_up
+from launcher.backends.local import LocalBackend, warm_up
+from launcher.backends.local_rank import EXIT_STOPPED
+from launcher.checks import check_surroundings
 from launcher.interruption import signals_noted
 from launcher.phases import Outcome, Status, run_phases
 from launcher.progress import RunProgress
@@ -38,6 +40,8 @@ def train(
             output=config.data.directory,
             limit_bytes=config.data.limit_bytes,
         )
+        for note in check_surroundings(config):
+            typer.echo(f"note: {note}", err=True)
         if run.exists:
             run.check_same_run(config, ranks=ranks, data_fingerprint=data.fingerprint)
         else:
@@ -81,7 +85,11 @@ def _go_on(run: RunDirectory, lock: int) -> int:
     return 0
 
 
-_MLFLOW_STATUS = {Status.COMPLETED: "FINISHED", Status.STOPPED: "KILLED", Status.FAILED: "FAILED"}
+_MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
+    Status.COMPLETED: "FINISHED",
+    Status.STOPPED: "KILLED",
+    Status.FAILED: "FAILED",
+}
 
 
 def _is_done(run: RunDirectory, config: RunConfig) -> bool:

@@ -29,7 +29,7 @@ class Band:
     Longformer's window 512 is `Band(256, 256)`; a causal look-back of 512 is `Band(512, 0)` (spec 1.2).
 
     Raises:
-        ValueError: a side is negative or the dilation is not positive.
+        ValueError: a side is not an integer of 0 or more, or the dilation not one of 1 or more.
     """
 
     left: int
@@ -37,11 +37,10 @@ class Band:
     dilation: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("left", "right"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more keys, not {getattr(self, name)}")
-        if self.dilation < 1:
-            raise ValueError(f"dilation must be 1 (none) or more, not {self.dilation}")
+        for name, least in (("left", 0), ("right", 0), ("dilation", 1)):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise ValueError(f"{name} must be an integer of {least} or more, not {number!r}")
 
     @property
     def keys(self) -> int:

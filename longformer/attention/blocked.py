@@ -36,6 +36,11 @@ def blocked_attention(
     dropout: float,
 ) -> Tensor:
     """Attend tile by tile; arguments as in `banded_attention`, checked there."""
+    # Sides beyond the ends of the sequence cost nothing when they are cut off first.
+    farthest = max(query.shape[1] - 1, 0)
+    if relative_key is not None:
+        relative_key = relative_key[max(left - farthest, 0) : left + 1 + min(right, farthest)]
+    left, right = min(left, farthest), min(right, farthest)
     # Backward draws the same dropout again, from the same seed.
     seed = torch.randint(2**62, (), device="cpu") if dropout else None
     tensors = (query, key, value, token_mask, global_mask, relative_query, relative_key, seed)

@@ -5,20 +5,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from longformer.attention.key_set import KeySet
+from longformer.attention.key_value import KeyValue
 from longformer.attention.parts import Part, computing_dtype
+from longformer.attention.scratch import Scratch
 
 
 @dataclass(frozen=True)
 class GlobalKeys:
     """The global keys of every example, gathered to the front and filled up to the largest number among them.
 
-    `position` and `is_real` are (batch, count); keys, values and their gradients (batch, count, heads, head_dim).
+    `position` and `is_real` are (batch, count); keys and gradients (batch, count, heads, head_dim).
     """
 
     position: Tensor
     is_real: Tensor
-    keys: KeySet
+    keys: KeyValue
+    gradients: KeyValue
 
     @classmethod
     def gather(cls, key: Tensor, value: Tensor, global_mask: Tensor, token_mask: Tensor | None) -> "GlobalKeys | None":
@@ -29,26 +31,31 @@ class GlobalKeys:
             return None
         position = is_global.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         index = position[:, :, None, None].expand(-1, -1, *key.shape[2:])
+        keys = KeyValue(key.gather(1, index), value.gather(1, index))
         precision = computing_dtype(key)
-        keys = KeySet.of(key.gather(1, index).to(precision), value.gather(1, index).to(precision))
-        return cls(position, is_global.gather(1, position), keys)
+        gradients = KeyValue(*(torch.zeros_like(tensor, dtype=precision) for tensor in keys))
+        return cls(position, is_global.gather(1, position), keys, gradients)
 
-    def of(self, part: Part) -> KeySet:
+    def take(self, part: Part, scratch: Scratch) -> KeyValue:
         """Return what a part's queries see: the same keys in every lane."""
         everywhere = self._everywhere(part)
-        return KeySet.of(everywhere.take(self.keys.key), everywhere.take(self.keys.value))
+        shape = everywhere.shape(self.keys.key)
+        return KeyValue(
+            everywhere.take(self.keys.key, scratch("global key", shape)),
+            everywhere.take(self.keys.value, scratch("global value", shape)),
+        )
 
-    def add_gradients(self, part: Part, keys: KeySet) -> None:
-        """Add the gradients that a part found for its `keys`."""
+    def add_gradients(self, part: Part, gradients: KeyValue) -> None:
+        """Collect the gradients that a part found."""
         everywhere = self._everywhere(part)
-        everywhere.add(keys.key_gradient, self.keys.key_gradient)
-        everywhere.add(keys.value_gradient, self.keys.value_gradient)
+        everywhere.add(gradients.key, self.gradients.key)
+        everywhere.add(gradients.value, self.gradients.value)
 
     def scatter_gradients(self, key_gradient: Tensor, value_gradient: Tensor) -> None:
         """Add the collected gradients to those of all keys and values, (batch, positions, heads, head_dim)."""
         index = self.position[:, :, None, None].expand_as(self.keys.key)
-        key_gradient.scatter_add_(1, index, self.keys.key_gradient.to(key_gradient.dtype))
-        value_gradient.scatter_add_(1, index, self.keys.value_gradient.to(value_gradient.dtype))
+        key_gradient.scatter_add_(1, index, self.gradients.key.to(key_gradient.dtype))
+        value_gradient.scatter_add_(1, index, self.gradients.value.to(value_gradient.dtype))
 
     def _everywhere(self, part: Part) -> Part:
         return replace(part, lane=slice(0, self.position.shape[1], 1))

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from longformer.attention.band import Band
 
-# Scores computed at a time. On a CPU a tile and its gradient must fit the second-level caches; elsewhere the
-# cost of starting a kernel outweighs the cache.
-CPU_TILE_SCORES = 2**19
+# Queries of a block, measured: fewer make the matrix products inefficient, more compute scores outside the band.
+BLOCK_ROWS = 64
+# Scores computed at a time. On a CPU a tile and its gradient must fit every thread's second-level cache; elsewhere
+# the cost of starting a kernel outweighs the cache.
+CPU_TILE_SCORES_PER_THREAD = 2**17
 DEVICE_TILE_SCORES = 2**25
 
 
@@ -27,28 +29,33 @@ class Part:
     heads: slice
     band: Band
 
-    @property
-    def length(self) -> int:
-        """Number of positions."""
-        return len(range(self.lane.start, self.lane.stop, self.lane.step))
+    def take(self, tensor: Tensor, out: Tensor) -> Tensor:
+        """Copy the part out of (batch, positions, heads, head_dim) to `out`, (heads * examples, length, head_dim).
 
-    def take(self, tensor: Tensor) -> Tensor:
-        """Copy the part out of (batch, positions, heads, head_dim) to (heads * examples, length, head_dim).
-
-        The copy is contiguous and at least float32, which is what fast, exact matrix products want.
+        Contiguous and at least float32 is what fast, exact matrix products want.
         """
-        part = tensor[self.examples, self.lane, self.heads].permute(2, 0, 1, 3)
-        return part.to(computing_dtype(tensor), memory_format=torch.contiguous_format).flatten(0, 1)
+        self._as_home(out).copy_(self._home(tensor))
+        return out
 
     def put(self, part: Tensor, destination: Tensor) -> None:
         """Write back into (batch, positions, heads, head_dim) what `take` reads."""
-        home = destination[self.examples, self.lane, self.heads]
-        home.copy_(part.unflatten(0, (home.shape[2], home.shape[0])).permute(1, 2, 0, 3))
+        self._home(destination).copy_(self._as_home(part))
 
     def add(self, part: Tensor, destination: Tensor) -> None:
         """Add to what `take` reads from (batch, positions, heads, head_dim)."""
-        home = destination[self.examples, self.lane, self.heads]
-        home.add_(part.unflatten(0, (home.shape[2], home.shape[0])).permute(1, 2, 0, 3))
+        self._home(destination).add_(self._as_home(part))
+
+    def shape(self, tensor: Tensor) -> tuple[int, int, int]:
+        """Return (heads * examples, length, head_dim) for a tensor (batch, positions, heads, head_dim)."""
+        examples, length, heads, head_dim = self._home(tensor).shape
+        return heads * examples, length, head_dim
+
+    def _home(self, tensor: Tensor) -> Tensor:
+        return tensor[self.examples, self.lane, self.heads]
+
+    def _as_home(self, part: Tensor) -> Tensor:
+        heads = self.heads.stop - self.heads.start
+        return part.unflatten(0, (heads, -1)).permute(1, 2, 0, 3)
 
 
 def computing_dtype(tensor: Tensor) -> torch.dtype:
@@ -56,32 +63,26 @@ def computing_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def block_size(band: Band) -> int:
-    """Return how many queries form a block.
-
-    Larger blocks make the matrix products more efficient, smaller ones compute fewer scores outside the band.
-    """
-    return 128 if band.keys > 512 else 64
-
-
 def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) -> Iterator[Part]:
-    """Cut a (batch, positions, heads, head_dim) problem into parts."""
+    """Cut a (batch, positions, heads, head_dim) problem into parts of about equal size."""
     batch, positions, _, _ = query.shape
-    tile_scores = CPU_TILE_SCORES if query.device.type == "cpu" else DEVICE_TILE_SCORES
+    on_cpu = query.device.type == "cpu"
+    tile_scores = CPU_TILE_SCORES_PER_THREAD * torch.get_num_threads() if on_cpu else DEVICE_TILE_SCORES
+    rows = min(BLOCK_ROWS, positions)
+    sequences = max(1, tile_scores // max(1, rows * min(rows + left + right, positions)))
     first = 0
     for dilation, group in groupby(dilations):
         last = first + len(list(group))
         band = Band(left, right, dilation)
-        rows = min(block_size(band), positions)
-        sequences = max(1, tile_scores // max(1, rows * min(rows + left + right, positions)))
         for lane in band.lanes(positions):
-            for heads in slices(first, last, max(1, sequences // max(1, batch))):
-                for examples in slices(0, batch, sequences):
+            for heads in even_slices(first, last, max(1, sequences // max(1, batch))):
+                for examples in even_slices(0, batch, sequences):
                     yield Part(examples, lane, heads, band)
         first = last
 
 
-def slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    """Cut `start` to `stop` into slices of at most `size`."""
-    for low in range(start, stop, size):
-        yield slice(low, min(low + size, stop))
+def even_slices(start: int, stop: int, largest: int) -> Iterator[slice]:
+    """Cut `start` to `stop` into the fewest slices of at most `largest`, as equal as possible."""
+    count = -(-(stop - start) // largest)
+    for index in range(count):
+        yield slice(start + (stop - start) * index // count, start + (stop - start) * (index + 1) // count)

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-from longformer.attention.parts import Part, block_size, computing_dtype, parts_of
+from longformer.attention.band import Band
+from longformer.attention.global_keys import GlobalKeys
+from longformer.attention.key_value import KeyValue
+from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype, parts_of
 from longformer.attention.relative import RelativeTerm
-from longformer.attention.tiles import KeySet, PartAttention, Scratch
-from longformer.attention.visibility import GlobalKeys, Visibility
+from longformer.attention.scratch import Scratch
+from longformer.attention.tiles import PartAttention
+from longformer.attention.visibility import Visibility
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class Problem:
         output = self._empty_like(self.query)
         for part, attention in self._parts():
             part.put(attention.forward(), output)
-        return self._zero_padding(output)
+        if self.token_mask is not None:
+            output.masked_fill_(self._padding(self.token_mask), 0)
+        return output
 
     def backward(self, output_gradient: Tensor) -> list[Tensor]:
         """Return the gradients of query, key and value, and those of the relative query and key if there are any."""
@@ -46,16 +52,19 @@ class Problem:
         if self.relative_query is not None and self.relative_key is not None:
             relative_query = self._empty_like(self.relative_query)
             relative_key = torch.zeros_like(self.relative_key, dtype=computing_dtype(self.query))
-        output_gradient = self._zero_padding(output_gradient)
+        if self.token_mask is not None:
+            output_gradient = output_gradient.masked_fill(self._padding(self.token_mask), 0)
         for part, attention in self._parts():
-            part.put(attention.backward(part.take(output_gradient)), query)
-            part.put(attention.band_keys.key_gradient, key)
-            part.put(attention.band_keys.value_gradient, value)
-            if attention.global_keys is not None and self._global_keys is not None:
-                self._global_keys.add_gradients(part, attention.global_keys)
-            if attention.relative is not None and relative_query is not None and relative_key is not None:
-                part.put(attention.relative.query_gradient, relative_query)
-                relative_key[:, part.heads] += attention.relative.key_gradient.transpose(0, 1)
+            shape = part.shape(output_gradient)
+            gradients = attention.backward(part.take(output_gradient, attention.scratch("output gradient", shape)))
+            part.put(gradients.query, query)
+            part.put(gradients.band_keys.key, key)
+            part.put(gradients.band_keys.value, value)
+            if gradients.global_keys is not None and self._global_keys is not None:
+                self._global_keys.add_gradients(part, gradients.global_keys)
+            if gradients.relative is not None and relative_query is not None and relative_key is not None:
+                part.put(gradients.relative.query, relative_query)
+                relative_key[:, part.heads] += gradients.relative.key.transpose(0, 1)
         if self._global_keys is not None:
             self._global_keys.scatter_gradients(key, value)
         if relative_query is None or relative_key is None:
@@ -70,26 +79,29 @@ class Problem:
 
     def _parts(self) -> Iterator[tuple[Part, PartAttention]]:
         """Yield every part with its attention, always in the same order: the draws of dropout depend on it."""
-        scratch = Scratch(torch.empty(0, dtype=computing_dtype(self.query), device=self.query.device))
+        scratch = Scratch(computing_dtype(self.query), self.query.device)
         generator = None
         if self.seed is not None:
             generator = torch.Generator(self.query.device).manual_seed(int(self.seed))
+        band = Band(self.left, self.right)
+        visibility = Visibility(self.query, band, self.token_mask, self._global_keys, causal=self.causal)
         for part in parts_of(self.query, left=self.left, right=self.right, dilations=self.dilations):
-            rows = block_size(part.band)
-            global_keys = relative = None
-            if self._global_keys is not None:
-                global_keys = self._global_keys.of(part)
+            query, key, value = (
+                part.take(tensor, scratch(name, part.shape(tensor)))
+                for name, tensor in (("query", self.query), ("key", self.key), ("value", self.value))
+            )
+            relative = None
             if self.relative_query is not None and self.relative_key is not None:
-                relative = RelativeTerm(part, self.relative_query, self.relative_key, self.scale)
+                relative = RelativeTerm(part, self.relative_query, self.relative_key, scale=self.scale, scratch=scratch)
             yield (
                 part,
                 PartAttention(
-                    part.take(self.query),
-                    KeySet.of(part.take(self.key), part.take(self.value)),
-                    global_keys,
-                    visibility=Visibility(part, rows, self.query, self.token_mask, self._global_keys, self.causal),
+                    query,
+                    KeyValue(key, value),
+                    None if self._global_keys is None else self._global_keys.take(part, scratch),
+                    hidden=partial(visibility.of, part),
                     relative=relative,
-                    blocks=list(part.band.blocks(part.length, rows)),
+                    blocks=list(part.band.blocks(query.shape[1], BLOCK_ROWS)),
                     scale=self.scale,
                     dropout=self.dropout,
                     generator=generator,
@@ -97,10 +109,9 @@ class Problem:
                 ),
             )
 
-    def _zero_padding(self, tensor: Tensor) -> Tensor:
-        if self.token_mask is None:
-            return tensor
-        return tensor.masked_fill(~self.token_mask[:, :, None, None], 0)
+    @staticmethod
+    def _padding(token_mask: Tensor) -> Tensor:
+        return ~token_mask[:, :, None, None]
 
     @staticmethod
     def _empty_like(tensor: Tensor) -> Tensor:

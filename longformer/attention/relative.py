@@ -4,23 +4,39 @@ Column m of a band lies one key further right in every next row, so the product 
 column keys becomes a block of scores by reading its memory with another row stride: no gather, no shift.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from longformer.attention.band import Block
 from longformer.attention.parts import Part
+from longformer.attention.scratch import Scratch
+
+
+class RelativeGradients(NamedTuple):
+    """Of the relative query (sequences, length, head_dim) and key (heads, columns, head_dim)."""
+
+    query: Tensor
+    key: Tensor
 
 
 class RelativeTerm:
-    """The term of one part's scores, and its gradients when asked for."""
+    """The term of one part's scores."""
 
-    def __init__(self, part: Part, relative_query: Tensor, relative_key: Tensor, scale: float) -> None:
-        self.scale = scale
-        self.query = part.take(relative_query)
+    def __init__(
+        self, part: Part, relative_query: Tensor, relative_key: Tensor, *, scale: float, scratch: Scratch
+    ) -> None:
+        self.scale, self.scratch = scale, scratch
+        self.query = part.take(relative_query, scratch("relative query", part.shape(relative_query)))
         self.key = relative_key[:, part.heads].to(self.query.dtype).transpose(0, 1).contiguous()
-        self.query_gradient = torch.zeros_like(self.query)
-        self.key_gradient = torch.zeros_like(self.key)
+
+    def zero_gradients(self) -> RelativeGradients:
+        """Return the gradients that `backward` adds to; that of the query is written block by block."""
+        return RelativeGradients(
+            self.scratch("relative query gradient", tuple(self.query.shape)), torch.zeros_like(self.key)
+        )
 
     def of(self, block: Block) -> Tensor:
         """Return the term (sequences, rows, band keys); what it holds outside the band is meaningless but finite."""
@@ -32,8 +48,8 @@ class RelativeTerm:
             (self.query.shape[0], rows, block.high - block.low), (rows * width, width - 1, 1), offset
         )
 
-    def backward(self, block: Block, score_gradient: Tensor) -> None:
-        """Add the block's share to the gradients; `score_gradient` is (sequences, rows, band keys), 0 off the band."""
+    def backward(self, block: Block, score_gradient: Tensor, gradients: RelativeGradients) -> None:
+        """Add the block's share to `gradients`; `score_gradient` is (sequences, rows, band keys), 0 off the band."""
         columns, offset = self._columns(block)
         sequences, rows, keys = score_gradient.shape
         width = columns.stop - columns.start
@@ -45,9 +61,9 @@ class RelativeTerm:
         by_column = padded.as_strided((sequences, rows, width), (rows * pitch, pitch + 1, 1))
         by_column = by_column.reshape(self.key.shape[0], -1, width)
         query_rows = self._rows(self.query, block)
-        gradient = torch.bmm(by_column, self.key[:, columns]).mul_(self.scale)
-        self.query_gradient[:, block.start : block.stop] = gradient.view(sequences, rows, -1)
-        self.key_gradient[:, columns].baddbmm_(by_column.transpose(1, 2), query_rows, alpha=self.scale)
+        by_query = torch.bmm(by_column, self.key[:, columns]).mul_(self.scale)
+        gradients.query[:, block.start : block.stop] = by_query.view(sequences, rows, -1)
+        gradients.key[:, columns].baddbmm_(by_column.transpose(1, 2), query_rows, alpha=self.scale)
 
     def _columns(self, block: Block) -> tuple[slice, int]:
         """Return the columns that some query of the block uses, and how many of them precede key `low` in row 0."""

@@ -54,14 +54,13 @@ class CausalSelfAttention(nn.Module):
             positions: what all layers share: (rotations,) for rotary, (u, v), each (heads, head_size), for
                 transformer_xl.
         """
-        packed = self.query_key_value(hidden).unflatten(-1, (3 * self.heads, self.head_size))
+        packed = self.query_key_value(hidden).unflatten(-1, (3, self.heads, self.head_size))
+        query, key, value = packed.unbind(2)
         if self.relative is None:
             (rotations,) = positions
-            queries_and_keys, value = packed.split((2 * self.heads, self.heads), dim=2)
-            query, key = rotated(queries_and_keys, rotations).chunk(2, dim=2)
-            return Projections(query, key, value, None)
-        content_bias, distance_bias = positions
-        query, key, value = packed.chunk(3, dim=2)
+            return Projections(rotated(query, rotations), rotated(key, rotations), value, None)
+        # Under autocast the products are in half precision, the biases are not.
+        content_bias, distance_bias = (bias.to(query.dtype) for bias in positions)
         return Projections(query + content_bias, key, value, query + distance_bias)
 
     def attend(self, projections: Projections) -> Tensor:

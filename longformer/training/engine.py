@@ -1,14 +1,16 @@
 """One optimizer step over all ranks, carried out by DeepSpeed, which is configured here and nowhere else.
 
-The engine promises that every rank sees the same outcome of every step, that an update is never applied to
-a non-finite loss, and that an update DeepSpeed skipped is reported as such.
+The engine promises that every rank sees the same outcome of every step, that no update is applied after a
+loss or a gradient that is not finite, and that an update that was skipped is reported as such.
 """
 
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +28,15 @@ if not torch.cuda.is_available():
 
 import deepspeed
 import deepspeed.ops
+
+# Half of all start-up: initialize() imports it for any optimizer. Imported here it is paid once, by the
+# process that ranks are forked from.
+import deepspeed.runtime.zero.muon.muon_optimizer
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import safe_get_full_fp32_param
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # caused by DeepSpeed
 # With a compiler at hand DeepSpeed would spend 40 s building a shared-memory all-reduce for ranks on CPUs,
 # after probing all its operators; we use none of them.
 deepspeed.ops.__compatible_ops__ = {}
@@ -61,9 +69,9 @@ class StepOutcome:
     loss: float
     """Mean over ranks and micro-batches, nats per token."""
     gradient_norm: float
-    """Before clipping; not a number where the step was skipped."""
+    """Before clipping; not finite where the step was skipped."""
     applied: bool
-    """False where gradients overflowed their precision and the update was thrown away."""
+    """False where the gradient was not finite, most often an overflow, and the update was thrown away."""
     stop_requested: bool
     """Whether any rank was asked to stop."""
 
@@ -75,9 +83,14 @@ class TrainingEngine:
         model: the same weights on every rank are not required; rank 0's count.
         settings: how to learn.
         ranks: this process among the others; the process group must be up.
+
+    Raises:
+        LongformerError: the device cannot compute in this precision.
     """
 
     def __init__(self, model: nn.Module, settings: EngineSettings, ranks: Ranks) -> None:
+        if settings.precision == "fp16" and not get_accelerator().is_fp16_supported():
+            raise LongformerError(f"fp16 is not to be had on this {ranks.device.type}; choose precision bf16 or fp32")
         self.settings = settings
         self.ranks = ranks
         # What DeepSpeed's conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
@@ -89,9 +102,8 @@ class TrainingEngine:
             eps=settings.adam_epsilon,
         )
         deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(settings)
-        )
+        config = deepspeed_config(settings, sum(parameter.numel() for parameter in model.parameters()))
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     def train_step(
         self, batches: Iterator[Batch], objective: Objective, *, learning_rate: float, stop_requested: bool = False
@@ -105,11 +117,10 @@ class TrainingEngine:
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
 
         Raises:
-            LongformerError: the loss or the gradient of some rank is not finite; the sentence names the rank.
+            LongformerError: the loss of some rank is not finite; the sentence names the rank.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        skipped_before = self._engine.skipped_steps
         total_loss = 0.0
         for micro_step in range(self.settings.accumulation_steps):
             batch = {name: tensor.to(self.ranks.device) for name, tensor in next(batches).items()}
@@ -119,10 +130,7 @@ class TrainingEngine:
             if micro_step < self.settings.accumulation_steps - 1:
                 self._engine.step()
         losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
-        gradient_norm = self._update()
-        applied = self._engine.skipped_steps == skipped_before
-        if applied and not (math.isfinite(gradient_norm) and gradient_norm >= 0):
-            raise LongformerError("the gradient is not finite although the loss is; the update is lost")
+        gradient_norm, applied = self._update()
         return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, stop)
 
     def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
@@ -136,15 +144,20 @@ class TrainingEngine:
                 raise LongformerError(f"the loss is {value} on rank {rank}")
         return losses, bool(table[:, 1].any())
 
-    def _update(self) -> float:
-        """Apply the accumulated gradient and return its norm before clipping."""
+    def _update(self) -> tuple[float, bool]:
+        """Apply the accumulated gradient; return its norm before clipping and whether it was applied."""
         if self._is_plain:
-            norm = torch.nn.utils.clip_grad_norm_(self._engine.module.parameters(), self.settings.gradient_clipping)
+            parameters = list(self._engine.module.parameters())
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clipping))
+            if not math.isfinite(norm):
+                for parameter in parameters:
+                    parameter.grad = None  # AdamW leaves alone what has no gradient
             self._engine.step()
-            return float(norm)
+            return norm, math.isfinite(norm)
+        skipped_before = self._engine.skipped_steps
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
-        return math.nan if norm is None else float(norm)
+        return math.nan if norm is None else float(norm), self._engine.skipped_steps == skipped_before
 
     @property
     def _is_plain(self) -> bool:
@@ -158,11 +171,18 @@ class TrainingEngine:
 
     def full_weights(self) -> dict[str, Tensor]:
         """Return every parameter whole, in fp32 on the CPU; all ranks must call it, each gets them all."""
+        masters = self._master_weights()
         weights = {}
         for name, parameter in self._engine.module.named_parameters():
-            full = safe_get_full_fp32_param(parameter)
+            full = masters.get(parameter, safe_get_full_fp32_param(parameter))
             weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
         return weights
+
+    def _master_weights(self) -> dict[Tensor, Tensor]:
+        """Return the fp32 copies that DeepSpeed keeps without ZeRO in half precision and offers no access to."""
+        if self.settings.zero_stage > 0 or self.settings.precision == "fp32":
+            return {}
+        return dict(zip(chain(*self._optimizer.fp16_groups), chain(*self._optimizer.fp32_groups), strict=True))
 
     def save_state(self, directory: Path, tag: str) -> None:
         """Write this rank's shards below `directory/tag`; all ranks must call it."""
@@ -202,12 +222,17 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
-    """Return the JSON that makes DeepSpeed do what the settings say."""
+def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
+    """Return the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.accumulation_steps,
-        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
+            "reduce_bucket_size": min(parameters, 500_000_000),
+        },
         # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -105,8 +105,8 @@ def train_phase(
             progress = replace(progress, skipped_steps=progress.skipped_steps + 1, seconds=progress.seconds + seconds)
             if skips_in_a_row == MOST_SKIPS_IN_A_ROW:
                 raise LongformerError(
-                    f"phase {phase.name}: {skips_in_a_row} batches in a row after step {progress.step} overflowed "
-                    f"in {engine.settings.precision}; lower the learning rate or choose another precision"
+                    f"phase {phase.name}: after step {progress.step}, {skips_in_a_row} batches in a row had gradients "
+                    f"that are not finite in {engine.settings.precision}; lower the learning rate or use more precision"
                 )
         if outcome.stop_requested or (outcome.applied and schedule.checkpoint_is_due(progress.step, phase.steps)):
             path = checkpoints.save(progress, batches.state_dict())

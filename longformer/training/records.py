@@ -14,7 +14,7 @@ class Progress:
     tokens: int = 0
     """Tokens whose loss went into an applied update, all ranks, the run so far."""
     skipped_steps: int = 0
-    """Batches whose update was thrown away because gradients overflowed, the run so far."""
+    """Batches whose update was thrown away because the gradient was not finite, the run so far."""
     seconds: float = 0.0
     """Wall time of this phase's steps, however often it was interrupted."""
 

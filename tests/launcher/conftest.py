@@ -1,19 +1,21 @@
-"""A small finished run in the documented layout, written with the real owners' code, without training anything."""
+"""A small run, new or finished, on a small prepared text."""
 
-import math
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from example_run import QUICKSTART, SMALL, records, write_result, write_steps
 
+from data_pipeline.prepared import PreparedData
+from data_pipeline.recipes import prepare
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-from longformer.files import write_json
-from longformer.training.callbacks.metrics_file import MetricsFile
-from longformer.training.records import PhaseInfo, Progress, StepRecord
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "run" / "quickstart.yaml"
-SMALL = ("phases.0.steps=30", "phases.0.warmup_steps=5", "phases.1.steps=20", "phases.2.steps=10")
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
+    """The text of our own run files, prepared."""
+    folder = tmp_path_factory.mktemp("text")
+    return prepare("text", source=QUICKSTART.parent, output=folder / "prepared")
 
 
 @pytest.fixture
@@ -23,77 +25,12 @@ def config() -> RunConfig:
 
 
 @pytest.fixture
-def run_directory(tmp_path: Path, config: RunConfig) -> RunDirectory:
+def run_directory(tmp_path: Path, config: RunConfig, prepared: PreparedData) -> RunDirectory:
     """A run that has been created but has no step yet."""
     directory = RunDirectory(tmp_path / "runs" / config.name)
     directory.path.mkdir(parents=True)
-    directory.create(config, ranks=2, data_directory=tmp_path / "data", data_fingerprint="f" * 64)
+    directory.create(config, ranks=2, data_directory=prepared.directory, data_fingerprint=prepared.fingerprint)
     return directory
-
-
-def records(config: RunConfig) -> list[StepRecord]:
-    """Every step of the run, with a loss that falls as a power of the tokens."""
-    result: list[StepRecord] = []
-    tokens = 0
-    for index, phase in enumerate(config.phases):
-        for step in range(1, phase.steps + 1):
-            tokens += phase.tokens_per_step
-            bits = 1.5 + 6.5 * (1 + tokens / 5000) ** -0.4
-            result.append(
-                StepRecord(
-                    phase=phase.name,
-                    phase_index=index,
-                    step=step,
-                    global_step=len(result) + 1,
-                    tokens=tokens,
-                    loss=bits * math.log(2),
-                    bits_per_character=bits,
-                    learning_rate=phase.learning_rate,
-                    gradient_norm=0.5,
-                    tokens_per_second=9000.0 / (index + 1),
-                    mfu=0.3,
-                    seconds=phase.tokens_per_step / 9000.0 * (index + 1),
-                    skipped_steps=0,
-                )
-            )
-    return result
-
-
-def write_steps(directory: RunDirectory, steps: list[StepRecord]) -> None:
-    """Append steps to the run's metrics as rank 0 does, going on behind the last one before them."""
-    info = PhaseInfo(name="any", index=0, steps=1, sequence_length=1, batch_size=1, ranks=1)
-    file = MetricsFile(directory.metrics_file)
-    file.on_phase_start(info, Progress(global_step=steps[0].global_step - 1))
-    for record in steps:
-        file.on_step_end(record)
-    file.on_phase_end(info, {})
-
-
-def write_result(directory: RunDirectory, index: int) -> None:
-    """Commit the result of a phase: scores that fall from phase to phase, and a stand-in for the model's files."""
-    config = directory.config()
-    phase = config.phases[index]
-    steps = [record for record in records(config) if record.phase_index == index]
-    score = {
-        "bits_per_character": 3.0 - 0.4 * index,
-        "scored": 5000,
-        "scored_without_full_context": 1536,
-        "sequence_length": 2048,
-        "stride": 512,
-    }
-    evaluation = {
-        "validation": score,
-        "seconds": sum(record.seconds for record in steps),
-        "steps": phase.steps,
-        "tokens": phase.steps * phase.tokens_per_step,
-        "peak_memory_bytes": 300_000_000 * (index + 1),
-    }
-    if index == len(config.phases) - 1:
-        evaluation["test"] = score | {"bits_per_character": score["bits_per_character"] + 0.05}
-    result = directory.result_directory(index, phase.name)
-    (result / "model").mkdir(parents=True)
-    write_json(result / "model" / "config.json", asdict(config.character_model(index, 100)))
-    write_json(result / "evaluation.json", evaluation)
 
 
 @pytest.fixture

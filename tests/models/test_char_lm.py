@@ -116,6 +116,17 @@ def test_bfloat16_weights_predict_nearly_the_same(build_model: Build, position: 
 
 
 @pytest.mark.parametrize("position", POSITIONS)
+def test_autocast_predicts_nearly_the_same_and_trains_every_weight(build_model: Build, position: str) -> None:
+    model = build_model(position=position)
+    tokens = torch.randint(0, 11, (1, 40))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(tokens).float()
+    assert (rounded.softmax(-1) - model(tokens).softmax(-1)).abs().mean() < 0.01
+    functional.cross_entropy(rounded.flatten(0, 1), tokens.flatten()).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("position", POSITIONS)
 def test_a_fresh_model_learns_a_short_text_by_heart(position: str) -> None:
     torch.manual_seed(0)
     model = CharacterLM(

@@ -18,10 +18,10 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_HEAD_DIM = 128
 
 
-def is_fastest_for(query: Tensor) -> bool:
-    """Whether the kernels can take `query` and run compiled: on CUDA, with Triton installed."""
-    fits = query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD_DIM and query.numel() > 0
-    return query.is_cuda and fits and TRITON_INSTALLED
+def is_fastest_for(query: Tensor, scale: float) -> bool:
+    """Whether the kernels can take such a call and run compiled: on CUDA, with Triton installed."""
+    fits = query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD_DIM and scale > 0
+    return TRITON_INSTALLED and query.is_cuda and fits
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:

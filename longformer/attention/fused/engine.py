@@ -33,9 +33,11 @@ def fused_attention(
     Linear memory in the positions, for the relative term too. Deterministic: the same input gives the same bits.
 
     Raises:
-        ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are empty or float64, have a
-            head_dim above 128, or the scale is not positive.
+        ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are float64, have a head_dim
+            above 128, or the scale is not positive.
     """
+    if query.numel() == 0:
+        return query + key + value
     relative = () if relative_query is None or relative_key is None else (relative_query, relative_key)
     return _attend(
         (query, key, value),
@@ -67,8 +69,8 @@ def fused_attention_packed(
     and serves every layer. Returns (batch, positions, heads, head_dim).
 
     Raises:
-        ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are empty or float64, have a
-            head_dim above 128, or the scale is not positive.
+        ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are float64, have a head_dim
+            above 128, or the scale is not positive.
     """
     return _attend((projection,), (), layout, left, right, dilations, causal, scale, dropout)
 
@@ -99,7 +101,5 @@ def _check(query: Tensor, scale: float) -> None:
         raise ValueError(f'query must be float32, bfloat16 or float16 for backend "fused", not {query.dtype}')
     if query.shape[-1] > LARGEST_HEAD_DIM:
         raise ValueError(f'query has head_dim {query.shape[-1]}: backend "fused" takes at most {LARGEST_HEAD_DIM}')
-    if query.numel() == 0:
-        raise ValueError(f'query is empty, {tuple(query.shape)}: backend "fused" needs at least one position')
     if not scale > 0:
         raise ValueError(f'scale must be positive for backend "fused", not {scale}')

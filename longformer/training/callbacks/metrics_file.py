@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from longformer.errors import LongformerError
 from longformer.files import write_atomically
 from longformer.training.callbacks.callback import Callback
 from longformer.training.records import PhaseInfo, Progress, StepRecord
@@ -24,8 +25,13 @@ class MetricsFile(Callback):
 
     def on_step_end(self, record: StepRecord) -> None:
         assert self._file is not None, "on_phase_start opens the file"
-        self._file.write(json.dumps(asdict(record)) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(asdict(record)) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise LongformerError(
+                f"{self.path} cannot be written ({error.strerror}); make room, then resume"
+            ) from error
 
     def on_checkpoint(self, path: Path) -> None:
         assert self._file is not None, "on_phase_start opens the file"

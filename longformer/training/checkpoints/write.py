@@ -130,10 +130,10 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # Other RuntimeErrors tell of another rank's death, not of a file.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        reason = getattr(error, "strerror", None) or "torch could not write a file"
+        # Of RuntimeErrors only those of torch's file format are about files; others tell of another rank's death.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LongformerError(
             f"checkpoint {target.name} could not be written to {target.parent} ({reason}; {_free_space(target)}); "
             "make room, then resume: earlier checkpoints are whole"

@@ -1,4 +1,4 @@
-"""Every shipped configuration compiles for GPUs that are not there, into tensor-core code that fits and never spills."""
+"""Every shipped configuration compiles, for GPUs that are not there, into tensor-core code that never spills."""
 
 import json
 import os

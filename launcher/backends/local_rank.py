@@ -1,0 +1,79 @@
+"""One rank of the local backend, from the fork to the exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.errors import DataError
+from launcher.interruption import signals_noted
+from launcher.phases import PhaseTask
+from longformer.errors import LongformerError
+
+EXIT_STOPPED = 75
+"""Stopped on request after committing a checkpoint: sysexits' "temporary failure, try again"."""
+EXIT_EXPECTED = 1
+EXIT_UNEXPECTED = 70
+
+
+def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words: Connection, lock: Any) -> None:
+    """Carry out a rank's part of a phase and end the process.
+
+    Args:
+        task: the phase.
+        rank: which of its ranks this is.
+        rendezvous: where the ranks meet.
+        log: what this process prints is appended there.
+        last_words: on failure, one sentence is sent there.
+        lock: handle of the run directory's lock; held until this process ends, so that no other run can
+            start beside ranks that have lost their driver.
+    """
+    os.setsid()
+    _print_into(log)
+    lock.detach()
+    driver = os.getppid()
+    with signals_noted() as flag:
+        try:
+            code = _train(task, rank, rendezvous, lambda: flag() or os.getppid() != driver)
+        except (LongformerError, DataError) as error:
+            code = EXIT_EXPECTED
+            last_words.send(str(error))
+            _log(f"error: {error}")
+        except Exception as error:
+            code = EXIT_UNEXPECTED
+            last_words.send(f"{type(error).__name__}: {error}")
+            _log(traceback.format_exc())
+        # At once: a failed rank that lingers would let the others fail first, and theirs would be the message.
+        os._exit(code)
+
+
+def _train(task: PhaseTask, rank: int, rendezvous: str, stop_requested: Callable[[], bool]) -> int:
+    import torch
+
+    from launcher.worker import train_one_phase
+    from longformer.training.distributed import process_group
+    from longformer.training.loop import PhaseOutcome
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.ranks))
+    with process_group(rank=rank, local_rank=rank, world_size=task.ranks, rendezvous=rendezvous) as ranks:
+        outcome = train_one_phase(task, ranks, stop_requested)
+    return 0 if outcome is PhaseOutcome.COMPLETED else EXIT_STOPPED
+
+
+def _print_into(log: Path) -> None:
+    """Append everything this process prints, from C++ too, to its log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())
+    os.close(descriptor)
+
+
+def _log(text: str) -> None:
+    with suppress(OSError):  # the disk may be full
+        print(text, file=sys.stderr, flush=True)

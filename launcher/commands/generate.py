@@ -1,0 +1,38 @@
+"""`longformer generate`: let a trained model continue a text, character by character."""
+
+import codecs
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from launcher.run_directory import RunDirectory
+from launcher.trained_model import TrainedModel, newest_result
+from longformer.errors import LongformerError
+from longformer.models.generation import generate as continuation
+from longformer.models.storage import CONFIG_FILE
+
+
+def generate(
+    source: Annotated[Path, typer.Argument(metavar="RUN_DIR|MODEL_DIR", help="A run, or the model of one.")],
+    prompt: Annotated[str, typer.Option(help="The text to continue.")],
+    characters: Annotated[int, typer.Option(min=1, help="How many to write.")] = 400,
+    temperature: Annotated[float, typer.Option(min=0, help="Below 1 safer, above 1 wilder; 0 = most probable.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Draw only among so many most probable ones.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same text.")] = 0,
+) -> None:
+    """Continue a text with a trained model; every character appears as soon as it is drawn."""
+    if not prompt:
+        raise LongformerError("the prompt is empty: give at least one character to continue")
+    is_model = (source / CONFIG_FILE).is_file()
+    trained = TrainedModel.load(source if is_model else newest_result(RunDirectory(source)) / "model")
+    tokens = torch.from_numpy(trained.vocabulary.encode(prompt)).long()
+    print(prompt, end="", flush=True)
+    # A token is a byte: a character of several bytes appears with its last one.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for token in continuation(
+        trained.model, tokens, new_tokens=characters, temperature=temperature, top_k=top_k, seed=seed
+    ):
+        print(decoder.decode(trained.vocabulary.decode_bytes([token])), end="", flush=True)
+    print(decoder.decode(b"", final=True))

@@ -1,0 +1,18 @@
+"""Numbers as a person writes them."""
+
+
+def clock(seconds: float) -> str:
+    """Return a duration: 0:42, 12:05, 27:07:00, 16.2 days."""
+    if seconds >= 2 * 24 * 3600:
+        return f"{seconds / (24 * 3600):,.1f} days"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def short(count: float) -> str:
+    """Return a large number with three digits and a unit: 614k, 1.02M, 28.2G."""
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{float(f'{count / size:.3g}'):g}{unit}"
+    return f"{count:g}"

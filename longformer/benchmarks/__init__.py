@@ -1,0 +1,1 @@
+"""Our parts and their peers measured side by side in one run."""

@@ -1,0 +1,146 @@
+"""Prepared data exists or it does not, whatever happens while it is made: real kills, a real full disk."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import webdataset  # noqa: F401  (imported before the forks below, so that each child starts at once)
+
+from data_pipeline.errors import DataError
+from data_pipeline.prepared import PreparedData
+from data_pipeline.recipes import prepare
+from data_pipeline.staging import staged_directory
+
+LONGFORMER = [sys.executable, "-m", "launcher.cli"]
+
+
+def status_of_child(work: Callable[[], None]) -> int:
+    """Run `work` in a process of its own; return its exit code, or minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_killed_at_any_file_operation_nothing_half_written_is_ever_used(small_text: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+
+    def killed_at(operation: int) -> None:
+        seen = 0
+
+        def kill_when_reached(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            if str(tmp_path) in str(arguments):
+                seen += 1
+                if seen == operation:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill_when_reached)
+        prepare("text", source=small_text, output=output)
+
+    for operation in range(1, 1_000):
+        if output.exists():
+            break
+        status = status_of_child(partial(killed_at, operation))
+        assert status in (0, -signal.SIGKILL)
+    assert operation > 20
+    assert PreparedData.open(output).find_damage() == []
+    prepare("text", source=small_text, output=output)
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_control_c_stops_at_once_and_leaves_nothing(test_data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    source = test_data / "enwik8" / "enwik8.xz"
+    arguments = ["data", "prepare", "text8", "--source", str(source), "--output", str(output)]
+    process = subprocess.Popen([*LONGFORMER, *arguments], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".out.staging" / "text").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == "stopped: nothing was kept\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_cannot_grow_gets_one_sentence_and_leaves_nothing(small_text: Path, tmp_path: Path) -> None:
+    def prepare_with_small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        with pytest.raises(DataError, match="no space left"):
+            prepare("text", source=small_text, output=tmp_path / "out")
+
+    assert status_of_child(prepare_with_small_files) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_gets_one_sentence_and_leaves_nothing(small_text: Path, tmp_path: Path) -> None:
+    small_disk = 'mount -t tmpfs -o size=3m none "$0" && "$@"; status=$?; ls -A "$0"; exit $status'
+    unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        subprocess.run([*unshare, 'mount -t tmpfs none "$0"', str(tmp_path)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine does not let us mount a small disk")
+    arguments = ["data", "prepare", "text", "--source", str(small_text), "--output", str(tmp_path / "out")]
+    result = subprocess.run(
+        [*unshare, small_disk, str(tmp_path), *LONGFORMER, *arguments], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: no space left while preparing")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_second_prepare_of_the_same_output_is_refused_while_the_first_runs(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with staged_directory(output) as staging:
+        (staging / "file").write_text("content")
+        with pytest.raises(DataError, match="another process is preparing"), staged_directory(output):
+            pass
+    assert (output / "file").read_text() == "content"
+
+
+def test_what_a_killed_process_left_behind_does_not_get_into_the_result(tmp_path: Path) -> None:
+    stale = tmp_path / ".out.staging"
+    (stale / "folder").mkdir(parents=True)
+    (stale / "train-000099.tar").write_text("half written")
+    with staged_directory(tmp_path / "out") as staging:
+        (staging / "file").write_text("content")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+def test_output_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
+    (tmp_path / "big disk" / "room").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "big disk" / "room")
+    with staged_directory(tmp_path / "out") as staging:
+        (staging / "file").write_text("content")
+    assert (tmp_path / "big disk" / "room" / "file").read_text() == "content"
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_failing_block_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with staged_directory(tmp_path / "out") as staging:
+            (staging / "file").write_text("content")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_place_gets_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot write .*choose another"), staged_directory(tmp_path / "file" / "out"):
+        pass

@@ -1,0 +1,133 @@
+"""What is damaged, full, taken or foreign is named in one sentence, and nothing good is lost."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.prepared import PreparedData
+from launcher.phases import Status
+from launcher.run_directory import RunDirectory
+from longformer.errors import LongformerError
+from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, once, tiny_config
+
+Runs = Callable[..., TinyRun]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "cut", "missing", "manifest"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind: str, new_run: Runs, undisturbed: Runs) -> None:
+    run = new_run()
+    with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
+        run.go()
+    before, newest = run.checkpoints()
+    directory = run.run.checkpoints_directory(0, "short") / newest
+    victim = directory / ("manifest.json" if kind == "manifest" else "state/mp_rank_00_model_states.pt")
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    if kind == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(content if kind == "flipped" else content[: len(content) // 2])
+    assert run.go().status is Status.COMPLETED
+    (warning,) = run.warnings
+    assert newest in warning
+    assert victim.name in warning
+    assert run.losses() == undisturbed().losses()
+    assert before < newest
+
+
+def test_a_full_disk_is_one_sentence_and_training_goes_on_once_there_is_room(
+    small_disk: Path, tmp_path: Path, text: PreparedData, undisturbed: Runs
+) -> None:
+    run = TinyRun(small_disk / "run", tiny_config(tmp_path, text), text)
+    ballast = small_disk / "ballast"
+    # Room for the first checkpoint, not for the second.
+    with once(lambda: len(run.checkpoints()) == 1, lambda: fill(ballast)):
+        outcome = run.go()
+    assert outcome.status is Status.FAILED
+    assert "checkpoint step-00000008 could not be written" in outcome.message
+    assert "0.0 MiB are free" in outcome.message
+    assert run.checkpoints() == ["step-00000004"]
+    ballast.unlink()
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(64 * 1024))
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MiB; mounting one takes root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_run_of_another_config_is_refused_with_the_difference(
+    new_run: Runs, tmp_path: Path, text: PreparedData
+) -> None:
+    run = new_run(zero_stage=1)
+    other = tiny_config(tmp_path, text, zero_stage=3)
+    with pytest.raises(LongformerError, match=r"training\.zero_stage: 1 -> 3"):
+        run.run.check_same_run(other, ranks=2, data_fingerprint=text.fingerprint)
+
+
+def test_other_data_and_other_ranks_are_refused(new_run: Runs, text: PreparedData) -> None:
+    run = new_run()
+    config = run.run.config()
+    with pytest.raises(LongformerError, match="other data"):
+        run.run.check_same_run(config, ranks=2, data_fingerprint="0" * 64)
+    with pytest.raises(LongformerError, match="written with 2 ranks, not 4; go on with --ranks 2"):
+        run.run.check_same_run(config, ranks=4, data_fingerprint=text.fingerprint)
+    run.run.check_same_run(config, ranks=2, data_fingerprint=text.fingerprint)
+
+
+def test_a_checkpoint_of_another_number_of_ranks_is_refused(new_run: Runs) -> None:
+    run = new_run()
+    with once(run.has_reached(6), kill_all_ranks):
+        run.go()
+    run.ranks = 1
+    with pytest.raises(LongformerError, match="was written with 2 ranks, not 1"):
+        run.go()
+
+
+def test_a_directory_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(LongformerError, match="cannot write to the run directory"),
+        RunDirectory(tmp_path / "file" / "run").locked(),
+    ):
+        pass
+    with pytest.raises(LongformerError, match="is not a run directory"):
+        RunDirectory(tmp_path).identity()
+
+
+def test_a_directory_in_use_by_a_living_process_is_refused(new_run: Runs) -> None:
+    run = new_run()
+    with run.run.locked(), pytest.raises(LongformerError, match="in use by another run"):
+        run.go()
+    assert run.go().status is Status.COMPLETED
+
+
+def test_a_lost_last_checkpoint_is_named_when_the_next_phase_keeps_the_optimizer(new_run: Runs) -> None:
+    run = new_run()
+    first_result = run.run.result_directory(0, "short") / "evaluation.json"
+    with once(first_result.exists, kill_all_ranks):
+        run.go()
+    for checkpoint in run.run.checkpoints_directory(0, "short").glob("step-*"):
+        (checkpoint / "manifest.json").write_text(json.dumps({}))
+    with pytest.raises(LongformerError, match="keeps the optimizer of phase short"):
+        run.go()

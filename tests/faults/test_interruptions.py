@@ -1,0 +1,87 @@
+"""Asked to stop, a run checkpoints at the next step border, says "requeue me", and goes on as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from launcher.interruption import StopFlag, signals_noted
+from launcher.phases import Status
+from tests.faults.tiny_run import STEPS, TinyRun, once, rank_processes
+
+Runs = Callable[..., TinyRun]
+
+
+@pytest.mark.parametrize(("number", "zero_stage"), [(signal.SIGTERM, 0), (signal.SIGINT, 3)])
+def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
+    number: int, zero_stage: int, new_run: Runs, undisturbed: Runs
+) -> None:
+    run = new_run(zero_stage=zero_stage, checkpoint_every_steps=100)
+    with once(run.has_reached(5), lambda: rank_processes()[-1].send_signal(number)):
+        assert run.go().status is Status.STOPPED
+    last_step = run.losses()[-1][0]
+    assert run.checkpoints() == [f"step-{last_step:08d}"]
+    assert 5 <= last_step < STEPS[0]
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed(zero_stage=zero_stage).losses()
+
+
+def test_a_signal_to_the_driver_is_passed_on_once_and_checkpoints(new_run: Runs, undisturbed: Runs) -> None:
+    run = new_run()
+    interrupt = partial(os.kill, os.getpid(), signal.SIGTERM)
+    with signals_noted(force=lambda number: None) as stop, once(run.has_reached(5), interrupt):
+        assert run.go(stop).status is Status.STOPPED
+    assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()
+
+
+def test_a_second_signal_ends_the_ranks_at_once(new_run: Runs) -> None:
+    run = new_run(checkpoint_every_steps=100)
+    stop = StopFlag()
+
+    def press_twice_while_no_rank_can_reach_a_step_border() -> None:
+        for process in rank_processes():
+            process.suspend()
+        stop.requests += 1
+        time.sleep(0.5)
+        assert len(rank_processes()) == 2
+        stop.requests += 1
+
+    with once(run.has_reached(5), press_twice_while_no_rank_can_reach_a_step_border):
+        assert run.go(stop).status is Status.STOPPED
+    assert run.checkpoints() == []
+    assert rank_processes() == []
+
+
+def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Runs) -> None:
+    run = new_run()
+    last_checkpoint = f"step-{STEPS[0]:08d}"
+    with once(lambda: last_checkpoint in run.checkpoints(), lambda: rank_processes()[0].terminate()):
+        assert run.go().status is Status.STOPPED
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()
+    assert run.evaluations() == undisturbed().evaluations()
+
+
+def test_ctrl_c_on_the_command_line_exits_with_75_after_a_checkpoint(new_run: Runs, undisturbed: Runs) -> None:
+    """The whole foreground process group gets SIGINT, as a terminal would send it."""
+    run = new_run()
+    command = [sys.executable, "-m", "launcher.cli", "resume", str(run.run.path)]
+    program = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    while not run.has_reached(3)():
+        assert program.poll() is None, "ended before it could be interrupted"
+        time.sleep(0.001)
+    os.killpg(program.pid, signal.SIGINT)
+    _, said = program.communicate(timeout=120)
+    assert program.returncode == 75
+    assert f"longformer resume {run.run.path}".encode() in said
+    assert b"Traceback" not in said
+    assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()

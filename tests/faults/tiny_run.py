@@ -1,0 +1,144 @@
+"""A whole run in two short phases, small enough to be killed often, and the means to kill it."""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from data_pipeline.prepared import PreparedData
+from data_pipeline.recipes import prepare
+from launcher.backends.local import LocalBackend, warm_up
+from launcher.interruption import StopFlag
+from launcher.phases import Outcome, run_phases
+from launcher.run_directory import RunDirectory
+from launcher.run_file import RunConfig
+
+STEPS = (14, 10)
+CHECKPOINT_EVERY = 4
+
+
+def prepare_text(directory: Path) -> PreparedData:
+    """Return 60,000 characters of prepared random words."""
+    generator = random.Random(1)
+    words = ["".join(generator.choices("abcdefgh", k=generator.randint(1, 7))) for _ in range(50)]
+    source = directory / "words.txt"
+    source.write_text(" ".join(generator.choices(words, k=15_000))[:60_000])
+    return prepare("text", source=source, output=directory / "prepared")
+
+
+def tiny_config(directory: Path, data: PreparedData, **training: Any) -> RunConfig:
+    """Return the config of the run; dropout makes every rank's random state matter."""
+    phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
+    content = {
+        "name": "tiny",
+        "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": 0.1},
+        "data": {"recipe": "text", "source": str(directory), "directory": str(data.directory)},
+        "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
+        "phases": [
+            phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": STEPS[0]},
+            phase | {"name": "long", "sequence_length": 32, "windows": [8, 8], "steps": STEPS[1], "optimizer": "keep"},
+        ],
+        "evaluation": {"sequence_length": 64, "stride": 32, "batch_size": 4, "limit_tokens": 500},
+    }
+    path = directory / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return RunConfig.load(path)
+
+
+class TinyRun:
+    """One run directory and what one may do with it."""
+
+    def __init__(self, directory: Path, config: RunConfig, data: PreparedData, *, ranks: int = 2) -> None:
+        self.run = RunDirectory(directory)
+        self.ranks = ranks
+        self.warnings: list[str] = []
+        with self.run.locked():
+            self.run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
+
+    def go(self, stop: StopFlag | None = None) -> Outcome:
+        """Start or resume the run and wait for its end."""
+        warm_up()
+        with self.run.locked() as lock:
+            backend = LocalBackend(stop or StopFlag(), lock)
+            return run_phases(self.run, backend, ranks=self.ranks, warn=self.warnings.append)
+
+    def losses(self) -> list[tuple[int, float]]:
+        """Return (global step, loss) of every record."""
+        return [(record["global_step"], record["loss"]) for record in self.records()]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the whole lines of metrics.jsonl."""
+        if not self.run.metrics_file.exists():
+            return []
+        lines = self.run.metrics_file.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Return the scores of the finished phases."""
+        return [
+            {split: json.loads(path.read_text()).get(split) for split in ("validation", "test")}
+            for path in sorted(self.run.path.glob("phases/*/result/evaluation.json"))
+        ]
+
+    def checkpoints(self, phase: int = 0) -> list[str]:
+        """Return the names of a phase's committed checkpoints."""
+        name = self.run.config().phases[phase].name
+        return sorted(path.name for path in self.run.checkpoints_directory(phase, name).glob("step-*"))
+
+    def has_reached(self, global_step: int) -> Callable[[], bool]:
+        """Return a condition: the step has been recorded."""
+        return lambda: any(record["global_step"] >= global_step for record in self.records())
+
+    def is_saving(self) -> bool:
+        """Return whether a checkpoint is being written at this moment."""
+        return any(self.run.path.glob("phases/*/checkpoints/.step-*.staging"))
+
+
+def rank_processes(of: int | None = None) -> list[psutil.Process]:
+    """Return the living ranks started by a process (this one by default): they lead sessions of their own."""
+    found = []
+    for process in psutil.Process(of).children(recursive=True):
+        try:
+            if os.getsid(process.pid) == process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def kill_all_ranks() -> None:
+    """Send SIGKILL to every rank at once."""
+    for process in rank_processes():
+        process.send_signal(signal.SIGKILL)
+
+
+@contextmanager
+def once(condition: Callable[[], bool], action: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, wait for the condition in the background and then act; it must come true."""
+    done, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if condition():
+                action()
+                done.set()
+                return
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert done.is_set(), "the run ended before it could be disturbed"

@@ -1,0 +1,151 @@
+"""The command line as a person uses it: fast help, one sentence for what is wrong, the right exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from example_run import QUICKSTART
+
+from data_pipeline.prepared import PreparedData
+from launcher.cli import COMMANDS, main
+
+RUN_FILES = sorted(QUICKSTART.parent.glob("*.yaml"))
+
+
+def heavy_imports_of(*arguments: str) -> set[str]:
+    """Return which of the slow libraries `longformer ARGUMENTS` imports."""
+    program = (
+        "import sys; from launcher.cli import main; main(sys.argv[1:]);"
+        "print('|', *sorted({'torch', 'mlflow', 'deepspeed', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    ).stdout
+    return set(output.rsplit("|", 1)[1].split())
+
+
+def test_help_lists_every_command_without_importing_anything_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f" {name} " in text for name in COMMANDS)
+    assert heavy_imports_of("--help") == set()
+    assert heavy_imports_of("--version") == set()
+
+
+def test_check_needs_no_torch() -> None:
+    assert not heavy_imports_of("check", str(QUICKSTART)) & {"torch", "mlflow", "deepspeed", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert "Usage: longformer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
+def test_every_shipped_run_file_passes_check(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [f"data.directory={tmp_path / 'absent'}"]
+    if path != QUICKSTART:
+        source = tmp_path / "source"
+        source.write_text("text")
+        overrides.append(f"data.source={source}")
+    assert main(["check", str(path), *overrides]) == 0
+    assert f"{path} is valid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trane"], "No such command 'trane'. Did you mean 'train'?"),
+        (["check"], "Missing argument 'RUN.yaml'."),
+        (["check", "gone.yaml"], "gone.yaml: there is no such file"),
+        (["check", str(QUICKSTART), "phases.0.stepz=1"], "phases[0].stepz is not a known key (did you mean steps?)"),
+        (["check", str(QUICKSTART), "data.recipe=text", "data.source=gone.txt"], "data.source gone.txt does not exist"),
+        (["check", str(QUICKSTART), "--jsn"], "No such option: --jsn"),
+        (["plan", str(QUICKSTART), "--ranks", "3"], "batch_size 16 cannot be divided over 3 ranks"),
+        (["ui", "gone"], "gone holds no tracked runs"),
+        (["ui", "--uri", "http://host:5000"], "http://host:5000 is a server with pages of its own"),
+    ],
+)
+def test_bad_input_is_one_error_sentence_and_exit_code_2(
+    arguments: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert sentence in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_full_disk_is_a_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "launcher.cli", "check", QUICKSTART, f"data.directory={tmp_path / 'absent'}"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_error_reaches_the_shell_without_a_traceback(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("longformer"), "check", tmp_path / "gone.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TERM": "dumb"}, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'gone.yaml'}: there is no such file\n"
+
+
+def test_empty_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").touch()
+    arguments = ["data.recipe=text", f"data.source={tmp_path / 'empty'}", f"data.directory={tmp_path / 'absent'}"]
+    assert main(["check", str(QUICKSTART), *arguments]) == 2
+    assert "is empty; name another file" in capsys.readouterr().err
+
+
+def check_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    code = main(["check", str(QUICKSTART), *arguments, "--json"])
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["valid"] == (code == 0)
+    return outcome
+
+
+def test_check_as_json_tells_problems_and_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = f"data.directory={tmp_path / 'absent'}"
+    good = check_json(capsys, absent, "phases.0.windows.3=129")
+    assert good["notes"] == [
+        f"{tmp_path / 'absent'} does not exist yet: the data will be prepared when training starts",
+        "phases[0]: the longest window (129) is longer than the sequences (128)",
+    ]
+    bad = check_json(capsys, absent, "seed=x", "model.dropout=7")
+    assert len(bad["problems"]) == 2
+
+
+def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["data.recipe=text", f"data.source={QUICKSTART.parent}", f"data.directory={prepared.directory}"]
+    tokens = prepared.manifest.splits["train"].tokens
+    length = (tokens - 1) // 16
+    enough = check_json(capsys, *data, f"phases.2.sequence_length={length}")
+    assert enough["problems"] == []
+    assert any("no character is judged with full context" in note for note in enough["notes"])
+    too_few = check_json(capsys, *data, f"phases.2.sequence_length={length + 1}")
+    assert too_few["problems"][0].startswith(
+        f"phases[2]: the training text of {tokens:,} characters gives 15 sequences"
+    )
+
+
+def test_check_refuses_data_of_another_recipe(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = check_json(capsys, f"data.directory={prepared.directory}")
+    assert "holds text (version" in outcome["problems"][0]
+    assert "the run asks for python_library" in outcome["problems"][0]
+
+
+def test_configuration_reference_is_current() -> None:
+    from launcher.configuration_reference import PAGE, reference
+
+    assert PAGE.read_text() == reference()

@@ -1,0 +1,57 @@
+"""The plan: sums that a person can check, and memory that shrinks with ranks."""
+
+import json
+
+import pytest
+from example_run import QUICKSTART
+
+from data_pipeline.prepared import PreparedData
+from launcher.cli import main
+from launcher.plan import plan_run
+from launcher.run_file import RunConfig
+from longformer.cost import training_flops_per_token
+from longformer.errors import LongformerError
+
+
+def test_phases_add_up_to_the_run(config: RunConfig, prepared: PreparedData) -> None:
+    plan = plan_run(config, ranks=2, peak_flops=1e11, data=prepared)
+    assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
+    assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
+    for index, phase in enumerate(plan.phases):
+        model = config.character_model(index, len(prepared.vocabulary))
+        assert phase.flops == pytest.approx(phase.tokens * training_flops_per_token(model, phase.sequence_length))
+        assert phase.epochs == pytest.approx(phase.tokens / prepared.manifest.splits["train"].tokens)
+    assert plan.seconds_at_peak == pytest.approx(sum(phase.flops for phase in plan.phases) / 1e11)
+    assert plan.shards_per_rank == plan.shards / 2
+
+
+def test_unprepared_data_is_planned_for_with_what_is_known(config: RunConfig) -> None:
+    plan = plan_run(config, ranks=1, peak_flops=1e11, data=None)
+    assert plan.shards is None
+    assert plan.phases[0].epochs is None
+    assert plan.vocabulary_size == 256
+
+
+def test_sharding_over_more_ranks_needs_less_memory_per_rank(config: RunConfig) -> None:
+    totals = [plan_run(config, ranks=ranks, peak_flops=1, data=None).phases[0].memory.total for ranks in (1, 2, 4)]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[0] > totals[2]
+
+
+def test_batch_that_ranks_cannot_share_is_refused(config: RunConfig) -> None:
+    with pytest.raises(LongformerError, match="cannot be divided over 5 ranks"):
+        plan_run(config, ranks=5, peak_flops=1, data=None)
+
+
+def test_command_prints_the_plan_for_people_and_programs(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = f"data.directory={tmp_path_factory.getbasetemp() / 'absent'}"
+    assert main(["plan", str(QUICKSTART), absent, "--ranks", "2"]) == 0
+    text = capsys.readouterr().out
+    for expected in ("quickstart", "medium", "1.02M", "At least", "will be prepared when training starts"):
+        assert expected in text
+    assert main(["plan", str(QUICKSTART), absent, "--ranks", "2", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [phase["steps"] for phase in plan["phases"]] == [phase.steps for phase in RunConfig.load(QUICKSTART).phases]
+    assert plan["phases"][0]["memory"]["total"] > 0

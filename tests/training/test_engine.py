@@ -1,0 +1,155 @@
+"""The engine does what plain PyTorch would do, whatever is sharded, accumulated or spread over ranks."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from longformer.errors import LongformerError
+from longformer.training.engine import EngineSettings, parameter_groups
+from longformer.training.objectives import next_character_loss
+from tests.training.rank_group import in_ranks
+from tests.training.small_model import SETTINGS, SmallModel, global_batch, micro_batches, small_engine, train_small
+
+STEPS, SIZE = 8, 8
+
+
+@pytest.fixture(scope="module")
+def plain_pytorch() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """The oracle: one process, whole batches, no DeepSpeed."""
+    model = SmallModel()
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, SETTINGS.weight_decay), lr=0.01, betas=SETTINGS.adam_betas, eps=SETTINGS.adam_epsilon
+    )
+    losses, norms = [], []
+    for step in range(STEPS):
+        loss = next_character_loss(model, {"tokens": global_batch(step, SIZE)})
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.gradient_clipping)))
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, norms, {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_every_zero_stage_trains_like_plain_pytorch(zero_stage: Any, world_size: int, plain_pytorch: Any) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage)
+    expected_losses, expected_norms, expected_weights = plain_pytorch
+    for losses, norms, weights in in_ranks(world_size, train_small, settings, STEPS, SIZE):
+        np.testing.assert_allclose(losses, expected_losses, atol=1e-4)
+        np.testing.assert_allclose(norms, expected_norms, rtol=1e-3)
+        assert weights.keys() == expected_weights.keys()
+        for name, expected in expected_weights.items():
+            np.testing.assert_allclose(weights[name], expected, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_gradient_accumulation_equals_one_large_batch(zero_stage: Any, plain_pytorch: Any) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage, accumulation_steps=4)
+    for losses, norms, _ in in_ranks(2, train_small, settings, STEPS, SIZE):
+        np.testing.assert_allclose(losses, plain_pytorch[0], atol=1e-4)
+        np.testing.assert_allclose(norms, plain_pytorch[1], rtol=1e-3)
+
+
+def test_the_same_ranks_train_bitwise_the_same() -> None:
+    dropout = {"dropout": 0.2}
+    first = in_ranks(2, train_small, SETTINGS, STEPS, SIZE, dropout)
+    again = in_ranks(2, train_small, SETTINGS, STEPS, SIZE, dropout)
+    assert [losses for losses, _, _ in first] == [losses for losses, _, _ in again]
+    assert first[0][0] != in_ranks(2, train_small, SETTINGS, STEPS, SIZE, {"dropout": 0.0})[0][0]
+
+
+def test_zero_3_gathers_weights_that_are_really_sharded() -> None:
+    wide = {"width": 200}
+    sharded = in_ranks(2, train_small, replace(SETTINGS, zero_stage=3), 3, SIZE, wide)[0]
+    whole = in_ranks(2, train_small, replace(SETTINGS, zero_stage=0), 3, SIZE, wide)[0]
+    assert whole[2]["mix.weight"].shape == (200, 200, 3)
+    np.testing.assert_allclose(sharded[0], whole[0], atol=1e-5)
+    np.testing.assert_allclose(sharded[2]["mix.weight"], whole[2]["mix.weight"], atol=1e-5)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_bf16_keeps_fp32_weights_close_to_fp32_training(zero_stage: Any, plain_pytorch: Any) -> None:
+    settings = replace(SETTINGS, precision="bf16", zero_stage=zero_stage)
+    losses, norms, weights = in_ranks(2, train_small, settings, STEPS, SIZE)[0]
+    np.testing.assert_allclose(losses, plain_pytorch[0], atol=0.05)
+    np.testing.assert_allclose(norms, plain_pytorch[1], rtol=0.1)
+    rounded = torch.from_numpy(weights["mix.weight"]).bfloat16().float().numpy()
+    assert (weights["mix.weight"] != rounded).any(), "the master weights were rounded to bf16"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_gradient_that_is_not_finite_is_skipped_reported_and_changes_no_weight(
+    zero_stage: Any, precision: Any
+) -> None:
+    settings = replace(SETTINGS, precision=precision, zero_stage=zero_stage)
+    for applied, changed in in_ranks(2, _overflow_in_step_1, settings):
+        assert applied == [True, False, True]
+        assert changed == [True, False, True]
+
+
+def _overflow_in_step_1(ranks: Any, settings: EngineSettings) -> tuple[list[bool], list[bool]]:
+    engine = small_engine(ranks, settings)
+    batches = micro_batches(ranks, settings, size=4)
+    applied, changed = [], []
+    for step in range(3):
+        before = engine.full_weights()
+        objective = _finite_loss_without_finite_gradient if step == 1 else next_character_loss
+        applied.append(engine.train_step(batches, objective, learning_rate=0.01).applied)
+        after = engine.full_weights()
+        changed.append(any(not before[name].equal(after[name]) for name in before))
+    return applied, changed
+
+
+def _finite_loss_without_finite_gradient(model: Any, batch: Any) -> torch.Tensor:
+    logits = model(batch["tokens"][:, :-1])
+    return 1.0 + (logits.float().sum() * 0).sqrt()
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_ranks_before_the_update(zero_stage: Any) -> None:
+    for message, changed in in_ranks(2, _lose_on_rank_1, replace(SETTINGS, zero_stage=zero_stage)):
+        assert message == "the loss is nan on rank 1"
+        assert not changed
+
+
+def _lose_on_rank_1(ranks: Any, settings: EngineSettings) -> tuple[str, bool]:
+    engine = small_engine(ranks, settings)
+    before = engine.full_weights()
+
+    def objective(model: Any, batch: Any) -> torch.Tensor:
+        return next_character_loss(model, batch) * (torch.nan if ranks.rank == 1 else 1.0)
+
+    with pytest.raises(LongformerError) as caught:
+        engine.train_step(micro_batches(ranks, settings, size=4), objective, learning_rate=0.01)
+    after = engine.full_weights()
+    return str(caught.value), any(not before[name].equal(after[name]) for name in before)
+
+
+def test_a_wish_to_stop_on_one_rank_reaches_every_rank_in_the_same_step() -> None:
+    assert in_ranks(2, _stop_on_rank_1_in_step_2, SETTINGS) == [[False, False, True]] * 2
+
+
+def _stop_on_rank_1_in_step_2(ranks: Any, settings: EngineSettings) -> list[bool]:
+    engine = small_engine(ranks, settings)
+    batches = micro_batches(ranks, settings, size=4)
+    return [
+        engine.train_step(
+            batches, next_character_loss, learning_rate=0.01, stop_requested=ranks.rank == 1 and step == 2
+        ).stop_requested
+        for step in range(3)
+    ]
+
+
+def test_only_the_matrices_of_linear_maps_decay() -> None:
+    model = SmallModel()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    decayed, spared = parameter_groups(model, 0.1)
+    assert {names[parameter] for parameter in decayed["params"]} == {"mix.weight", "output.weight"}
+    assert len(spared["params"]) == len(names) - 2
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
