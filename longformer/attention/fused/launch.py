@@ -52,7 +52,7 @@ class Call:
         start(
             forward_kernel, self._grid(tiles.forward), tiles.forward,
             *self._inputs(), _rows(output), log_sum, self._problem(),
-            QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=tiles.globals_at_once,
+            QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=table.GLOBALS_AT_ONCE,
             DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self._sizes(),
         )  # fmt: skip
         return output, log_sum
@@ -69,7 +69,7 @@ class Call:
             query_gradient_kernel, self._grid(tiles.query_gradient), tiles.query_gradient,
             *self._inputs(), _rows(output), _rows(output_gradient), log_sum, agreement, query_gradient,
             None if relative_query_gradient is None else _rows(relative_query_gradient), problem,
-            QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=tiles.globals_at_once,
+            QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=table.GLOBALS_AT_ONCE,
             DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self._sizes(),
         )  # fmt: skip
         # What all other kernels read: the first one has just completed it.
@@ -89,7 +89,7 @@ class Call:
         self, known: tuple[Any, ...], problem: Problem, most: int, key_gradient: Rows, value_gradient: Rows
     ) -> None:
         batch, positions, heads, _ = self.query.shape
-        tile = self._tiles().global_gradient
+        tile = self._tiles().extra_gradient
         groups, chunks = triton.cdiv(most, tile.rows), triton.cdiv(positions, QUERIES_PER_GLOBAL_CHUNK)
         shape = (chunks, 2, batch, heads, most, self._sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
@@ -105,7 +105,7 @@ class Call:
 
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
         batch, _, heads, head_dim = self.query.shape
-        tile, columns = self._tiles().relative_gradient, relative_key.shape[0]
+        tile, columns = self._tiles().extra_gradient, relative_key.shape[0]
         tiles_per_part = QUERIES_PER_RELATIVE_PART // tile.rows
         parts = triton.cdiv(self._grid(tile)[0], tiles_per_part)
         shape = (parts, batch, heads, columns, self._sizes()["WIDTH"])

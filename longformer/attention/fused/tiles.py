@@ -9,6 +9,10 @@ from typing import Literal
 import torch
 
 Kind = Literal["plain", "dropout", "relative"]
+"""The relative term may come with dropout, but never with global keys."""
+
+GLOBALS_AT_ONCE = 16
+"""Global keys that the forward and query gradient kernels take in a step."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,18 @@ class TileSet:
     """keeps queries, walks over keys"""
     key_gradient: Tile
     """keeps keys, walks over queries"""
-    global_gradient: Tile
-    """keeps global keys, walks over queries"""
-    relative_gradient: Tile
-    """keeps band columns, walks over queries"""
-    globals_at_once: int = 16
-    """global keys that the forward and query gradient kernels take in a step"""
-
-
-_GLOBAL, _RELATIVE = Tile(16, 64, 4, 2), Tile(64, 64, 8, 1)
+    extra_gradient: Tile
+    """keeps global keys or, in calls with the relative term, band columns; walks over queries"""
 
 
 def choose_tiles(major: int, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
-    """Return the tiles for a GPU of compute capability `major`; an unknown one gets the table of the oldest."""
+    """Return the tiles for a GPU of compute capability `major`; an unknown one gets those of the oldest."""
     generation = 9 if major == 9 else 8
-    return _TABLE[generation, dtype.itemsize, padded_head_dim(head_dim), kind]
+    width = max(32, padded_head_dim(head_dim))
+    forward, query_gradient, key_gradient, last = (
+        Tile(*shape) for shape in _TABLE[generation, dtype.itemsize, width, kind]
+    )
+    return TileSet(forward, query_gradient, key_gradient, last)
 
 
 def padded_head_dim(head_dim: int) -> int:
@@ -53,14 +54,43 @@ def padded_head_dim(head_dim: int) -> int:
     return max(16, 1 << (head_dim - 1).bit_length())
 
 
-_TABLE = {
-    (generation, size, width, kind): TileSet(
-        Tile(128, 64, 8, 2), Tile(128, 64, 8, 2), Tile(128, 64, 8, 2), _GLOBAL, _RELATIVE
-    )
-    if kind != "relative"
-    else TileSet(*(Tile(64, 64, 8, 1),) * 3, _GLOBAL, _RELATIVE)
-    for generation in (8, 9)
-    for size in (2, 4)
-    for width in (16, 32, 64, 128)
-    for kind in ("plain", "dropout", "relative")
+# (generation, bytes of an element, padded head_dim, kind): forward, query gradient, key gradient, and the gradient of
+# global keys or, for "relative", of the relative keys; each (rows, step, warps, stages).
+_TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] = {
+    (9, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 32, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 32, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (9, 2, 64, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 64, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (9, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
+    (9, 2, 128, "plain"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 128, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 128, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 8, 1), (32, 32, 8, 1)),
+    (9, 4, 32, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 32, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 64, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 64, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 128, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 128, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (9, 4, 128, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 1), (16, 64, 4, 2)),
+    (8, 2, 32, "dropout"): ((128, 128, 8, 2), (128, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 32, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (8, 2, 64, "plain"): ((128, 128, 8, 2), (64, 64, 8, 2), (64, 32, 4, 1), (16, 64, 4, 2)),
+    (8, 2, 64, "dropout"): ((128, 64, 8, 2), (64, 64, 8, 2), (32, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
+    (8, 2, 128, "plain"): ((128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (8, 2, 128, "dropout"): ((128, 64, 8, 3), (64, 32, 4, 2), (32, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 128, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
+    (8, 4, 32, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 32, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 64, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 64, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 128, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 128, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 128, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
 }
