@@ -6,13 +6,29 @@ value as one tensor, they as three.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
+from longformer.models.led_config import LEDConfig
 from longformer.models.longformer_config import LongformerConfig
+from longformer.models.windowed_config import WindowedConfig
+
+Config = TypeVar("Config", LongformerConfig, LEDConfig)
+
+# By the model_type that allenai's original code wrote, that of the model it derives from.
+ORIGINALS = {None: LongformerConfig, "roberta": LongformerConfig, "bart": LEDConfig}
+CONVERTIBLE = {LongformerConfig: "RoBERTa, XLM-R, BERT and ELECTRA", LEDConfig: "BART and mBART"}
+# Hugging Face's other names for fields of an LED.
+LED_ALIASES = {
+    "hidden_size": "d_model",
+    "num_hidden_layers": "encoder_layers",
+    "num_attention_heads": "encoder_attention_heads",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "initializer_range": "init_std",
+}
 
 PACKED = "query_key_value"
 PARTS = ("query", "key", "value")
@@ -63,36 +79,56 @@ def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def config_from_json(values: Mapping[str, Any]) -> LongformerConfig:
+def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
     """Return the config that a config.json describes.
 
-    Allenai's original code counts one side of the window; such files are told by attention_mode beside a model_type
-    that is not longformer.
+    Allenai's original code counts one side of the window; such files are told by attention_mode beside the model_type
+    of the model that theirs derives from.
+
+    Args:
+        kind: the config of the family that is expected; see `config_class`.
 
     Raises:
-        LongformerError: the config belongs to another family, or asks for something this encoder does not do.
+        LongformerError: the config belongs to another family, or asks for something these models do not do.
     """
-    values = dict(values)
-    family = values.pop("model_type", None)
-    if family != "longformer":
-        if family not in (None, "roberta") or "attention_mode" not in values:
-            raise LongformerError(
-                f"config.json describes a model of the family {family or 'unknown'}, not a longformer; "
-                "longformer convert makes one of RoBERTa, XLM-R, BERT and ELECTRA models"
-            )
+    if config_class(values) is not kind:
+        found, sources = values.get("model_type") or "unknown", CONVERTIBLE[kind]
+        raise LongformerError(
+            f"config.json describes a model of the family {found}, not {kind.family}; "
+            f"longformer convert makes a {kind.family} of {sources} models"
+        )
+    original = values.get("model_type") != kind.family
+    values = own_keys(values, kind)
+    if original:
         values["attention_window"] = [2 * side for side in values.get("attention_window", [])]
     check_pattern(values)
     labels = values.get("id2label")
     if labels and "num_labels" not in values:
         values["num_labels"] = len(labels)
-    known = {field.name for field in dataclasses.fields(LongformerConfig)} - {"other"}
+    known = {field.name for field in dataclasses.fields(kind)} - {"other"}
     fields = {
         name: value for name, value in values.items() if name in known and (value is not None or name == "problem_type")
     }
     try:
-        return LongformerConfig(**fields, other={name: values[name] for name in values.keys() - known})
+        return kind(**fields, other={name: values[name] for name in values.keys() - known})
     except (TypeError, ValueError) as error:
-        raise LongformerError(f"config.json is not a valid Longformer config: {error}") from error
+        raise LongformerError(f"config.json is not a valid {kind.__name__}: {error}") from error
+
+
+def config_class(values: Mapping[str, Any]) -> type[LongformerConfig] | type[LEDConfig] | None:
+    """Return the class of the config that a config.json describes; None: it belongs to another family."""
+    family = values.get("model_type")
+    for kind in (LongformerConfig, LEDConfig):
+        if family == kind.family:
+            return kind
+    return ORIGINALS.get(family) if "attention_mode" in values else None
+
+
+def own_keys(values: Mapping[str, Any], kind: type[WindowedConfig]) -> dict[str, Any]:
+    """Return the content of a config.json without its second names for one thing, and without model_type."""
+    aliases = LED_ALIASES if kind is LEDConfig else {}
+    own = {aliases[name]: value for name, value in values.items() if name in aliases}
+    return own | {name: value for name, value in values.items() if name not in aliases and name != "model_type"}
 
 
 def check_pattern(values: Mapping[str, Any]) -> None:
@@ -105,7 +141,7 @@ def check_pattern(values: Mapping[str, Any]) -> None:
         raise LongformerError("attention_dilation is set, but this encoder has no dilation")
 
 
-def config_to_json(config: LongformerConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
+def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
     """Return the content of config.json, as Hugging Face reads it."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     other = values.pop("other")
@@ -120,5 +156,5 @@ def config_to_json(config: LongformerConfig, *, architecture: str, dtype: torch.
     if len(other.get("id2label", {})) != labels:
         other["id2label"] = {str(index): f"LABEL_{index}" for index in range(labels)}
         other["label2id"] = {f"LABEL_{index}": index for index in range(labels)}
-    other |= {"model_type": "longformer", "architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    other |= {"model_type": config.family, "architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
     return dict(sorted((values | other).items()))

@@ -8,6 +8,7 @@ from typing import Any
 
 _HOMES = {
     "CharacterLM": "char_lm",
+    "LEDConfig": "led_config",
     "LongformerConfig": "longformer_config",
     "LongformerModel": "encoder",
     "LongformerForMaskedLM": "heads",

@@ -46,7 +46,7 @@ class PretrainedModel(nn.Module):
             ValueError: a change is not a field of the config, or its value is refused.
         """
         directory = Path(directory)
-        config = huggingface.config_from_json(read_json(directory / CONFIG_FILE))
+        config = huggingface.config_from_json(read_json(directory / CONFIG_FILE), LongformerConfig)
         with torch.device("meta"):
             model = cls(config.replaced(**changes))
         saved = huggingface.current_names(read_tensors(directory))

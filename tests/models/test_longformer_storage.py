@@ -150,7 +150,7 @@ def test_other_families_and_other_patterns_are_named(tmp_path: Path) -> None:
     make_case("LongformerModel", 1, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
-        ({"model_type": "bert"}, "family bert, not a longformer"),
+        ({"model_type": "bert"}, "family bert, not longformer"),
         ({"model_type": None}, "family unknown"),
         ({"attention_mode": "n2"}, "attention_mode 'n2' is another pattern"),
         ({"autoregressive": True}, "autoregressive is set"),

@@ -1,0 +1,83 @@
+"""What the configs of Longformer and LED share: windows per layer, special tokens, and keys that are only handed on.
+
+Windows are totals without the token itself, as in the paper and in Hugging Face; `band` turns them into sides.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from longformer.attention.band import Band
+
+ACTIVATION_NAMES = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowedConfig:
+    """Base of the configs; fields carry Hugging Face's names (spec 1.7).
+
+    Raises:
+        ValueError: a field is out of range or does not fit another; the message names the field.
+    """
+
+    family: ClassVar[str]
+    """Hugging Face's model_type."""
+
+    attention_window: int | tuple[int, ...] = 512
+    """How many neighbours a token sees, both sides together, even; one number or one per encoder layer."""
+    vocab_size: int
+    pad_token_id: int = 1
+    bos_token_id: int = 0
+    eos_token_id: int = 2
+    tie_word_embeddings: bool = True
+    """Whether the head over the vocabulary uses the word embeddings as its output matrix."""
+    num_labels: int = 2
+    """Number of classes of a classification head."""
+    other: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of config.json that this class does not know; they are written back."""
+
+    @property
+    def initial_deviation(self) -> float:
+        """Standard deviation of fresh weights."""
+        raise NotImplementedError
+
+    def band(self, layer: int) -> Band:
+        """Return what a token of an encoder layer sees."""
+        assert isinstance(self.attention_window, tuple)
+        side = self.attention_window[layer] // 2
+        return Band(side, side)
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return the config with some fields changed.
+
+        Raises:
+            ValueError: a field does not exist, or its value is refused.
+        """
+        unknown = changes.keys() - {each.name for each in dataclasses.fields(self)}
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0]} is not a field of {type(self).__name__}")
+        return dataclasses.replace(self, **changes)
+
+    def set_windows(self, layers: int) -> None:
+        """Write `attention_window` as one number per layer; for `__post_init__`."""
+        windows = self.attention_window
+        windows = (windows,) * layers if isinstance(windows, int) else tuple(windows)
+        object.__setattr__(self, "attention_window", windows)
+        if len(windows) != layers:
+            raise ValueError(f"attention_window must be one number or one per layer ({layers}), got {len(windows)}")
+        for window in windows:
+            if window <= 0 or window % 2:
+                raise ValueError(f"attention_window must be even and positive, got {window}")
+
+    def check_activation(self, name: str) -> None:
+        """Raise ValueError unless the field of this name holds a known activation."""
+        if getattr(self, name) not in ACTIVATION_NAMES:
+            raise ValueError(f"{name} must be one of {', '.join(ACTIVATION_NAMES)}, got {getattr(self, name)!r}")
+
+    def check_multiple(self, width: str, heads: str) -> None:
+        """Raise ValueError unless the field `width` is a multiple of the field `heads`."""
+        if getattr(self, width) % getattr(self, heads):
+            raise ValueError(
+                f"{width} must be a multiple of {heads}, got {getattr(self, width)} and {getattr(self, heads)}"
+            )
