@@ -9,20 +9,27 @@ import typer
 from rich.console import Console
 
 from longformer.errors import LongformerError
-from longformer.interop.convert import Conversion
+from longformer.interop.conversion import Conversion
 from longformer.interop.convert import convert as convert_model
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Folder of a RoBERTa, XLM-R, BERT, ELECTRA or Longformer model.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder of a RoBERTa, XLM-R, BERT, ELECTRA, BART, mBART, Longformer or LED model.")
+    ],
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
     max_length: Annotated[int, typer.Option(help="Tokens that the new model reads.")] = 4096,
     window: Annotated[int, typer.Option(help="Neighbours that a token sees, both sides together.")] = 512,
+    freeze_pretrained: Annotated[
+        bool, typer.Option("--freeze-pretrained", help="Let training change the new position rows only.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the names of all tensors as JSON.")] = False,
 ) -> None:
-    """Make a Longformer of another encoder: positions repeat, global projections start as the local ones."""
+    """Make a Longformer or an LED of a short model: positions repeat, global projections start as the local ones."""
     try:
-        report = convert_model(source, target, max_length=max_length, window=window)
+        report = convert_model(
+            source, target, max_length=max_length, window=window, freeze_pretrained=freeze_pretrained
+        )
     except ValueError as error:
         raise LongformerError(str(error)) from error
     if as_json:

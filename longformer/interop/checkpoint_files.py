@@ -26,8 +26,7 @@ def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[st
     """
     from safetensors.torch import save_file
 
-    if (directory / CONFIG_FILE).exists():
-        raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
+    check_unused(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHT_FILES[0]
     staging = directory / f".{weights.name}.staging"
@@ -36,6 +35,12 @@ def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[st
     staging.replace(weights)
     write_json(directory / CONFIG_FILE, config)
     sync_directory(directory)
+
+
+def check_unused(directory: Path) -> None:
+    """Raise LongformerError when a folder holds a model already."""
+    if (directory / CONFIG_FILE).exists():
+        raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from longformer.interop import huggingface
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
 from longformer.interop.fitting import fit
+from longformer.models.freezing import whole_parameters
 from longformer.models.longformer_config import LongformerConfig
 
 
@@ -72,7 +73,9 @@ class PretrainedModel(nn.Module):
         """
         dtype = next(self.parameters()).dtype
         config = huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype)
-        tensors = huggingface.unpack_projections({name: tensor.detach() for name, tensor in self.named_parameters()})
+        tensors = huggingface.unpack_projections(
+            {name: tensor.detach() for name, tensor in whole_parameters(self).items()}
+        )
         write_folder(Path(directory), config, tensors)
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:

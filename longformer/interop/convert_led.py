@@ -1,0 +1,141 @@
+"""BART and mBART become LEDs (spec 2.2): a long encoder, and the decoder as it was."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from longformer.errors import LongformerError
+from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
+
+BASE = "led."
+BASE_PARTS = ("shared.", "encoder.", "decoder.")
+HEAD_PARTS = ("final_logits_bias", "lm_head.", "qa_outputs.")
+ENCODER_POSITIONS = "encoder.embed_positions.weight"
+DECODER_POSITIONS = "decoder.embed_positions.weight"
+COPIES_OF_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+PROJECTIONS = {
+    "self_attn.q_proj.": "self_attn.longformer_self_attn.query.",
+    "self_attn.k_proj.": "self_attn.longformer_self_attn.key.",
+    "self_attn.v_proj.": "self_attn.longformer_self_attn.value.",
+    "self_attn.out_proj.": "self_attn.output.",
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets a family of encoder-decoders apart."""
+
+    prefix: str
+    """Stands before the names of the model's tensors where it has a head."""
+    tokenizer: str
+    """Class of its tokenizer, for checkpoints that leave it to the family's name."""
+    unused_positions: int
+    """Rows at the start of both position tables that belong to no token; an LED has none."""
+    normalizes_before: bool = False
+    """Whether layers normalise what they read, not what they give, and each stack its result."""
+    forced_end: int | None = None
+    """The token that ends a text at its greatest length where config.json does not say."""
+    start: int | None = None
+    """The token that the decoder starts with where config.json does not say; None = the one that begins a text."""
+
+
+FAMILIES = {
+    "bart": Family("model.", "BartTokenizer", 2, forced_end=2, start=2),
+    "mbart": Family("model.", "MBartTokenizer", 2, normalizes_before=True, forced_end=2),
+    "led": Family("led.", "LEDTokenizer", 0, start=2),
+    "longformer-led": Family("led.", "MBartTokenizer", 0, start=2),
+}
+
+
+def led_of(
+    saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int
+) -> LongModel:
+    """Return the LED that an encoder-decoder becomes.
+
+    Args:
+        saved: the source's tensors.
+        settings: its config.json.
+        source: where both were read.
+        max_length, window: as in `convert`.
+
+    Raises:
+        LongformerError: the source lacks a table of positions.
+        ValueError: max_length is less than what the source reads.
+    """
+    family = FAMILIES[settings["model_type"]]
+    tensors, left_out = led_names(saved, family)
+    if settings.get("tie_word_embeddings", True):
+        for name in COPIES_OF_SHARED:
+            tensors.pop(name, None)
+    for name in (ENCODER_POSITIONS, DECODER_POSITIONS):
+        if name not in tensors:
+            raise LongformerError(f"{source} has no table of positions ({name})")
+
+    copied = sorted(tensors.keys() - {ENCODER_POSITIONS})
+    table = tensors[ENCODER_POSITIONS]
+    tensors[ENCODER_POSITIONS] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
+    tensors[DECODER_POSITIONS] = tensors[DECODER_POSITIONS][family.unused_positions :]
+    initialised = copy_to_global(tensors)
+    task = task_of(settings)
+    return LongModel(
+        {
+            **led_settings(settings, family),
+            "architectures": [f"LED{task}"],
+            "attention_window": [window] * settings["encoder_layers"],
+            "max_encoder_position_embeddings": max_length,
+            "max_decoder_position_embeddings": len(tensors[DECODER_POSITIONS]),
+            "dtype": str(table.dtype).removeprefix("torch."),
+        },
+        with_prefix(tensors) if task != "Model" else tensors,
+        tokenizer_class=family.tokenizer,
+        pretrained_rows=len(table) - family.unused_positions,
+        report=Conversion(copied, [ENCODER_POSITIONS], initialised, left_out),
+    )
+
+
+def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors that an LED has a place for, under its names without prefix, and the names of the others."""
+    tensors, left_out = {}, []
+    for name, tensor in saved.items():
+        bare = name.removeprefix(family.prefix)
+        if not bare.startswith(BASE_PARTS + HEAD_PARTS):
+            left_out.append(name)
+            continue
+        if bare.startswith("encoder."):
+            for theirs, ours in PROJECTIONS.items():
+                bare = bare.replace(theirs, ours)
+        tensors[bare] = tensor
+    return tensors, sorted(left_out)
+
+
+def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as a model with a head names them."""
+    return {BASE + name if name.startswith(BASE_PARTS) else name: tensor for name, tensor in tensors.items()}
+
+
+def task_of(settings: Mapping[str, Any]) -> str:
+    """Return how the name of the LED class ends that stands for the source's: Model unless it has a head for it."""
+    architecture = settings.get("architectures", ["Model"])[0]
+    tasks = ("ForConditionalGeneration", "ForQuestionAnswering")
+    return next((task for task in tasks if architecture.endswith(task)), "Model")
+
+
+def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """Return config.json of the source as an LED has it; settings for generation stay.
+
+    An LED of Hugging Face neither scales embeddings nor normalises before its layers, as mBART does. A model that
+    needs it says so by the keys that mBART's config has, and by a model_type of its own: read as a plain LED it would
+    give wrong results without a word.
+    """
+    kept = {name: value for name, value in settings.items() if name not in ("max_position_embeddings", "torch_dtype")}
+    if family.forced_end is not None:
+        kept.setdefault("forced_eos_token_id", family.forced_end)
+    if kept.get("decoder_start_token_id") is None:
+        kept["decoder_start_token_id"] = settings.get("bos_token_id", 0) if family.start is None else family.start
+    kept["normalize_before"] = settings.get("normalize_before", family.normalizes_before)
+    kept["scale_embedding"] = settings.get("scale_embedding", False)
+    plain = not kept["normalize_before"] and not kept["scale_embedding"]
+    return kept | {"model_type": "led" if plain else "longformer-led"}

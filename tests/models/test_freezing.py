@@ -1,0 +1,86 @@
+"""Claims: with the pretrained part frozen, training moves the new position rows and leaves all else bit by bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from torch import Tensor
+
+from longformer import models
+from longformer.interop.convert import convert
+from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+
+TABLE = "longformer.embeddings.position_embeddings.weight"
+KNOWN, LENGTH = 18, 60
+
+
+@pytest.fixture
+def converted(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = transformers.RobertaConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=KNOWN,
+        type_vocab_size=1,
+    )
+    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "short")
+    convert(tmp_path / "short", tmp_path / "long", max_length=LENGTH, window=8, freeze_pretrained=True)
+    return tmp_path / "long"
+
+
+def load(folder: Path) -> models.LongformerForMaskedLM:
+    model = models.LongformerForMaskedLM.from_pretrained(folder)
+    assert model.config.other[FREEZE_PRETRAINED]
+    assert model.config.other[PRETRAINED_ROWS] == KNOWN
+    return model
+
+
+def loss_of(model: models.LongformerForMaskedLM) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 30, (2, LENGTH), generator=generator)
+    return model(ids, labels=ids).loss
+
+
+def test_weight_decay_and_momentum_leave_everything_but_the_new_rows_bit_by_bit(
+    converted: Path, tmp_path: Path
+) -> None:
+    model = load(converted)
+    before = {name: tensor.clone() for name, tensor in model.named_tensors().items()}
+    first_loss = loss_of(model)
+    new = freeze_pretrained(model, KNOWN)
+    assert new.shape == (LENGTH + 2 - KNOWN, 16)
+    torch.testing.assert_close(loss_of(model), first_loss, rtol=0, atol=0)
+    # All parameters are handed over: those that are frozen must not move even so.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+    assert loss_of(model) < first_loss - 0.1
+    model.save_pretrained(tmp_path / "trained")
+    for library in (models, transformers):
+        trained = library.LongformerForMaskedLM.from_pretrained(tmp_path / "trained")
+        after = dict(trained.named_parameters()) if library is transformers else trained.named_tensors()
+        for name, tensor in before.items():
+            kept = slice(KNOWN if name == TABLE else None)
+            assert torch.equal(after[name][kept], tensor[kept])
+        assert not (after[TABLE][KNOWN:] == before[TABLE][KNOWN:]).all(1).any()
+
+
+def test_a_frozen_model_goes_on_from_its_state(converted: Path) -> None:
+    model, other = load(converted), load(converted)
+    with torch.no_grad():
+        freeze_pretrained(model, KNOWN).add_(1)
+    freeze_pretrained(other, KNOWN)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(loss_of(other), loss_of(model))
+
+
+def test_a_model_without_new_rows_is_refused(converted: Path) -> None:
+    for rows in (0, LENGTH + 2):
+        with pytest.raises(ValueError, match="rows must be from 1 to 61"):
+            freeze_pretrained(load(converted), rows)
