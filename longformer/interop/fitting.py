@@ -1,7 +1,7 @@
 """Which tensors of a checkpoint fit a model: all or, with every reason listed, none; a head may be new or unused."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from longformer.interop.huggingface import BASE
 log = logging.getLogger(__name__)
 
 # Parts that not every model has: a checkpoint may lack one altogether, or bring one that the model does not want.
-HEADS = ("lm_head", "classifier", "qa_outputs", "pooler")
+HEADS = ("lm_head", "final_logits_bias", "classifier", "qa_outputs", "pooler")
 
 
 def fit(
@@ -40,6 +40,13 @@ def fit(
     for name in sorted({part_of(name) for name in saved.keys() - usable.keys()}):
         log.warning("%s of %s is not used by this model", name, source)
     return usable, fresh
+
+
+def without_copies(tensors: Mapping[str, Tensor], tied: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors with one of those that are meant to be one, the first there is, under their first name."""
+    kept = {name: tensor for name, tensor in tensors.items() if name not in tied}
+    there = [tensors[name] for name in tied if name in tensors]
+    return kept | {tied[0]: there[0]} if there else kept
 
 
 def part_of(name: str) -> str:

@@ -16,11 +16,14 @@ from longformer.models.led_config import LEDConfig
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.windowed_config import WindowedConfig
 
-Config = TypeVar("Config", LongformerConfig, LEDConfig)
+Config = TypeVar("Config", bound=WindowedConfig)
 
 # By the model_type that allenai's original code wrote, that of the model it derives from.
 ORIGINALS = {None: LongformerConfig, "roberta": LongformerConfig, "bart": LEDConfig}
-CONVERTIBLE = {LongformerConfig: "RoBERTa, XLM-R, BERT and ELECTRA", LEDConfig: "BART and mBART"}
+CONVERTIBLE: dict[type[WindowedConfig], str] = {
+    LongformerConfig: "RoBERTa, XLM-R, BERT and ELECTRA",
+    LEDConfig: "BART and mBART",
+}
 # Hugging Face's other names for fields of an LED.
 LED_ALIASES = {
     "hidden_size": "d_model",
@@ -30,32 +33,51 @@ LED_ALIASES = {
     "initializer_range": "init_std",
 }
 
-PACKED = "query_key_value"
 PARTS = ("query", "key", "value")
+# Which of their modules one of ours holds one after another; by its name and its parent's.
+PACKINGS = {
+    "self.query_key_value": PARTS,
+    "longformer_self_attn.query_key_value": PARTS,
+    "self_attn.query_key_value": ("q_proj", "k_proj", "v_proj"),
+    "encoder_attn.key_value": ("k_proj", "v_proj"),
+}
 BASE = "longformer."
 BASE_MODULES = ("embeddings.", "encoder.", "pooler.")
+LED_BASE = "led."
+LED_BASE_MODULES = ("shared.", "encoder.", "decoder.")
+# Rows of the original LED's position tables that no token uses.
+UNUSED_POSITIONS = 2
 
 
 def unpack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return our tensors under their names: one packed projection becomes three (views)."""
+    """Return our tensors under their names: one packed projection becomes several (views)."""
     result = {}
     for name, tensor in tensors.items():
-        if f".{PACKED}." not in name:
+        module, parent, packed, attribute = split_name(name)
+        parts = PACKINGS.get(f"{parent}.{packed}")
+        if parts is None:
             result[name] = tensor
             continue
-        for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
-            result[name.replace(PACKED, part)] = piece
+        for part, piece in zip(parts, tensor.chunk(len(parts)), strict=True):
+            result[f"{module}.{parent}.{part}.{attribute}"] = piece
     return result
 
 
 def pack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `unpack_projections`; all three projections of a layer must be there."""
+    """Undo `unpack_projections`; all projections that belong together must be there."""
     result = dict(tensors)
     for name in tensors:
-        if ".query." in name:
-            pieces = [result.pop(name.replace(".query.", f".{part}.")) for part in PARTS]
-            result[name.replace(".query.", f".{PACKED}.")] = torch.cat(pieces)
+        module, parent, part, attribute = split_name(name)
+        for place, parts in PACKINGS.items():
+            if parts[0] == part and place.startswith(f"{parent}."):
+                pieces = [result.pop(f"{module}.{parent}.{each}.{attribute}") for each in parts]
+                result[f"{module}.{place}.{attribute}"] = torch.cat(pieces)
     return result
+
+
+def split_name(name: str) -> tuple[str, ...]:
+    """Return the path of a tensor's grandparent, the names of its parent and its module, and its own; "" where none."""
+    return ("", "", "", *name.rsplit(".", 3))[-4:]
 
 
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,6 +98,24 @@ def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     second_bias = result.pop("lm_head.decoder.bias", None)
     if second_bias is not None:
         result.setdefault("lm_head.bias", second_bias)
+    return result
+
+
+def current_led_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of any known layout to those of a Hugging Face LED with a head.
+
+    Known are that layout itself, the bare model without a prefix, and allenai's original (`model.`), whose position
+    tables begin with rows that no token uses.
+    """
+    result = {}
+    for name, tensor in tensors.items():
+        if name.startswith("model."):
+            name = LED_BASE + name.removeprefix("model.")
+            if name.endswith("embed_positions.weight"):
+                tensor = tensor[UNUSED_POSITIONS:]
+        elif name.startswith(LED_BASE_MODULES):
+            name = LED_BASE + name
+        result[name] = tensor
     return result
 
 

@@ -4,7 +4,7 @@ Replaced are the self-attention of every encoder layer, and the forward pass aro
 the window, builds no mask of positions x positions, and reads the masks once instead of in every layer.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from transformers.models.longformer import modeling_longformer as longformer
 from longformer.attention.band import Band
 from longformer.attention.layer import BandAndGlobalAttention
 from longformer.attention.tokens import Tokens
+from longformer.models.layer_stack import drop_layers
 
 Model = TypeVar("Model", bound=nn.Module)
 PROJECTIONS = ("query", "key", "value", "query_global", "key_global", "value_global")
@@ -169,13 +170,6 @@ def run_layers(
         "attentions": tuple(attentions) if output_attentions else None,
         "global_attentions": tuple(global_attentions) if global_attentions else None,
     }
-
-
-def drop_layers(layers: Iterable[nn.Module], probability: float) -> Iterator[nn.Module]:
-    """Leave out every layer with a probability (LayerDrop, arXiv 1909.11556)."""
-    for layer in layers:
-        if not probability or float(torch.rand([])) >= probability:
-            yield layer
 
 
 def read_masks(attention_mask: Tensor | None, global_attention_mask: Tensor | None) -> Tokens:

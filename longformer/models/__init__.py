@@ -1,4 +1,4 @@
-"""The models: Longformer with its heads under Hugging Face's names, and the character language model.
+"""The models: Longformer and LED with their heads under Hugging Face's names, and the character language model.
 
 Names are imported on first use, so that what needs no torch (configurations) stays free of it.
 """
@@ -9,6 +9,9 @@ from typing import Any
 _HOMES = {
     "CharacterLM": "char_lm",
     "LEDConfig": "led_config",
+    "LEDForConditionalGeneration": "led",
+    "LEDForQuestionAnswering": "led",
+    "LEDModel": "led",
     "LongformerConfig": "longformer_config",
     "LongformerModel": "encoder",
     "LongformerForMaskedLM": "heads",

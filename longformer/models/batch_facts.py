@@ -1,6 +1,6 @@
 """What must be known of a batch on the host, read from the device in one go, and the errors it can reveal."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -12,63 +12,59 @@ from longformer.models.longformer_config import LongformerConfig
 
 @dataclass(frozen=True)
 class BatchFacts:
-    """Numbers about a batch; truth values are 0 and 1."""
+    """Numbers about a batch; truth values are 0 and 1; 0 too where there is nothing to know."""
 
-    padded: int
+    padded: int = 0
     """Number of padded positions."""
-    padding_is_alike: int
+    padding_is_alike: int = 0
     """Whether all padded positions hold the same id, position id and type id."""
-    most_globals: int
+    most_globals: int = 0
     """Largest number of global tokens in an example."""
-    strange_attention_mask: int
-    strange_global_mask: int
+    strange_attention_mask: int = 0
+    strange_global_mask: int = 0
     """Whether a mask holds anything but 0 and 1."""
-    global_padding: int
+    global_padding: int = 0
     """Whether a padded position is called global."""
-    lowest_id: int
-    highest_id: int
-    lowest_position: int
-    highest_position: int
-    lowest_type: int
-    highest_type: int
+    lowest_id: int = 0
+    highest_id: int = 0
+    lowest_position: int = 0
+    highest_position: int = 0
+    lowest_type: int = 0
+    highest_type: int = 0
 
     @classmethod
     def of(
         cls,
         attention_mask: Tensor | None,
         global_attention_mask: Tensor | None,
-        position_ids: Tensor,
-        token_type_ids: Tensor,
         input_ids: Tensor | None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> Self:
         """Collect the facts of a batch, all tensors (batch, positions)."""
-        no = torch.zeros((), dtype=torch.long, device=position_ids.device)
-        is_token = torch.ones_like(position_ids) if attention_mask is None else attention_mask
-        is_global = no if global_attention_mask is None else global_attention_mask
-        padding = is_token == 0
-        facts = {
-            "padded": padding.sum(),
-            "padding_is_alike": no,
-            "most_globals": no if global_attention_mask is None else (is_global != 0).sum(1).max(),
-            "strange_attention_mask": ((is_token != 0) & (is_token != 1)).any(),
-            "strange_global_mask": ((is_global != 0) & (is_global != 1)).any(),
-            "global_padding": ((is_global != 0) & padding).any(),
-            "lowest_id": no,
-            "highest_id": no,
-            "lowest_position": position_ids.min(),
-            "highest_position": position_ids.max(),
-            "lowest_type": token_type_ids.min(),
-            "highest_type": token_type_ids.max(),
-        }
-        if input_ids is not None:
-            facts |= {"lowest_id": input_ids.min(), "highest_id": input_ids.max()}
-            facts["padding_is_alike"] = (
-                alike(padding, input_ids) & alike(padding, position_ids) & alike(padding, token_type_ids)
-            )
-        return cls(*torch.stack([facts[field.name].long() for field in fields(cls)]).tolist())
+        facts: dict[str, Tensor] = {}
+        if attention_mask is not None:
+            facts["padded"] = (attention_mask == 0).sum()
+            facts["strange_attention_mask"] = strange(attention_mask)
+            if input_ids is not None:
+                given = (input_ids, position_ids, token_type_ids)
+                same = [alike(attention_mask == 0, each) for each in given if each is not None]
+                facts["padding_is_alike"] = torch.stack(same).all()
+        if global_attention_mask is not None:
+            facts["most_globals"] = (global_attention_mask != 0).sum(1).max()
+            facts["strange_global_mask"] = strange(global_attention_mask)
+            if attention_mask is not None:
+                facts["global_padding"] = ((global_attention_mask != 0) & (attention_mask == 0)).any()
+        for name, values in (("id", input_ids), ("position", position_ids), ("type", token_type_ids)):
+            if values is not None:
+                facts |= {f"lowest_{name}": values.min(), f"highest_{name}": values.max()}
+        if not facts:
+            return cls()
+        numbers = torch.stack([fact.long() for fact in facts.values()]).tolist()
+        return cls(**dict(zip(facts, numbers, strict=True)))
 
-    def check(self, config: LongformerConfig) -> None:
-        """Raise LongformerError, one sentence, when the model cannot take the batch."""
+    def check_masks(self) -> None:
+        """Raise LongformerError, one sentence, when a mask cannot be understood."""
         if self.strange_attention_mask:
             raise LongformerError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
         if self.strange_global_mask:
@@ -78,12 +74,19 @@ class BatchFacts:
             )
         if self.global_padding:
             raise LongformerError("global_attention_mask is 1 at a padded position (where attention_mask is 0)")
-        if self.lowest_id < 0 or self.highest_id >= config.vocab_size:
+
+    def check_ids(self, vocabulary: int) -> None:
+        """Raise LongformerError, one sentence, when a token id lies outside a vocabulary of this size."""
+        if self.lowest_id < 0 or self.highest_id >= vocabulary:
             wrong = self.lowest_id if self.lowest_id < 0 else self.highest_id
             raise LongformerError(
-                f"token id {wrong} is outside the vocabulary of {config.vocab_size}; "
-                "was the text tokenized for another model?"
+                f"token id {wrong} is outside the vocabulary of {vocabulary}; was the text tokenized for another model?"
             )
+
+    def check(self, config: LongformerConfig) -> None:
+        """Raise LongformerError, one sentence, when a Longformer encoder cannot take the batch."""
+        self.check_masks()
+        self.check_ids(config.vocab_size)
         if self.lowest_type < 0 or self.highest_type >= config.type_vocab_size:
             wrong = self.lowest_type if self.lowest_type < 0 else self.highest_type
             raise LongformerError(
@@ -97,6 +100,11 @@ class BatchFacts:
                 f"the text reaches token {needed}, the model has positions for {config.most_tokens}: shorten the text, "
                 f"or convert the model to longer texts (longformer convert ... --max-length {needed})"
             )
+
+
+def strange(mask: Tensor) -> Tensor:
+    """Return whether a mask holds anything but 0 and 1."""
+    return ((mask != 0) & (mask != 1)).any()
 
 
 def alike(padding: Tensor, values: Tensor) -> Tensor:

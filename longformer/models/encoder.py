@@ -1,20 +1,18 @@
 """The Longformer encoder: any length, any windows, padding on either side, and no padding to a window."""
 
-from functools import partial
-from typing import Any, Literal, TypedDict, cast
+from collections.abc import Iterable
+from typing import TypedDict, cast
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from longformer.attention.tokens import Tokens
+from longformer.interop.families import LONGFORMER
 from longformer.models.inputs import read_inputs
+from longformer.models.layer_stack import EncoderLayer, EncoderStack
 from longformer.models.layers import Embeddings, Layer, Pooler
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.outputs import EncoderOutput
 from longformer.models.pretrained import PretrainedModel
-
-Kept = Literal["everything", "attention", "nothing"]
 
 
 class EncoderInputs(TypedDict, total=False):
@@ -27,53 +25,24 @@ class EncoderInputs(TypedDict, total=False):
     output_hidden_states: bool
 
 
-class Encoder(nn.Module):
+class Encoder(EncoderStack):
     """The stack of layers."""
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
-        self.kept: Kept = "everything"
 
     def forward(
         self, hidden: Tensor, tokens: Tokens, *, output_attentions: bool, output_hidden_states: bool
     ) -> EncoderOutput:
         """Run all layers; `hidden` may be packed, the result is not."""
-        states, probabilities = [], []
-        for layer in self.layers:
-            if output_hidden_states:
-                states.append(tokens.unpack(hidden))
-            if output_attentions:
-                probabilities.append(layer.probabilities(hidden, tokens))
-            hidden = self._run(layer, hidden, tokens)
-        hidden = tokens.unpack(hidden)
-        output = EncoderOutput(hidden)
-        if output_hidden_states:
-            output.hidden_states = (*states, hidden)
-        if output_attentions:
-            output.attentions = tuple(each.local for each in probabilities)
-            if tokens.global_tokens is not None:
-                output.global_attentions = tuple(cast(Tensor, each.of_global_tokens) for each in probabilities)
-        return output
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers, bottom to top."""
-        return cast(list[Layer], list(self.layer))
-
-    def _run(self, layer: nn.Module, hidden: Tensor, tokens: Tokens) -> Tensor:
-        if self.kept == "everything" or not torch.is_grad_enabled():
-            return layer(hidden, tokens)
-        options: dict[str, Any] = {}
-        if self.kept == "attention":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
-        return checkpoint(layer, hidden, tokens, use_reentrant=False, **options)
-
-
-def keep_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    """Keep what the operators of this project compute; that is attention, the dearest part to compute again."""
-    is_ours = getattr(operator, "namespace", None) == "longformer"
-    return CheckpointPolicy.MUST_SAVE if is_ours else CheckpointPolicy.PREFER_RECOMPUTE
+        return self.run_layers(
+            cast(Iterable[EncoderLayer], self.layer),
+            hidden,
+            tokens,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
 
 
 class LongformerModel(PretrainedModel):
@@ -84,6 +53,7 @@ class LongformerModel(PretrainedModel):
         add_pooling_layer: whether to make one vector of the first token (`pooler_output`).
     """
 
+    family = LONGFORMER
     is_bare = True
 
     def __init__(self, config: LongformerConfig, add_pooling_layer: bool = True) -> None:
@@ -92,10 +62,6 @@ class LongformerModel(PretrainedModel):
         self.encoder = Encoder(config)
         self.pooler = Pooler(config) if add_pooling_layer else None
         self.initialise()
-
-    @property
-    def encoder_stack(self) -> Encoder:
-        return self.encoder
 
     def forward(
         self,

@@ -1,11 +1,12 @@
 """Longformer with a head, under Hugging Face's names: for masked words, texts, tokens, answers and choices."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longformer.interop.families import LONGFORMER
 from longformer.models import default_globals
 from longformer.models.encoder import EncoderInputs, LongformerModel
 from longformer.models.longformer_config import LongformerConfig
@@ -17,13 +18,11 @@ from longformer.models.pretrained import PretrainedModel
 class ModelWithHead(PretrainedModel):
     """The encoder as `longformer`, and a head that subclasses add before they call `initialise`."""
 
+    family = LONGFORMER
+
     def __init__(self, config: LongformerConfig, *, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
         self.longformer = LongformerModel(config, add_pooling_layer=add_pooling_layer)
-
-    @property
-    def encoder_stack(self) -> Any:
-        return self.longformer.encoder_stack
 
 
 class MaskedLMHead(nn.Module):

@@ -51,39 +51,62 @@ def read_inputs(
         ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
         LongformerError: ids, positions or masks hold values that the model cannot take.
     """
-    given = inputs_embeds if input_ids is None else input_ids
-    if given is None or (input_ids is not None and inputs_embeds is not None):
-        raise ValueError("give either input_ids or inputs_embeds")
-    shape, device = given.shape[:2], given.device
-    if len(shape) != 2 or not shape.numel():
-        raise ValueError(f"input_ids must be (batch, positions) and not empty, got {tuple(shape)}")
-    for name, tensor in (
-        ("attention_mask", attention_mask),
-        ("global_attention_mask", global_attention_mask),
-        ("token_type_ids", token_type_ids),
-        ("position_ids", position_ids),
-    ):
-        if tensor is not None and tensor.shape[-1:] != shape[-1:]:
-            raise ValueError(f"{name} must have {shape[-1]} positions like the input, got {tuple(tensor.shape)}")
-
+    shape, device = input_shape(
+        input_ids,
+        inputs_embeds,
+        attention_mask=attention_mask,
+        global_attention_mask=global_attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+    )
     if token_type_ids is None:
         token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
     if position_ids is None:
         position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
     position_ids, token_type_ids = position_ids.expand(shape), token_type_ids.expand(shape)
-    facts = BatchFacts.of(attention_mask, global_attention_mask, position_ids, token_type_ids, input_ids)
+    facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids, position_ids, token_type_ids)
     facts.check(config)
+    tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_alike))
+    return ModelInputs(tokens, position_ids, token_type_ids, input_ids, inputs_embeds)
 
+
+def input_shape(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, *, prefix: str = "", **others: Tensor | None
+) -> tuple[torch.Size, torch.device]:
+    """Return (batch, positions) and the device of what is to be read.
+
+    Args:
+        prefix: of the arguments' names.
+        others: further arguments by name, (..., positions).
+
+    Raises:
+        ValueError: not exactly one of both is given, or one of the other arguments, by name, does not fit it.
+    """
+    given = inputs_embeds if input_ids is None else input_ids
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        raise ValueError(f"give either {prefix}input_ids or {prefix}inputs_embeds")
+    shape = given.shape[:2]
+    if len(shape) != 2 or not shape.numel():
+        raise ValueError(f"{prefix}input_ids must be (batch, positions) and not empty, got {tuple(shape)}")
+    for name, tensor in others.items():
+        if tensor is not None and tensor.shape[-1:] != shape[-1:]:
+            raise ValueError(f"{name} must have {shape[-1]} positions like the input, got {tuple(tensor.shape)}")
+    return shape, given.device
+
+
+def describe_tokens(
+    attention_mask: Tensor | None, global_attention_mask: Tensor | None, facts: BatchFacts, *, removable: bool
+) -> Tokens:
+    """Return what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
     token_mask = global_tokens = packing = None
     if attention_mask is not None and facts.padded:
         token_mask = attention_mask.bool()
-        if facts.padding_is_alike and PADDING_WORTH_REMOVING * shape.numel() <= facts.padded < shape.numel():
+        positions = attention_mask.numel()
+        if removable and PADDING_WORTH_REMOVING * positions <= facts.padded < positions:
             packing = Packing.of(token_mask)
     if global_attention_mask is not None and facts.most_globals:
         global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
-    return ModelInputs(
-        Tokens(token_mask, global_tokens, packing), position_ids, token_type_ids, input_ids, inputs_embeds
-    )
+    return Tokens(token_mask, global_tokens, packing)
 
 
 def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:

@@ -1,33 +1,32 @@
-"""What all Longformer models share: fresh weights, Hugging Face folders in and out, activation checkpointing."""
+"""What all models share: fresh weights, Hugging Face folders in and out, activation checkpointing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from longformer.interop import huggingface
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
-from longformer.interop.fitting import fit
+from longformer.interop.families import Family
+from longformer.interop.fitting import fit, without_copies
 from longformer.models.freezing import whole_parameters
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.layer_stack import Kept, LayerStack
+from longformer.models.windowed_config import WindowedConfig
 
 
 class PretrainedModel(nn.Module):
-    """Base of the Longformer models."""
+    """Base of the Longformer and LED models."""
 
+    family: ClassVar[Family]
     is_bare = False
-    """Whether the model is the encoder itself, whose tensors carry no prefix on disk."""
+    """Whether the model has no head; its tensors then carry no prefix on disk."""
+    config: Any
 
-    def __init__(self, config: LongformerConfig) -> None:
+    def __init__(self, config: WindowedConfig) -> None:
         super().__init__()
         self.config = config
-
-    @property
-    def encoder_stack(self) -> Any:
-        """The stack of layers, wherever it stands."""
-        raise NotImplementedError
 
     @classmethod
     def from_pretrained(cls, directory: Path | str, *, dtype: torch.dtype | None = None, **changes: Any) -> Self:
@@ -47,12 +46,12 @@ class PretrainedModel(nn.Module):
             ValueError: a change is not a field of the config, or its value is refused.
         """
         directory = Path(directory)
-        config = huggingface.config_from_json(read_json(directory / CONFIG_FILE), LongformerConfig)
+        config = huggingface.config_from_json(read_json(directory / CONFIG_FILE), cls.family.config)
         with torch.device("meta"):
             model = cls(config.replaced(**changes))
-        saved = huggingface.current_names(read_tensors(directory))
-        if config.tie_word_embeddings:
-            saved.pop("lm_head.decoder.weight", None)
+        saved = cls.family.current_names(read_tensors(directory))
+        if model.config.tie_word_embeddings:
+            saved = without_copies(saved, cls.family.tied)
         fitting, fresh = fit(saved, model.named_tensors(), directory)
         model.load_state_dict(
             {model._own_name(name): tensor for name, tensor in huggingface.pack_projections(fitting).items()},
@@ -73,10 +72,8 @@ class PretrainedModel(nn.Module):
         """
         dtype = next(self.parameters()).dtype
         config = huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype)
-        tensors = huggingface.unpack_projections(
-            {name: tensor.detach() for name, tensor in whole_parameters(self).items()}
-        )
-        write_folder(Path(directory), config, tensors)
+        tensors = huggingface.unpack_projections(self._own_tensors())
+        write_folder(Path(directory), config, {name: tensor.detach() for name, tensor in tensors.items()})
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
         """Keep only each layer's input for backward and compute the rest again.
@@ -85,44 +82,59 @@ class PretrainedModel(nn.Module):
             keep_attention: keep also what attention gave, which is the dearest part to compute again and takes as
                 much memory as one more hidden state per layer.
         """
-        self.encoder_stack.kept = "attention" if keep_attention else "nothing"
+        self._set_kept("attention" if keep_attention else "nothing")
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep everything again."""
-        self.encoder_stack.kept = "everything"
+        self._set_kept("everything")
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Return the parameters under Hugging Face's names, those of the encoder with its prefix."""
-        prefix = huggingface.BASE if self.is_bare else ""
-        named = huggingface.unpack_projections(dict(self.named_parameters()))
-        return {prefix + name: tensor for name, tensor in named.items()}
+        """Return all tensors under Hugging Face's names, those of the bare model with its prefix."""
+        prefix = self.family.base if self.is_bare else ""
+        return {prefix + name: tensor for name, tensor in huggingface.unpack_projections(self._own_tensors()).items()}
 
     def tie_weights(self) -> None:
         """Make parameters one that are meant to be one."""
 
     def initialise(self) -> None:
         """Draw fresh weights: matrices from a normal distribution, biases and the rows of padding 0."""
-        self._initialise(dict(self.named_parameters()))
+        self._initialise(self._own_tensors().keys())
 
-    def _initialise(self, parameters: Mapping[str, Tensor]) -> None:
-        for name, parameter in parameters.items():
-            if name.endswith(("LayerNorm.weight", "layer_norm.weight")):
-                nn.init.ones_(parameter)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.normal_(parameter, std=self.config.initializer_range)
-                if name.endswith(("word_embeddings.weight", "position_embeddings.weight")):
-                    with torch.no_grad():
-                        parameter[self.config.pad_token_id] = 0
+    @torch.no_grad()
+    def _initialise(self, names: Container[str]) -> None:
+        for path, module in self.named_modules():
+            for name, tensor in (
+                *module.named_parameters(path, recurse=False),
+                *module.named_buffers(path, recurse=False),
+            ):
+                if name not in names:
+                    continue
+                if name.endswith("bias"):
+                    tensor.zero_()
+                elif isinstance(module, nn.LayerNorm):
+                    tensor.fill_(1)
+                else:
+                    tensor.normal_(std=self.config.initial_deviation)
+                    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                        tensor[module.padding_idx] = 0
 
-    def _make_fresh(self, names: Iterable[str], dtype: torch.dtype) -> None:
-        fresh = {}
-        for name in sorted(names):
-            module, _, attribute = name.rpartition(".")
-            fresh[name] = nn.Parameter(torch.empty(self.get_parameter(name).shape, dtype=dtype))
-            setattr(self.get_submodule(module), attribute, fresh[name])
-        self._initialise(fresh)
+    def _make_fresh(self, names: Collection[str], dtype: torch.dtype) -> None:
+        for name in names:
+            path, _, attribute = name.rpartition(".")
+            module = self.get_submodule(path)
+            missing = getattr(module, attribute)
+            fresh = torch.empty(missing.shape, dtype=dtype)
+            setattr(module, attribute, nn.Parameter(fresh) if isinstance(missing, nn.Parameter) else fresh)
+        self._initialise(names)
+
+    def _set_kept(self, kept: Kept) -> None:
+        for module in self.modules():
+            if isinstance(module, LayerStack):
+                module.kept = kept
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """Return what makes up the model under our names, shared tensors once."""
+        return whole_parameters(self) | dict(self.named_buffers(recurse=False))
 
     def _own_name(self, name: str) -> str:
-        return name.removeprefix(huggingface.BASE) if self.is_bare else name
+        return name.removeprefix(self.family.base) if self.is_bare else name

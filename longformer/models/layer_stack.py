@@ -1,0 +1,88 @@
+"""Running layers one after another: what is kept for backward, and what is shown of the layers on request."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from longformer.attention.layer import AttentionProbabilities
+from longformer.attention.tokens import Tokens
+from longformer.models.outputs import EncoderOutput
+
+Kept = Literal["everything", "attention", "nothing"]
+Layer = TypeVar("Layer")
+
+
+class EncoderLayer(Protocol):
+    """What a stack must know of its layers."""
+
+    def __call__(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`."""
+
+    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+        """Return who attends to whom in this layer, given its input."""
+
+
+class LayerStack(nn.Module):
+    """Base of encoders and decoders.
+
+    `kept` says what backward finds: everything, only each layer's input and what attention gave, or only the input;
+    the rest is computed again.
+    """
+
+    kept: Kept = "everything"
+
+    def run_layer(self, layer: Any, *arguments: Any, **options: Any) -> Any:
+        """Return the result of a layer."""
+        if self.kept == "everything" or not torch.is_grad_enabled():
+            return layer(*arguments, **options)
+        if self.kept == "attention":
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
+        return checkpoint(layer, *arguments, use_reentrant=False, **options)
+
+
+class EncoderStack(LayerStack):
+    """Base of encoders."""
+
+    def run_layers(
+        self,
+        layers: Iterable[EncoderLayer],
+        hidden: Tensor,
+        tokens: Tokens,
+        *,
+        output_attentions: bool,
+        output_hidden_states: bool,
+    ) -> EncoderOutput:
+        """Run layers, bottom to top; `hidden` may be packed, the result is not."""
+        states, probabilities = [], []
+        for layer in layers:
+            if output_hidden_states:
+                states.append(tokens.unpack(hidden))
+            if output_attentions:
+                probabilities.append(layer.probabilities(hidden, tokens))
+            hidden = self.run_layer(layer, hidden, tokens)
+        hidden = tokens.unpack(hidden)
+        output = EncoderOutput(hidden)
+        if output_hidden_states:
+            output.hidden_states = (*states, hidden)
+        if output_attentions:
+            output.attentions = tuple(each.local for each in probabilities)
+            if tokens.global_tokens is not None:
+                output.global_attentions = tuple(cast(Tensor, each.of_global_tokens) for each in probabilities)
+        return output
+
+
+def keep_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    """Keep what the operators of this project compute; that is attention, the dearest part to compute again."""
+    is_ours = getattr(operator, "namespace", None) == "longformer"
+    return CheckpointPolicy.MUST_SAVE if is_ours else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def drop_layers(layers: Iterable[Layer], probability: float) -> Iterator[Layer]:
+    """Leave out every layer with a probability (LayerDrop, arXiv 1909.11556)."""
+    for layer in layers:
+        if not probability or float(torch.rand([])) >= probability:
+            yield layer

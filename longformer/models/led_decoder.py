@@ -1,0 +1,109 @@
+"""The decoder of an LED, for whole texts and for writing them token by token with a memory."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from longformer.models.layer_stack import LayerStack, drop_layers
+from longformer.models.led_attention import looking_back
+from longformer.models.led_config import LEDConfig
+from longformer.models.led_layers import DecoderView, LEDDecoderLayer
+from longformer.models.led_memory import DecoderMemory
+from longformer.models.led_outputs import DecoderOutput
+
+
+class LEDDecoder(LayerStack):
+    """The stack of decoder layers on the embeddings of the tokens so far."""
+
+    def __init__(self, config: LEDConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
+        self.embed_positions = nn.Embedding(config.max_decoder_position_embeddings, config.d_model)
+        self.layers = nn.ModuleList(LEDDecoderLayer(config) for _ in range(config.decoder_layers))
+        self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layerdrop = config.decoder_layerdrop
+
+    def remember(self, states: Tensor, source_mask: Tensor | None) -> DecoderMemory:
+        """Return a memory of documents and of no tokens.
+
+        Args:
+            states: of the encoder, (documents, source positions, d_model).
+            source_mask: (documents, source positions), 0 or False for padding; None: there is none.
+        """
+        source = [layer.encoder_attn.read(states).contiguous() for layer in self._layers()]
+        return DecoderMemory(source, None if source_mask is None else source_mask.bool())
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        states: Tensor | None = None,
+        source_mask: Tensor | None = None,
+        memory: DecoderMemory | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> DecoderOutput:
+        """Read the tokens so far, or only those that follow what a memory holds, which then holds them too.
+
+        Values are not checked here and nothing waits for the device; `LEDModel.forward` is the border.
+
+        Args:
+            input_ids: (rows, positions) long; or give `inputs_embeds`, (rows, positions, d_model).
+            attention_mask: (rows, positions, remembered ones included), 0 for padding; None: there is none.
+            states: of the encoder, (rows, source positions, d_model), unless there is a memory.
+            source_mask: (rows, source positions), 0 for padding; None: there is none.
+            memory: of `remember`.
+        """
+        words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        start, positions = 0 if memory is None else memory.length, words.shape[1]
+        places = torch.arange(start, start + positions, device=words.device)
+        hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(places)))
+        source_mask = source_mask if memory is None else memory.source_mask
+        view = DecoderView(
+            visible_target(attention_mask, positions, start + positions, words.device),
+            None if source_mask is None else source_mask.bool()[:, None, None, :],
+        )
+        if memory is None and output_attentions:
+            # Attentions are shown by the layers' steps, which want a memory; this one is forgotten afterwards.
+            memory = self.remember(cast(Tensor, states), source_mask)
+        shown, attentions = [], []
+        for index, layer in drop_layers(enumerate(self._layers()), self.layerdrop if self.training else 0.0):
+            if output_hidden_states:
+                shown.append(hidden)
+            if memory is None:
+                hidden = self.run_layer(layer, hidden, view, states)
+            else:
+                hidden, known, seen = layer.step(
+                    hidden, view, memory.source[index], memory.target[index], output_attentions=output_attentions
+                )
+                memory.target[index] = known
+                attentions.append(seen)
+        output = DecoderOutput(hidden)
+        if output_hidden_states:
+            output.hidden_states = (*shown, hidden)
+        if output_attentions:
+            output.attentions, output.cross_attentions = zip(
+                *cast(list[tuple[Tensor, Tensor]], attentions), strict=True
+            )
+        return output
+
+    def _layers(self) -> list[LEDDecoderLayer]:
+        return cast(list[LEDDecoderLayer], list(self.layers))
+
+
+def visible_target(attention_mask: Tensor | None, positions: int, known: int, device: torch.device) -> Tensor | None:
+    """Return `visible` of `DecoderSelfAttention.forward` for the last positions of all known ones.
+
+    Padding always sees itself, so that no row sees nothing.
+    """
+    if attention_mask is None and positions in (1, known):
+        return None
+    visible = looking_back(positions, known, device)
+    if attention_mask is not None:
+        itself = visible.triu(known - positions)
+        visible = (visible & attention_mask.bool()[:, None, None, :]) | itself
+    return visible
