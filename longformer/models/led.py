@@ -10,7 +10,8 @@ from longformer.models.heads import span_loss
 from longformer.models.led_config import LEDConfig
 from longformer.models.led_decoder import LEDDecoder
 from longformer.models.led_encoder import LEDEncoder
-from longformer.models.led_inputs import check_target
+from longformer.models.led_generation import GeneratesText
+from longformer.models.led_inputs import check_target, padding_mask
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import LEDGenerationOutput, LEDOutput, LEDQuestionAnsweringOutput
 from longformer.models.masked_lm_loss import IGNORED, masked_lm_loss
@@ -87,7 +88,7 @@ class LEDModel(PretrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
             decoder_input_ids = moved_on(input_ids, self.config)
-        check_target(
+        decoder_attention_mask = check_target(
             self.config,
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -105,7 +106,7 @@ class LEDModel(PretrainedModel):
             decoder_attention_mask,
             inputs_embeds=decoder_inputs_embeds,
             states=None if encoded is None else encoded.last_hidden_state,
-            source_mask=attention_mask,
+            source_mask=padding_mask(attention_mask),
             memory=past_key_values,
             **asked,
         )
@@ -137,9 +138,13 @@ class LEDWithHead(PretrainedModel):
         """Return the encoder, whose output may be handed to the model as `encoder_outputs`."""
         return self.led.encoder
 
+    def get_decoder(self) -> LEDDecoder:
+        """Return the decoder."""
+        return self.led.decoder
 
-class LEDForConditionalGeneration(LEDWithHead):
-    """Writes a text about a text."""
+
+class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
+    """Writes a text about a text; see `generate`."""
 
     final_logits_bias: Tensor
 

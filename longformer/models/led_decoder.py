@@ -30,10 +30,9 @@ class LEDDecoder(LayerStack):
 
         Args:
             states: of the encoder, (documents, source positions, d_model).
-            source_mask: (documents, source positions), 0 or False for padding; None: there is none.
+            source_mask: (documents, source positions) bool, False for padding; None: there is none.
         """
-        source = [layer.encoder_attn.read(states).contiguous() for layer in self._layers()]
-        return DecoderMemory(source, None if source_mask is None else source_mask.bool())
+        return DecoderMemory([layer.encoder_attn.read(states).contiguous() for layer in self._layers()], source_mask)
 
     def forward(
         self,
@@ -55,7 +54,7 @@ class LEDDecoder(LayerStack):
             input_ids: (rows, positions) long; or give `inputs_embeds`, (rows, positions, d_model).
             attention_mask: (rows, positions, remembered ones included), 0 for padding; None: there is none.
             states: of the encoder, (rows, source positions, d_model), unless there is a memory.
-            source_mask: (rows, source positions), 0 for padding; None: there is none.
+            source_mask: (rows, source positions) bool, False for padding; None: there is none.
             memory: of `remember`.
         """
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -65,7 +64,7 @@ class LEDDecoder(LayerStack):
         source_mask = source_mask if memory is None else memory.source_mask
         view = DecoderView(
             visible_target(attention_mask, positions, start + positions, words.device),
-            None if source_mask is None else source_mask.bool()[:, None, None, :],
+            None if source_mask is None else source_mask[:, None, None, :],
         )
         if memory is None and output_attentions:
             # Attentions are shown by the layers' steps, which want a memory; this one is forgotten afterwards.
@@ -98,12 +97,13 @@ class LEDDecoder(LayerStack):
 def visible_target(attention_mask: Tensor | None, positions: int, known: int, device: torch.device) -> Tensor | None:
     """Return `visible` of `DecoderSelfAttention.forward` for the last positions of all known ones.
 
-    Padding always sees itself, so that no row sees nothing.
+    A padded position that sees no token sees itself, so that no row sees nothing.
     """
     if attention_mask is None and positions in (1, known):
         return None
     visible = looking_back(positions, known, device)
-    if attention_mask is not None:
-        itself = visible.triu(known - positions)
-        visible = (visible & attention_mask.bool()[:, None, None, :]) | itself
-    return visible
+    if attention_mask is None:
+        return visible
+    itself = visible.triu(known - positions)
+    visible = visible & attention_mask.bool()[:, None, None, :]
+    return visible | (itself & ~visible.any(-1, keepdim=True))

@@ -46,8 +46,11 @@ def check_target(
     attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
     remembered: int,
-) -> None:
+) -> Tensor | None:
     """Check what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens it remembers.
+
+    Returns:
+        `attention_mask`, or None where nothing is padded.
 
     Raises:
         ValueError: neither or both of the ids and embeddings are given, or the mask does not fit.
@@ -66,3 +69,9 @@ def check_target(
     facts = BatchFacts.of(attention_mask, None, input_ids)
     facts.check_masks()
     facts.check_ids(config.vocab_size)
+    return attention_mask if facts.padded else None
+
+
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Return a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
+    return None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
