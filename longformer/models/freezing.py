@@ -56,13 +56,12 @@ def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
         ValueError: the table has no row beyond `rows`.
     """
     name = next(name for name, _ in model.named_modules() if name.endswith(POSITION_TABLES))
-    table: Tensor = model.get_submodule(name).weight.detach()
+    table = model.get_parameter(f"{name}.weight").detach()
     if not 0 < rows < len(table):
         raise ValueError(f"rows must be from 1 to {len(table) - 1}, the table's last row, got {rows}")
     model.requires_grad_(False)
-    partly_frozen = PartlyFrozenTable(table, rows)
-    model.set_submodule(name, partly_frozen)
-    return partly_frozen.weight
+    model.set_submodule(name, PartlyFrozenTable(table, rows))
+    return model.get_parameter(f"{name}.weight")
 
 
 def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
