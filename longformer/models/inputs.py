@@ -13,6 +13,7 @@ from longformer.attention.packing import Packing
 from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models.batch_facts import BatchFacts
 from longformer.models.longformer_config import LongformerConfig
+from longformer.models.masked_lm_loss import IGNORED
 
 # Taking padding out costs a copy of queries, keys, values and results in every layer. Measured on a CPU that is won
 # back when 3 % of the positions are padding (at 40 % a layer takes half the time); the margin is for devices whose
@@ -107,6 +108,11 @@ def describe_tokens(
     if global_attention_mask is not None and facts.most_globals:
         global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
     return Tokens(token_mask, global_tokens, packing)
+
+
+def check_labels(labels: Tensor, vocabulary: int) -> None:
+    """Raise LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
+    BatchFacts.of(None, None, labels.masked_fill(labels == IGNORED, 0)).check_ids(vocabulary)
 
 
 def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:

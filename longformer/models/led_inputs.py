@@ -72,6 +72,13 @@ def check_target(
     return attention_mask if facts.padded else None
 
 
+def check_rows(source: Tensor, *targets: Tensor | None) -> None:
+    """Raise ValueError when the rows of what the decoder reads cannot be shared out evenly to those of the source."""
+    for target in targets:
+        if target is not None and target.shape[0] % source.shape[0]:
+            raise ValueError(f"{target.shape[0]} rows for the decoder do not go with {source.shape[0]} source texts")
+
+
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
     """Return a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
     return None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.models import LongformerConfig, LongformerForQuestionAnswering, LongformerModel
+from longformer.models import LongformerConfig, LongformerForMaskedLM, LongformerForQuestionAnswering, LongformerModel
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,11 @@ def test_arguments_that_do_not_fit_together_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model(**arguments)
+
+
+def test_labels_outside_the_vocabulary_are_named(model: LongformerModel) -> None:
+    with pytest.raises(LongformerError, match="token id -1 is outside the vocabulary of 20"):
+        LongformerForMaskedLM(model.config)(IDS, labels=torch.tensor([[-100] * 7 + [-1]]))
 
 
 def test_masks_of_every_common_type_mean_the_same(model: LongformerModel) -> None:
