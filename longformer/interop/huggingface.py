@@ -137,7 +137,7 @@ def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
             f"config.json describes a model of the family {found}, not {kind.family}; "
             f"longformer convert makes a {kind.family} of {sources} models"
         )
-    original = values.get("model_type") != kind.family
+    original = values.get("model_type") in ORIGINALS
     values = own_keys(values, kind)
     if original:
         values["attention_window"] = [2 * side for side in values.get("attention_window", [])]
@@ -159,7 +159,7 @@ def config_class(values: Mapping[str, Any]) -> type[LongformerConfig] | type[LED
     """Return the class of the config that a config.json describes; None: it belongs to another family."""
     family = values.get("model_type")
     for kind in (LongformerConfig, LEDConfig):
-        if family == kind.family:
+        if family is not None and family in (kind.family, kind.extended_family):
             return kind
     return ORIGINALS.get(family) if "attention_mode" in values else None
 
@@ -196,5 +196,6 @@ def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dt
     if len(other.get("id2label", {})) != labels:
         other["id2label"] = {str(index): f"LABEL_{index}" for index in range(labels)}
         other["label2id"] = {f"LABEL_{index}": index for index in range(labels)}
-    other |= {"model_type": config.family, "architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    dtype_name = str(dtype).removeprefix("torch.")
+    other |= {"model_type": config.model_type, "architectures": [architecture], "dtype": dtype_name}
     return dict(sorted((values | other).items()))

@@ -55,8 +55,9 @@ class EncoderStack(LayerStack):
         *,
         output_attentions: bool,
         output_hidden_states: bool,
+        last_norm: nn.Module | None = None,
     ) -> EncoderOutput:
-        """Run layers, bottom to top; `hidden` may be packed, the result is not."""
+        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not."""
         states, probabilities = [], []
         for layer in layers:
             if output_hidden_states:
@@ -64,7 +65,7 @@ class EncoderStack(LayerStack):
             if output_attentions:
                 probabilities.append(layer.probabilities(hidden, tokens))
             hidden = self.run_layer(layer, hidden, tokens)
-        hidden = tokens.unpack(hidden)
+        hidden = tokens.unpack(hidden if last_norm is None else last_norm(hidden))
         output = EncoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*states, hidden)

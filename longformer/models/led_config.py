@@ -15,6 +15,7 @@ class LEDConfig(WindowedConfig):
     """
 
     family: ClassVar[str] = "led"
+    extended_family: ClassVar[str] = "longformer-led"
 
     vocab_size: int = 50265
     d_model: int = 1024
@@ -43,12 +44,22 @@ class LEDConfig(WindowedConfig):
     init_std: float = 0.02
     decoder_start_token_id: int = 2
     """What the decoder reads first."""
+    normalize_before: bool = False
+    """Whether layers normalise what they read instead of what they give, and the two stacks their results, as in
+    mBART; Hugging Face's LED cannot."""
+    scale_embedding: bool = False
+    """Whether word embeddings are multiplied by the square root of d_model, as in mBART; Hugging Face's LED cannot."""
 
     def __post_init__(self) -> None:
         self.set_windows(self.encoder_layers)
         self.check_activation("activation_function")
         self.check_multiple("d_model", "encoder_attention_heads")
         self.check_multiple("d_model", "decoder_attention_heads")
+
+    @property
+    def model_type(self) -> str:
+        """What config.json calls the model: a name of our own where Hugging Face's LED would compute something else."""
+        return self.extended_family if self.normalize_before or self.scale_embedding else self.family
 
     @property
     def initial_deviation(self) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from longformer.models.layer_stack import LayerStack, drop_layers
 from longformer.models.led_attention import looking_back
 from longformer.models.led_config import LEDConfig
-from longformer.models.led_layers import DecoderView, LEDDecoderLayer
+from longformer.models.led_layers import DecoderView, LEDDecoderLayer, WordEmbeddings
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import DecoderOutput
 
@@ -18,10 +18,11 @@ class LEDDecoder(LayerStack):
 
     def __init__(self, config: LEDConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
+        self.embed_tokens = WordEmbeddings(config)
         self.embed_positions = nn.Embedding(config.max_decoder_position_embeddings, config.d_model)
         self.layers = nn.ModuleList(LEDDecoderLayer(config) for _ in range(config.decoder_layers))
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.normalize_before else None
         self.dropout = nn.Dropout(config.dropout)
         self.layerdrop = config.decoder_layerdrop
 
@@ -81,6 +82,8 @@ class LEDDecoder(LayerStack):
                 )
                 memory.target[index] = known
                 attentions.append(seen)
+        if self.layer_norm is not None:
+            hidden = self.layer_norm(hidden)
         output = DecoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*shown, hidden)

@@ -23,6 +23,8 @@ class WindowedConfig:
 
     family: ClassVar[str]
     """Hugging Face's model_type."""
+    extended_family: ClassVar[str | None] = None
+    """model_type of what the models of this family in Hugging Face cannot compute."""
 
     attention_window: int | tuple[int, ...] = 512
     """How many neighbours a token sees, both sides together, even; one number or one per encoder layer."""
@@ -41,6 +43,11 @@ class WindowedConfig:
     def initial_deviation(self) -> float:
         """Standard deviation of fresh weights."""
         raise NotImplementedError
+
+    @property
+    def model_type(self) -> str:
+        """What config.json calls the model."""
+        return self.family
 
     def band(self, layer: int) -> Band:
         """Return what a token of an encoder layer sees."""
