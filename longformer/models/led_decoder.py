@@ -63,8 +63,10 @@ class LEDDecoder(LayerStack):
         places = torch.arange(start, start + positions, device=words.device)
         hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(places)))
         source_mask = source_mask if memory is None else memory.source_mask
+        causal = attention_mask is None and start == 0
         view = DecoderView(
-            visible_target(attention_mask, positions, start + positions, words.device),
+            None if causal else visible_target(attention_mask, positions, start + positions, words.device),
+            causal,
             None if source_mask is None else source_mask[:, None, None, :],
         )
         if memory is None and output_attentions:
@@ -102,7 +104,7 @@ def visible_target(attention_mask: Tensor | None, positions: int, known: int, de
 
     A padded position that sees no token sees itself, so that no row sees nothing.
     """
-    if attention_mask is None and positions in (1, known):
+    if attention_mask is None and positions == 1:
         return None
     visible = looking_back(positions, known, device)
     if attention_mask is None:

@@ -91,10 +91,12 @@ class LEDEncoderLayer(FeedForwardLayer):
 
 
 class DecoderView(NamedTuple):
-    """What the tokens of a decoder call may see, the same in all layers; both parts are None where they see all."""
+    """What the tokens of a decoder call may see, the same in all layers."""
 
     target: Tensor | None
     """As `visible` of `DecoderSelfAttention.forward`."""
+    causal: bool
+    """As in `DecoderSelfAttention.forward`."""
     source: Tensor | None
     """As `visible` of `CrossAttention.forward`."""
 
@@ -144,13 +146,13 @@ class LEDDecoderLayer(FeedForwardLayer):
         """
         query, known = self.self_attn.project(self.before(self.self_attn_layer_norm, hidden))
         known = known if past is None else past.followed_by(known)
-        gathered = self.self_attn(query, known, view.target)
+        gathered = self.self_attn(query, known, view.target, causal=view.causal)
         hidden = self.after(self.self_attn_layer_norm, hidden + self.dropout(gathered))
         asking = self.before(self.encoder_attn_layer_norm, hidden)
         attentions = None
         if output_attentions:
             attentions = (
-                self.self_attn.probabilities(query, known, view.target),
+                self.self_attn.probabilities(query, known, view.target, causal=view.causal),
                 self.encoder_attn.probabilities(asking, source, view.source),
             )
         gathered = self.encoder_attn(asking, source, view.source)
