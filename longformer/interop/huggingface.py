@@ -184,6 +184,8 @@ def check_pattern(values: Mapping[str, Any]) -> None:
 def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
     """Return the content of config.json, as Hugging Face reads it."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if config.model_type == config.family:
+        values = {name: value for name, value in values.items() if name not in config.extensions}
     other = values.pop("other")
     labels = values.pop("num_labels")
     values["attention_window"] = list(values["attention_window"])

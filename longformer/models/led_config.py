@@ -15,7 +15,8 @@ class LEDConfig(WindowedConfig):
     """
 
     family: ClassVar[str] = "led"
-    extended_family: ClassVar[str] = "longformer-led"
+    extended_family: ClassVar[str | None] = "longformer-led"
+    extensions: ClassVar[tuple[str, ...]] = ("normalize_before", "scale_embedding")
 
     vocab_size: int = 50265
     d_model: int = 1024
@@ -55,11 +56,6 @@ class LEDConfig(WindowedConfig):
         self.check_activation("activation_function")
         self.check_multiple("d_model", "encoder_attention_heads")
         self.check_multiple("d_model", "decoder_attention_heads")
-
-    @property
-    def model_type(self) -> str:
-        """What config.json calls the model: a name of our own where Hugging Face's LED would compute something else."""
-        return self.extended_family if self.normalize_before or self.scale_embedding else self.family
 
     @property
     def initial_deviation(self) -> float:
