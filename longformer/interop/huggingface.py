@@ -83,15 +83,16 @@ def split_name(name: str) -> tuple[str, ...]:
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of any known layout to those of a Hugging Face model with a head.
 
-    Known are that layout itself, the bare encoder without a prefix, allenai's original (`roberta.` or no prefix), and
-    the leftovers of older versions: position_ids and a second copy of the masked-LM bias.
+    Known are that layout itself, the bare encoder without a prefix, allenai's original (`roberta.` or no prefix, and
+    `model.` in the checkpoints of its tasks), and the leftovers of older versions: position_ids and a second copy of
+    the masked-LM bias.
     """
     result = {}
     for name, tensor in tensors.items():
         if name.endswith("embeddings.position_ids"):
             continue
-        if name.startswith("roberta."):
-            name = BASE + name.removeprefix("roberta.")
+        if name.startswith(("roberta.", "model.")):
+            name = BASE + name.partition(".")[2]
         elif name.startswith(BASE_MODULES):
             name = BASE + name
         result[name] = tensor

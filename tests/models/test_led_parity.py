@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from longformer.interop.huggingface import unpack_projections
 from longformer.models import inputs as model_inputs
@@ -113,6 +114,20 @@ def test_a_decoder_without_a_text_of_its_own_reads_the_source_moved_on(tmp_path:
     case = make_led_case("LEDModel", 1, tmp_path)
     ids = torch.randint(3, 50, (2, 12))
     close(case.ours(ids).last_hidden_state, case.theirs(ids).last_hidden_state)
+
+
+def test_windows_of_any_mix_agree_at_the_lengths_that_hugging_face_can_run(tmp_path: Path) -> None:
+    windows = {"attention_window": [8, 20, 12], "encoder_layers": 3, "max_encoder_position_embeddings": 120}
+    case = make_led_case("LEDForConditionalGeneration", 2, tmp_path, **windows)
+    ids, is_global = torch.randint(3, 50, (2, 77)), torch.zeros(2, 77, dtype=torch.long)
+    is_global[0, [5, 60]] = is_global[1, 43] = 1
+    mask = torch.ones_like(ids)
+    mask[1, :30] = 0
+    # Theirs wants a multiple of all windows.
+    padded = [functional.pad(each, (0, 43), value=fill) for each, fill in ((ids, 1), (mask, 0), (is_global, 0))]
+    written = torch.randint(3, 50, (2, 6))
+    theirs = case.theirs(padded[0], padded[1], written, global_attention_mask=padded[2]).logits
+    close(case.ours(ids, mask, written, global_attention_mask=is_global).logits, theirs)
 
 
 @pytest.mark.parametrize("keep_attention", [False, True])
