@@ -12,11 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.bench_generation import generate
 from longformer.benchmarks.attention import Measurement, compare
 from longformer.benchmarks.attention_engines import OURS, Setting
 from longformer.files import write_json
 
 app = typer.Typer(no_args_is_help=True)
+app.command("generate")(generate)
 
 
 @app.callback()
