@@ -1,6 +1,6 @@
 """LED under Hugging Face's names: the bare encoder-decoder, for writing texts, and for finding answers."""
 
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from longformer.models.led_config import LEDConfig
 from longformer.models.led_decoder import LEDDecoder
 from longformer.models.led_encoder import LEDEncoder
 from longformer.models.led_generation import GeneratesText
-from longformer.models.led_inputs import check_rows, check_target, padding_mask
+from longformer.models.led_inputs import check_states, check_target, padding_mask
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import LEDGenerationOutput, LEDOutput, LEDQuestionAnsweringOutput
 from longformer.models.masked_lm_loss import IGNORED, masked_lm_loss
@@ -103,7 +103,8 @@ class LEDModel(PretrainedModel):
                 encoder_outputs = self.encoder(input_ids, attention_mask, global_attention_mask, inputs_embeds, **asked)
             is_ours = isinstance(encoder_outputs, EncoderOutput)
             encoded = encoder_outputs if is_ours else EncoderOutput(encoder_outputs[0])
-            check_rows(encoded.last_hidden_state, decoder_input_ids, decoder_inputs_embeds)
+            target = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
+            check_states(encoded.last_hidden_state, attention_mask, cast(Tensor, target))
         decoded = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,

@@ -48,8 +48,11 @@ class DecoderSelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, KeyValue]:
-        """Return the queries, (rows, heads, positions, head_dim), and what they can attend to, of (rows, positions,
-        width)."""
+        """Return queries, (rows, heads, positions, head_dim), and what offers itself to them.
+
+        Args:
+            hidden: (rows, positions, width).
+        """
         query, key, value = self.query_key_value(hidden).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return query, KeyValue(key, value)
 

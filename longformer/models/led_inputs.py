@@ -72,11 +72,19 @@ def check_target(
     return attention_mask if facts.padded else None
 
 
-def check_rows(source: Tensor, *targets: Tensor | None) -> None:
-    """Raise ValueError when the rows of what the decoder reads cannot be shared out evenly to those of the source."""
-    for target in targets:
-        if target is not None and target.shape[0] % source.shape[0]:
-            raise ValueError(f"{target.shape[0]} rows for the decoder do not go with {source.shape[0]} source texts")
+def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) -> None:
+    """Check that the encoder's states, (rows, positions, d_model), go with their mask and with what the decoder reads.
+
+    Raises:
+        ValueError: they do not; the rows for the decoder must be as many or a multiple.
+    """
+    if attention_mask is not None and attention_mask.shape != states.shape[:2]:
+        raise ValueError(
+            f"attention_mask must be (batch, positions) as in encoder_outputs, {tuple(states.shape[:2])}, "
+            f"got {tuple(attention_mask.shape)}"
+        )
+    if target.shape[0] % states.shape[0]:
+        raise ValueError(f"{target.shape[0]} rows for the decoder do not go with {states.shape[0]} source texts")
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:

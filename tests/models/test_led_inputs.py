@@ -74,6 +74,10 @@ def test_values_that_the_model_cannot_take_are_named(
             {"input_ids": IDS, "decoder_input_ids": TARGET, "decoder_attention_mask": ONES},
             "decoder_attention_mask must",
         ),
+        (
+            {"encoder_outputs": (torch.zeros(1, 9, 8),), "decoder_input_ids": TARGET, "attention_mask": ONES},
+            r"as in encoder_outputs, \(1, 9\), got \(1, 8\)",
+        ),
         ({"input_ids": IDS.expand(2, 8), "decoder_input_ids": TARGET.expand(3, 4)}, "3 rows .* do not go with 2"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longformer.interop.huggingface import unpack_projections
 from longformer.models import inputs as model_inputs
@@ -130,17 +132,35 @@ def test_windows_of_any_mix_agree_at_the_lengths_that_hugging_face_can_run(tmp_p
     close(case.ours(ids, mask, written, global_attention_mask=is_global).logits, theirs)
 
 
-@pytest.mark.parametrize("keep_attention", [False, True])
-def test_checkpointing_changes_no_gradient(keep_attention: bool, tmp_path: Path) -> None:
+class AttentionCalls(TorchDispatchMode):
+    """Counts how often attention is computed, backward steps left out."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function)
+        self.count += name.startswith(("longformer.", "aten._scaled_dot_product")) and "backward" not in name
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("keep_attention", "times"), [(False, 2), (True, 1)])
+def test_checkpointing_changes_no_gradient_and_computes_attention_again_or_not(
+    keep_attention: bool, times: int, tmp_path: Path
+) -> None:
     case = make_led_case("LEDForConditionalGeneration", 5, tmp_path)
-    gradients = []
+    gradients, counts = [], []
     for checkpointing in (False, True):
         case.ours.zero_grad()
         if checkpointing:
             case.ours.gradient_checkpointing_enable(keep_attention=keep_attention)
-        case.ours(**case.batch).loss.backward()
+        with AttentionCalls() as calls:
+            case.ours(**case.batch).loss.backward()
         gradients.append([parameter.grad for parameter in case.ours.parameters()])
+        counts.append(calls.count)
     torch.testing.assert_close(*gradients)
+    layers = case.ours.config.encoder_layers + 2 * case.ours.config.decoder_layers
+    assert counts[0] >= layers
+    assert counts[1] == times * counts[0]
 
 
 def test_the_cases_include_removed_padding_and_padding_left_in_place(tmp_path: Path) -> None:
