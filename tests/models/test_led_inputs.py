@@ -6,6 +6,7 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LEDModel
+from tests.models.test_longformer_inputs import IDS, ONES, REFUSED
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +27,18 @@ def model() -> LEDModel:
     return LEDModel(config).eval()
 
 
-IDS = torch.arange(3, 11)[None]
 TARGET = IDS[:, :4]
-NINE, ONES = torch.full((1, 8), 9), torch.ones(1, 8, dtype=torch.long)
-LAST_PADDED = torch.tensor([[1] * 7 + [0]])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_ids": IDS + 12}, "token id 22 is outside the vocabulary of 20"),
-        ({"input_ids": IDS - 4}, "token id -1 is outside"),
+        *REFUSED,
         (
             {"input_ids": torch.full((1, 11), 5)},
             "text has 11 tokens, the encoder has positions for 10.*--max-length 11",
         ),
         ({"inputs_embeds": torch.zeros(1, 11, 8)}, "text has 11 tokens"),
-        ({"attention_mask": ONES * 2}, "attention_mask must hold 1 for tokens and 0 for padding"),
-        ({"attention_mask": ONES * 0.5}, "attention_mask must hold"),
-        ({"global_attention_mask": NINE}, "global_attention_mask must hold"),
-        ({"attention_mask": LAST_PADDED, "global_attention_mask": ONES}, "1 at a padded position"),
         ({"decoder_input_ids": TARGET + 17}, "token id 23 is outside the vocabulary of 20"),
         ({"decoder_input_ids": IDS[:, :7]}, "decoder is given 7 tokens, it has positions for 6: shorten"),
         ({"decoder_input_ids": None}, "decoder is given 8 tokens"),

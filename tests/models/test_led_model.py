@@ -1,4 +1,4 @@
-"""Claims about the LED models that need no peer: memory, compilation, precision, fresh and published weights."""
+"""Claims about the LED models that need no peer: memory, precision, fresh and published weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LEDModel
-from longformer.models.led_layers import DecoderView, LEDDecoderLayer, LEDEncoderLayer
 from tests.models.largest_tensor import LargestTensor
 
 SMALL: dict[str, Any] = {
@@ -66,39 +63,6 @@ def test_a_text_alone_and_in_a_padded_batch_reads_the_same() -> None:
     torch.testing.assert_close(
         batch.encoder_last_hidden_state[1:, :37], alone.encoder_last_hidden_state, rtol=1e-5, atol=1e-5
     )
-
-
-def test_a_compiled_encoder_layer_is_one_graph_for_all_lengths() -> None:
-    layer = LEDEncoderLayer(LEDConfig(**SMALL), 1).eval()
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-
-    def compare(positions: int) -> None:
-        mask = torch.ones(2, positions, dtype=torch.bool)
-        mask[1, positions // 2 :] = False
-        packing = Packing.of(mask)
-        tokens = Tokens(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
-        hidden = packing.pack(torch.randn(2, positions, 16)).requires_grad_()
-        torch.testing.assert_close(compiled(hidden, tokens), layer(hidden, tokens))
-
-    compare(40)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for positions in (41, 97):
-            compare(positions)
-
-
-def test_a_compiled_decoder_layer_is_one_graph_for_all_lengths() -> None:
-    layer = LEDDecoderLayer(LEDConfig(**SMALL)).eval()
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-
-    def compare(positions: int, source: int) -> None:
-        hidden, states = torch.randn(2, positions, 16, requires_grad=True), torch.randn(2, source, 16)
-        view = DecoderView(None, True, (torch.arange(source) < 30).expand(2, 1, 1, source))
-        torch.testing.assert_close(compiled(hidden, view, states), layer(hidden, view, states))
-
-    compare(20, 40)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        compare(21, 41)
-        compare(50, 97)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

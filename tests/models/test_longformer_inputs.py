@@ -26,21 +26,25 @@ def model() -> LongformerModel:
 IDS = torch.arange(3, 11)[None]
 NINE, ONES = torch.full((1, 8), 9), torch.ones(1, 8, dtype=torch.long)
 LAST_PADDED = torch.tensor([[1] * 7 + [0]])
+# What no encoder of a vocabulary of 20 takes.
+REFUSED = [
+    ({"input_ids": IDS + 12}, "token id 22 is outside the vocabulary of 20"),
+    ({"input_ids": IDS - 4}, "token id -1 is outside"),
+    ({"input_ids": IDS, "attention_mask": ONES * 2}, "attention_mask must hold 1 for tokens and 0 for padding"),
+    ({"input_ids": IDS, "attention_mask": ONES * 0.5}, "attention_mask must hold"),
+    ({"input_ids": IDS, "global_attention_mask": NINE}, "global_attention_mask must hold"),
+    ({"input_ids": IDS, "attention_mask": LAST_PADDED, "global_attention_mask": ONES}, "1 at a padded position"),
+]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_ids": IDS + 12}, "token id 22 is outside the vocabulary of 20"),
-        ({"input_ids": IDS - 4}, "token id -1 is outside"),
+        *REFUSED,
         ({"input_ids": torch.full((1, 11), 5)}, "reaches token 11, the model has positions for 10.*--max-length 11"),
         ({"input_ids": IDS, "position_ids": ONES * 12}, "--max-length 11"),
         ({"input_ids": IDS, "position_ids": -ONES}, "positions are not negative"),
         ({"input_ids": IDS, "token_type_ids": ONES}, "token_type_ids holds 1"),
-        ({"input_ids": IDS, "attention_mask": ONES * 2}, "attention_mask must hold 1 for tokens and 0 for padding"),
-        ({"input_ids": IDS, "attention_mask": ONES * 0.5}, "attention_mask must hold"),
-        ({"input_ids": IDS, "global_attention_mask": NINE}, "global_attention_mask must hold"),
-        ({"input_ids": IDS, "attention_mask": LAST_PADDED, "global_attention_mask": ONES}, "1 at a padded position"),
     ],
 )
 def test_values_that_the_model_cannot_take_are_named(

@@ -1,4 +1,4 @@
-"""Claims about the Longformer models that need no peer: memory, compilation, fresh and published weights."""
+"""Claims about the Longformer models that need no peer: memory, fresh and published weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models import LongformerConfig, LongformerForMaskedLM, LongformerModel
-from longformer.models.layers import Layer
 from tests.models.largest_tensor import LargestTensor
 
 SMALL = {
@@ -58,24 +55,6 @@ def test_a_text_alone_and_in_a_padded_batch_reads_the_same() -> None:
         batch = model(ids, attention_mask=(ids != 1).long(), global_attention_mask=is_global).last_hidden_state
         alone = model(short, global_attention_mask=is_global[1:, place]).last_hidden_state
         torch.testing.assert_close(batch[1:, place], alone, rtol=1e-5, atol=1e-5)
-
-
-def test_a_compiled_layer_with_padding_removed_serves_changing_lengths_without_compiling_again() -> None:
-    layer = Layer(LongformerConfig(**SMALL), 1).eval()
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-
-    def compare(positions: int) -> None:
-        mask = torch.ones(2, positions, dtype=torch.bool)
-        mask[1, positions // 2 :] = False
-        packing = Packing.of(mask)
-        tokens = Tokens(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
-        hidden = packing.pack(torch.randn(2, positions, 16)).requires_grad_()
-        torch.testing.assert_close(compiled(hidden, tokens), layer(hidden, tokens))
-
-    compare(40)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for positions in (41, 97):
-            compare(positions)
 
 
 def test_fresh_weights_are_those_of_hugging_face_in_kind() -> None:
