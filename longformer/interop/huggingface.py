@@ -1,7 +1,7 @@
 """Hugging Face's names, both ways: parameters (spec 1.6) and config.json (spec 1.7), older layouts included.
 
-Our modules are nested and named as theirs. The one difference: we keep the local projections of query, key and
-value as one tensor, they as three.
+Our modules are nested and named as theirs. The one difference: projections that read the same tensor are one with us
+(see `PACKINGS`), one each with them.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The loss of masked language modelling, computed for labelled positions only and never for all of them at once."""
+"""The loss of predicting tokens, computed for labelled positions only and never for all of them at once."""
 
 from collections.abc import Callable
 
