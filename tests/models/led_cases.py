@@ -51,7 +51,8 @@ def make_led_case(name: str, seed: int, folder: Any, **overrides: Any) -> Case:
 
 def make_led_batch(name: str, generator: random.Random) -> dict[str, Tensor]:
     """Draw ids, masks and labels."""
-    rows, positions, written = generator.randint(1, 3), generator.randint(6, 45), generator.randint(1, 16)
+    rows, written = generator.randint(1, 3), generator.randint(1, 16)
+    positions = generator.choice([1, generator.randint(2, 45), generator.randint(20, 45)])
     batch = padded_ids(generator, rows, positions, prefix="")
     share = generator.choice([None, 0.0, 0.05, 0.4])
     if share is not None:

@@ -62,7 +62,7 @@ def test_values_that_the_model_cannot_take_are_named(
         ({"inputs_embeds": torch.zeros(1, 8, 8)}, "either decoder_input_ids or decoder_inputs_embeds"),
         ({"input_ids": IDS[0], "decoder_input_ids": TARGET}, r"input_ids must be \(batch, positions\)"),
         ({"input_ids": IDS, "decoder_input_ids": TARGET[:, :0]}, r"decoder_input_ids must be .* not empty"),
-        ({"input_ids": IDS, "decoder_input_ids": TARGET, "attention_mask": ONES[:, :5]}, "must have 8 positions"),
+        ({"input_ids": IDS, "decoder_input_ids": TARGET, "attention_mask": ONES[:, :5]}, r"\(1, 8\), got \(1, 5\)"),
         (
             {"input_ids": IDS, "decoder_input_ids": TARGET, "decoder_attention_mask": ONES},
             "decoder_attention_mask must",

@@ -62,7 +62,12 @@ def test_values_that_the_model_cannot_take_are_named(
         ({"input_ids": IDS, "inputs_embeds": torch.zeros(1, 8, 8)}, "either input_ids or inputs_embeds"),
         ({"input_ids": IDS[0]}, r"must be \(batch, positions\)"),
         ({"input_ids": IDS[:, :0]}, "not empty"),
-        ({"input_ids": IDS, "attention_mask": ONES[:, :5]}, "attention_mask must have 8 positions"),
+        ({"input_ids": IDS, "attention_mask": ONES[:, :5]}, r"attention_mask must be .*\(1, 8\), got \(1, 5\)"),
+        ({"input_ids": IDS, "attention_mask": ONES[0]}, r"attention_mask must be .*, got \(8,\)"),
+        ({"input_ids": IDS, "position_ids": ONES.expand(3, 8)}, r"position_ids must be .*, got \(3, 8\)"),
+        ({"input_ids": IDS, "token_type_ids": ONES[:, 1:]}, r"token_type_ids must be .*, got \(1, 7\)"),
+        ({"input_ids": IDS[None]}, r"input_ids must be \(batch, positions\).* got \(1, 1, 8\)"),
+        ({"inputs_embeds": torch.zeros(8, 8)}, r"inputs_embeds \(batch, positions, width\).* got \(8, 8\)"),
     ],
 )
 def test_arguments_that_do_not_fit_together_are_named(
@@ -84,6 +89,13 @@ def test_masks_of_every_common_type_mean_the_same(model: LongformerModel) -> Non
     ]
     for result in results[1:]:
         assert torch.equal(result, results[0])
+
+
+def test_positions_given_once_count_for_every_row(model: LongformerModel) -> None:
+    ids, places = IDS.expand(2, 8), torch.arange(3, 11)
+    expected = model(ids, position_ids=places.expand(2, 8)).last_hidden_state
+    for given in (places, places[None]):
+        assert torch.equal(model(ids, position_ids=given).last_hidden_state, expected)
 
 
 def test_a_row_of_nothing_but_padding_gives_numbers_and_gradients(model: LongformerModel) -> None:
