@@ -36,6 +36,8 @@ COMMANDS = {
     "evaluate": Command("launcher.commands.evaluate", "evaluate", "Measure bits per character on held-out text."),
     "generate": Command("launcher.commands.generate", "generate", "Continue a text with a trained model."),
     "convert": Command("launcher.commands.convert", "convert", "Make a Longformer or an LED of a short model."),
+    "inspect": Command("launcher.commands.inspect", "inspect", "Show what a Longformer or LED checkpoint is."),
+    "predict": Command("launcher.commands.predict", "predict", "Run a Longformer or an LED on a text."),
     "bench": Command("launcher.commands.bench", "app", "Measure speed and memory."),
     "ui": Command("launcher.commands.ui", "ui", "Open the MLflow pages of the runs."),
 }

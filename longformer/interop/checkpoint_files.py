@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from longformer.files import sync_directory, sync_file, write_json
 CONFIG_FILE = "config.json"
 # In the order in which they are preferred.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+# Those that weights have; what else there may be does not count.
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+
+Device = Literal["cpu", "meta"]
 
 
 def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -43,22 +47,25 @@ def check_unused(directory: Path) -> None:
         raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
 
 
-def read_tensors(directory: Path) -> dict[str, Tensor]:
-    """Return all tensors of a model directory by name, on the CPU.
+def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor]:
+    """Return all tensors of a model directory by name.
+
+    Args:
+        device: "meta" reads shapes and types only, which takes no time and no memory.
 
     Raises:
         LongformerError: no weights are there, or a file is missing, damaged or cut short.
     """
     for name in WEIGHT_FILES:
         if (directory / name).is_file():
-            return read_file(directory / name)
+            return read_file(directory / name, device)
         index = directory / f"{name}.index.json"
         if index.is_file():
-            return read_shards(index)
+            return read_shards(index, device)
     raise LongformerError(f"{directory} holds no weights: neither {' nor '.join(WEIGHT_FILES)}, whole or in shards")
 
 
-def read_shards(index: Path) -> dict[str, Tensor]:
+def read_shards(index: Path, device: Device) -> dict[str, Tensor]:
     """Return the tensors of all files that an index names."""
     homes: dict[str, str] = read_json(index).get("weight_map", {})
     tensors: dict[str, Tensor] = {}
@@ -68,22 +75,22 @@ def read_shards(index: Path) -> dict[str, Tensor]:
             raise LongformerError(f"{index} names {name}, which is not a file beside it")
         if not path.is_file():
             raise LongformerError(f"{path} is missing; copy all shards that {index.name} names")
-        tensors |= read_file(path)
+        tensors |= read_file(path, device)
     missing = sorted(homes.keys() - tensors.keys())
     if missing:
         raise LongformerError(f"the shards beside {index} lack {', '.join(missing)}")
     return tensors
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path, device: Device) -> dict[str, Tensor]:
     """Return the tensors of one file; nothing in it is executed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path) if device == "cpu" else read_header(path)
+        content = torch.load(path, map_location=device, weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise LongformerError(f"{path} is damaged or cut short ({first_line(error)}); copy it again") from error
     except pickle.UnpicklingError as error:
@@ -91,6 +98,19 @@ def read_file(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise LongformerError(f"{path} is not a table of tensors")
     return dict(content)
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file without their numbers, on the meta device."""
+    from safetensors import safe_open
+
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            stored = file.get_slice(name)
+            dtype = DTYPES.get(stored.get_dtype(), torch.uint8)
+            tensors[name] = torch.empty(stored.get_shape(), dtype=dtype, device="meta")
+    return tensors
 
 
 def read_json(path: Path) -> dict[str, Any]:

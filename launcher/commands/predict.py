@@ -1,0 +1,111 @@
+"""`longformer predict`: run a Longformer or an LED on a text."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from longformer.errors import LongformerError
+from longformer.prediction import Candidate, Predictor, task_of
+
+
+class Task(StrEnum):
+    """What can be asked of a model."""
+
+    fill_mask = "fill-mask"
+    classify = "classify"
+    answer = "answer"
+    summarize = "summarize"
+
+
+def predict(
+    directory: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Folder of a Longformer or an LED.")],
+    source: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="The text, a file of it, or - to read it here.")],
+    task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
+    question: Annotated[str | None, typer.Option(help="What the text is to answer.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tokens, classes or answers to show.")] = 5,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest summary.")] = None,
+    num_beams: Annotated[int | None, typer.Option(min=1, help="Summaries followed at the same time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run a Longformer or an LED on a text: guess masked words, classify, answer a question or summarize."""
+    logging.basicConfig(format="%(message)s")
+    chosen = Task(task_of(directory)) if task is None else task
+    if (chosen is Task.answer) != (question is not None):
+        raise LongformerError(
+            "give the question with --question" if question is None else f"--question is for answers, not for {chosen}"
+        )
+    text = text_of(source)
+    predictor = Predictor.load(directory, chosen)
+    result: Any
+    match chosen:
+        case Task.fill_mask:
+            result = predictor.fill_mask(text, top=top)
+        case Task.classify:
+            result = predictor.classify(text)[:top]
+        case Task.answer:
+            assert question is not None
+            result = predictor.answer(question, text, top=top)
+        case Task.summarize:
+            result = summary(predictor, text, max_new_tokens=max_new_tokens, num_beams=num_beams)
+    if as_json:
+        print(json.dumps({"task": chosen, "result": result}, default=asdict, indent=1, ensure_ascii=False))
+    elif chosen is Task.fill_mask:
+        for number, candidates in enumerate(result, 1):
+            print(f"mask {number}")
+            show(candidates)
+    elif chosen is Task.summarize:
+        print(result)
+    else:
+        show(result)
+
+
+def summary(predictor: Predictor, text: str, **settings: int | None) -> str:
+    """Return a summary, with refused settings as our own error."""
+    try:
+        return predictor.summarize(text, **settings)
+    except ValueError as error:
+        raise LongformerError(str(error)) from error
+
+
+def show(candidates: list[Candidate]) -> None:
+    """Print results, one a line."""
+    for candidate in candidates:
+        print(f"  {candidate.score:.4f}  {candidate.text}")
+
+
+def text_of(source: str) -> str:
+    """Return the text that an argument gives or names.
+
+    Raises:
+        LongformerError: it is empty, or named and cannot be read.
+    """
+    if source == "-":
+        text = sys.stdin.read()
+    else:
+        try:
+            text = Path(source).read_text(encoding="utf-8") if is_file(source) else source
+        except (OSError, UnicodeDecodeError) as error:
+            raise LongformerError(f"{source} cannot be read as UTF-8 text: {error}") from error
+    if not text.strip():
+        raise LongformerError("the text is empty")
+    return text
+
+
+def is_file(source: str) -> bool:
+    """Return whether an argument is a path rather than a text.
+
+    Raises:
+        LongformerError: it looks like one and nothing is there.
+    """
+    is_short = len(source) < 1024 and "\n" not in source
+    if is_short and Path(source).is_file():
+        return True
+    if is_short and " " not in source and Path(source).suffix in (".txt", ".md"):
+        raise LongformerError(f"{source} does not exist")
+    return False

@@ -1,0 +1,85 @@
+"""What the encoder of a Longformer or an LED is, whatever its config calls it, and the memory it needs at a length.
+
+Memory is an estimate by formula, which a test holds against the models. It is linear in the length.
+"""
+
+from dataclasses import dataclass
+
+from longformer.models.led_config import LEDConfig
+from longformer.models.longformer_config import LongformerConfig
+
+FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """The numbers that cost depends on."""
+
+    positions: int
+    """Tokens of the longest text."""
+    layers: int
+    width: int
+    heads: int
+    inner_width: int
+    """Of the feed-forward parts."""
+    dropout: float
+    decoder_layers: int
+    """0 without a decoder."""
+
+
+@dataclass(frozen=True)
+class EncoderMemory:
+    """Bytes for one text in float32, weights included; of an LED, its decoder's own text is not counted."""
+
+    reading: int
+    """Without gradients."""
+    training: int
+    """Forward and backward with AdamW, nothing computed twice."""
+
+
+def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
+    """Return the shape of a config's encoder."""
+    if isinstance(config, LEDConfig):
+        return EncoderShape(
+            positions=config.max_encoder_position_embeddings,
+            layers=config.encoder_layers,
+            width=config.d_model,
+            heads=config.encoder_attention_heads,
+            inner_width=config.encoder_ffn_dim,
+            dropout=config.dropout,
+            decoder_layers=config.decoder_layers,
+        )
+    return EncoderShape(
+        positions=config.most_tokens,
+        layers=config.num_hidden_layers,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        inner_width=config.intermediate_size,
+        dropout=config.hidden_dropout_prob,
+        decoder_layers=0,
+    )
+
+
+def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> EncoderMemory:
+    """Return what a model needs to read, and to learn from, a text of so many tokens.
+
+    Args:
+        shape: of its encoder.
+        parameters: number of all its weights.
+        length: tokens of the text.
+    """
+    # The hidden states, and either queries, keys, values and attended values or both sides of the activation.
+    at_work = length * (shape.width + max(4 * shape.width, 2 * shape.inner_width))
+    # Keys and values of the text, in every layer of the decoder.
+    shown = length * 2 * shape.width * shape.decoder_layers
+    # Weights, their gradients and AdamW's two averages.
+    training = 4 * parameters + kept_numbers(shape, length) + at_work + shown
+    return EncoderMemory(reading=FLOAT32_BYTES * (parameters + at_work + shown), training=FLOAT32_BYTES * training)
+
+
+def kept_numbers(shape: EncoderShape, length: int) -> int:
+    """Return how many numbers the encoder's layers keep for the backward pass on one text."""
+    # The layer's input, queries, keys and values, attended values, input of the feed-forward part, and those of the
+    # two norms; both sides of the activation; masks of two dropouts.
+    of_width = 1 + 3 + 1 + 1 + 2 + (2 if shape.dropout else 0)
+    return shape.layers * length * (of_width * shape.width + 2 * shape.inner_width)

@@ -1,0 +1,165 @@
+"""A trained Longformer or LED put to work on text: masked words, classes, answers and summaries.
+
+The tokenizer is the folder's own. Global attention is what each head has by default: the first token to classify, the
+question to answer, none for masked words; an LED's first token.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+
+from longformer import models
+from longformer.encoder_cost import shape_of
+from longformer.errors import LongformerError
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.tokenizer import read_tokenizer
+
+log = logging.getLogger(__name__)
+
+TASKS = {
+    "fill-mask": "LongformerForMaskedLM",
+    "classify": "LongformerForSequenceClassification",
+    "answer": "LongformerForQuestionAnswering",
+    "summarize": "LEDForConditionalGeneration",
+}
+"""The class of model that does each task."""
+MASKS = ("<mask>", "[MASK]")
+LONGEST_ANSWER = 30
+"""Tokens."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several results."""
+
+    text: str
+    score: float
+    """Its probability; of a regression, the value itself."""
+
+
+class Predictor:
+    """A model and its tokenizer.
+
+    Args:
+        model: of the class that does the task.
+        tokenizer: its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def load(cls, directory: Path, task: str) -> Self:
+        """Read a model folder for one of TASKS.
+
+        Raises:
+            LongformerError: a file is missing or damaged, or the folder holds a model of another family.
+        """
+        return cls(getattr(models, TASKS[task]).from_pretrained(directory), read_tokenizer(directory))
+
+    @torch.no_grad()
+    def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:
+        """Return the most probable tokens for every mask of a text, the best first.
+
+        Raises:
+            LongformerError: there is no mask in what the model reads.
+        """
+        ids = ids_of(self._encode(text))
+        masks = [number for number in map(self.tokenizer.token_to_id, MASKS) if number is not None]
+        places = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
+        if not len(places):
+            raise LongformerError(f"the text holds no mask: write {MASKS[0]} (of a BERT: {MASKS[1]}) for a hidden word")
+        found = self.model(ids).logits[0, places].softmax(-1).topk(min(top, self.model.config.vocab_size))
+        return [
+            [Candidate(self.tokenizer.decode([token], False).strip(), score) for score, token in zip(*row, strict=True)]
+            for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def classify(self, text: str) -> list[Candidate]:
+        """Return all classes, the most probable first; where several may hold, each has a probability of its own."""
+        config = self.model.config
+        scores = self.model(ids_of(self._encode(text))).logits[0]
+        if config.problem_type == "multi_label_classification":
+            scores = scores.sigmoid()
+        elif config.num_labels > 1:
+            scores = scores.softmax(-1)
+        names = config.other.get("id2label", {})
+        found = [Candidate(names.get(str(index), str(index)), score) for index, score in enumerate(scores.tolist())]
+        return sorted(found, key=lambda candidate: -candidate.score)
+
+    @torch.no_grad()
+    def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
+        """Return the most probable answers in a text, the best first; each is a piece of the text."""
+        encoding = self._encode(question, text)
+        parts = torch.tensor([-1 if part is None else part for part in encoding.sequence_ids])
+        # The question and the token before it, as the model does by itself where it finds its separators.
+        is_global = (parts == 0).long()
+        is_global[0] = 1
+        output = self.model(ids_of(encoding), global_attention_mask=is_global[None])
+        first, last = (
+            logits[0].masked_fill(parts != 1, -torch.inf).log_softmax(-1)
+            for logits in (output.start_logits, output.end_logits)
+        )
+        count = len(parts)
+        spans = torch.full((LONGEST_ANSWER, count), -torch.inf)
+        for longer in range(min(LONGEST_ANSWER, count)):
+            spans[longer, : count - longer] = first[: count - longer] + last[longer:]
+        best = spans.flatten().topk(min(top, spans.numel()))
+        found = []
+        for score, place in zip(best.values.exp().tolist(), best.indices.tolist(), strict=True):
+            longer, start = divmod(place, count)
+            piece = text[encoding.offsets[start][0] : encoding.offsets[start + longer][1]]
+            found.append(Candidate(piece.strip(), score))
+        return found
+
+    def summarize(self, text: str, **settings: Any) -> str:
+        """Return what an LED writes about a text; `settings` are those of `generate`."""
+        ids = ids_of(self._encode(text))
+        is_global = torch.zeros_like(ids)
+        is_global[:, 0] = 1
+        written = self.model.generate(ids, global_attention_mask=is_global, **settings)
+        return self.tokenizer.decode(written[0].tolist()).strip()
+
+    def _encode(self, first: str, second: str | None = None) -> Encoding:
+        """Return a text, or a question and a text, whose end is left out where the model does not reach so far."""
+        encoding = self.tokenizer.encode(first, second)
+        positions = shape_of(self.model.config).positions
+        if len(encoding) <= positions:
+            return encoding
+        log.warning(
+            "the text has %s tokens, the model reads %s: the rest is left out; a longer model is made with "
+            "longformer convert ... --max-length %s",
+            *(f"{number:,}" for number in (len(encoding), positions)),
+            len(encoding),
+        )
+        self.tokenizer.enable_truncation(positions, strategy="only_first" if second is None else "only_second")
+        encoding = self.tokenizer.encode(first, second)
+        self.tokenizer.no_truncation()
+        return encoding
+
+
+def ids_of(encoding: Encoding) -> Tensor:
+    """Return token ids as a batch of one."""
+    return torch.tensor([encoding.ids])
+
+
+def task_of(directory: Path) -> str:
+    """Return the task that the model of a folder does by its architecture.
+
+    Raises:
+        LongformerError: it has none of them.
+    """
+    architecture = next(iter(read_json(directory / CONFIG_FILE).get("architectures") or []), "none")
+    for task, name in TASKS.items():
+        if architecture == name:
+            return task
+    raise LongformerError(
+        f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself; "
+        "choose with --task what its weights are for"
+    )

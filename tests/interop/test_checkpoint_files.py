@@ -1,0 +1,54 @@
+"""Claims: shapes and types are known without the numbers, whichever files hold them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from longformer.errors import LongformerError
+from longformer.interop.checkpoint_files import read_tensors
+from longformer.interop.inspection import inspect_folder
+
+CONFIG = transformers.LongformerConfig(
+    vocab_size=30,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=24,
+    attention_window=8,
+    max_position_embeddings=66,
+)
+
+
+@pytest.mark.parametrize("layout", ["whole", "shards", "older"])
+def test_a_folder_is_described_without_reading_its_numbers(layout: str, tmp_path: Path) -> None:
+    model = transformers.LongformerForMaskedLM(CONFIG).to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size="4KB" if layout == "shards" else "1GB")
+    if layout == "older":
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+    described, read = read_tensors(tmp_path, device="meta"), read_tensors(tmp_path)
+    assert all(tensor.is_meta for tensor in described.values())
+    assert {name: (each.shape, each.dtype) for name, each in described.items()} == {
+        name: (each.shape, each.dtype) for name, each in read.items()
+    }
+    found = inspect_folder(tmp_path)
+    assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert found.dtypes == ["bfloat16"]
+    assert found.length == found.encoder.positions == 64
+
+
+def test_the_original_layout_is_recognised_and_a_cut_file_is_not_described(tmp_path: Path) -> None:
+    transformers.LongformerModel(CONFIG).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    original = {"model_type": "roberta", "attention_mode": "sliding_chunks", "attention_window": [4, 4]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | original))
+    found = inspect_folder(tmp_path)
+    assert found.layout == "allenai's original code"
+    assert found.config.attention_window == (8, 8)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(LongformerError, match="damaged or cut short"):
+        inspect_folder(tmp_path)

@@ -1,0 +1,181 @@
+"""Claims about `longformer inspect` and `longformer predict`: they tell what a model is and run it on real text."""
+
+import io
+import json
+import lzma
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from launcher.cli import main
+from longformer import models
+from longformer.interop.convert import convert
+from tests.interop.test_conversion import ANTIBODY, GOLDEN
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 50265,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "attention_window": 32,
+    "max_position_embeddings": 514,
+}
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command and returns what it prints with --json."""
+
+    def run_command(*arguments: Any) -> Any:
+        assert main([str(argument) for argument in arguments] + ["--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run_command
+
+
+@pytest.fixture
+def paper(test_data: Path) -> str:
+    with lzma.open(test_data / "sumpubmed" / "test.jsonl.xz", "rt", encoding="utf-8") as lines:
+        return json.loads(next(lines))["article"]
+
+
+def make_model(folder: Path, test_data: Path, name: str, **changes: Any) -> Any:
+    """Save a small random model with RoBERTa's tokenizer beside it."""
+    torch.manual_seed(0)
+    if name.startswith("LED"):
+        config: Any = models.LEDConfig(
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            attention_window=32,
+            max_encoder_position_embeddings=512,
+            max_decoder_position_embeddings=64,
+            init_std=0.5,
+        )
+    else:
+        config = models.LongformerConfig(**SHAPE, initializer_range=0.5, **changes)
+    model = getattr(models, name)(config).eval()
+    model.save_pretrained(folder)
+    for file in ("vocab.json", "merges.txt"):
+        shutil.copy(test_data / "tokenizer_gpt2_roberta" / file, folder)
+    return model
+
+
+def test_masked_letters_of_an_antibody_get_their_golden_probabilities(
+    run: Run, test_data: Path, tmp_path: Path
+) -> None:
+    convert(test_data / "roberta_antibody" / "hf_vh", tmp_path / "long", max_length=1024, window=512)
+    result = run("predict", tmp_path / "long", ANTIBODY.replace("*", "<mask>"), "--top", 25)
+    assert result["task"] == "fill-mask"
+    masks = [{each["text"]: each["score"] for each in candidates} for candidates in result["result"]]
+    assert len(masks) == ANTIBODY.count("*")
+    # The first two of the published rows and the last but one are masked letters: places 0, 1 and 5 of the sequence.
+    for candidates, golden in zip(masks[:2], GOLDEN[:2], strict=True):
+        assert [candidates[letter] for letter in "ACDE"] == pytest.approx(golden, abs=1e-6)
+
+
+def test_a_text_is_classified_as_hugging_face_does(run: Run, test_data: Path, tmp_path: Path, paper: str) -> None:
+    model = make_model(tmp_path, test_data, "LongformerForSequenceClassification", num_labels=3)
+    text = paper[:800]
+    (tmp_path / "text.txt").write_text(text)
+    result = run("predict", tmp_path, tmp_path / "text.txt")["result"]
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.LongformerForSequenceClassification.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    expected = theirs(ids).logits[0].softmax(-1)
+    torch.testing.assert_close(model(ids).logits[0].softmax(-1), expected, rtol=1e-4, atol=1e-5)
+    found = {each["text"]: each["score"] for each in result}
+    assert [found[f"LABEL_{index}"] for index in range(3)] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert [each["score"] for each in result] == sorted(found.values(), reverse=True)
+
+
+def test_an_answer_is_the_most_probable_piece_of_the_text(
+    run: Run, test_data: Path, tmp_path: Path, paper: str
+) -> None:
+    model = make_model(tmp_path, test_data, "LongformerForQuestionAnswering")
+    question, text = "What was measured?", paper[:600]
+    answers = run("predict", tmp_path, text, "--question", question, "--top", 3)["result"]
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(question, text)["input_ids"]
+    first_of_text = len(tokenizer(question)["input_ids"]) + 1
+    output = model(torch.tensor([ids]))
+    first, last = (
+        logits[0, first_of_text:-1].softmax(-1).tolist() for logits in (output.start_logits, output.end_logits)
+    )
+    score, start, end = max(
+        (first[start] * last[end], start, end)
+        for start in range(len(first))
+        for end in range(start, min(start + 30, len(last)))
+    )
+    assert answers[0]["score"] == pytest.approx(score, rel=1e-3)
+    assert answers[0]["text"] == tokenizer.decode(ids[first_of_text:-1][start : end + 1]).strip()
+    assert all(answer["text"] in text for answer in answers)
+
+
+def test_a_summary_is_what_generate_writes_with_the_first_token_global(
+    run: Run, test_data: Path, tmp_path: Path, paper: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path, test_data, "LEDForConditionalGeneration")
+    monkeypatch.setattr("sys.stdin", io.StringIO(paper[:1000]))
+    summary = run("predict", tmp_path, "-", "--max-new-tokens", 12, "--num-beams", 3)["result"]
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.LEDForConditionalGeneration.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([tokenizer(paper[:1000])["input_ids"]])
+    is_global = torch.zeros_like(ids).index_fill(1, torch.tensor([0]), 1)
+    expected = theirs.generate(ids, global_attention_mask=is_global, max_new_tokens=12, num_beams=3)
+    assert summary == tokenizer.decode(expected[0], skip_special_tokens=True).strip() != ""
+
+
+def test_the_end_of_a_text_that_is_too_long_is_left_out_with_a_warning(
+    run: Run, test_data: Path, tmp_path: Path, paper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_model(tmp_path, test_data, "LongformerForSequenceClassification")
+    whole = run("predict", tmp_path, paper)
+    assert "the model reads 512: the rest is left out; a longer model is made with longformer convert" in caplog.text
+    assert run("predict", tmp_path, paper + " More.") == whole
+
+
+def test_inspect_tells_what_a_model_is_without_its_weights(run: Run, test_data: Path, tmp_path: Path) -> None:
+    source = test_data / "roberta_antibody" / "hf_vh"
+    convert(source, tmp_path / "long", max_length=1024, window=512, freeze_pretrained=True)
+    found = run("inspect", tmp_path / "long", "--length", 100)
+    model = models.LongformerForMaskedLM.from_pretrained(tmp_path / "long")
+    assert found["architecture"] == "LongformerForMaskedLM"
+    assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert found["encoder"]["positions"] == 1024
+    assert found["config"]["attention_window"] == [512] * 4
+    assert (found["pretrained_rows"], found["freeze_pretrained"]) == (146, True)
+    assert (found["tokenizer"], found["layout"], found["dtypes"]) == ("vocab.json", "Hugging Face", ["float32"])
+
+
+def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_model(tmp_path / "answers", test_data, "LongformerForQuestionAnswering")
+    make_model(tmp_path / "bare", test_data, "LongformerModel")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
+    make_model(tmp_path / "untold", test_data, "LEDForConditionalGeneration")
+    (tmp_path / "untold" / "vocab.json").unlink()
+    for arguments, sentence in (
+        (["predict", "answers", "A text."], "give the question with --question"),
+        (["predict", "bare", "A text."], "names the architecture LongformerModel"),
+        (["predict", "answers", "missing.txt", "--question", "Why?"], "missing.txt does not exist"),
+        (["predict", "answers", "", "--question", "Why?"], "the text is empty"),
+        (["predict", "untold", "A text."], "holds no tokenizer that can be read"),
+        (["inspect", "other"], "is a model of the family gpt2, not a Longformer or an LED"),
+        (["inspect", "nowhere"], "config.json is missing"),
+        (["inspect", "answers", "--length", "600"], "length must be from 1 to the 512 tokens"),
+    ):
+        command, folder, *rest = arguments
+        assert main([command, str(tmp_path / folder), *rest]) == 2
+        assert sentence in capsys.readouterr().err.replace("\n", " ")

@@ -1,0 +1,66 @@
+"""Claims: the memory estimate of encoders is near what the models keep, and grows in proportion to the length."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from longformer import models
+from longformer.encoder_cost import encoder_memory, kept_numbers, shape_of
+
+
+def kept_bytes(module: nn.Module, ids: torch.Tensor) -> int:
+    """Return the bytes of distinct memory that forward keeps for backward, weights not counted."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(ids)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    return sum(storage.nbytes() for address, storage in kept.items() if address not in weights)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("inner", [128, 512])
+@pytest.mark.parametrize("name", ["Longformer", "LED"])
+def test_the_estimate_is_near_what_the_layers_keep(name: str, inner: int, dropout: float) -> None:
+    if name == "LED":
+        config: Any = models.LEDConfig(
+            vocab_size=50,
+            d_model=64,
+            encoder_layers=4,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=inner,
+            decoder_ffn_dim=inner,
+            attention_window=32,
+            dropout=dropout,
+        )
+        encoder: Any = models.LEDModel(config).encoder
+    else:
+        config = models.LongformerConfig(
+            vocab_size=50,
+            hidden_size=64,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=inner,
+            attention_window=32,
+            max_position_embeddings=514,
+            hidden_dropout_prob=dropout,
+        )
+        encoder = models.LongformerModel(config, add_pooling_layer=False)
+    kept = kept_bytes(encoder.train(), torch.randint(3, 50, (1, 512)))
+    assert 4 * kept_numbers(shape_of(config), 512) == pytest.approx(kept, rel=0.25)
+
+
+def test_memory_is_weights_and_a_share_for_every_token() -> None:
+    shape = shape_of(models.LEDConfig())
+    nothing, short, long = (encoder_memory(shape, parameters=1000, length=length) for length in (0, 4096, 8192))
+    assert (nothing.reading, nothing.training) == (4000, 16000)
+    assert long.training - short.training == short.training - nothing.training
+    assert long.reading - short.reading == short.reading - nothing.reading
