@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 import transformers
 
@@ -114,9 +115,31 @@ def test_a_converted_model_can_be_made_longer_again_and_keeps_its_global_project
     assert torch.equal(own, kept)
 
 
-@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForQuestionAnswering", "ForTokenClassification"])
-def test_heads_that_a_longformer_has_too_come_along(head: str, tmp_path: Path) -> None:
-    source = make_source("roberta", tmp_path / "short", head)
+@pytest.mark.parametrize("max_length", [2**15, 2**16])
+def test_texts_far_beyond_published_lengths_are_read(max_length: int, tmp_path: Path) -> None:
+    source = make_source("xlm-roberta", tmp_path / "short")
+    convert(tmp_path / "short", tmp_path / "long", max_length=max_length, window=64)
+    model = models.LongformerForMaskedLM.from_pretrained(tmp_path / "long")
+    text = torch.randint(3, 40, (1, 32))
+    with torch.no_grad():
+        # Positions repeat every 32 tokens, so a text that does so too looks the same everywhere but near its ends.
+        logits = model(text.repeat(1, max_length // 32)).logits[0]
+    assert len(logits) == max_length
+    torch.testing.assert_close(logits[1024:1056], logits[-1056:-1024], rtol=1e-4, atol=1e-4)
+    known = source.base_model.embeddings.position_embeddings.weight[2:]
+    assert torch.equal(model.longformer.embeddings.position_embeddings.weight[-32:], known)
+
+
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        ("roberta", "ForSequenceClassification"),
+        ("roberta", "ForTokenClassification"),
+        *((family, "ForQuestionAnswering") for family in ENCODERS),
+    ],
+)
+def test_heads_that_a_longformer_has_too_come_along(family: str, head: str, tmp_path: Path) -> None:
+    source = make_source(family, tmp_path / "short", head)
     convert(tmp_path / "short", tmp_path / "long", max_length=64, window=70)
     model = getattr(models, f"Longformer{head}").from_pretrained(tmp_path / "long")
     ids = torch.randint(3, 40, (2, 20))
@@ -124,6 +147,29 @@ def test_heads_that_a_longformer_has_too_come_along(head: str, tmp_path: Path) -
     expected = source(ids)
     name = "start_logits" if head == "ForQuestionAnswering" else "logits"
     torch.testing.assert_close(getattr(ours, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_masked_lm_head_with_another_activation_is_left_out(tmp_path: Path) -> None:
+    source = make_source("bert", tmp_path / "short", hidden_act="relu")
+    report = convert(tmp_path / "short", tmp_path / "long", max_length=64, window=70)
+    assert "cls.predictions.bias" in report.left_out
+    model = models.LongformerModel.from_pretrained(tmp_path / "long")
+    ids = torch.randint(3, 40, (2, 20))
+    torch.testing.assert_close(
+        model(ids).last_hidden_state, source.base_model(ids).last_hidden_state, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_limit_inside_the_tokenizer_grows_too(tmp_path: Path) -> None:
+    make_source("roberta", tmp_path / "short")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 4, "<unk>": 3}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(32)
+    tokenizer.save(str(tmp_path / "short" / "tokenizer.json"))
+    convert(tmp_path / "short", tmp_path / "long", max_length=64, window=8)
+    converted = tokenizers.Tokenizer.from_file(str(tmp_path / "long" / "tokenizer.json"))
+    assert len(tokenizer.encode("a " * 100)) == 32
+    assert len(converted.encode("a " * 100)) == 64
 
 
 def test_the_tokenizer_comes_along_with_its_new_limit(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 import transformers
 
 from launcher.cli import main
-from longformer.models import LongformerForMaskedLM
+from longformer.models import LEDForConditionalGeneration, LongformerForMaskedLM
+from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 
 
 def make_source(folder: Path) -> None:
@@ -43,6 +44,30 @@ def test_convert_prints_every_tensor_as_json(tmp_path: Path, capsys: pytest.Capt
     report = json.loads(capsys.readouterr().out)
     assert report["extended"] == ["longformer.embeddings.position_embeddings.weight"]
     assert "longformer.encoder.layer.0.attention.self.query_global.weight" in report["initialised"]
+
+
+def test_convert_makes_an_led_whose_new_positions_alone_are_to_be_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = transformers.BartConfig(
+        vocab_size=20,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+        max_position_embeddings=16,
+    )
+    transformers.BartForConditionalGeneration(config).save_pretrained(tmp_path / "short")
+    arguments = [str(tmp_path / "short"), str(tmp_path / "long"), "--max-length", "50", "--window", "4"]
+    assert main(["convert", *arguments, "--freeze-pretrained"]) == 0
+    assert "reads 50 tokens" in capsys.readouterr().out
+    model = LEDForConditionalGeneration.from_pretrained(tmp_path / "long")
+    assert model.config.other[FREEZE_PRETRAINED]
+    assert freeze_pretrained(model, model.config.other[PRETRAINED_ROWS]).shape == (50 - 16, 8)
+    assert model(torch.randint(3, 20, (1, 50)), decoder_input_ids=torch.tensor([[2]])).logits.shape == (1, 1, 20)
 
 
 def test_convert_words_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
