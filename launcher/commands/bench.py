@@ -3,11 +3,13 @@
 import typer
 
 from launcher.commands.bench_attention import attention
+from launcher.commands.bench_generation import generate
 from launcher.commands.bench_step import step
 
 app = typer.Typer(no_args_is_help=True)
 app.command("attention")(attention)
 app.command("step")(step)
+app.command("generate")(generate)
 
 
 @app.callback()

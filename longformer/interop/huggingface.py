@@ -1,7 +1,7 @@
 """Hugging Face's names, both ways: parameters (spec 1.6) and config.json (spec 1.7), older layouts included.
 
-Our modules are nested and named as theirs. The one difference: we keep the local projections of query, key and
-value as one tensor, they as three.
+Our modules are nested and named as theirs. The one difference: projections that read the same tensor are one with us
+(see `PACKINGS`), one each with them.
 """
 
 import dataclasses
@@ -83,15 +83,16 @@ def split_name(name: str) -> tuple[str, ...]:
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of any known layout to those of a Hugging Face model with a head.
 
-    Known are that layout itself, the bare encoder without a prefix, allenai's original (`roberta.` or no prefix), and
-    the leftovers of older versions: position_ids and a second copy of the masked-LM bias.
+    Known are that layout itself, the bare encoder without a prefix, allenai's original (`roberta.` or no prefix, and
+    `model.` in the checkpoints of its tasks), and the leftovers of older versions: position_ids and a second copy of
+    the masked-LM bias.
     """
     result = {}
     for name, tensor in tensors.items():
         if name.endswith("embeddings.position_ids"):
             continue
-        if name.startswith("roberta."):
-            name = BASE + name.removeprefix("roberta.")
+        if name.startswith(("roberta.", "model.")):
+            name = BASE + name.partition(".")[2]
         elif name.startswith(BASE_MODULES):
             name = BASE + name
         result[name] = tensor
@@ -137,7 +138,7 @@ def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
             f"config.json describes a model of the family {found}, not {kind.family}; "
             f"longformer convert makes a {kind.family} of {sources} models"
         )
-    original = values.get("model_type") != kind.family
+    original = values.get("model_type") in ORIGINALS
     values = own_keys(values, kind)
     if original:
         values["attention_window"] = [2 * side for side in values.get("attention_window", [])]
@@ -159,7 +160,7 @@ def config_class(values: Mapping[str, Any]) -> type[LongformerConfig] | type[LED
     """Return the class of the config that a config.json describes; None: it belongs to another family."""
     family = values.get("model_type")
     for kind in (LongformerConfig, LEDConfig):
-        if family == kind.family:
+        if family is not None and family in (kind.family, kind.extended_family):
             return kind
     return ORIGINALS.get(family) if "attention_mode" in values else None
 
@@ -184,6 +185,8 @@ def check_pattern(values: Mapping[str, Any]) -> None:
 def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
     """Return the content of config.json, as Hugging Face reads it."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if config.model_type == config.family:
+        values = {name: value for name, value in values.items() if name not in config.extensions}
     other = values.pop("other")
     labels = values.pop("num_labels")
     values["attention_window"] = list(values["attention_window"])
@@ -196,5 +199,6 @@ def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dt
     if len(other.get("id2label", {})) != labels:
         other["id2label"] = {str(index): f"LABEL_{index}" for index in range(labels)}
         other["label2id"] = {f"LABEL_{index}": index for index in range(labels)}
-    other |= {"model_type": config.family, "architectures": [architecture], "dtype": str(dtype).removeprefix("torch.")}
+    dtype_name = str(dtype).removeprefix("torch.")
+    other |= {"model_type": config.model_type, "architectures": [architecture], "dtype": dtype_name}
     return dict(sorted((values | other).items()))

@@ -46,9 +46,8 @@ class BatchFacts:
         if attention_mask is not None:
             facts["padded"] = (attention_mask == 0).sum()
             facts["strange_attention_mask"] = strange(attention_mask)
-            if input_ids is not None:
-                given = (input_ids, position_ids, token_type_ids)
-                same = [alike(attention_mask == 0, each) for each in given if each is not None]
+            if input_ids is not None and position_ids is not None and token_type_ids is not None:
+                same = [alike(attention_mask == 0, each) for each in (input_ids, position_ids, token_type_ids)]
                 facts["padding_is_alike"] = torch.stack(same).all()
         if global_attention_mask is not None:
             facts["most_globals"] = (global_attention_mask != 0).sum(1).max()

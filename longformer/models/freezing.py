@@ -6,7 +6,7 @@ becomes a constant and a parameter, which no optimizer, sharded or not, can mist
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn import functional
 
 # Keys of a converted model's config.json.
 PRETRAINED_ROWS = "pretrained_position_rows"
@@ -17,22 +17,27 @@ FREEZE_PRETRAINED = "freeze_pretrained"
 POSITION_TABLES = ("embeddings.position_embeddings", "encoder.embed_positions")
 
 
-class PretrainedAndNewRows(nn.Module):
-    """Makes a table of constant rows and, below them, the rows of a parameter."""
+class PartlyFrozenTable(nn.Embedding):
+    """A table whose first rows are constant; `weight` is the rows below them.
+
+    Args:
+        table: (rows, width).
+        frozen: number of constant rows.
+    """
 
     pretrained: Tensor
 
-    def __init__(self, pretrained: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("pretrained", pretrained)
+    def __init__(self, table: Tensor, frozen: int) -> None:
+        super().__init__(len(table) - frozen, table.shape[1], _weight=table[frozen:].clone())
+        self.register_buffer("pretrained", table[:frozen].clone())
 
-    def forward(self, new: Tensor) -> Tensor:
-        """Return the whole table."""
-        return torch.cat([self.pretrained, new])
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows that `ids` names."""
+        return functional.embedding(ids, self.whole())
 
-    def right_inverse(self, table: Tensor) -> Tensor:
-        """Return the rows that become the parameter."""
-        return table[len(self.pretrained) :].clone()
+    def whole(self) -> Tensor:
+        """Return the table as one tensor."""
+        return torch.cat([self.pretrained, self.weight])
 
 
 def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
@@ -50,25 +55,20 @@ def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
     Raises:
         ValueError: the table has no row beyond `rows`.
     """
-    table = position_table(model)
-    weight: Tensor = table.weight
-    if not 0 < rows < len(weight):
-        raise ValueError(f"rows must be from 1 to {len(weight) - 1}, the table's last row, got {rows}")
+    name = next(name for name, _ in model.named_modules() if name.endswith(POSITION_TABLES))
+    table = model.get_parameter(f"{name}.weight").detach()
+    if not 0 < rows < len(table):
+        raise ValueError(f"rows must be from 1 to {len(table) - 1}, the table's last row, got {rows}")
     model.requires_grad_(False)
-    parametrize.register_parametrization(table, "weight", PretrainedAndNewRows(weight.detach()[:rows].clone()))
-    new = table.parametrizations.weight.original
-    return new.requires_grad_()
+    model.set_submodule(name, PartlyFrozenTable(table, rows))
+    return model.get_parameter(f"{name}.weight")
 
 
 def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return all parameters by name, a position table that is frozen in part as the one tensor it stands for."""
-    parameters: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        path, is_part, _ = name.partition(".parametrizations.weight.")
-        parameters[f"{path}.weight" if is_part else name] = model.get_submodule(path).weight if is_part else parameter
-    return parameters
-
-
-def position_table(model: nn.Module) -> nn.Embedding:
-    """Return the encoder's table of positions."""
-    return next(module for name, module in model.named_modules() if name.endswith(POSITION_TABLES))
+    """Return all parameters by name, with the constant rows of a table that is frozen in part."""
+    tables = {
+        f"{name}.weight": module.whole()
+        for name, module in model.named_modules()
+        if isinstance(module, PartlyFrozenTable)
+    }
+    return dict(model.named_parameters()) | tables

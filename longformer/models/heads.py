@@ -9,6 +9,7 @@ from torch.nn import functional
 from longformer.interop.families import LONGFORMER
 from longformer.models import default_globals
 from longformer.models.encoder import EncoderInputs, LongformerModel
+from longformer.models.inputs import check_labels
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.masked_lm_loss import masked_lm_loss
 from longformer.models.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
@@ -71,6 +72,8 @@ class LongformerForMaskedLM(ModelWithHead):
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LongformerModel.forward`, as are the other arguments.
         """
+        if labels is not None:
+            check_labels(labels, self.config.vocab_size)
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         hidden = encoded.last_hidden_state
         loss = None if labels is None else masked_lm_loss(hidden, labels, self.lm_head)

@@ -13,6 +13,7 @@ from longformer.attention.packing import Packing
 from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models.batch_facts import BatchFacts
 from longformer.models.longformer_config import LongformerConfig
+from longformer.models.masked_lm_loss import IGNORED
 
 # Taking padding out costs a copy of queries, keys, values and results in every layer. Measured on a CPU that is won
 # back when 3 % of the positions are padding (at 40 % a layer takes half the time); the margin is for devices whose
@@ -52,18 +53,14 @@ def read_inputs(
         LongformerError: ids, positions or masks hold values that the model cannot take.
     """
     shape, device = input_shape(
-        input_ids,
-        inputs_embeds,
-        attention_mask=attention_mask,
-        global_attention_mask=global_attention_mask,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
+        input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
     )
     if token_type_ids is None:
         token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
     if position_ids is None:
         position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
-    position_ids, token_type_ids = position_ids.expand(shape), token_type_ids.expand(shape)
+    token_type_ids = for_every_row("token_type_ids", token_type_ids, shape)
+    position_ids = for_every_row("position_ids", position_ids, shape)
     facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids, position_ids, token_type_ids)
     facts.check(config)
     tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_alike))
@@ -71,27 +68,41 @@ def read_inputs(
 
 
 def input_shape(
-    input_ids: Tensor | None, inputs_embeds: Tensor | None, *, prefix: str = "", **others: Tensor | None
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, *, prefix: str = "", **masks: Tensor | None
 ) -> tuple[torch.Size, torch.device]:
     """Return (batch, positions) and the device of what is to be read.
 
     Args:
         prefix: of the arguments' names.
-        others: further arguments by name, (..., positions).
+        masks: by name, (batch, positions).
 
     Raises:
-        ValueError: not exactly one of both is given, or one of the other arguments, by name, does not fit it.
+        ValueError: not exactly one of both is given, or a shape does not fit.
     """
     given = inputs_embeds if input_ids is None else input_ids
     if given is None or (input_ids is not None and inputs_embeds is not None):
         raise ValueError(f"give either {prefix}input_ids or {prefix}inputs_embeds")
+    if given.dim() != (3 if input_ids is None else 2) or not given.numel():
+        raise ValueError(
+            f"{prefix}input_ids must be (batch, positions), {prefix}inputs_embeds (batch, positions, width), "
+            f"and not empty; got {tuple(given.shape)}"
+        )
     shape = given.shape[:2]
-    if len(shape) != 2 or not shape.numel():
-        raise ValueError(f"{prefix}input_ids must be (batch, positions) and not empty, got {tuple(shape)}")
-    for name, tensor in others.items():
-        if tensor is not None and tensor.shape[-1:] != shape[-1:]:
-            raise ValueError(f"{name} must have {shape[-1]} positions like the input, got {tuple(tensor.shape)}")
+    for name, mask in masks.items():
+        if mask is not None and mask.shape != shape:
+            raise ValueError(f"{name} must be (batch, positions), {tuple(shape)}, got {tuple(mask.shape)}")
     return shape, given.device
+
+
+def for_every_row(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
+    """Return (batch, positions) ids; (positions,) and (1, positions) count for all rows.
+
+    Raises:
+        ValueError: `ids`, called `name`, have another shape.
+    """
+    if ids.shape not in (shape, (1, shape[1]), (shape[1],)):
+        raise ValueError(f"{name} must be (batch, positions), {tuple(shape)}, got {tuple(ids.shape)}")
+    return ids.expand(shape)
 
 
 def describe_tokens(
@@ -107,6 +118,11 @@ def describe_tokens(
     if global_attention_mask is not None and facts.most_globals:
         global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
     return Tokens(token_mask, global_tokens, packing)
+
+
+def check_labels(labels: Tensor, vocabulary: int) -> None:
+    """Raise LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
+    BatchFacts.of(None, None, labels.masked_fill(labels == IGNORED, 0)).check_ids(vocabulary)
 
 
 def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:

@@ -35,10 +35,11 @@ class LayerStack(nn.Module):
 
     kept: Kept = "everything"
 
-    def run_layer(self, layer: Any, *arguments: Any, **options: Any) -> Any:
+    def run_layer(self, layer: nn.Module, *arguments: Any) -> Tensor:
         """Return the result of a layer."""
         if self.kept == "everything" or not torch.is_grad_enabled():
-            return layer(*arguments, **options)
+            return layer(*arguments)
+        options: dict[str, Any] = {}
         if self.kept == "attention":
             options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
         return checkpoint(layer, *arguments, use_reentrant=False, **options)
@@ -55,16 +56,17 @@ class EncoderStack(LayerStack):
         *,
         output_attentions: bool,
         output_hidden_states: bool,
+        last_norm: nn.Module | None = None,
     ) -> EncoderOutput:
-        """Run layers, bottom to top; `hidden` may be packed, the result is not."""
+        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not."""
         states, probabilities = [], []
         for layer in layers:
             if output_hidden_states:
                 states.append(tokens.unpack(hidden))
             if output_attentions:
                 probabilities.append(layer.probabilities(hidden, tokens))
-            hidden = self.run_layer(layer, hidden, tokens)
-        hidden = tokens.unpack(hidden)
+            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens)
+        hidden = tokens.unpack(hidden if last_norm is None else last_norm(hidden))
         output = EncoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*states, hidden)
@@ -76,9 +78,9 @@ class EncoderStack(LayerStack):
 
 
 def keep_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    """Keep what the operators of this project compute; that is attention, the dearest part to compute again."""
-    is_ours = getattr(operator, "namespace", None) == "longformer"
-    return CheckpointPolicy.MUST_SAVE if is_ours else CheckpointPolicy.PREFER_RECOMPUTE
+    """Keep what attention gives, ours and PyTorch's; it is the dearest part to compute again."""
+    is_attention = str(operator).startswith(("longformer.", "aten._scaled_dot_product"))
+    return CheckpointPolicy.MUST_SAVE if is_attention else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def drop_layers(layers: Iterable[Layer], probability: float) -> Iterator[Layer]:

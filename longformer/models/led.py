@@ -1,16 +1,18 @@
 """LED under Hugging Face's names: the bare encoder-decoder, for writing texts, and for finding answers."""
 
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 
 from longformer.interop.families import LED
 from longformer.models.heads import span_loss
+from longformer.models.inputs import check_labels
 from longformer.models.led_config import LEDConfig
 from longformer.models.led_decoder import LEDDecoder
 from longformer.models.led_encoder import LEDEncoder
-from longformer.models.led_inputs import check_target
+from longformer.models.led_generation import GeneratesText
+from longformer.models.led_inputs import check_states, check_target, padding_mask
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import LEDGenerationOutput, LEDOutput, LEDQuestionAnsweringOutput
 from longformer.models.masked_lm_loss import IGNORED, masked_lm_loss
@@ -70,7 +72,8 @@ class LEDModel(PretrainedModel):
 
         Args:
             input_ids, attention_mask, global_attention_mask, inputs_embeds: as in `LEDEncoder.forward`.
-            decoder_input_ids: (rows, positions) long; None: `input_ids`, each moved on by one, as in Hugging Face.
+            decoder_input_ids: (rows, positions) long; for every text one row, or several that follow each other.
+                None: `input_ids`, each moved on by one, as in Hugging Face.
             decoder_attention_mask: (rows, positions), 1 = token, 0 = padding, on either side; None = all tokens.
             encoder_outputs: what the encoder gave before, or a tuple that begins with its last hidden state; the
                 source is then not read again.
@@ -87,7 +90,7 @@ class LEDModel(PretrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
             decoder_input_ids = moved_on(input_ids, self.config)
-        check_target(
+        decoder_attention_mask = check_target(
             self.config,
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -100,12 +103,14 @@ class LEDModel(PretrainedModel):
                 encoder_outputs = self.encoder(input_ids, attention_mask, global_attention_mask, inputs_embeds, **asked)
             is_ours = isinstance(encoder_outputs, EncoderOutput)
             encoded = encoder_outputs if is_ours else EncoderOutput(encoder_outputs[0])
+            target = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
+            check_states(encoded.last_hidden_state, attention_mask, cast(Tensor, target))
         decoded = self.decoder(
             decoder_input_ids,
             decoder_attention_mask,
             inputs_embeds=decoder_inputs_embeds,
             states=None if encoded is None else encoded.last_hidden_state,
-            source_mask=attention_mask,
+            source_mask=padding_mask(attention_mask),
             memory=past_key_values,
             **asked,
         )
@@ -137,9 +142,13 @@ class LEDWithHead(PretrainedModel):
         """Return the encoder, whose output may be handed to the model as `encoder_outputs`."""
         return self.led.encoder
 
+    def get_decoder(self) -> LEDDecoder:
+        """Return the decoder."""
+        return self.led.decoder
 
-class LEDForConditionalGeneration(LEDWithHead):
-    """Writes a text about a text."""
+
+class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
+    """Writes a text about a text; see `generate`."""
 
     final_logits_bias: Tensor
 
@@ -179,8 +188,10 @@ class LEDForConditionalGeneration(LEDWithHead):
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LEDModel.forward`, as are the other arguments.
         """
-        if labels is not None and decoder_input_ids is None and inputs.get("decoder_inputs_embeds") is None:
-            decoder_input_ids = moved_on(labels, self.config)
+        if labels is not None:
+            check_labels(labels, self.config.vocab_size)
+            if decoder_input_ids is None and inputs.get("decoder_inputs_embeds") is None:
+                decoder_input_ids = moved_on(labels, self.config)
         result: LEDOutput = self.led(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, **inputs)
         hidden = result.last_hidden_state
         loss = None if labels is None else masked_lm_loss(hidden, labels, self.logits)

@@ -48,33 +48,37 @@ class DecoderSelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, KeyValue]:
-        """Return the queries, (rows, heads, positions, head_dim), and what they can attend to, of (rows, positions,
-        width)."""
+        """Return queries, (rows, heads, positions, head_dim), and what offers itself to them.
+
+        Args:
+            hidden: (rows, positions, width).
+        """
         query, key, value = self.query_key_value(hidden).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return query, KeyValue(key, value)
 
-    def forward(self, query: Tensor, known: KeyValue, visible: Tensor | None) -> Tensor:
+    def forward(self, query: Tensor, known: KeyValue, visible: Tensor | None, *, causal: bool) -> Tensor:
         """Return what the tokens gather, (rows, positions, width).
 
         Args:
             query: of `project`.
             known: of `project`, behind what was remembered.
-            visible: bool, broadcasting to (rows, heads, positions, known positions); None: the positions are all that
-                is known and look back, or there is one, which sees everything.
+            visible: bool, broadcasting to (rows, heads, positions, known positions); None: everything.
+            causal: whether, without `visible`, the positions are all that is known, and each sees itself and those
+                before it.
         """
         attended = functional.scaled_dot_product_attention(
             query,
             known.key,
             known.value,
             attn_mask=visible,
-            is_causal=visible is None and query.shape[2] > 1,
+            is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def probabilities(self, query: Tensor, known: KeyValue, visible: Tensor | None) -> Tensor:
+    def probabilities(self, query: Tensor, known: KeyValue, visible: Tensor | None, *, causal: bool) -> Tensor:
         """Return who attends to whom, (rows, heads, positions, known positions); arguments as in `forward`."""
-        if visible is None:
+        if causal:
             visible = looking_back(query.shape[2], known.key.shape[2], query.device)
         return probabilities(query, known.key, visible)
 

@@ -15,6 +15,8 @@ class LEDConfig(WindowedConfig):
     """
 
     family: ClassVar[str] = "led"
+    extended_family: ClassVar[str | None] = "longformer-led"
+    extensions: ClassVar[tuple[str, ...]] = ("normalize_before", "scale_embedding")
 
     vocab_size: int = 50265
     d_model: int = 1024
@@ -43,6 +45,11 @@ class LEDConfig(WindowedConfig):
     init_std: float = 0.02
     decoder_start_token_id: int = 2
     """What the decoder reads first."""
+    normalize_before: bool = False
+    """Whether layers normalise what they read instead of what they give, and the two stacks their results, as in
+    mBART; Hugging Face's LED cannot."""
+    scale_embedding: bool = False
+    """Whether word embeddings are multiplied by the square root of d_model, as in mBART; Hugging Face's LED cannot."""
 
     def __post_init__(self) -> None:
         self.set_windows(self.encoder_layers)

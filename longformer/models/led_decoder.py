@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from longformer.models.layer_stack import LayerStack, drop_layers
 from longformer.models.led_attention import looking_back
 from longformer.models.led_config import LEDConfig
-from longformer.models.led_layers import DecoderView, LEDDecoderLayer
+from longformer.models.led_layers import DecoderView, LEDDecoderLayer, WordEmbeddings
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import DecoderOutput
 
@@ -18,10 +18,11 @@ class LEDDecoder(LayerStack):
 
     def __init__(self, config: LEDConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
+        self.embed_tokens = WordEmbeddings(config)
         self.embed_positions = nn.Embedding(config.max_decoder_position_embeddings, config.d_model)
         self.layers = nn.ModuleList(LEDDecoderLayer(config) for _ in range(config.decoder_layers))
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.normalize_before else None
         self.dropout = nn.Dropout(config.dropout)
         self.layerdrop = config.decoder_layerdrop
 
@@ -30,10 +31,9 @@ class LEDDecoder(LayerStack):
 
         Args:
             states: of the encoder, (documents, source positions, d_model).
-            source_mask: (documents, source positions), 0 or False for padding; None: there is none.
+            source_mask: (documents, source positions) bool, False for padding; None: there is none.
         """
-        source = [layer.encoder_attn.read(states).contiguous() for layer in self._layers()]
-        return DecoderMemory(source, None if source_mask is None else source_mask.bool())
+        return DecoderMemory([layer.encoder_attn.read(states).contiguous() for layer in self._layers()], source_mask)
 
     def forward(
         self,
@@ -55,7 +55,7 @@ class LEDDecoder(LayerStack):
             input_ids: (rows, positions) long; or give `inputs_embeds`, (rows, positions, d_model).
             attention_mask: (rows, positions, remembered ones included), 0 for padding; None: there is none.
             states: of the encoder, (rows, source positions, d_model), unless there is a memory.
-            source_mask: (rows, source positions), 0 for padding; None: there is none.
+            source_mask: (rows, source positions) bool, False for padding; None: there is none.
             memory: of `remember`.
         """
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
@@ -63,9 +63,11 @@ class LEDDecoder(LayerStack):
         places = torch.arange(start, start + positions, device=words.device)
         hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(places)))
         source_mask = source_mask if memory is None else memory.source_mask
+        causal = attention_mask is None and start == 0
         view = DecoderView(
-            visible_target(attention_mask, positions, start + positions, words.device),
-            None if source_mask is None else source_mask.bool()[:, None, None, :],
+            None if causal else visible_target(attention_mask, positions, start + positions, words.device),
+            causal,
+            None if source_mask is None else source_mask[:, None, None, :],
         )
         if memory is None and output_attentions:
             # Attentions are shown by the layers' steps, which want a memory; this one is forgotten afterwards.
@@ -82,6 +84,8 @@ class LEDDecoder(LayerStack):
                 )
                 memory.target[index] = known
                 attentions.append(seen)
+        if self.layer_norm is not None:
+            hidden = self.layer_norm(hidden)
         output = DecoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*shown, hidden)
@@ -98,12 +102,13 @@ class LEDDecoder(LayerStack):
 def visible_target(attention_mask: Tensor | None, positions: int, known: int, device: torch.device) -> Tensor | None:
     """Return `visible` of `DecoderSelfAttention.forward` for the last positions of all known ones.
 
-    Padding always sees itself, so that no row sees nothing.
+    A padded position that sees no token sees itself, so that no row sees nothing.
     """
-    if attention_mask is None and positions in (1, known):
+    if attention_mask is None and positions == 1:
         return None
     visible = looking_back(positions, known, device)
-    if attention_mask is not None:
-        itself = visible.triu(known - positions)
-        visible = (visible & attention_mask.bool()[:, None, None, :]) | itself
-    return visible
+    if attention_mask is None:
+        return visible
+    itself = visible.triu(known - positions)
+    visible = visible & attention_mask.bool()[:, None, None, :]
+    return visible | (itself & ~visible.any(-1, keepdim=True))

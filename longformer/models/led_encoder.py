@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from longformer.models.layer_stack import EncoderLayer, EncoderStack, drop_layers
 from longformer.models.led_config import LEDConfig
 from longformer.models.led_inputs import read_source
-from longformer.models.led_layers import LEDEncoderLayer
+from longformer.models.led_layers import LEDEncoderLayer, WordEmbeddings
 from longformer.models.outputs import EncoderOutput
 
 
@@ -19,10 +19,11 @@ class LEDEncoder(EncoderStack):
     def __init__(self, config: LEDConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
+        self.embed_tokens = WordEmbeddings(config)
         self.embed_positions = nn.Embedding(config.max_encoder_position_embeddings, config.d_model)
         self.layers = nn.ModuleList(LEDEncoderLayer(config, index) for index in range(config.encoder_layers))
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
+        self.layer_norm = nn.LayerNorm(config.d_model) if config.normalize_before else None
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -64,4 +65,5 @@ class LEDEncoder(EncoderStack):
             tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            last_norm=self.layer_norm,
         )

@@ -46,8 +46,11 @@ def check_target(
     attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
     remembered: int,
-) -> None:
+) -> Tensor | None:
     """Check what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens it remembers.
+
+    Returns:
+        `attention_mask`, or None where nothing is padded.
 
     Raises:
         ValueError: neither or both of the ids and embeddings are given, or the mask does not fit.
@@ -66,3 +69,24 @@ def check_target(
     facts = BatchFacts.of(attention_mask, None, input_ids)
     facts.check_masks()
     facts.check_ids(config.vocab_size)
+    return attention_mask if facts.padded else None
+
+
+def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) -> None:
+    """Check that the encoder's states, (rows, positions, d_model), go with their mask and with what the decoder reads.
+
+    Raises:
+        ValueError: they do not; the rows for the decoder must be as many or a multiple.
+    """
+    if attention_mask is not None and attention_mask.shape != states.shape[:2]:
+        raise ValueError(
+            f"attention_mask must be (batch, positions) as in encoder_outputs, {tuple(states.shape[:2])}, "
+            f"got {tuple(attention_mask.shape)}"
+        )
+    if target.shape[0] % states.shape[0]:
+        raise ValueError(f"{target.shape[0]} rows for the decoder do not go with {states.shape[0]} source texts")
+
+
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """Return a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
+    return None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()

@@ -1,5 +1,9 @@
-"""The layers of an LED, nested and named as in Hugging Face (spec 1.6): post-LayerNorm BART blocks."""
+"""The parts of an LED, nested and named as in Hugging Face (spec 1.6): BART blocks, which normalise what they give.
 
+On request they are mBART's, which normalise what they read.
+"""
+
+import math
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -11,11 +15,25 @@ from longformer.models.led_attention import CrossAttention, DecoderSelfAttention
 from longformer.models.led_config import LEDConfig
 
 
+class WordEmbeddings(nn.Embedding):
+    """The embeddings of tokens, scaled where the config says so."""
+
+    def __init__(self, config: LEDConfig) -> None:
+        super().__init__(config.vocab_size, config.d_model, padding_idx=config.pad_token_id)
+        self.scale = math.sqrt(config.d_model) if config.scale_embedding else None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return (..., d_model)."""
+        words = super().forward(ids)
+        return words if self.scale is None else words * self.scale
+
+
 class FeedForwardLayer(nn.Module):
-    """What encoder and decoder layers share: the feed-forward part that ends them."""
+    """What encoder and decoder layers share: where they normalise, and the feed-forward part that ends them."""
 
     def __init__(self, config: LEDConfig, inner_width: int) -> None:
         super().__init__()
+        self.normalizes_before = config.normalize_before
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = nn.Linear(config.d_model, inner_width)
         self.fc2 = nn.Linear(inner_width, config.d_model)
@@ -26,8 +44,16 @@ class FeedForwardLayer(nn.Module):
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """Return the layer's result."""
-        inner = self.inner_dropout(self.activation(self.fc1(hidden)))
-        return self.final_layer_norm(hidden + self.dropout(self.fc2(inner)))
+        inner = self.inner_dropout(self.activation(self.fc1(self.before(self.final_layer_norm, hidden))))
+        return self.after(self.final_layer_norm, hidden + self.dropout(self.fc2(inner)))
+
+    def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
+        """Return what a branch reads of the hidden states."""
+        return norm(hidden) if self.normalizes_before else hidden
+
+    def after(self, norm: nn.Module, hidden: Tensor) -> Tensor:
+        """Return the hidden states once a branch has been added to them."""
+        return hidden if self.normalizes_before else norm(hidden)
 
 
 class EncoderAttention(nn.Module):
@@ -54,19 +80,23 @@ class LEDEncoderLayer(FeedForwardLayer):
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`."""
-        hidden = self.self_attn_layer_norm(hidden + self.dropout(self.self_attn(hidden, tokens)))
+        gathered = self.self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
+        hidden = self.after(self.self_attn_layer_norm, hidden + self.dropout(gathered))
         return self.feed_forward(hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
-        return self.self_attn.longformer_self_attn.probabilities(hidden, tokens)
+        read = self.before(self.self_attn_layer_norm, hidden)
+        return self.self_attn.longformer_self_attn.probabilities(read, tokens)
 
 
 class DecoderView(NamedTuple):
-    """What the tokens of a decoder call may see, the same in all layers; both parts are None where they see all."""
+    """What the tokens of a decoder call may see, the same in all layers."""
 
     target: Tensor | None
     """As `visible` of `DecoderSelfAttention.forward`."""
+    causal: bool
+    """As in `DecoderSelfAttention.forward`."""
     source: Tensor | None
     """As `visible` of `CrossAttention.forward`."""
 
@@ -114,15 +144,17 @@ class LEDDecoderLayer(FeedForwardLayer):
             source: what the encoder offers, a row for each document.
             past: what earlier tokens offer; None: there are none.
         """
-        query, known = self.self_attn.project(hidden)
+        query, known = self.self_attn.project(self.before(self.self_attn_layer_norm, hidden))
         known = known if past is None else past.followed_by(known)
-        hidden = self.self_attn_layer_norm(hidden + self.dropout(self.self_attn(query, known, view.target)))
+        gathered = self.self_attn(query, known, view.target, causal=view.causal)
+        hidden = self.after(self.self_attn_layer_norm, hidden + self.dropout(gathered))
+        asking = self.before(self.encoder_attn_layer_norm, hidden)
         attentions = None
         if output_attentions:
             attentions = (
-                self.self_attn.probabilities(query, known, view.target),
-                self.encoder_attn.probabilities(hidden, source, view.source),
+                self.self_attn.probabilities(query, known, view.target, causal=view.causal),
+                self.encoder_attn.probabilities(asking, source, view.source),
             )
-        gathered = self.encoder_attn(hidden, source, view.source)
-        hidden = self.encoder_attn_layer_norm(hidden + self.dropout(gathered))
+        gathered = self.encoder_attn(asking, source, view.source)
+        hidden = self.after(self.encoder_attn_layer_norm, hidden + self.dropout(gathered))
         return DecoderStep(self.feed_forward(hidden), known, attentions)

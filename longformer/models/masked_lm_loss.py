@@ -1,4 +1,4 @@
-"""The loss of masked language modelling, computed for labelled positions only and never for all of them at once."""
+"""The loss of predicting tokens, computed for labelled positions only and never for all of them at once."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,12 @@ def masked_lm_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tens
 
     Returns:
         () float32; 0 where nothing is labelled.
+
+    Raises:
+        ValueError: there is not one label for every position.
     """
+    if labels.shape != hidden.shape[:2]:
+        raise ValueError(f"labels must be (batch, positions), {tuple(hidden.shape[:2])}, got {tuple(labels.shape)}")
     labels = labels.flatten()
     labelled = (labels != IGNORED).nonzero().squeeze(1)
     rows, targets = hidden.flatten(0, 1).index_select(0, labelled), labels[labelled]

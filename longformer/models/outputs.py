@@ -22,7 +22,7 @@ class ModelOutput:
 
 @dataclass
 class EncoderOutput(ModelOutput):
-    """Result of `LongformerModel`."""
+    """Result of `LongformerModel`, and of the encoder of an LED."""
 
     last_hidden_state: Tensor
     """(batch, positions, hidden_size)."""

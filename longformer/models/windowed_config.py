@@ -23,6 +23,10 @@ class WindowedConfig:
 
     family: ClassVar[str]
     """Hugging Face's model_type."""
+    extended_family: ClassVar[str | None] = None
+    """model_type of what Hugging Face's models of this family cannot compute."""
+    extensions: ClassVar[tuple[str, ...]] = ()
+    """Truth values that Hugging Face's config does not have; a model with one of them is of the extended family."""
 
     attention_window: int | tuple[int, ...] = 512
     """How many neighbours a token sees, both sides together, even; one number or one per encoder layer."""
@@ -41,6 +45,13 @@ class WindowedConfig:
     def initial_deviation(self) -> float:
         """Standard deviation of fresh weights."""
         raise NotImplementedError
+
+    @property
+    def model_type(self) -> str:
+        """What config.json calls the model."""
+        if self.extended_family is not None and any(getattr(self, name) for name in self.extensions):
+            return self.extended_family
+        return self.family
 
     def band(self, layer: int) -> Band:
         """Return what a token of an encoder layer sees."""

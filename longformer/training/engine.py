@@ -217,7 +217,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
-        (decayed if is_matrix else plain).append(parameter)
+        # DeepSpeed cannot do with a group of frozen parameters.
+        if parameter.requires_grad:
+            (decayed if is_matrix else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 

@@ -10,9 +10,9 @@ import transformers
 from torch import Tensor, nn
 
 from longformer.interop import patch
+from tests.models.largest_tensor import LargestTensor
+from tests.models.led_cases import LED_MODELS, make_led_case
 from tests.models.longformer_cases import HEADS, make_case
-
-LED_MODELS = ["LEDModel", "LEDForConditionalGeneration", "LEDForQuestionAnswering"]
 
 
 def make_led(name: str) -> nn.Module:
@@ -118,11 +118,41 @@ def test_attentions_of_a_patched_led_agree() -> None:
         torch.testing.assert_close(after.global_attentions[layer], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_patched_led_generates_the_same_tokens() -> None:
+@pytest.mark.parametrize("name", LED_MODELS)
+def test_a_patched_led_of_any_shape_gives_the_same_outputs_and_gradients(name: str, tmp_path: Path) -> None:
+    for seed in range(6):
+        case = make_led_case(name, seed, tmp_path / str(seed))
+        before = outputs_and_gradients(case.theirs, lambda: case.theirs(**case.batch, use_cache=False))  # noqa: B023
+        patch(case.theirs)
+        after = outputs_and_gradients(case.theirs, lambda: case.theirs(**case.batch, use_cache=False))  # noqa: B023
+        assert_alike(before[0], after[0], 1e-5)
+        assert_alike(before[1], after[1], 1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"num_beams": 3, "length_penalty": 2.0, "no_repeat_ngram_size": 3}, {"do_sample": True}],
+    ids=["greedy", "beams", "sampling"],
+)
+def test_a_patched_led_generates_the_same_tokens(settings: dict[str, Any]) -> None:
     model = make_led("LEDForConditionalGeneration")
     batch = led_batch(21)
-    before = model.generate(**batch, num_beams=3, max_length=12)
-    assert torch.equal(patch(model).generate(**batch, num_beams=3, max_length=12), before)
+    written = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        written.append(model.generate(**batch, **settings, max_length=12))
+        patch(model)
+    assert written[0].shape[1] > 2
+    assert torch.equal(*written)
+
+
+def test_a_patched_led_computes_layers_again_in_backward_with_the_same_gradients() -> None:
+    model = patch(make_led("LEDForConditionalGeneration"))
+    batch = led_batch(29) | {"labels": torch.randint(3, 30, (2, 7))}
+    once = outputs_and_gradients(model, lambda: model(**batch, use_cache=False))
+    model.gradient_checkpointing_enable()
+    model.train()
+    assert_alike(once[1], outputs_and_gradients(model, lambda: model(**batch, use_cache=False))[1], 1e-6)
 
 
 def test_patching_twice_and_gradient_checkpointing_change_nothing(tmp_path: Path) -> None:
@@ -150,23 +180,12 @@ def test_older_masks_with_a_2_for_global_tokens_still_work() -> None:
 
 def test_no_tensor_of_positions_times_positions_is_made() -> None:
     model = patch(make_led("LEDModel")).encoder
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                largest = max(largest, result.numel())
-            return result
-
-    sizes = []
     model.embed_positions = type(model.embed_positions)(2048, 16)
+    sizes = []
     for positions in (512, 2048):
-        largest = 0
-        with torch.no_grad(), Watch():
+        with torch.no_grad(), LargestTensor() as largest:
             model(torch.randint(3, 30, (1, positions)), torch.ones(1, positions, dtype=torch.long))
-        sizes.append(largest)
+        sizes.append(largest.numbers)
     assert sizes[1] <= 4 * sizes[0]
 
 

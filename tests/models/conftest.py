@@ -1,6 +1,9 @@
-"""A small character model with every feature switchable, far enough from its start that mistakes show."""
+"""A small character model with every feature switchable, far enough from its start that mistakes show; and the
+published models, where they are at hand."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,3 +35,16 @@ def build_model() -> Callable[..., CharacterLM]:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """Return a function that gives the folder of a published model by its name, or skips the test."""
+
+    def find(name: str) -> Path:
+        folder = Path(os.environ.get("LONGFORMER_PRETRAINED", "")) / name
+        if "LONGFORMER_PRETRAINED" not in os.environ or not folder.is_dir():
+            pytest.skip(f"set LONGFORMER_PRETRAINED to a folder that holds {name}")
+        return folder
+
+    return find

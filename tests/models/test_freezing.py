@@ -1,7 +1,11 @@
 """Claims: with the pretrained part frozen, training moves the new position rows and leaves all else bit by bit."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -10,6 +14,10 @@ from torch import Tensor
 from longformer import models
 from longformer.interop.convert import convert
 from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from longformer.training.distributed import Ranks
+from longformer.training.engine import TrainingEngine
+from tests.training.rank_group import in_ranks
+from tests.training.small_model import SETTINGS
 
 TABLE = "longformer.embeddings.position_embeddings.weight"
 KNOWN, LENGTH = 18, 60
@@ -39,7 +47,7 @@ def load(folder: Path) -> models.LongformerForMaskedLM:
     return model
 
 
-def loss_of(model: models.LongformerForMaskedLM) -> Tensor:
+def loss_of(model: Any) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, 30, (2, LENGTH), generator=generator)
     return model(ids, labels=ids).loss
@@ -69,6 +77,30 @@ def test_weight_decay_and_momentum_leave_everything_but_the_new_rows_bit_by_bit(
             kept = slice(KNOWN if name == TABLE else None)
             assert torch.equal(after[name][kept], tensor[kept])
         assert not (after[TABLE][KNOWN:] == before[TABLE][KNOWN:]).all(1).any()
+
+
+def train_with_deepspeed(ranks: Ranks, folder: Path, zero_stage: Any) -> dict[str, np.ndarray]:
+    """Train for three steps; return the parameters and constants of the model as the engine leaves them."""
+    model = load(folder)
+    freeze_pretrained(model, KNOWN)
+    engine = TrainingEngine(model, replace(SETTINGS, zero_stage=zero_stage), ranks)
+    for _ in range(3):
+        engine.train_step(itertools.repeat({}), lambda engine, _: loss_of(engine), learning_rate=0.05)
+    weights = engine.full_weights() | {
+        f"{TABLE}.pretrained": model.longformer.embeddings.position_embeddings.pretrained
+    }
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_optimizers_that_see_one_flat_vector_move_the_new_rows_only(converted: Path, zero_stage: Any) -> None:
+    before = {name: each.detach().numpy() for name, each in load(converted).named_parameters()}
+    for after in in_ranks(2, train_with_deepspeed, converted, zero_stage):
+        table = np.concatenate([after.pop(f"{TABLE}.pretrained"), after[TABLE]])
+        for name, tensor in (after | {TABLE: table}).items():
+            kept = slice(KNOWN if name == TABLE else None)
+            np.testing.assert_array_equal(tensor[kept], before[name][kept], err_msg=name)
+        assert not (table[KNOWN:] == before[TABLE][KNOWN:]).all(1).any()
 
 
 def test_a_frozen_model_goes_on_from_its_state(converted: Path) -> None:

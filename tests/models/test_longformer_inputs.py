@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.models import LongformerConfig, LongformerForQuestionAnswering, LongformerModel
+from longformer.models import LongformerConfig, LongformerForMaskedLM, LongformerForQuestionAnswering, LongformerModel
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +26,25 @@ def model() -> LongformerModel:
 IDS = torch.arange(3, 11)[None]
 NINE, ONES = torch.full((1, 8), 9), torch.ones(1, 8, dtype=torch.long)
 LAST_PADDED = torch.tensor([[1] * 7 + [0]])
+# What no encoder of a vocabulary of 20 takes.
+REFUSED = [
+    ({"input_ids": IDS + 12}, "token id 22 is outside the vocabulary of 20"),
+    ({"input_ids": IDS - 4}, "token id -1 is outside"),
+    ({"input_ids": IDS, "attention_mask": ONES * 2}, "attention_mask must hold 1 for tokens and 0 for padding"),
+    ({"input_ids": IDS, "attention_mask": ONES * 0.5}, "attention_mask must hold"),
+    ({"input_ids": IDS, "global_attention_mask": NINE}, "global_attention_mask must hold"),
+    ({"input_ids": IDS, "attention_mask": LAST_PADDED, "global_attention_mask": ONES}, "1 at a padded position"),
+]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"input_ids": IDS + 12}, "token id 22 is outside the vocabulary of 20"),
-        ({"input_ids": IDS - 4}, "token id -1 is outside"),
+        *REFUSED,
         ({"input_ids": torch.full((1, 11), 5)}, "reaches token 11, the model has positions for 10.*--max-length 11"),
         ({"input_ids": IDS, "position_ids": ONES * 12}, "--max-length 11"),
         ({"input_ids": IDS, "position_ids": -ONES}, "positions are not negative"),
         ({"input_ids": IDS, "token_type_ids": ONES}, "token_type_ids holds 1"),
-        ({"input_ids": IDS, "attention_mask": ONES * 2}, "attention_mask must hold 1 for tokens and 0 for padding"),
-        ({"input_ids": IDS, "attention_mask": ONES * 0.5}, "attention_mask must hold"),
-        ({"input_ids": IDS, "global_attention_mask": NINE}, "global_attention_mask must hold"),
-        ({"input_ids": IDS, "attention_mask": LAST_PADDED, "global_attention_mask": ONES}, "1 at a padded position"),
     ],
 )
 def test_values_that_the_model_cannot_take_are_named(
@@ -58,7 +62,12 @@ def test_values_that_the_model_cannot_take_are_named(
         ({"input_ids": IDS, "inputs_embeds": torch.zeros(1, 8, 8)}, "either input_ids or inputs_embeds"),
         ({"input_ids": IDS[0]}, r"must be \(batch, positions\)"),
         ({"input_ids": IDS[:, :0]}, "not empty"),
-        ({"input_ids": IDS, "attention_mask": ONES[:, :5]}, "attention_mask must have 8 positions"),
+        ({"input_ids": IDS, "attention_mask": ONES[:, :5]}, r"attention_mask must be .*\(1, 8\), got \(1, 5\)"),
+        ({"input_ids": IDS, "attention_mask": ONES[0]}, r"attention_mask must be .*, got \(8,\)"),
+        ({"input_ids": IDS, "position_ids": ONES.expand(3, 8)}, r"position_ids must be .*, got \(3, 8\)"),
+        ({"input_ids": IDS, "token_type_ids": ONES[:, 1:]}, r"token_type_ids must be .*, got \(1, 7\)"),
+        ({"input_ids": IDS[None]}, r"input_ids must be \(batch, positions\).* got \(1, 1, 8\)"),
+        ({"inputs_embeds": torch.zeros(8, 8)}, r"inputs_embeds \(batch, positions, width\).* got \(8, 8\)"),
     ],
 )
 def test_arguments_that_do_not_fit_together_are_named(
@@ -68,6 +77,11 @@ def test_arguments_that_do_not_fit_together_are_named(
         model(**arguments)
 
 
+def test_labels_outside_the_vocabulary_are_named(model: LongformerModel) -> None:
+    with pytest.raises(LongformerError, match="token id -1 is outside the vocabulary of 20"):
+        LongformerForMaskedLM(model.config)(IDS, labels=torch.tensor([[-100] * 7 + [-1]]))
+
+
 def test_masks_of_every_common_type_mean_the_same(model: LongformerModel) -> None:
     results = [
         model(IDS, attention_mask=LAST_PADDED.to(dtype), global_attention_mask=(IDS == 3).to(dtype)).last_hidden_state
@@ -75,6 +89,13 @@ def test_masks_of_every_common_type_mean_the_same(model: LongformerModel) -> Non
     ]
     for result in results[1:]:
         assert torch.equal(result, results[0])
+
+
+def test_positions_given_once_count_for_every_row(model: LongformerModel) -> None:
+    ids, places = IDS.expand(2, 8), torch.arange(3, 11)
+    expected = model(ids, position_ids=places.expand(2, 8)).last_hidden_state
+    for given in (places, places[None]):
+        assert torch.equal(model(ids, position_ids=given).last_hidden_state, expected)
 
 
 def test_a_row_of_nothing_but_padding_gives_numbers_and_gradients(model: LongformerModel) -> None:

@@ -1,18 +1,14 @@
-"""Claims about the Longformer models that need no peer: memory, compilation, fresh and published weights."""
+"""Claims about the Longformer models that need no peer: memory, fresh and published weights."""
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models import LongformerConfig, LongformerForMaskedLM, LongformerModel
-from longformer.models.layers import Layer
+from tests.models.largest_tensor import LargestTensor
 
 SMALL = {
     "vocab_size": 500,
@@ -24,18 +20,6 @@ SMALL = {
     "max_position_embeddings": 1026,
     "type_vocab_size": 1,
 }
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the size of the largest tensor that any operation makes."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numbers = max(self.numbers, result.numel())
-        return result
 
 
 def test_the_loss_never_sees_all_logits_unless_they_are_asked_for() -> None:
@@ -73,24 +57,6 @@ def test_a_text_alone_and_in_a_padded_batch_reads_the_same() -> None:
         torch.testing.assert_close(batch[1:, place], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_a_compiled_layer_with_padding_removed_serves_changing_lengths_without_compiling_again() -> None:
-    layer = Layer(LongformerConfig(**SMALL), 1).eval()
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-
-    def compare(positions: int) -> None:
-        mask = torch.ones(2, positions, dtype=torch.bool)
-        mask[1, positions // 2 :] = False
-        packing = Packing.of(mask)
-        tokens = Tokens(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
-        hidden = packing.pack(torch.randn(2, positions, 16)).requires_grad_()
-        torch.testing.assert_close(compiled(hidden, tokens), layer(hidden, tokens))
-
-    compare(40)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for positions in (41, 97):
-            compare(positions)
-
-
 def test_fresh_weights_are_those_of_hugging_face_in_kind() -> None:
     model = LongformerForMaskedLM(LongformerConfig(**SMALL))
     for name, parameter in model.named_parameters():
@@ -119,17 +85,8 @@ def test_configs_that_cannot_be_built_are_refused(change: dict[str, Any], messag
         LongformerModel(LongformerConfig(**{**SMALL, **change}))
 
 
-@pytest.fixture(scope="module")
-def published_base() -> Path:
-    """Return the folder of allenai's longformer-base-4096, or skip."""
-    root = os.environ.get("LONGFORMER_PRETRAINED")
-    if root is None or not (Path(root) / "longformer-base-4096").is_dir():
-        pytest.skip("set LONGFORMER_PRETRAINED to a folder that holds longformer-base-4096")
-    return Path(root) / "longformer-base-4096"
-
-
-def test_the_published_base_model_gives_the_numbers_of_spec_1_8(published_base: Path) -> None:
-    model = LongformerModel.from_pretrained(published_base)
+def test_the_published_base_model_gives_the_numbers_of_spec_1_8(published: Callable[[str], Path]) -> None:
+    model = LongformerModel.from_pretrained(published("longformer-base-4096"))
     with torch.no_grad():
         short = model(torch.tensor([[0, 20920, 232, 328, 1437, 2]])).last_hidden_state
         ids = torch.tensor([[0, *[20920, 232, 328, 1437] * 1000, 2]])
@@ -142,9 +99,10 @@ def test_the_published_base_model_gives_the_numbers_of_spec_1_8(published_base: 
     torch.testing.assert_close(long.mean(), torch.tensor(0.0243), atol=1e-4, rtol=0)
 
 
-def test_the_published_base_model_predicts_its_input_as_in_spec_1_8(published_base: Path) -> None:
+def test_the_published_base_model_predicts_its_input_as_in_spec_1_8(published: Callable[[str], Path]) -> None:
     ids = torch.tensor([[0, *[20920, 232, 328, 1437] * 1000, 2]])
+    model = LongformerForMaskedLM.from_pretrained(published("longformer-base-4096"))
     with torch.no_grad():
-        output = LongformerForMaskedLM.from_pretrained(published_base)(ids, labels=ids, output_logits=True)
+        output = model(ids, labels=ids, output_logits=True)
     torch.testing.assert_close(output.loss, torch.tensor(0.0074), atol=1e-4, rtol=0)
     torch.testing.assert_close(output.logits.mean(), torch.tensor(-3.0348), atol=1e-4, rtol=0)

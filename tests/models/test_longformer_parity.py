@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from longformer.interop.huggingface import unpack_projections
 from longformer.models import inputs as model_inputs
@@ -96,6 +97,29 @@ def test_embeddings_given_instead_of_ids_agree(tmp_path: Path) -> None:
         case.theirs(inputs_embeds=embeddings, attention_mask=mask),
     )
     close(ours.last_hidden_state * mask[..., None], theirs.last_hidden_state * mask[..., None])
+
+
+def test_embeddings_given_instead_of_ids_have_the_same_default_globals(tmp_path: Path) -> None:
+    model = make_case("LongformerForSequenceClassification", 3, tmp_path).ours
+    ids = torch.randint(3, 50, (2, 19))
+    first = torch.zeros_like(ids)
+    first[:, 0] = 1
+    embeddings = model.longformer.embeddings.word_embeddings(ids)
+    close(model(inputs_embeds=embeddings).logits, model(ids, global_attention_mask=first).logits)
+
+
+def test_windows_of_any_mix_agree_at_the_lengths_that_hugging_face_can_run(tmp_path: Path) -> None:
+    windows = {"attention_window": [8, 20, 12], "num_hidden_layers": 3, "max_position_embeddings": 140}
+    case = make_case("LongformerForTokenClassification", 2, tmp_path, **windows)
+    ids, is_global = torch.randint(3, 50, (2, 77)), torch.zeros(2, 77, dtype=torch.long)
+    is_global[0, [5, 60]] = is_global[1, 3] = 1
+    mask = torch.ones_like(ids)
+    mask[1, :30] = is_global[1, :30] = 0
+    # Theirs wants a multiple of all windows.
+    padded = [functional.pad(each, (0, 43), value=fill) for each, fill in ((ids, 1), (mask, 0), (is_global, 0))]
+    theirs = case.theirs(padded[0], attention_mask=padded[1], global_attention_mask=padded[2]).logits[:, :77]
+    ours = case.ours(ids, mask, is_global).logits
+    close(ours * mask[:, :, None], theirs * mask[:, :, None])
 
 
 @pytest.mark.parametrize("keep_attention", [False, True])

@@ -65,7 +65,7 @@ def test_shards_and_the_old_binary_format_are_read(tmp_path: Path) -> None:
         models.LongformerForMaskedLM.from_pretrained(tmp_path / "shards")
 
 
-@pytest.mark.parametrize("prefix", ["roberta.", ""])
+@pytest.mark.parametrize("prefix", ["roberta.", "model.", ""])
 def test_the_original_allenai_layout_counts_one_side_of_the_window(prefix: str, tmp_path: Path) -> None:
     case = make_case("LongformerModel", 4, tmp_path / "theirs")
     original = tmp_path / "original"

@@ -1,0 +1,51 @@
+"""`longformer bench generate`: writing with an LED, ours beside Hugging Face's."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from longformer.benchmarks.generation import OURS, WritingMeasurement, compare_writing
+from longformer.files import write_json
+
+
+def generate(
+    positions: Annotated[int, typer.Option("--length", min=2, help="Tokens of the document.")] = 4096,
+    beams: Annotated[int, typer.Option(min=1, help="Texts followed at the same time.")] = 4,
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens written.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+) -> None:
+    """Compare LED-base with Hugging Face's: same weights, document and settings, and the same tokens as a result.
+
+    float32 on the CPU with the threads PyTorch uses (OMP_NUM_THREADS), one after the other in one process.
+    """
+    with Console(stderr=True).status("measuring") as status:
+        measurements = compare_writing(
+            positions=positions, beams=beams, new_tokens=new_tokens, repeats=repeats, report=status.update
+        )
+    Console().print(as_table(measurements, f"LED-base, {positions:,} tokens read, {new_tokens} written, {beams} beams"))
+    if json_file is not None:
+        write_json(json_file, {"measurements": [asdict(each) for each in measurements]})
+
+
+def as_table(measurements: list[WritingMeasurement], title: str) -> Table:
+    """Return the measurements as a table, every part beside ours."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    parts = ("seconds", "reading_seconds", "writing_seconds")
+    for part in parts:
+        table.add_column(part.replace("_seconds", " s").replace("seconds", "in all s"), justify="right", no_wrap=True)
+        table.add_column("/ ours", justify="right", no_wrap=True)
+    ours = next(each for each in measurements if each.contender == OURS)
+    for each in measurements:
+        cells = []
+        for part in parts:
+            value = getattr(each, part)
+            cells += [f"{value:.2f}", f"{value / getattr(ours, part):.1f}x"]
+        table.add_row(each.contender, *cells)
+    return table
