@@ -6,6 +6,7 @@ attention part alone. An engine that cannot compute a setting says why. Needs no
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -59,7 +60,7 @@ def ours(backend: str) -> Callable[[Setting], Attend]:
 def dense(setting: Setting) -> Attend:
     """Return PyTorch's scaled_dot_product_attention with a dense mask of the band."""
     mask = dense_mask(setting)
-    return by_head(lambda *tensors: functional.scaled_dot_product_attention(*tensors, attn_mask=mask))
+    return by_head(partial(functional.scaled_dot_product_attention, attn_mask=mask))
 
 
 def flex(setting: Setting) -> Attend:
@@ -77,8 +78,7 @@ def flex(setting: Setting) -> Attend:
         # Else the pairs are laid out one by one before they are summed up by block.
         _compile=setting.device == "cuda",
     )
-    compiled = torch.compile(flex_attention, dynamic=False)
-    return by_head(lambda *tensors: compiled(*tensors, block_mask=mask))
+    return by_head(partial(torch.compile(flex_attention, dynamic=False), block_mask=mask))
 
 
 def visible_pairs(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]:
@@ -108,7 +108,11 @@ def dense_mask(setting: Setting) -> Tensor:
 
 def by_head(attend: Attend) -> Attend:
     """Return an engine that wants heads before positions as one that takes them as all others do."""
-    return lambda *tensors: attend(*(tensor.transpose(1, 2) for tensor in tensors)).transpose(1, 2)
+
+    def transposed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(1, 2)
+
+    return transposed
 
 
 def why_no_fused(setting: Setting) -> str | None:

@@ -1,5 +1,6 @@
 """Sliding windows of FlashAttention 2, 3 and 4, from what PyTorch carries or from what is installed."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -54,16 +55,12 @@ def flash_attention_2(setting: Setting) -> Attend:
 
 def flash_attention_3(setting: Setting) -> Attend:
     """Return FlashAttention-3 (package flash_attn_interface) on a sliding window."""
-    from flash_attn_interface import flash_attn_func
-
-    return windowed(flash_attn_func, setting)
+    return windowed(import_module("flash_attn_interface").flash_attn_func, setting)
 
 
 def flash_attention_4(setting: Setting) -> Attend:
     """Return FlashAttention-4 (package flash-attn-4) on a sliding window."""
-    from flash_attn.cute import flash_attn_func
-
-    return windowed(flash_attn_func, setting)
+    return windowed(import_module("flash_attn.cute").flash_attn_func, setting)
 
 
 def windowed(flash_attention: Any, setting: Setting) -> Attend:
