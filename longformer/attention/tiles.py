@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Block
+from longformer.attention.dropout import draw_kept
 from longformer.attention.key_value import KeyValue
 from longformer.attention.relative import RelativeGradients, RelativeTerm
 from longformer.attention.scratch import Scratch
@@ -35,7 +36,8 @@ class PartAttention:
         relative: the position term added to the scores, or None.
         blocks: the blocks of queries, in order.
         dropout: probability of dropping a probability.
-        generator: source of the dropout's draws; the same state gives the same draws in backward.
+        generator: source of the dropout's draws, or None without dropout; the same state gives the same draws in
+            backward.
         scratch: memory for tiles and results; a result holds until the next part is computed.
     """
 
@@ -121,10 +123,9 @@ class PartAttention:
 
     def _kept(self, probabilities: Tensor) -> Tensor | None:
         """Return what dropout multiplies the probabilities with, or None without dropout."""
-        if self.dropout == 0:
+        if self.generator is None:
             return None
-        kept = self.scratch("kept", tuple(probabilities.shape))
-        return kept.bernoulli_(1 - self.dropout, generator=self.generator).div_(1 - self.dropout)
+        return draw_kept(self.scratch("kept", tuple(probabilities.shape)), self.dropout, self.generator)
 
     def _zeros(self, name: str, keys: KeyValue) -> KeyValue:
         return KeyValue(

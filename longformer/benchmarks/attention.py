@@ -1,88 +1,154 @@
-"""Time and memory of our attention beside its peers: times in one process by turns, memory in a process each.
+"""Time and memory of our attention beside its peers: times in one process by turns, CPU memory in a process each.
 
-`compare` is what `longformer bench attention` prints.
+`compare` is what `longformer bench attention` prints, and what a script on a bare GPU machine calls: nothing here
+needs more than PyTorch.
 """
 
 import json
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
-import psutil
 import torch
 
-from longformer.benchmarks.attention_engines import Attend, Setting, engines
-from longformer.errors import LongformerError
+from longformer.benchmarks.attention_engines import ENGINES
+from longformer.benchmarks.memory import in_own_process, memory_of
+from longformer.benchmarks.setting import Attend, Setting
+from longformer.benchmarks.timing import timed
+from longformer.cost import measured_peak_flops
+
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Measurement:
     """One engine in one setting.
 
-    `seconds` is the fastest of several runs; `extra_bytes` what the process's peak grew by during one run, inputs
-    not counted; `peak_bytes` the whole process's peak; `saved_bytes` what forward keeps for backward, query, key
-    and value included; `useful_tflops` counts visible pairs only.
+    Seconds are those of the fastest of several runs, backward 0 where it was not asked for. TFLOP/s count visible
+    pairs of the band only; the share is of what a large matrix product reaches on the same device in the same dtype.
+    `extra_bytes` is what one run adds to the peak memory, inputs not counted; `peak_bytes` that whole peak;
+    `saved_bytes` what forward keeps for backward, query, key and value included.
     """
 
     engine: str
     setting: Setting
-    seconds: float
-    useful_tflops: float
+    forward_seconds: float
+    backward_seconds: float
+    forward_tflops: float
+    backward_tflops: float
+    share_of_peak: float
     extra_bytes: int
     peak_bytes: int
     saved_bytes: int
 
+    @property
+    def seconds(self) -> float:
+        """Forward and backward together."""
+        return self.forward_seconds + self.backward_seconds
 
-def compare(settings: Iterable[Setting], *, repeats: int, report: Callable[[str], None]) -> list[Measurement]:
+
+@dataclass(frozen=True)
+class Absence:
+    """An engine that was not measured in a setting, and why."""
+
+    engine: str
+    setting: Setting
+    reason: str
+
+
+@dataclass
+class Comparison:
+    """What came out of a run of the benchmark."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """Return plain data."""
+        return {
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+            "absences": [asdict(absence) for absence in self.absences],
+        }
+
+
+def compare(settings: Iterable[Setting], *, repeats: int, report: Callable[[str], None]) -> Comparison:
     """Measure every engine in every setting; `report` is told what is being done.
 
     Raises:
         LongformerError: a process measuring memory failed.
     """
-    measurements = []
+    comparison = Comparison()
     for setting in settings:
         report(f"timing {setting.positions:,} positions")
-        contenders = {name: build(setting) for name, build in engines(setting).items()}
-        fastest = time_by_turns(setting, contenders, repeats)
+        contenders = {}
+        for engine in ENGINES:
+            attend, reason = prepared(setting, engine.build, engine.why_not(setting))
+            if attend is None:
+                comparison.absences.append(Absence(engine.name, setting, reason))
+            else:
+                contenders[engine.name] = attend
+        times = time_by_turns(setting, contenders, repeats)
         for name, attend in contenders.items():
             report(f"memory of {name} at {setting.positions:,} positions")
-            extra, peak = memory_in_own_process(setting, name)
-            measurements.append(
-                Measurement(
-                    engine=name,
-                    setting=setting,
-                    seconds=fastest[name],
-                    useful_tflops=useful_flops(setting) / fastest[name] / 1e12,
-                    extra_bytes=extra,
-                    peak_bytes=peak,
-                    saved_bytes=saved_bytes(setting, attend),
-                )
+            extra, peak = memory(setting, name, attend)
+            comparison.measurements.append(
+                measurement(name, setting, times[name], extra, peak, saved_bytes(setting, attend))
             )
-    return measurements
+    return comparison
 
 
-def useful_flops(setting: Setting) -> float:
-    """Return the operations on visible pairs; backward counts 2.5 times forward (five products instead of two)."""
-    forward = setting.heads * setting.band.forward_flops(setting.positions, setting.head_dim)
-    return forward * (3.5 if setting.backward else 1.0)
+def prepared(setting: Setting, build: Callable[[Setting], Attend], reason: str | None) -> tuple[Attend | None, str]:
+    """Return an engine that has run once, or None and why it did not."""
+    if reason is not None:
+        return None, reason
+    try:
+        attend = build(setting)
+        run(setting, attend, setting.inputs())
+    except (RuntimeError, ValueError, ImportError) as problem:
+        return None, f"failed: {(str(problem).strip().splitlines() or [type(problem).__name__])[0]}"
+    return attend, ""
 
 
-def time_by_turns(setting: Setting, contenders: dict[str, Attend], repeats: int) -> dict[str, float]:
-    """Return the fastest of `repeats` runs in seconds; all engines run before any runs again."""
+def measurement(
+    name: str, setting: Setting, times: tuple[float, float], extra: int, peak: int, saved: int
+) -> Measurement:
+    """Put together what was measured of an engine."""
+    (forward, backward), (forward_flops, backward_flops) = times, setting.useful_flops
+    reachable = measured_peak_flops(torch.device(setting.device), getattr(torch, setting.dtype))
+    return Measurement(
+        engine=name,
+        setting=setting,
+        forward_seconds=forward,
+        backward_seconds=backward,
+        forward_tflops=forward_flops / forward / 1e12,
+        backward_tflops=backward_flops / backward / 1e12 if setting.backward else 0.0,
+        share_of_peak=(forward_flops + backward_flops) / (forward + backward) / reachable,
+        extra_bytes=extra,
+        peak_bytes=peak,
+        saved_bytes=saved,
+    )
+
+
+def run(setting: Setting, attend: Attend, inputs: Inputs) -> tuple[float, float]:
+    """Attend, and find the gradients when the setting says so; return the seconds of both."""
+    query, key, value, gradient = inputs
+    with torch.set_grad_enabled(setting.backward):
+        forward, output = timed(partial(attend, query, key, value), setting.device)
+    if not setting.backward:
+        return forward, 0.0
+    backward, _ = timed(lambda: torch.autograd.grad(output, (query, key, value), gradient), setting.device)
+    return forward, backward
+
+
+def time_by_turns(setting: Setting, contenders: dict[str, Attend], repeats: int) -> dict[str, tuple[float, float]]:
+    """Return the fastest of `repeats` runs, forward and backward; all engines run before any runs again."""
     inputs = setting.inputs()
-    for attend in contenders.values():
-        setting.run(attend, inputs)
-    fastest = dict.fromkeys(contenders, float("inf"))
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, attend in contenders.items():
-            start = time.perf_counter()
-            setting.run(attend, inputs)
-            fastest[name] = min(fastest[name], time.perf_counter() - start)
-    return fastest
+            times[name].append(run(setting, attend, inputs))
+    return {name: min(runs, key=sum) for name, runs in times.items()}
 
 
 def saved_bytes(setting: Setting, attend: Attend) -> int:
@@ -102,39 +168,25 @@ def saved_bytes(setting: Setting, attend: Attend) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def memory_in_own_process(setting: Setting, engine: str) -> tuple[int, int]:
-    """Return what one run adds to the peak memory of a fresh process, and that whole peak, in bytes."""
-    command = [sys.executable, "-m", "longformer.benchmarks.attention", engine, json.dumps(asdict(setting))]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or [f"it ended with exit code {result.returncode}"])[-1]
-        raise LongformerError(f"could not measure the memory of {engine} at {setting.positions} positions: {reason}")
-    extra, peak = json.loads(result.stdout)
+def memory(setting: Setting, name: str, attend: Attend) -> tuple[int, int]:
+    """Return what one run adds to the peak memory, and that peak, in bytes."""
+    if setting.device == "cuda":
+        inputs = setting.inputs()
+        return memory_of(lambda: run(setting, attend, inputs), setting.device)
+    what = f"the memory of {name} at {setting.positions} positions"
+    extra, peak = in_own_process(__name__, name, json.dumps(asdict(setting)), what=what)
     return extra, peak
 
 
-def measure_memory(setting: Setting, engine: str) -> tuple[int, int]:
-    """Run once and return what that adds to this process's peak memory, and the peak, in bytes."""
-    build = engines(setting)[engine]
-    attend = build(setting)
+def main(name: str, setting: Setting) -> None:
+    """Print the memory of one run in this process."""
+    (engine,) = (engine for engine in ENGINES if engine.name == name)
     # A small run first: what libraries allocate once is not part of the attention.
     small = replace(setting, positions=min(setting.positions, 2 * setting.window))
-    small.run(build(small), small.inputs())
-    inputs = setting.inputs()
-    before = psutil.Process().memory_info().rss
-    setting.run(attend, inputs)
-    peak = peak_memory()
-    return peak - before, peak
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory this process has had, in bytes."""
-    if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not ru_maxrss: on Linux that starts at what the parent held when it forked this process.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    run(small, engine.build(small), small.inputs())
+    attend, inputs = engine.build(setting), setting.inputs()
+    print(json.dumps(memory_of(lambda: run(setting, attend, inputs), setting.device)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_memory(Setting(**json.loads(sys.argv[2])), sys.argv[1])))
+    main(sys.argv[1], Setting(**json.loads(sys.argv[2])))

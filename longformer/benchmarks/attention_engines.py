@@ -1,174 +1,169 @@
 """The competitors of the attention benchmark, each a function from query, key and value to the attended values.
 
-All of them compute the same thing from the same tensors (batch, positions, heads, head_dim); projections are
-left out, so what is measured is the attention part alone.
+All of them compute the same thing from the same tensors; projections are left out, so what is measured is the
+attention part alone. An engine that cannot compute a setting says why. Needs nothing but PyTorch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from longformer.attention import Band, banded_attention
+from longformer.attention import banded_attention
+from longformer.benchmarks.flash_window import flash_attention_2, flash_attention_3, flash_attention_4, why_no_flash
+from longformer.benchmarks.hugging_face_layer import hugging_face
+from longformer.benchmarks.setting import Attend, Setting
 
-OURS = "ours (blocked)"
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Beyond this the peers need many GiB: dense attention for its mask, Hugging Face's layer for its copies.
-LONGEST_FOR_PEERS = 16_384
+FUSED, BLOCKED = "ours (fused)", "ours (blocked)"
+# Beyond this the peers that are not linear in memory, or far from frugal, need many GiB.
+LONGEST_FOR_PEERS = {"cpu": 16_384, "cuda": 32_768}
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is attended to. `window` counts as in the paper: both sides together, or the look-back when causal."""
+class Engine:
+    """A competitor: its name, what builds it, and what tells why it cannot compute a setting (None: it can)."""
 
-    positions: int
-    heads: int
-    head_dim: int
-    window: int
-    dilation: int
-    global_tokens: int
-    causal: bool
-    backward: bool
-
-    @property
-    def band(self) -> Band:
-        """The band that the window stands for."""
-        side = self.window if self.causal else self.window // 2
-        return Band(left=side, right=0 if self.causal else side, dilation=self.dilation)
-
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return random query, key and value, and the gradient of the output."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (1, self.positions, self.heads, self.head_dim)
-        query, key, value, gradient = (torch.randn(shape, generator=generator) for _ in range(4))
-        return (
-            query.requires_grad_(self.backward),
-            key.requires_grad_(self.backward),
-            value.requires_grad_(self.backward),
-            gradient,
-        )
-
-    def global_mask(self) -> Tensor | None:
-        """Return the mask of the first `global_tokens` positions, or None without any."""
-        if self.global_tokens == 0:
-            return None
-        return (torch.arange(self.positions) < self.global_tokens)[None]
-
-    def run(self, attend: Attend, inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        """Do what is measured: attend, and find the gradients when the setting says so."""
-        query, key, value, gradient = inputs
-        if self.backward:
-            torch.autograd.grad(attend(query, key, value), (query, key, value), gradient)
-        else:
-            with torch.no_grad():
-                attend(query, key, value)
+    name: str
+    build: Callable[[Setting], Attend]
+    why_not: Callable[[Setting], str | None]
 
 
-def engines(setting: Setting) -> dict[str, Callable[[Setting], Attend]]:
-    """Return what builds each engine that can compute `setting`, ours first."""
-    found: dict[str, Callable[[Setting], Attend]] = {OURS: ours}
-    if setting.positions > LONGEST_FOR_PEERS:
-        return found
-    found["dense SDPA"] = dense
-    symmetric = setting.dilation == 1 and not setting.causal and setting.window % 2 == 0
-    if find_spec("transformers") is not None and symmetric and setting.positions % setting.window == 0:
-        found["Hugging Face"] = hugging_face
-    return found
+def ours(backend: str) -> Callable[[Setting], Attend]:
+    """Return what builds one of our own engines."""
 
+    def build(setting: Setting) -> Attend:
+        band, global_mask = setting.band, setting.global_mask()
 
-def ours(setting: Setting) -> Attend:
-    """Return our portable engine."""
-    band, global_mask = setting.band, setting.global_mask()
+        def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return banded_attention(
+                query,
+                key,
+                value,
+                left=band.left,
+                right=band.right,
+                dilation=band.dilation,
+                causal=setting.causal,
+                global_mask=global_mask,
+                backend=backend,
+            )
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return banded_attention(
-            query,
-            key,
-            value,
-            left=band.left,
-            right=band.right,
-            dilation=band.dilation,
-            causal=setting.causal,
-            global_mask=global_mask,
-            backend="blocked",
-        )
+        return attend
 
-    return attend
+    return build
 
 
 def dense(setting: Setting) -> Attend:
     """Return PyTorch's scaled_dot_product_attention with a dense mask of the band."""
     mask = dense_mask(setting)
+    return by_head(partial(functional.scaled_dot_product_attention, attn_mask=mask))
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
-    return attend
+def flex(setting: Setting) -> Attend:
+    """Return FlexAttention, compiled, with Longformer's mask."""
+    # Else the compiler gives up after a few settings of one process.
+    torch.compiler.reset()
+    visible = visible_pairs(setting)
+    mask = create_block_mask(
+        lambda batch, head, query, key: visible(query, key),
+        None,
+        None,
+        setting.positions,
+        setting.positions,
+        setting.device,
+        # Else the pairs are laid out one by one before they are summed up by block.
+        _compile=setting.device == "cuda",
+    )
+    return by_head(partial(torch.compile(flex_attention, dynamic=False), block_mask=mask))
+
+
+def visible_pairs(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function that tells which query positions see which key positions."""
+    band, causal, global_mask = setting.band, setting.causal, setting.global_mask()
+
+    def visible(query: Tensor, key: Tensor) -> Tensor:
+        distance = key - query
+        steps = distance // band.dilation
+        seen = (steps * band.dilation == distance) & (steps >= -band.left) & (steps <= band.right)
+        if global_mask is None:
+            return seen
+        is_global = global_mask[0, key]
+        return seen | (is_global & (distance <= 0) if causal else is_global)
+
+    return visible
 
 
 def dense_mask(setting: Setting) -> Tensor:
     """Return which keys (columns) every query (row) sees, built in strips so that only the mask itself is large."""
-    band, position = setting.band, torch.arange(setting.positions)
-    mask = torch.empty(setting.positions, setting.positions, dtype=torch.bool)
+    visible, position = visible_pairs(setting), torch.arange(setting.positions, device=setting.device)
+    mask = torch.empty(setting.positions, setting.positions, dtype=torch.bool, device=setting.device)
     for rows in position.split(256):
-        distance = position - rows[:, None]
-        steps = distance.div(band.dilation, rounding_mode="floor")
-        visible = (steps * band.dilation == distance) & (steps >= -band.left) & (steps <= band.right)
-        is_global = (position < setting.global_tokens) & (distance <= 0 if setting.causal else True)
-        mask[rows] = visible | is_global
+        mask[rows] = visible(rows[:, None], position[None, :])
     return mask
 
 
-class Given(nn.Module):
-    """Stands for a projection whose result is already there; a copy, as the layer scales its query in place."""
+def by_head(attend: Attend) -> Attend:
+    """Return an engine that wants heads before positions as one that takes them as all others do."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.result = torch.empty(0)
+    def transposed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(1, 2)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        # The layer projects (positions, batch, hidden), of global tokens the first positions alone.
-        return self.result.transpose(0, 1)[: hidden.shape[0]].clone()
+    return transposed
 
 
-def hugging_face(setting: Setting) -> Attend:
-    """Return the attention part of Hugging Face's LongformerSelfAttention, its projections taken as done.
+def why_no_fused(setting: Setting) -> str | None:
+    """Return why our fused kernels cannot run here, or None."""
+    if setting.device != "cuda":
+        return "runs on CUDA only"
+    return None if find_spec("triton") else "triton is not installed"
 
-    With global tokens the layer also computes the rows of the global queries; ours leaves these to its layer.
-    """
-    from transformers import LongformerConfig
-    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-    hidden_size = setting.heads * setting.head_dim
-    config = LongformerConfig(
-        hidden_size=hidden_size,
-        num_attention_heads=setting.heads,
-        attention_window=[setting.window],
-        num_hidden_layers=1,
-        attention_probs_dropout_prob=0.0,
-    )
-    layer = LongformerSelfAttention(config, layer_id=0)
-    for name in ("query", "key", "value"):
-        setattr(layer, name, Given())
-        if setting.global_tokens:
-            setattr(layer, f"{name}_global", getattr(layer, name))
-    hidden = torch.zeros(1, setting.positions, hidden_size)
-    is_global = setting.global_mask()
-    is_global = torch.zeros(1, setting.positions, dtype=torch.bool) if is_global is None else is_global
+def why_too_long(setting: Setting) -> str | None:
+    """Return why an engine that is not frugal is left out, or None."""
+    longest = LONGEST_FOR_PEERS[setting.device]
+    return f"would need many GiB beyond {longest:,} positions" if setting.positions > longest else None
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        layer.query.result, layer.key.result, layer.value.result = (tensor.flatten(2) for tensor in (query, key, value))
-        output = layer(
-            hidden,
-            attention_mask=is_global.float(),
-            is_index_masked=torch.zeros_like(is_global),
-            is_index_global_attn=is_global,
-            is_global_attn=setting.global_tokens > 0,
-        )[0]
-        return output.view_as(query)
 
-    return attend
+def why_no_flex(setting: Setting) -> str | None:
+    """Return why FlexAttention cannot compute the setting, or None."""
+    if setting.device == "cpu":
+        return "has no backward on the CPU" if setting.backward else why_too_long(setting)
+    return None
+
+
+def why_no_hugging_face(setting: Setting) -> str | None:
+    """Return why Hugging Face's layer cannot compute the setting, or None."""
+    if find_spec("transformers") is None:
+        return "transformers is not installed"
+    if setting.causal:
+        return "is not causal"
+    if setting.dilation != 1:
+        return "has no dilation"
+    if setting.window % 2 or setting.positions % setting.window:
+        return "demands an even window that divides the positions"
+    return why_too_long(setting)
+
+
+def why_no_package(package: str, setting: Setting) -> str | None:
+    """Return why a FlashAttention of a package of its own cannot compute the setting, or None."""
+    try:
+        installed = find_spec(package) is not None
+    except ModuleNotFoundError:
+        installed = False
+    return why_no_flash(setting) if installed else f"{package} is not installed"
+
+
+ENGINES = (
+    Engine(FUSED, ours("fused"), why_no_fused),
+    Engine(BLOCKED, ours("blocked"), lambda setting: None),
+    Engine("dense SDPA", dense, why_too_long),
+    Engine("Hugging Face", hugging_face, why_no_hugging_face),
+    Engine("FlexAttention", flex, why_no_flex),
+    Engine("FlashAttention-2", flash_attention_2, why_no_flash),
+    Engine("FlashAttention-3", flash_attention_3, lambda setting: why_no_package("flash_attn_interface", setting)),
+    Engine("FlashAttention-4", flash_attention_4, lambda setting: why_no_package("flash_attn.cute", setting)),
+)

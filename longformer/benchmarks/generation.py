@@ -14,21 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longformer.benchmarks.published_shapes import LED_BASE
 from longformer.errors import LongformerError, WorkFailed
 
 OURS, HUGGING_FACE = "ours", "Hugging Face"
-LED_BASE: dict[str, Any] = {
-    "vocab_size": 50265,
-    "d_model": 768,
-    "attention_window": 1024,
-    "encoder_layers": 6,
-    "decoder_layers": 6,
-    "encoder_ffn_dim": 3072,
-    "decoder_ffn_dim": 3072,
-    "encoder_attention_heads": 12,
-    "decoder_attention_heads": 12,
-}
-"""The shape of allenai/led-base-16384."""
 
 
 @dataclass(frozen=True)

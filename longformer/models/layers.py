@@ -1,6 +1,5 @@
 """The parts of a Longformer encoder, nested and named as in Hugging Face (spec 1.6): post-LayerNorm RoBERTa blocks."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,8 +10,9 @@ from longformer.attention.layer import AttentionProbabilities, LongformerSelfAtt
 from longformer.attention.tokens import Tokens
 from longformer.models.inputs import ModelInputs
 from longformer.models.longformer_config import LongformerConfig
+from longformer.models.recomputation import ActivatedLinear, Activation, Dropout
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": functional.gelu,
     "gelu_new": partial(functional.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
@@ -33,7 +33,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, padding_idx=padding)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs: ModelInputs) -> Tensor:
         """Return the first hidden states, (batch, positions, hidden_size), or packed where the batch is."""
@@ -46,11 +46,11 @@ class Embeddings(nn.Module):
 class AddAndNormalise(nn.Module):
     """Bring a branch's result back to the width of the hidden states, add it, and normalise the sum."""
 
-    def __init__(self, branch_width: int, config: LongformerConfig) -> None:
+    def __init__(self, dense: nn.Linear, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(branch_width, config.hidden_size)
+        self.dense = dense
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, branch: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden states."""
@@ -68,7 +68,7 @@ class Attention(nn.Module):
             config.band(layer),
             dropout=config.attention_probs_dropout_prob,
         )
-        self.output = AddAndNormalise(config.hidden_size, config)
+        self.output = AddAndNormalise(nn.Linear(config.hidden_size, config.hidden_size), config)
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states."""
@@ -76,16 +76,15 @@ class Attention(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward part."""
+    """The widening half of the feed-forward part; the narrowing half activates what it gives."""
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., intermediate_size)."""
-        return self.activation(self.dense(hidden))
+        return self.dense(hidden)
 
 
 class Layer(nn.Module):
@@ -95,7 +94,9 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.intermediate = Intermediate(config)
-        self.output = AddAndNormalise(config.intermediate_size, config)
+        activation = ACTIVATIONS[config.hidden_act]
+        narrowing = ActivatedLinear(config.intermediate_size, config.hidden_size, activation)
+        self.output = AddAndNormalise(narrowing, config)
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`."""

@@ -11,6 +11,7 @@ from longformer.models.led_config import LEDConfig
 from longformer.models.led_inputs import read_source
 from longformer.models.led_layers import LEDEncoderLayer, WordEmbeddings
 from longformer.models.outputs import EncoderOutput
+from longformer.models.recomputation import Dropout
 
 
 class LEDEncoder(EncoderStack):
@@ -24,7 +25,7 @@ class LEDEncoder(EncoderStack):
         self.layers = nn.ModuleList(LEDEncoderLayer(config, index) for index in range(config.encoder_layers))
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
         self.layer_norm = nn.LayerNorm(config.d_model) if config.normalize_before else None
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

@@ -13,6 +13,7 @@ from longformer.attention.tokens import Tokens
 from longformer.models.layers import ACTIVATIONS
 from longformer.models.led_attention import CrossAttention, DecoderSelfAttention, KeyValue
 from longformer.models.led_config import LEDConfig
+from longformer.models.recomputation import ActivatedLinear, Dropout
 
 
 class WordEmbeddings(nn.Embedding):
@@ -36,15 +37,14 @@ class FeedForwardLayer(nn.Module):
         self.normalizes_before = config.normalize_before
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = nn.Linear(config.d_model, inner_width)
-        self.fc2 = nn.Linear(inner_width, config.d_model)
+        activation = ACTIVATIONS[config.activation_function]
+        self.fc2 = ActivatedLinear(inner_width, config.d_model, activation, config.activation_dropout)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
-        self.activation = ACTIVATIONS[config.activation_function]
-        self.inner_dropout = nn.Dropout(config.activation_dropout)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """Return the layer's result."""
-        inner = self.inner_dropout(self.activation(self.fc1(self.before(self.final_layer_norm, hidden))))
+        inner = self.fc1(self.before(self.final_layer_norm, hidden))
         return self.after(self.final_layer_norm, hidden + self.dropout(self.fc2(inner)))
 
     def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""`longformer bench step`: a training step of our models beside Hugging Face's."""
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from longformer.benchmarks.machine import machine
+from longformer.benchmarks.step import StepMeasurement, compare_steps
+from longformer.benchmarks.step_models import OURS
+from longformer.files import write_json
+
+
+class Model(StrEnum):
+    """What is trained."""
+
+    LONGFORMER_BASE = "longformer-base"
+    LED_BASE_ENCODER = "led-base-encoder"
+
+
+def step(
+    model: Annotated[Model, typer.Option(help="Longformer-base with its masked-LM head, or LED-base's encoder.")],
+    lengths: Annotated[list[int], typer.Option("--length", min=16, help="Tokens of the text; repeat for more.")],
+    repeats: Annotated[int, typer.Option(min=1, help="Steps of each; the fastest counts.")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+) -> None:
+    """Compare a training step, forward and backward, with Hugging Face's: published shapes, random weights, batch 1.
+
+    float32 on the CPU with the threads PyTorch uses (OMP_NUM_THREADS), dropout as published, one process after
+    another. A text short enough for RoBERTa is given to a RoBERTa of the same size too.
+    """
+    with Console(stderr=True).status("measuring") as status:
+        measurements = compare_steps(model.value, lengths, repeats=repeats, report=status.update)
+    Console().print(as_table(model.value, measurements))
+    if json_file is not None:
+        results = [asdict(measurement) for measurement in measurements]
+        write_json(json_file, {"machine": machine("cpu"), "measurements": results})
+
+
+def as_table(model: str, measurements: list[StepMeasurement]) -> Table:
+    """Return the measurements, ours beside every contender at the same length."""
+    table = Table(title=f"training step of {model}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("tokens", "contender", "seconds", "tokens/s", "ours is", "peak MiB", "ours needs"):
+        table.add_column(heading, justify="left" if heading == "contender" else "right", no_wrap=True)
+    ours = {each.positions: each for each in measurements if each.contender == OURS}
+    for each in measurements:
+        base = ours[each.positions]
+        table.add_row(
+            f"{each.positions:,}",
+            each.contender,
+            f"{each.seconds:.2f}",
+            f"{each.tokens_per_second:,.0f}",
+            f"{each.seconds / base.seconds:.2f}x as fast",
+            f"{each.peak_bytes / 2**20:,.0f}",
+            f"{base.peak_bytes / each.peak_bytes:.2f} of it",
+        )
+    return table

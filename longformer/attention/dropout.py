@@ -1,0 +1,23 @@
+"""Draws of dropout: many from one random number, and the same ones again from the same generator state."""
+
+import torch
+from torch import Tensor
+
+# Numbers of 16 bits, of which a draw of 64 holds four: PyTorch's own draws cost the CPU several times as much.
+DRAWS = 2**16
+DRAWS_PER_NUMBER = 4
+
+
+def draw_kept(out: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """Fill `out` with what dropout multiplies by: 0, or what makes up for the zeros; every element on its own.
+
+    Args:
+        out: contiguous, floating.
+        dropout: probability of 0, at least 0 and less than 1; held to the nearest 1 / 65,536.
+        generator: on the device of `out`.
+    """
+    dropped = min(round(dropout * DRAWS), DRAWS - 1)
+    numbers = torch.empty(-(-out.numel() // DRAWS_PER_NUMBER), dtype=torch.int64, device=out.device)
+    numbers.random_(-(2**63), None, generator=generator)
+    draws = numbers.view(torch.int16)[: out.numel()].view(out.shape)
+    return torch.ge(draws, dropped - DRAWS // 2, out=out).mul_(DRAWS / (DRAWS - dropped))

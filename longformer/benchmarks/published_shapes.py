@@ -1,0 +1,23 @@
+"""Shapes of published checkpoints, in the names that our configs and Hugging Face's share."""
+
+from typing import Any
+
+LONGFORMER_BASE: dict[str, Any] = {
+    "vocab_size": 50265,
+    "max_position_embeddings": 4098,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+}
+"""allenai/longformer-base-4096, and RoBERTa-base but for its number of positions; the rest is the default."""
+LED_BASE: dict[str, Any] = {
+    "vocab_size": 50265,
+    "d_model": 768,
+    "attention_window": 1024,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_ffn_dim": 3072,
+    "decoder_ffn_dim": 3072,
+    "encoder_attention_heads": 12,
+    "decoder_attention_heads": 12,
+}
+"""allenai/led-base-16384."""

@@ -1,0 +1,64 @@
+"""A training step, forward and backward, of our models beside Hugging Face's: one process after another.
+
+float32 on the CPU, batch 1. Times and peak memory belong to the same process, which does nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from longformer.benchmarks.memory import in_own_process, peak_memory
+from longformer.benchmarks.step_models import contenders, training_loss
+from longformer.benchmarks.timing import timed
+from longformer.errors import LongformerError
+
+
+@dataclass(frozen=True)
+class StepMeasurement:
+    """A contender at a length: seconds of its fastest step, and the peak memory of its whole process."""
+
+    model: str
+    positions: int
+    contender: str
+    seconds: float
+    tokens_per_second: float
+    peak_bytes: int
+
+
+def compare_steps(
+    model: str, lengths: Iterable[int], *, repeats: int, report: Callable[[str], None]
+) -> list[StepMeasurement]:
+    """Measure all contenders at all lengths, ours first; `report` is told what is being done.
+
+    Raises:
+        LongformerError: transformers is not installed, or a process failed.
+    """
+    if find_spec("transformers") is None:
+        raise LongformerError("the comparison needs Hugging Face's models: pip install transformers")
+    measurements = []
+    for positions in lengths:
+        for contender in contenders(model, positions):
+            report(f"{contender}: {repeats} steps of {model} at {positions:,} tokens")
+            seconds, peak = in_own_process(
+                __name__, model, contender, str(positions), str(repeats), what=f"{contender} at {positions} tokens"
+            )
+            measurements.append(StepMeasurement(model, positions, contender, seconds, positions / seconds, peak))
+    return measurements
+
+
+def main(model: str, contender: str, positions: int, repeats: int) -> None:
+    """Print the seconds of the fastest of `repeats` steps in this process, and its peak memory."""
+    module, loss = training_loss(model, contender, positions)
+
+    def step() -> None:
+        module.zero_grad(set_to_none=True)
+        loss().backward()
+
+    fastest = min(timed(step, "cpu")[0] for _ in range(repeats))
+    print(json.dumps((fastest, peak_memory())))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,40 @@
+"""The step benchmark runs the real models, each in a process of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import main
+from launcher.commands.bench_step import as_table
+from longformer.benchmarks.step import StepMeasurement
+from longformer.benchmarks.step_models import HUGGING_FACE, OURS, ROBERTA, contenders
+
+pytest.importorskip("transformers", reason="the comparison needs transformers")
+
+
+def test_a_short_text_is_given_to_roberta_too() -> None:
+    assert contenders("longformer-base", 64) == [OURS, HUGGING_FACE, ROBERTA]
+    assert contenders("longformer-base", 4096) == [OURS, HUGGING_FACE]
+    assert contenders("led-base-encoder", 64) == [OURS, HUGGING_FACE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "expected"), [("longformer-base", 3), ("led-base-encoder", 2)])
+def test_the_command_measures_every_contender(model: str, expected: int, tmp_path: Path) -> None:
+    file = tmp_path / "steps.json"
+    options = ["--model", model, "--length", "32", "--repeats", "1", "--json", str(file)]
+    assert main(["bench", "step", *options]) == 0
+    measurements = json.loads(file.read_text())["measurements"]
+    assert len(measurements) == expected
+    # Weights and gradients of LED-base's encoder alone take 650 MB.
+    assert all(each["seconds"] > 0 and each["peak_bytes"] > 6e8 for each in measurements)
+
+
+def test_the_table_sets_every_contender_beside_ours() -> None:
+    rows = [StepMeasurement("led-base-encoder", 64, OURS, 2.0, 32.0, 2**30)]
+    rows.append(StepMeasurement("led-base-encoder", 64, HUGGING_FACE, 5.0, 12.8, 2**32))
+    table = as_table("led-base-encoder", rows)
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    assert cells["ours is"] == ["1.00x as fast", "2.50x as fast"]
+    assert cells["ours needs"] == ["1.00 of it", "0.25 of it"]

@@ -1,0 +1,100 @@
+"""What is computed again gives the values and gradients of what would have been kept, and keeps less."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from longformer.attention.dropout import draw_kept
+from longformer.models.layers import ACTIVATIONS
+from longformer.models.recomputation import ActivatedLinear, Dropout
+
+
+def kept_bytes(module: nn.Module, tensor: Tensor) -> int:
+    """Return the bytes that forward keeps beside its input and the parameters."""
+    known = {each.untyped_storage().data_ptr() for each in (tensor, *module.parameters())}
+    kept: dict[int, int] = {}
+
+    def keep(saved: Tensor) -> Tensor:
+        kept[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        module(tensor)
+    return sum(size for address, size in kept.items() if address not in known)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
+def test_an_activated_linear_layer_is_the_layer_of_the_activation(name: str, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = ActivatedLinear(6, 4, ACTIVATIONS[name]).double()
+    inner = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected = functional.linear(ACTIVATIONS[name](inner), layer.weight, layer.bias)
+    found = layer(inner)
+    torch.testing.assert_close(found, expected)
+    gradient, inputs = torch.randn_like(expected), (inner, layer.weight, layer.bias)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, gradient), torch.autograd.grad(expected, inputs, gradient)
+    )
+
+
+def test_an_activated_linear_layer_with_dropout_drops_and_one_without_keeps_only_its_input() -> None:
+    torch.manual_seed(0)
+    inner = torch.randn(50, 8, requires_grad=True)
+    dropping = ActivatedLinear(8, 4, functional.gelu, dropout=0.5)
+    assert not torch.equal(dropping(inner), dropping(inner))
+    assert torch.equal(dropping.eval()(inner), dropping(inner))
+    assert kept_bytes(ActivatedLinear(8, 4, functional.gelu), inner) == 0
+
+
+def test_frozen_weights_get_no_gradient_but_hand_one_on() -> None:
+    layer = ActivatedLinear(6, 4, functional.gelu).requires_grad_(False)
+    inner = torch.randn(3, 6, requires_grad=True)
+    layer(inner).sum().backward()
+    assert layer.weight.grad is None
+    assert inner.grad is not None
+    assert inner.grad.abs().sum() > 0
+
+
+def test_autocast_gives_gradients_in_the_dtype_of_the_weights() -> None:
+    torch.manual_seed(0)
+    layer, inner = ActivatedLinear(6, 4, functional.gelu), torch.randn(3, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(inner)
+    assert output.dtype == torch.bfloat16
+    output.float().sum().backward()
+    expected = torch.autograd.grad(functional.linear(functional.gelu(inner), layer.weight, layer.bias).sum(), inner)[0]
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(inner.grad, expected, rtol=2e-2, atol=2e-2)
+
+
+def test_dropout_drops_the_same_elements_backward_and_keeps_no_mask() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(64, 100, requires_grad=True)
+    output = Dropout(0.3)(hidden)
+    (gradient,) = torch.autograd.grad(output.sum(), hidden)
+    torch.testing.assert_close(output, hidden * gradient)
+    torch.testing.assert_close(gradient.unique(), torch.tensor([0, 1 / 0.7]), rtol=1e-4, atol=0)
+    assert kept_bytes(Dropout(0.3), hidden) == 0
+    assert Dropout(0.3).eval()(hidden) is hidden
+
+
+@pytest.mark.parametrize("dropout", [0.0001, 0.1, 0.5, 0.97])
+def test_draws_have_the_right_share_and_mean_and_are_independent_of_each_other(dropout: float) -> None:
+    draws = draw_kept(torch.empty(1001, 999), dropout, torch.Generator().manual_seed(1))
+    share = (draws == 0).double().mean().item()
+    count = draws.numel()
+    assert abs(share - dropout) < 1e-5 + 5 * (dropout * (1 - dropout) / count) ** 0.5
+    assert abs(draws.double().mean().item() - 1) < 5 * (dropout / (1 - dropout) / count) ** 0.5
+    # Draws that share a random number must not follow each other.
+    flat = (draws == 0).double().flatten() - share
+    for distance in (1, 2, 3, 4):
+        correlation = (flat[:-distance] * flat[distance:]).mean() / max(share * (1 - share), 1e-12)
+        assert abs(correlation.item()) < 5 / count**0.5
+
+
+def test_draws_repeat_with_the_state_of_the_generator() -> None:
+    first, second = (draw_kept(torch.empty(7, 13), 0.4, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first, second)
