@@ -82,7 +82,7 @@ def banded_attention(
         raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
 
     if backend == "auto":
-        backend = "fused" if is_fastest_for(query, scale) else "blocked"
+        backend = "fused" if is_fastest_for(query, scale, relative=relative_query is not None) else "blocked"
     engine = ENGINES[backend]
     return engine(
         query,

@@ -15,13 +15,17 @@ __all__ = ["BatchLayout", "fused_attention", "is_fastest_for"]
 
 TRITON_INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST_HEAD_DIM = 128
 
 
-def is_fastest_for(query: Tensor, scale: float) -> bool:
+def largest_head_dim(dtype: torch.dtype, *, relative: bool) -> int:
+    """Return how wide a head may be. A wider one with the relative term in float32 does not fit into registers."""
+    return 64 if relative and dtype == torch.float32 else 128
+
+
+def is_fastest_for(query: Tensor, scale: float, *, relative: bool) -> bool:
     """Whether the kernels can take such a call and run compiled: on CUDA, with Triton installed."""
-    fits = query.dtype in DTYPES and query.shape[-1] <= LARGEST_HEAD_DIM and scale > 0
-    return TRITON_INSTALLED and query.is_cuda and fits
+    fits = query.dtype in DTYPES and query.shape[-1] <= largest_head_dim(query.dtype, relative=relative)
+    return TRITON_INSTALLED and query.is_cuda and fits and scale > 0
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:

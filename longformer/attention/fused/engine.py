@@ -4,7 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
-from longformer.attention.fused import DTYPES, LARGEST_HEAD_DIM
+from longformer.attention.fused import DTYPES, largest_head_dim
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.op import fused_attention_op
 
@@ -34,7 +34,7 @@ def fused_attention(
 
     Raises:
         ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are float64, have a head_dim
-            above 128, or the scale is not positive.
+            above 128 (64 in float32 with the relative term), or the scale is not positive.
     """
     if query.numel() == 0:
         return query + key + value
@@ -70,7 +70,7 @@ def fused_attention_packed(
 
     Raises:
         ValueError: the tensors are not on a CUDA device (or under Triton's interpreter), are float64, have a head_dim
-            above 128, or the scale is not positive.
+            above 128 (64 in float32 with the relative term), or the scale is not positive.
     """
     return _attend((projection,), (), layout, left, right, dilations, causal, scale, dropout)
 
@@ -86,7 +86,7 @@ def _attend(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    _check(projections[0], scale)
+    _check(projections[0], scale, relative=len(relative) > 0)
     # Drawn on the device: no synchronisation, and replayed by activation checkpointing like any other random number.
     seed = torch.randint(2**62, (1,), device=projections[0].device) if dropout > 0 else None
     tensors = () if layout is None else layout.tensors()
@@ -94,12 +94,15 @@ def _attend(
     return output
 
 
-def _check(query: Tensor, scale: float) -> None:
+def _check(query: Tensor, scale: float, *, relative: bool) -> None:
     if not query.is_cuda and not INTERPRETED:
         raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
     if query.dtype not in DTYPES:
         raise ValueError(f'query must be float32, bfloat16 or float16 for backend "fused", not {query.dtype}')
-    if query.shape[-1] > LARGEST_HEAD_DIM:
-        raise ValueError(f'query has head_dim {query.shape[-1]}: backend "fused" takes at most {LARGEST_HEAD_DIM}')
+    largest = largest_head_dim(query.dtype, relative=relative)
+    if query.shape[-1] > largest:
+        raise ValueError(
+            f'query has head_dim {query.shape[-1]}: backend "fused" takes at most {largest} in such a call'
+        )
     if not scale > 0:
         raise ValueError(f'scale must be positive for backend "fused", not {scale}')

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from longformer.attention.fused import largest_head_dim
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # What a block may use: on sm_90, and on the smallest of compute capability 8 (sm_86, sm_89).
@@ -53,4 +56,6 @@ def test_configuration_used_most_compiles_to_hopper_tensor_cores_without_spills(
 def test_every_shipped_configuration_compiles_without_spills(
     architecture: int, dtype: str, head_dim: int, features: str
 ) -> None:
+    if head_dim > largest_head_dim(getattr(torch, dtype), relative=features == "relative"):
+        pytest.skip("refused by the engine")
     check(architecture, dtype, head_dim, *FEATURES[features])
