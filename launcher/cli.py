@@ -35,6 +35,9 @@ COMMANDS = {
     "data": Command("launcher.commands.data", "app", "Prepare, inspect and verify training text."),
     "evaluate": Command("launcher.commands.evaluate", "evaluate", "Measure bits per character on held-out text."),
     "generate": Command("launcher.commands.generate", "generate", "Continue a text with a trained model."),
+    "convert": Command(
+        "launcher.commands.convert", "convert", "Make a Longformer of a RoBERTa, BERT or other encoder."
+    ),
     "bench": Command("launcher.commands.bench", "app", "Measure speed and memory."),
     "ui": Command("launcher.commands.ui", "ui", "Open the MLflow pages of the runs."),
 }

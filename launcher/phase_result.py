@@ -44,11 +44,12 @@ def evaluate_splits(
     All ranks share the work and must call it.
 
     Raises:
-        StopRequested: this rank was asked to stop meanwhile.
+        StopRequested: a rank was asked to stop meanwhile; all ranks leave after the same forward call.
     """
 
     def leave_if_asked(done: int, total: int) -> None:
-        if stop_requested():
+        # A rank that left alone would make the others fail in their next exchange.
+        if engine.ranks.any_wants(stop_requested()):
             raise StopRequested
 
     limits = {"validation": settings.limit_tokens} | ({"test": None} if with_test else {})

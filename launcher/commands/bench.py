@@ -8,6 +8,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -70,18 +71,23 @@ def attention(
 def as_table(measurements: list[Measurement]) -> Table:
     """Return the measurements as a table, every engine beside ours at the same length."""
     backward = measurements[0].setting.backward
-    table = Table(title=f"attention, {'forward and backward' if backward else 'forward'}")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(
+        title=f"attention, {'forward and backward' if backward else 'forward'}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("positions", justify="right")
     table.add_column("engine", no_wrap=True)
-    for heading in ("ms", "/ ours", "useful GFLOP/s", "peak MiB", "/ ours", "saved MiB", "/ ours"):
-        table.add_column(heading, justify="right")
+    for heading in ("ms", "/ ours", "useful\nGFLOP/s", "peak\nMiB", "/ ours", "saved\nMiB", "/ ours"):
+        table.add_column(heading, justify="right", no_wrap=True)
     ours = {each.setting.positions: each for each in measurements if each.engine == OURS}
     for each in measurements:
         base = ours[each.setting.positions]
         table.add_row(
             f"{each.setting.positions:,}",
             each.engine,
-            f"{each.seconds * 1e3:,.1f}",
+            f"{each.seconds * 1e3:,.0f}",
             f"{each.seconds / base.seconds:.1f}x",
             f"{each.useful_tflops * 1e3:,.0f}",
             f"{each.extra_bytes / 2**20:,.0f}",

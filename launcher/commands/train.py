@@ -32,16 +32,15 @@ def train(
     config = RunConfig.load(run_file, overrides or [])
     config.check_ranks(ranks)
     run = RunDirectory(run_directory or Path("runs") / config.name)
+    data = prepare(
+        config.data.recipe,
+        source=config.data.source,
+        output=config.data.directory,
+        limit_bytes=config.data.limit_bytes,
+    )
+    for note in check_surroundings(config):
+        typer.echo(f"note: {note}", err=True)
     with run.locked() as lock:
-        warm_up()
-        data = prepare(
-            config.data.recipe,
-            source=config.data.source,
-            output=config.data.directory,
-            limit_bytes=config.data.limit_bytes,
-        )
-        for note in check_surroundings(config):
-            typer.echo(f"note: {note}", err=True)
         if run.exists:
             run.check_same_run(config, ranks=ranks, data_fingerprint=data.fingerprint)
         else:
@@ -56,7 +55,6 @@ def resume(
     run = RunDirectory(run_directory)
     run.identity()  # refuses what is not a run before a lock is made in it
     with run.locked() as lock:
-        warm_up()
         return _go_on(run, lock)
 
 
@@ -66,6 +64,7 @@ def _go_on(run: RunDirectory, lock: int) -> int:
     if _is_done(run, config):
         show_report(write_report(run.path))
         return 0
+    warm_up()
     run_id = start_or_continue_run(config, run.path)
     run.write_identity(replace(identity, mlflow_run_id=run_id))
     outcome = Outcome(Status.FAILED)

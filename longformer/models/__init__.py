@@ -1,0 +1,26 @@
+"""The models: Longformer with its heads under Hugging Face's names, and the character language model.
+
+Names are imported on first use, so that what needs no torch (configurations) stays free of it.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "CharacterLM": "char_lm",
+    "LongformerConfig": "longformer_config",
+    "LongformerModel": "encoder",
+    "LongformerForMaskedLM": "heads",
+    "LongformerForMultipleChoice": "heads",
+    "LongformerForQuestionAnswering": "heads",
+    "LongformerForSequenceClassification": "heads",
+    "LongformerForTokenClassification": "heads",
+}
+
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -22,6 +22,12 @@ class Ranks:
         """Whether this is the rank that writes what is written once."""
         return self.rank == 0
 
+    def any_wants(self, wish: bool) -> bool:
+        """Return whether at least one rank has a wish; all ranks must ask at the same time."""
+        wishes = torch.tensor(int(wish), device=self.device)
+        torch.distributed.all_reduce(wishes)
+        return bool(wishes.item())
+
 
 @contextmanager
 def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from example_run import QUICKSTART, SMALL, records, write_result, write_steps
+from example_run import QUICKSTART, SHIPPED, SMALL, records, write_result, write_steps
 
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
@@ -15,7 +15,7 @@ from launcher.run_file import RunConfig
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The text of our own run files, prepared."""
     folder = tmp_path_factory.mktemp("text")
-    return prepare("text", source=QUICKSTART.parent, output=folder / "prepared")
+    return prepare("text", source=SHIPPED, output=folder / "prepared")
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import yaml
+from example_run import QUICKSTART, SHIPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.run_file import RunConfig
 from longformer.errors import LongformerError
 
-RUN_FILES = sorted((Path(__file__).parents[2] / "configs" / "run").glob("*.yaml"))
-QUICKSTART = Path(__file__).parents[2] / "configs" / "run" / "quickstart.yaml"
+RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
 
 SMALLEST = """
 name: mine
@@ -45,7 +45,7 @@ def test_every_shipped_run_file_is_valid_and_survives_being_resolved(path: Path,
 
 
 def published(path: str) -> RunConfig:
-    return RunConfig.load(QUICKSTART.with_name(path))
+    return RunConfig.load(SHIPPED / path)
 
 
 @pytest.mark.parametrize(

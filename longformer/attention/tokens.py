@@ -1,0 +1,82 @@
+"""What the positions of a batch hold: tokens or padding, and which tokens are global. Built once per batch.
+
+Only the functions that build these values wait for the device; what layers read from them is tensors.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longformer.attention.packing import Packing
+
+
+@dataclass(frozen=True)
+class GlobalTokens:
+    """The global tokens of every example, filled up to the largest number among them."""
+
+    mask: Tensor
+    """(batch, positions) bool."""
+    positions: Tensor
+    """(batch, count) long: where they stand, in order; free slots name other positions, each at most once."""
+    is_real: Tensor
+    """(batch, count) bool: False for a free slot."""
+
+    @classmethod
+    def of(cls, mask: Tensor, count: int) -> "GlobalTokens":
+        """Find the tokens of a (batch, positions) mask; `count` is the largest number in an example, at least 1."""
+        positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return cls(mask, positions, mask.gather(1, positions))
+
+    def rows_of(self, tensor: Tensor) -> Tensor:
+        """Return the rows (batch, count, width) of (batch, positions, width) that belong to global tokens."""
+        return tensor.gather(1, self._index(tensor))
+
+    def replace_rows(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        """Return (batch, positions, width) with the rows of the global tokens replaced by (batch, count, width)."""
+        # A free slot puts back what it finds, so that the number of slots need not depend on the example.
+        rows = torch.where(self.is_real[:, :, None], rows, self.rows_of(tensor))
+        return tensor.scatter(1, self._index(tensor), rows)
+
+    def _index(self, tensor: Tensor) -> Tensor:
+        return self.positions[:, :, None].expand(-1, -1, tensor.shape[-1])
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What every layer must know about a batch; each part is None where it has nothing to say."""
+
+    token_mask: Tensor | None = None
+    """(batch, positions) bool: False for padding; None when there is none."""
+    global_tokens: GlobalTokens | None = None
+    """The global tokens; None when there are none, and then nothing is computed for them."""
+    packing: Packing | None = None
+    """How hidden states stand while padding is taken out; None: as (batch, positions, width)."""
+
+    @classmethod
+    def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "Tokens":
+        """Describe a batch by its masks, bool (batch, positions); a padded position is never global.
+
+        Waits for the device, to learn whether there is padding and how many global tokens there are.
+        """
+        if token_mask is not None and bool(token_mask.all()):
+            token_mask = None
+        if global_mask is None:
+            return cls(token_mask)
+        if token_mask is not None:
+            global_mask = global_mask & token_mask
+        count = int(global_mask.sum(1).max())
+        return cls(token_mask, GlobalTokens.of(global_mask, count) if count else None)
+
+    @property
+    def global_mask(self) -> Tensor | None:
+        """(batch, positions) bool, or None without global tokens."""
+        return None if self.global_tokens is None else self.global_tokens.mask
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return hidden states as (batch, positions, width), padding included."""
+        return packed if self.packing is None else self.packing.unpack(packed)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """Undo `unpack`."""
+        return padded if self.packing is None else self.packing.pack(padded)

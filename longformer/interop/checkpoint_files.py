@@ -1,0 +1,110 @@
+"""The files of a Hugging Face folder: reads safetensors or the older .bin, whole or in shards; writes safetensors."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longformer.errors import LongformerError
+from longformer.files import sync_directory, sync_file, write_json
+
+CONFIG_FILE = "config.json"
+# In the order in which they are preferred.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a model; config.json comes last and says that the folder is whole.
+
+    Raises:
+        LongformerError: the folder holds a model already.
+        OSError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if (directory / CONFIG_FILE).exists():
+        raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = directory / WEIGHT_FILES[0]
+    staging = directory / f".{weights.name}.staging"
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, staging, {"format": "pt"})
+    sync_file(staging)
+    staging.replace(weights)
+    write_json(directory / CONFIG_FILE, config)
+    sync_directory(directory)
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Return all tensors of a model directory by name, on the CPU.
+
+    Raises:
+        LongformerError: no weights are there, or a file is missing, damaged or cut short.
+    """
+    for name in WEIGHT_FILES:
+        if (directory / name).is_file():
+            return read_file(directory / name)
+        index = directory / f"{name}.index.json"
+        if index.is_file():
+            return read_shards(index)
+    raise LongformerError(f"{directory} holds no weights: neither {' nor '.join(WEIGHT_FILES)}, whole or in shards")
+
+
+def read_shards(index: Path) -> dict[str, Tensor]:
+    """Return the tensors of all files that an index names."""
+    homes: dict[str, str] = read_json(index).get("weight_map", {})
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(homes.values())):
+        path = index.parent / name
+        if path.parent != index.parent:
+            raise LongformerError(f"{index} names {name}, which is not a file beside it")
+        if not path.is_file():
+            raise LongformerError(f"{path} is missing; copy all shards that {index.name} names")
+        tensors |= read_file(path)
+    missing = sorted(homes.keys() - tensors.keys())
+    if missing:
+        raise LongformerError(f"the shards beside {index} lack {', '.join(missing)}")
+    return tensors
+
+
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of one file; nothing in it is executed."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
+        raise LongformerError(f"{path} is damaged or cut short ({first_line(error)}); copy it again") from error
+    except pickle.UnpicklingError as error:
+        raise LongformerError(f"{path} holds more than tensors and is not read ({first_line(error)})") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise LongformerError(f"{path} is not a table of tensors")
+    return dict(content)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file that holds an object.
+
+    Raises:
+        LongformerError: it is missing or something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise LongformerError(f"{path.parent} holds no model: {path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise LongformerError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise LongformerError(f"{path} is not a JSON object")
+    return content
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,43 @@
+"""Which tokens a head makes global when its user does not say (spec 1.3)."""
+
+import torch
+from torch import Tensor
+
+from longformer.errors import LongformerError
+
+
+def first_token(shape: torch.Size, attention_mask: Tensor | None, device: torch.device) -> Tensor:
+    """Make the first position global, unless it is padding."""
+    return only_tokens((torch.arange(shape[1], device=device) == 0).expand(shape), attention_mask)
+
+
+def question(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
+    """Make everything before the first separator global."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return only_tokens(places < first_separator(input_ids, separator), attention_mask)
+
+
+def second_text(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
+    """Make everything behind the two separators that stand between two texts global."""
+    places = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return only_tokens(places > first_separator(input_ids, separator) + 1, attention_mask)
+
+
+def first_separator(input_ids: Tensor, separator: int) -> Tensor:
+    """Return (batch, 1): where the first separator of every row stands.
+
+    Raises:
+        LongformerError: a row does not hold exactly three, as `<s> question </s></s> text </s>` does.
+    """
+    is_separator = input_ids == separator
+    if bool((is_separator.sum(1) != 3).any()):
+        raise LongformerError(
+            f"every row must hold the separator token {separator} exactly three times "
+            "(<s> question </s></s> text </s>); otherwise give a global_attention_mask"
+        )
+    return is_separator.to(torch.uint8).argmax(1, keepdim=True)
+
+
+def only_tokens(mask: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Take padding out of a mask."""
+    return mask if attention_mask is None else mask & (attention_mask != 0)

@@ -1,0 +1,62 @@
+"""What models return: named values, also reachable by position as in Hugging Face, where absent ones do not count."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass
+class ModelOutput:
+    """Base of all outputs."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Return the values that are there, in order."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return tuple(value for value in values if value is not None)
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+
+@dataclass
+class EncoderOutput(ModelOutput):
+    """Result of `LongformerModel`."""
+
+    last_hidden_state: Tensor
+    """(batch, positions, hidden_size)."""
+    pooler_output: Tensor | None = None
+    """(batch, hidden_size), made of the first token; None without a pooling layer."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """On request: the embeddings and the result of every layer, each (batch, positions, hidden_size)."""
+    attentions: tuple[Tensor, ...] | None = None
+    """On request, per layer: (batch, heads, positions, global tokens + window + 1), `AttentionProbabilities.local`."""
+    global_attentions: tuple[Tensor, ...] | None = None
+    """On request, per layer: (batch, heads, positions, global tokens); None where the batch has no global token."""
+
+
+@dataclass
+class HeadOutput(ModelOutput):
+    """Result of a model with a head; what is known of the layers is as in `EncoderOutput`."""
+
+    loss: Tensor | None = None
+    """(), there when labels were given."""
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    global_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class QuestionAnsweringOutput(ModelOutput):
+    """Result of `LongformerForQuestionAnswering`; what is known of the layers is as in `EncoderOutput`."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    """(batch, positions)."""
+    end_logits: Tensor | None = None
+    """(batch, positions)."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    global_attentions: tuple[Tensor, ...] | None = None

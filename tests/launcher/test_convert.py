@@ -1,0 +1,57 @@
+"""Claims about `longformer convert`: it makes a model that both libraries read, and words its refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from launcher.cli import main
+from longformer.models import LongformerForMaskedLM
+
+
+def make_source(folder: Path) -> None:
+    config = transformers.RobertaConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=18,
+        type_vocab_size=1,
+    )
+    transformers.RobertaForMaskedLM(config).save_pretrained(folder)
+
+
+def test_convert_makes_a_longer_model_and_reports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_source(tmp_path / "short")
+    arguments = [str(tmp_path / "short"), str(tmp_path / "long"), "--max-length", "50", "--window", "4"]
+    assert main(["convert", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "reads 50 tokens" in printed
+    assert "6 global projections" in printed
+    model = LongformerForMaskedLM.from_pretrained(tmp_path / "long")
+    assert model(torch.randint(3, 20, (1, 50))).logits.shape == (1, 50, 20)
+    assert main(["convert", *arguments]) == 2
+    assert "holds a model already" in capsys.readouterr().err
+
+
+def test_convert_prints_every_tensor_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_source(tmp_path / "short")
+    assert main(["convert", str(tmp_path / "short"), str(tmp_path / "long"), "--max-length", "50", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["extended"] == ["longformer.embeddings.position_embeddings.weight"]
+    assert "longformer.encoder.layer.0.attention.self.query_global.weight" in report["initialised"]
+
+
+def test_convert_words_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_source(tmp_path / "short")
+    for arguments, sentence in (
+        (["short", "long", "--max-length", "5"], "max_length must be at least the 16 tokens"),
+        (["short", "long", "--window", "5"], "window must be even and positive"),
+        (["nowhere", "long"], "config.json is missing"),
+    ):
+        source, target, *rest = arguments
+        assert main(["convert", str(tmp_path / source), str(tmp_path / target), *rest]) == 2
+        assert sentence in capsys.readouterr().err.replace("\n", " ")

@@ -1,0 +1,111 @@
+"""Claims: every Longformer head gives Hugging Face's outputs and gradients, over random configs and batches."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from longformer.interop.huggingface import unpack_projections
+from longformer.models import inputs as model_inputs
+from tests.models.longformer_cases import HEADS, Case, make_case
+
+OUTPUTS = ("loss", "logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
+
+
+def run(case: Case, **options: object) -> tuple[object, object]:
+    asked = {"output_logits": True} if type(case.ours).__name__ == "LongformerForMaskedLM" else {}
+    return case.ours(**case.batch, **asked, **options), case.theirs(**case.batch, **options)
+
+
+def close(ours: Tensor, theirs: Tensor, *, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("seeds", [range(8), range(8, 16)], ids=["a", "b"])
+def test_outputs_and_gradients_agree(head: str, seeds: Iterable[int], tmp_path: Path) -> None:
+    for seed in seeds:
+        case = make_case(head, seed, tmp_path / str(seed))
+        ours, theirs = run(case)
+        for name in OUTPUTS:
+            if getattr(theirs, name, None) is not None:
+                close(getattr(ours, name), getattr(theirs, name))
+        wanted = theirs.loss if head != "LongformerModel" else theirs[0].square().mean() + theirs[1].square().mean()
+        given = ours.loss if head != "LongformerModel" else ours[0].square().mean() + ours[1].square().mean()
+        wanted.backward()
+        given.backward()
+        gradients = {
+            name: parameter.grad for name, parameter in case.ours.named_parameters() if parameter.grad is not None
+        }
+        expected = {name: parameter.grad for name, parameter in case.theirs.named_parameters()}
+        expected = {name: gradient for name, gradient in expected.items() if gradient is not None}
+        gradients = unpack_projections(gradients)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in expected.items():
+            close(gradients[name], gradient, tolerance=1e-4)
+
+
+def test_the_cases_include_removed_padding_and_padding_left_in_place(tmp_path: Path) -> None:
+    packed = set()
+    for seed in range(16):
+        case = make_case("LongformerModel", seed, tmp_path / str(seed))
+        case.ours.encoder.register_forward_pre_hook(
+            lambda _, args: packed.add((args[1].packing is None, args[1].token_mask is None))
+        )
+        case.ours(**case.batch)
+    assert {(False, False), (True, False), (True, True)} <= packed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_removing_padding_changes_nothing(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case("LongformerForTokenClassification", seed, tmp_path)
+    removed = case.ours(**case.batch).logits
+    monkeypatch.setattr(model_inputs, "PADDING_WORTH_REMOVING", 2.0)
+    close(removed, case.ours(**case.batch).logits)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hidden_states_and_attentions_agree(seed: int, tmp_path: Path) -> None:
+    case = make_case("LongformerForMaskedLM", seed, tmp_path)
+    ours, theirs = run(case, output_attentions=True, output_hidden_states=True)
+    positions = case.batch["input_ids"].shape[1]
+    assert len(ours.hidden_states) == len(theirs.hidden_states)
+    for mine, other in zip(ours.hidden_states, theirs.hidden_states, strict=True):
+        close(mine, other)
+    for mine, other in zip(ours.attentions, theirs.attentions, strict=True):
+        close(mine, other)
+    assert (ours.global_attentions is None) == (theirs.global_attentions is None)
+    is_global = case.batch.get("global_attention_mask")
+    for mine, other in zip(ours.global_attentions or (), theirs.global_attentions or (), strict=True):
+        # Hugging Face leaves its padding on, and fills slots that a row does not use with 1 / length.
+        assert is_global is not None
+        used = torch.arange(mine.shape[-1]) < is_global.sum(1, keepdim=True)
+        close(mine, other[:, :, :positions] * used[:, None, None, :])
+
+
+def test_embeddings_given_instead_of_ids_agree(tmp_path: Path) -> None:
+    case = make_case("LongformerModel", 3, tmp_path)
+    width = case.theirs.config.hidden_size
+    embeddings = torch.randn(2, 17, width)
+    mask = torch.ones(2, 17, dtype=torch.long)
+    mask[0, 12:] = 0
+    ours, theirs = (
+        case.ours(inputs_embeds=embeddings, attention_mask=mask),
+        case.theirs(inputs_embeds=embeddings, attention_mask=mask),
+    )
+    close(ours.last_hidden_state * mask[..., None], theirs.last_hidden_state * mask[..., None])
+
+
+@pytest.mark.parametrize("keep_attention", [False, True])
+def test_checkpointing_changes_no_gradient(keep_attention: bool, tmp_path: Path) -> None:
+    case = make_case("LongformerForMaskedLM", 5, tmp_path)
+    gradients = []
+    for checkpointing in (False, True):
+        case.ours.zero_grad()
+        if checkpointing:
+            case.ours.gradient_checkpointing_enable(keep_attention=keep_attention)
+        case.ours(**case.batch).loss.backward()
+        gradients.append([parameter.grad for parameter in case.ours.parameters()])
+    torch.testing.assert_close(*gradients)
