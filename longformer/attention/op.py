@@ -78,12 +78,7 @@ def banded_attention(
         raise ValueError(f"scale must be a finite number, not {scale!r}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
-    if backend != "auto" and backend not in ENGINES:
-        raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
-
-    if backend == "auto":
-        backend = "fused" if is_fastest_for(query, scale, relative=relative_query is not None) else "blocked"
-    engine = ENGINES[backend]
+    engine = ENGINES[engine_name(backend, query, scale, relative=relative_query is not None)]
     return engine(
         query,
         key,
@@ -99,3 +94,16 @@ def banded_attention(
         scale=float(scale),
         dropout=dropout,
     )
+
+
+def engine_name(backend: str, query: Tensor, scale: float, *, relative: bool) -> str:
+    """Return the engine that `backend` stands for in a call with such a query; see `banded_attention`.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if backend == "auto":
+        return "fused" if is_fastest_for(query, scale, relative=relative) else "blocked"
+    if backend not in ENGINES:
+        raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
+    return backend

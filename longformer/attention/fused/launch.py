@@ -18,9 +18,9 @@ from longformer.attention.fused.kernels.relative_gradient import relative_gradie
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.tiles import Tile, TileSet
 
-# Fixed sizes, not derived from the GPU: the order of summation, and so the result, is the same on every machine.
-QUERIES_PER_GLOBAL_CHUNK = 1024
-QUERIES_PER_RELATIVE_PART = 2048
+# What every query adds to is summed in so many pieces at most: enough to fill a GPU, few enough that the pieces take
+# little memory. Not derived from the GPU: the order of summation, and so the result, is the same on every machine.
+PROGRAMS = 1024
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,14 @@ class Call:
     ) -> None:
         batch, positions, heads, _ = self.query.shape
         tile = self._tiles().extra_gradient
-        groups, chunks = triton.cdiv(most, tile.rows), triton.cdiv(positions, QUERIES_PER_GLOBAL_CHUNK)
+        groups = triton.cdiv(most, tile.rows)
+        steps = _steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
+        chunks = triton.cdiv(positions, steps * tile.step)
         shape = (chunks, 2, batch, heads, most, self._sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             global_chunk_kernel, (chunks, batch * heads, groups), tile,
-            *known, partial, problem, QUERIES_PER_GLOBAL_CHUNK,
+            *known, partial, problem, steps * tile.step,
             QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self._sizes(),
         )  # fmt: skip
         start(
@@ -106,16 +108,17 @@ class Call:
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
         batch, _, heads, head_dim = self.query.shape
         tile, columns = self._tiles().extra_gradient, relative_key.shape[0]
-        tiles_per_part = QUERIES_PER_RELATIVE_PART // tile.rows
-        parts = triton.cdiv(self._grid(tile)[0], tiles_per_part)
-        shape = (parts, batch, heads, columns, self._sizes()["WIDTH"])
+        column_tiles, query_tiles = triton.cdiv(columns, tile.rows), self._grid(tile)[0]
+        tiles_per_part = _steps_per_piece(query_tiles, beside=column_tiles * heads)
+        parts = triton.cdiv(query_tiles, tiles_per_part)
+        shape = (parts, heads, columns, self._sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
-            relative_gradient_kernel, (triton.cdiv(columns, tile.rows), batch * heads, parts), tile,
-            *known, partial, problem, tiles_per_part,
+            relative_gradient_kernel, (column_tiles, heads, parts), tile,
+            *known, partial, problem, batch, tiles_per_part,
             TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self._sizes(),
         )  # fmt: skip
-        return partial.sum((0, 1))[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
+        return partial.sum(0)[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
 
     def _tiles(self) -> TileSet:
         kind: table.Kind = "plain" if self.seed is None else "dropout"
@@ -139,9 +142,11 @@ class Call:
             relative = Relative(_rows(query), Rows(key, 0, key.stride(0), key.stride(1)))
         if self.seed is not None:
             dropout = Dropout(self.seed, self.dropout)
-        return Problem(
-            positions, heads, self.left, self.right, dilation, self.scale, mask, global_keys, relative, dropout
-        )
+        left, right = self.left, self.right
+        if relative is None:
+            # No key is farther than this; sides near 2^31 would overflow the kernels' 32-bit places.
+            left, right = min(left, positions), min(right, positions)
+        return Problem(positions, heads, left, right, dilation, self.scale, mask, global_keys, relative, dropout)
 
     def _dilation_per_head(self) -> bool:
         return len(set(self.dilations)) > 1
@@ -161,12 +166,18 @@ def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **con
     kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
+def _steps_per_piece(steps: int, *, beside: int) -> int:
+    """Return how many of its steps a program takes, when every step has `beside` programs side by side."""
+    pieces = min(max(1, PROGRAMS // beside), steps)
+    return int(triton.cdiv(steps, pieces))
+
+
 def _rows(tensor: Tensor) -> Rows:
     return Rows(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
 
 
 def _major(device: torch.device) -> int:
-    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
+    return torch.cuda.get_device_properties(device).major if device.type == "cuda" else 0
 
 
 @lru_cache(maxsize=64)

@@ -13,8 +13,7 @@ PADDING, ORDINARY, GLOBAL = 0, 1, 2
 class BatchLayout:
     """Padding and global tokens of one batch in the form that the kernels read.
 
-    Build it once per batch with `of` and hand it to every layer. Only `of` waits for the device (to learn the
-    largest number of global tokens), so build it outside compiled code.
+    Built once per batch, it serves every layer. Nothing here waits for the device.
     """
 
     state: Tensor
@@ -24,17 +23,20 @@ class BatchLayout:
     extent: Tensor
     """(batch, 2) int32: the first real position and one past the last; (0, 0) for a row of padding."""
     global_index: Tensor | None
-    """(batch, max_globals) int32: positions of the global tokens in order, the rest 0; None without any."""
+    """(batch, most) int32: positions of the global tokens, free slots last; None without any."""
     global_count: Tensor | None
-    """(batch,) int32."""
+    """(batch,) int32: how many of the slots are taken."""
 
     @classmethod
-    def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "BatchLayout | None":
-        """Return the layout of a batch, or None when every token is ordinary by construction.
+    def of(
+        cls, token_mask: Tensor | None, global_mask: Tensor | None, global_index: Tensor | None
+    ) -> "BatchLayout | None":
+        """Return the layout of a batch, or None when every token is ordinary.
 
         Args:
             token_mask: (batch, positions) bool, True = real token; None = all are real.
-            global_mask: (batch, positions) bool, True = global token (padding is never global); None = none is.
+            global_mask: (batch, positions) bool, True = global token, never on padding; None = none is.
+            global_index: (batch, most) integers: where the global tokens stand, free slots last; comes with the mask.
         """
         if token_mask is not None:
             real = token_mask
@@ -42,13 +44,11 @@ class BatchLayout:
             real = torch.ones_like(global_mask)
         else:
             return None
-        is_global = torch.zeros_like(real) if global_mask is None else global_mask & real
-        state = real.to(torch.int8) + is_global.to(torch.int8)
-        positions = torch.arange(real.shape[1], dtype=torch.int32, device=real.device)
-        index, count = None, None
-        if global_mask is not None:
-            index, count = _compact(is_global, positions)
-        return cls(state, _next_excluded(state), _extent(real, positions), index, count)
+        state, index, count = real.to(torch.int8), None, None
+        if global_mask is not None and global_index is not None:
+            state = state + global_mask.to(torch.int8)
+            index, count = global_index.to(torch.int32), global_mask.sum(1, dtype=torch.int32)
+        return cls(state, _next_excluded(state), _extent(real), index, count)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors in order, without those that are None."""
@@ -69,18 +69,8 @@ def _next_excluded(state: Tensor) -> Tensor:
     return excluded.flip(1).cummin(1).values.flip(1).contiguous()
 
 
-def _extent(real: Tensor, positions: Tensor) -> Tensor:
+def _extent(real: Tensor) -> Tensor:
+    positions = torch.arange(real.shape[1], dtype=torch.int32, device=real.device)
     end = torch.where(real, positions + 1, 0).amax(1)
     first = torch.where(real, positions, end[:, None]).amin(1)
     return torch.stack((first, end), 1).to(torch.int32)
-
-
-def _compact(is_global: Tensor, positions: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    count = is_global.sum(1, dtype=torch.int32)
-    largest = int(count.max())
-    if largest == 0:
-        return None, None
-    slots = torch.where(is_global, is_global.cumsum(1) - 1, largest)
-    index = positions.new_zeros(is_global.shape[0], largest + 1)
-    index.scatter_(1, slots, positions.expand_as(slots))
-    return index[:, :largest].contiguous(), count

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longformer.attention.fused.launch import Call
 from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.projections import separate
 
 
 @torch.library.custom_op("longformer::fused_attention", mutates_args=())
@@ -36,7 +37,10 @@ def fused_attention_op(
         layout: the tensors of a `BatchLayout` in order, without those that are None, or nothing.
         seed: (1,) int64 on the device of the projections, or None without dropout.
     """
-    return _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout).forward()
+    call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
+    # Triton starts its kernels on the current device.
+    with torch.cuda.device_of(call.query):
+        return call.forward()
 
 
 @torch.library.custom_op("longformer::fused_attention_backward", mutates_args=())
@@ -58,13 +62,14 @@ def fused_attention_backward_op(
     """Return the gradients of `projections`, then those of `relative`."""
     call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
     gradients = [_like(tensor) for tensor in projections]
-    relative_gradients = call.backward(output, log_sum, _readable(output_gradient), _separate(gradients))
+    with torch.cuda.device_of(output):
+        relative_gradients = call.backward(output, log_sum, _readable(output_gradient), separate(gradients))
     return gradients + list(relative_gradients)
 
 
 @fused_attention_op.register_fake
 def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
-    query = _separate(projections)[0]
+    query = separate(projections)[0]
     batch, positions, heads = query.shape[:3]
     return _like(query), query.new_empty(batch, heads, positions, dtype=torch.float32)
 
@@ -114,7 +119,7 @@ def _call(
     scale: float,
     dropout: float,
 ) -> Call:
-    query, key, value = map(_readable, _separate(projections))
+    query, key, value = map(_readable, separate(projections))
     return Call(
         query=query,
         key=key,
@@ -135,10 +140,6 @@ def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]
     """Cut a sequence of tensors into consecutive groups of the given sizes."""
     rest = iter(tensors)
     return [list(islice(rest, size)) for size in sizes]
-
-
-def _separate(projections: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return projections[0].unbind(2) if len(projections) == 1 else tuple(projections)
 
 
 def _like(tensor: Tensor) -> Tensor:

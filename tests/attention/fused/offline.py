@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from longformer.attention.fused import launch, tiles
-from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.tokens import Tokens
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -66,8 +66,8 @@ def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launc
     query, key, value = torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
     layout, extra = None, {}
     if features & {"padding", "globals"}:
-        real = torch.ones(2, 512, dtype=torch.bool)
-        layout = BatchLayout.of(real, torch.eye(2, 512).bool() if "globals" in features else None)
+        real = torch.arange(512).expand(2, -1) < 500
+        layout = Tokens.of(real, torch.eye(2, 512).bool() if "globals" in features else None).layout
     if "relative" in features:
         extra["relative"] = (torch.empty(2, 512, 2, head_dim, dtype=dtype), torch.empty(513, 2, head_dim, dtype=dtype))
     if "dropout" in features:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from longformer.attention.fused import BatchLayout, tiles
+from longformer.attention.fused import tiles
+from longformer.attention.tokens import Tokens
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
 
 MASK_32 = 0xFFFFFFFF
@@ -56,7 +57,7 @@ def test_dropped_weights_are_those_of_philox_forward_and_backward(features: str)
         relative = [torch.randn(batch, positions, heads, head_dim), torch.randn(12, heads, head_dim)]
     else:
         is_global[:, ::9] = True
-        layout = BatchLayout.of(None, is_global.to(DEVICE)).tensors()
+        layout = Tokens.of(None, is_global.to(DEVICE)).layout.tensors()
     arriving = torch.randn(batch, positions, heads, head_dim)
 
     leaves = [tensor.to(DEVICE).requires_grad_() for tensor in inputs + relative]

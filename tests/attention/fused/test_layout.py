@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, strategies
 
 from longformer.attention.fused import BatchLayout
+from longformer.attention.tokens import Tokens
 
 
 @given(
@@ -16,7 +17,10 @@ def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
     real = torch.tensor([[token != "p" for token in row] for row in rows])
     # A padded position marked as global stays padding.
     chosen = torch.tensor([[token != "o" for token in row] for row in rows])
-    layout = BatchLayout.of(real, chosen)
+    layout = Tokens.of(real, chosen).layout
+    if layout is None:
+        assert all(row == "o" * 9 for row in map("".join, rows))
+        return
     for index, row in enumerate(rows):
         assert layout.state[index].tolist() == ["pog".index(token) for token in row]
         special = [place for place, token in enumerate(row) if token != "o"]
@@ -32,12 +36,14 @@ def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
             assert layout.global_index[index, : len(globals_)].tolist() == globals_
 
 
-def test_batch_without_masks_needs_no_layout() -> None:
-    assert BatchLayout.of(None, None) is None
+def test_batch_of_ordinary_tokens_needs_no_layout() -> None:
+    ones = torch.ones(2, 5, dtype=torch.bool)
+    assert Tokens.of(ones, ~ones).layout is None
 
 
 def test_layout_survives_the_trip_through_an_operator() -> None:
-    for mask in (None, torch.zeros(2, 5, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool)):
-        layout = BatchLayout.of(torch.ones(2, 5, dtype=torch.bool), mask)
+    real = torch.tensor([[True, True, False], [True, True, True]])
+    for is_global in (None, real):
+        layout = Tokens.of(real, is_global).layout
         again = BatchLayout.from_tensors(layout.tensors())
         assert all(a is b for a, b in zip(vars(layout).values(), vars(again).values(), strict=True))

@@ -7,10 +7,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from longformer.attention import banded_attention
-from longformer.attention.fused import BatchLayout, tiles
+from longformer.attention.fused import BatchLayout, fused_attention_of_projections, tiles
+from longformer.attention.tokens import Tokens
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE, Case, masks
-
-BAND = {"left": 5, "right": 5, "dilations": (1, 2), "causal": False, "scale": 0.25}
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +18,12 @@ def _small_tiles():
         yield
 
 
+def some_masks() -> dict[str, torch.Tensor | None]:
+    return masks(Case(30, 0, 0, padding="right", globals_="some"), torch.Generator().manual_seed(0))
+
+
 def some_layout() -> BatchLayout:
-    return BatchLayout.of(**masks(Case(30, 0, 0, padding="right", globals_="some"), torch.Generator().manual_seed(0)))
+    return Tokens.of(**some_masks()).layout
 
 
 @pytest.mark.parametrize("kind", ["plain", "packed", "relative", "masked and dropped"])
@@ -40,12 +43,10 @@ def test_operator_keeps_the_contract_of_pytorch(kind: str) -> None:
 
 
 def test_packed_projection_gives_the_same_output_and_a_packed_gradient() -> None:
-    from longformer.attention.fused.engine import fused_attention, fused_attention_packed
-
     packed = torch.randn(2, 30, 3, 2, 16, device=DEVICE, requires_grad=True)
-    case = masks(Case(30, 0, 0, padding="right", globals_="some"), torch.Generator().manual_seed(0))
-    ours = fused_attention_packed(packed, **BAND, dropout=0.0, layout=some_layout())
-    apart = fused_attention(*packed.unbind(2), **BAND, dropout=0.0, relative_query=None, relative_key=None, **case)
+    options = {"left": 5, "right": 5, "scale": 0.25, "dropout": 0.0}
+    ours = fused_attention_of_projections((packed,), **options, dilations=(1, 2), layout=some_layout())
+    apart = banded_attention(*packed.unbind(2), **options, dilation=(1, 2), **some_masks(), backend="fused")
     arriving = torch.randn_like(ours)
     assert torch.equal(ours, apart)
     (packed_gradient,) = torch.autograd.grad(ours, packed, arriving)
