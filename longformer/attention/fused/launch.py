@@ -18,10 +18,6 @@ from longformer.attention.fused.kernels.relative_gradient import relative_gradie
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.tiles import Tile, TileSet
 
-# What every query adds to is summed in so many pieces at most: enough to fill a GPU, few enough that the pieces take
-# little memory. Not derived from the GPU: the order of summation, and so the result, is the same on every machine.
-PROGRAMS = 1024
-
 
 @dataclass(frozen=True)
 class Call:
@@ -124,7 +120,8 @@ class Call:
         kind: table.Kind = "plain" if self.seed is None else "dropout"
         if self.relative is not None:
             kind = "relative"
-        return table.choose_tiles(_major(self.query.device), self.query.dtype, self.query.shape[3], kind)
+        major = _major(self.query.device)
+        return table.choose_tiles(major, triton.__version__, self.query.dtype, self.query.shape[3], kind)
 
     def _inputs(self) -> tuple[Rows, Rows, Rows]:
         return _rows(self.query), _rows(self.key), _rows(self.value)
@@ -168,7 +165,7 @@ def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **con
 
 def _steps_per_piece(steps: int, *, beside: int) -> int:
     """Return how many of its steps a program takes, when every step has `beside` programs side by side."""
-    pieces = min(max(1, PROGRAMS // beside), steps)
+    pieces = min(max(1, table.PROGRAMS // beside), steps)
     return int(triton.cdiv(steps, pieces))
 
 

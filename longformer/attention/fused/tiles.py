@@ -14,6 +14,14 @@ Kind = Literal["plain", "dropout", "relative"]
 GLOBALS_AT_ONCE = 16
 """Global keys that the forward and query gradient kernels take in a step."""
 
+TRITON_RELEASES = ("3.6",)
+"""With which the whole table was compiled. Another compiler may need other tiles, so others get the safe ones."""
+
+PROGRAMS = 1024
+"""Gradients that every query adds to are summed by about so many programs: enough to fill a GPU, few enough that what
+they leave to be added takes little memory. Not derived from the GPU, so that the order of summation, and with it the
+result, is the same on every machine."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -39,14 +47,15 @@ class TileSet:
     """keeps global keys or, in calls with the relative term, band columns; walks over queries"""
 
 
-def choose_tiles(major: int, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
-    """Return the tiles for a GPU of compute capability `major`; an unknown one gets those of the oldest."""
-    generation = 9 if major == 9 else 8
+def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
+    """Return the tiles for a GPU of compute capability `major`.
+
+    A GPU or a Triton that the table does not know gets the tiles of compute capability 8, which ask for the least.
+    """
+    release = ".".join(triton_version.split(".")[:2])
+    generation = 9 if major == 9 and release in TRITON_RELEASES else 8
     width = max(32, padded_head_dim(head_dim))
-    forward, query_gradient, key_gradient, last = (
-        Tile(*shape) for shape in _TABLE[generation, dtype.itemsize, width, kind]
-    )
-    return TileSet(forward, query_gradient, key_gradient, last)
+    return TileSet(*(Tile(*shape) for shape in _TABLE[generation, dtype.itemsize, width, kind]))
 
 
 def padded_head_dim(head_dim: int) -> int:

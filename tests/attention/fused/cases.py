@@ -12,9 +12,13 @@ from longformer.attention.fused import tiles
 from longformer.attention.fused.tiles import Tile, TileSet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Tiles so small that a short sequence has edges, unmasked middles and several programs; the shipped ones on a GPU.
+# Tiles so small that a short sequence has edges, unmasked middles and several programs.
 SMALL = TileSet(Tile(32, 16, 4, 1), Tile(16, 32, 4, 1), Tile(32, 16, 4, 1), Tile(16, 16, 4, 1))
 SMALL_RELATIVE = TileSet(*(Tile(16, 16, 4, 1),) * 4)
+# The interpreter takes its time for every step, whatever its size: long sequences want large tiles.
+LARGE = TileSet(*(Tile(128, 256, 4, 1),) * 3, Tile(16, 256, 4, 1))
+LARGE_RELATIVE = TileSet(*(Tile(128, 128, 4, 1),) * 4)
+LONG = 100
 TOLERANCE = {torch.float32: 3e-5, torch.float16: 1e-2}
 
 
@@ -32,6 +36,14 @@ class Case:
     relative: bool = False
     dtype: torch.dtype = torch.float32
     head_dim: int = 16
+    programs: int = tiles.PROGRAMS
+    """Into how many pieces the gradients of global and relative keys are cut."""
+
+    @property
+    def tiles(self) -> TileSet:
+        if self.positions > LONG:
+            return LARGE_RELATIVE if self.relative else LARGE
+        return SMALL_RELATIVE if self.relative else SMALL
 
 
 def cases(largest: int) -> strategies.SearchStrategy[Case]:
@@ -58,6 +70,7 @@ def cases(largest: int) -> strategies.SearchStrategy[Case]:
         relative=strategies.booleans(),
         dtype=strategies.sampled_from([torch.float32, torch.float16]),
         head_dim=strategies.sampled_from([16, 24]),
+        programs=strategies.sampled_from([1, 10, tiles.PROGRAMS]),
     ).map(consistent)
 
 
@@ -95,8 +108,10 @@ def check_against_reference(case: Case) -> None:
     options = {"left": case.left, "right": case.right, "dilation": case.dilation, "causal": case.causal}
     options |= masks(case, generator)
 
-    tiles_of_tests = SMALL_RELATIVE if case.relative else SMALL
-    with patch.object(tiles, "choose_tiles", lambda *_, **__: tiles_of_tests):
+    with (
+        patch.object(tiles, "choose_tiles", lambda *_: case.tiles),
+        patch.object(tiles, "PROGRAMS", case.programs),
+    ):
         ours = output_and_gradients(inputs, arriving, options, "fused")
     exact = output_and_gradients([tensor.double() for tensor in inputs], arriving.double(), options, "reference")
     names = ("output", "query", "key", "value", "relative_query", "relative_key")

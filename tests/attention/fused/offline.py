@@ -1,8 +1,10 @@
 """Compile the fused kernels for a GPU that is not there, and count what the machine code uses.
 
-    python tests/attention/fused/offline.py 90 bfloat16 64 [padding] [globals] [relative] [dropout] [dilated]
+    python tests/attention/fused/offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
 
-Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are either compiled or interpreted.
+An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated, and ones
+(sides, heads and global keys 1 each). Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are
+either compiled or interpreted.
 """
 
 import json
@@ -55,25 +57,26 @@ def compile_kernels(
     with patch.object(launch, "start", compile_only), patch.object(launch, "_major", lambda _: architecture // 10):
         call = example_call(dtype, head_dim, features)
         output, log_sum = call.forward()
-        call.backward(
-            output, log_sum, torch.empty_like(output), torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
-        )
+        gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
+        call.backward(output, log_sum, torch.empty_like(output), gradients)
     for kernel, tile, binary in compiled:
         yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
 
 
 def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
-    query, key, value = torch.empty(2, 512, 3, 2, head_dim, dtype=dtype).unbind(2)
+    heads, side = (1, 1) if "ones" in features else (2, 256)
+    query, key, value = torch.empty(2, 512, 3, heads, head_dim, dtype=dtype).unbind(2)
     layout, extra = None, {}
-    if features & {"padding", "globals"}:
-        real = torch.arange(512).expand(2, -1) < 500
-        layout = Tokens.of(real, torch.eye(2, 512).bool() if "globals" in features else None).layout
+    if features & {"padding", "globals", "ones"}:
+        is_global = torch.eye(2, 512).bool() if features & {"globals", "ones"} else None
+        layout = Tokens.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
     if "relative" in features:
-        extra["relative"] = (torch.empty(2, 512, 2, head_dim, dtype=dtype), torch.empty(513, 2, head_dim, dtype=dtype))
+        relative_key = torch.empty(2 * side + 1, heads, head_dim, dtype=dtype)
+        extra["relative"] = (torch.empty(2, 512, heads, head_dim, dtype=dtype), relative_key)
     if "dropout" in features:
         extra |= {"dropout": 0.1, "seed": torch.zeros(1, dtype=torch.int64)}
-    dilation = (1, 2) if "dilated" in features else (1, 1)
-    return launch.Call(query, key, value, 256, 256, dilation, False, head_dim**-0.5, layout, **extra)
+    dilations = (1, 2) if "dilated" in features else (1,) * heads
+    return launch.Call(query, key, value, side, side, dilations, False, head_dim**-0.5, layout, **extra)
 
 
 def resources(binary: Any) -> dict[str, Any]:
@@ -88,13 +91,13 @@ def resources(binary: Any) -> dict[str, Any]:
         "stack": int(stack),
         "shared_memory": binary.metadata.shared,
         "tensor_core": code.count("HGMMA") + code.count("HMMA."),
-        "HGMMA": code.count("HGMMA"),
-        "LDGSTS": code.count("LDGSTS"),
+        "wide_tensor_core": code.count("HGMMA"),
         "spills": len(re.findall(r"\b(?:LDL|STL)\b", code)),
     }
 
 
 if __name__ == "__main__":
-    architecture, dtype, head_dim, *features = sys.argv[1:]
-    for line in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
-        print(json.dumps(line), flush=True)
+    for configuration in sys.argv[1:]:
+        architecture, dtype, head_dim, *features = configuration.split(",")
+        for line in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
+            print(json.dumps({"configuration": configuration} | line), flush=True)

@@ -4,58 +4,102 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
 from longformer.attention.fused import largest_head_dim
+from longformer.attention.fused.tiles import choose_tiles
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # What a block may use: on sm_90, and on the smallest of compute capability 8 (sm_86, sm_89).
 SHARED_MEMORY = {90: 227 * 1024, 80: 99 * 1024}
 # What asks most of registers in calls that take these tiles.
 FEATURES = {
-    "plain": ("globals", "dilated"),
-    "dropout": ("globals", "dilated", "dropout"),
-    "relative": ("padding", "relative", "dilated", "dropout"),
+    "plain": "globals,dilated",
+    "dropout": "globals,dilated,dropout",
+    "relative": "padding,relative,dilated,dropout",
 }
 
 
-def compiled(architecture: int, dtype: str, head_dim: int, *features: str) -> list[dict]:
-    """Compile in a process of its own: here the kernels are interpreted."""
+def shipped_configurations() -> Iterator[str]:
+    """Yield every entry of the tile table as an argument of offline.py; float16 shares the tiles of bfloat16."""
+    from triton import __version__
+
+    for architecture, dtype, head_dim, kind in product(SHARED_MEMORY, ("bfloat16", "float32"), (32, 64, 128), FEATURES):
+        torch_dtype = getattr(torch, dtype)
+        if head_dim > largest_head_dim(torch_dtype, relative=kind == "relative"):
+            continue
+        tiles = {
+            each: choose_tiles(architecture // 10, __version__, torch_dtype, head_dim, each)
+            for each in ("plain", "dropout")
+        }
+        # The same tiles without dropout need less.
+        if kind != "plain" or tiles["plain"] != tiles["dropout"]:
+            yield f"{architecture},{dtype},{head_dim},{FEATURES[kind]}"
+
+
+def compile_offline(configurations: list[str]) -> list[dict]:
+    """Compile in processes of their own, one per processor: here the kernels are interpreted."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])
     script = Path(__file__).with_name("offline.py")
-    done = subprocess.run(
-        [sys.executable, script, str(architecture), dtype, str(head_dim), *features],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    workers = min(os.cpu_count() or 1, len(configurations))
+    running = [
+        subprocess.Popen(
+            [sys.executable, script, *configurations[worker::workers]],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for worker in range(workers)
+    ]  # fmt: skip
+    kernels = []
+    for process in running:
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+        kernels += [json.loads(line) for line in output.splitlines()]
+    assert {kernel["configuration"] for kernel in kernels} == set(configurations)
+    return kernels
 
 
-def check(architecture: int, dtype: str, head_dim: int, *features: str) -> None:
-    for kernel in compiled(architecture, dtype, head_dim, *features):
-        assert kernel["spills"] == 0, kernel
-        assert kernel["shared_memory"] <= SHARED_MEMORY[architecture], kernel
-        # The last step of the global gradient only adds.
-        assert kernel["tensor_core"] > 0 or kernel["kernel"] == "global_sum_kernel", kernel
+def faults(kernel: dict) -> list[str]:
+    architecture = int(kernel["configuration"].split(",")[0])
+    found = []
+    if kernel["spills"] or kernel["stack"]:
+        found.append("spills registers")
+    if kernel["shared_memory"] > SHARED_MEMORY[architecture]:
+        found.append("asks for too much shared memory")
+    # The last step of the global gradient only adds.
+    if not kernel["tensor_core"] and kernel["kernel"] != "global_sum_kernel":
+        found.append("uses no tensor core")
+    # Hopper's own instructions take 64 rows at a time.
+    if architecture == 90 and kernel["tile"]["rows"] >= 64 and kernel["wide_tensor_core"] == 0:
+        found.append("uses no tensor core of Hopper's kind")
+    return found
 
 
 def test_configuration_used_most_compiles_to_hopper_tensor_cores_without_spills() -> None:
-    check(90, "bfloat16", 64)
-    assert all(kernel["HGMMA"] > 0 for kernel in compiled(90, "bfloat16", 64))
+    kernels = compile_offline(["90,bfloat16,64"])
+    assert [kernel["kernel"] for kernel in kernels] == [
+        "forward_kernel",
+        "query_gradient_kernel",
+        "key_gradient_kernel",
+    ]
+    assert not [kernel for kernel in kernels if faults(kernel) or not kernel["wide_tensor_core"]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("features", FEATURES)
-@pytest.mark.parametrize("head_dim", [32, 64, 128])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-@pytest.mark.parametrize("architecture", [80, 90])
-def test_every_shipped_configuration_compiles_without_spills(
-    architecture: int, dtype: str, head_dim: int, features: str
-) -> None:
-    if head_dim > largest_head_dim(getattr(torch, dtype), relative=features == "relative"):
-        pytest.skip("refused by the engine")
-    check(architecture, dtype, head_dim, *FEATURES[features])
+def test_every_shipped_configuration_compiles_to_tensor_cores_without_spills() -> None:
+    # Besides the table: the other half precision, a width that is no power of two, and arguments that are 1, which
+    # Triton compiles apart.
+    others = [
+        "90,float16,64,globals",
+        "80,float16,64,globals",
+        "90,bfloat16,80",
+        "80,bfloat16,80",
+        "90,bfloat16,64,ones",
+    ]
+    kernels = compile_offline([*shipped_configurations(), *others])
+    assert not [(kernel, faults(kernel)) for kernel in kernels if faults(kernel)]

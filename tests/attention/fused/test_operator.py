@@ -92,19 +92,31 @@ def test_same_input_gives_the_same_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("shape", "dtype", "scale", "message"),
     [
-        ({"dtype": torch.float64}, "query must be float32, bfloat16 or float16"),
-        ({"head_dim": 136}, "head_dim 136"),
-        ({"scale": -1.0}, "scale must be positive"),
+        ((1, 4, 1, 16), torch.float64, None, "query must be float32, bfloat16 or float16"),
+        ((1, 4, 1, 136), torch.float32, None, "query has head_dim 136"),
+        ((1, 4, 1, 16), torch.float32, -1.0, "scale must be positive"),
+        ((65_536, 1, 1, 16), torch.float32, None, r"query has batch \* heads 65536"),
     ],
 )
-def test_what_the_kernels_cannot_take_is_refused_by_name(change: dict, message: str) -> None:
-    scale = change.pop("scale", None)
-    case = {"positions": 4, "head_dim": 16, "dtype": torch.float32} | change
-    tensor = torch.zeros(1, case["positions"], 1, case["head_dim"], dtype=case["dtype"], device=DEVICE)
+def test_what_the_kernels_cannot_take_is_refused_by_name(
+    shape: tuple[int, ...], dtype: torch.dtype, scale: float | None, message: str
+) -> None:
+    tensor = torch.zeros(shape, dtype=dtype, device=DEVICE)
     with pytest.raises(ValueError, match=message):
         banded_attention(tensor, tensor, tensor, left=1, right=1, scale=scale, backend="fused")
+
+
+def test_a_tensor_off_the_gpu_is_refused_by_name() -> None:
+    from longformer.attention.fused import engine
+
+    tensor = torch.zeros(1, 4, 1, 16)
+    with (
+        patch.object(engine, "INTERPRETED", False),
+        pytest.raises(ValueError, match='query is on cpu: backend "fused"'),
+    ):
+        banded_attention(tensor, tensor, tensor, left=1, right=1, backend="fused")
 
 
 def test_attention_compiles_into_one_graph_for_changing_lengths() -> None:
