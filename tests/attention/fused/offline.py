@@ -31,13 +31,14 @@ class AbsentGpu:
     """Stands where Triton keeps the driver of the GPU; enough to compile, not to run."""
 
     def __init__(self, architecture: int) -> None:
-        self._target = GPUTarget("cuda", architecture, 32)
+        self._architecture = architecture
 
     def get_current_target(self) -> GPUTarget:
-        return self._target
+        return GPUTarget("cuda", self._architecture, 32)
 
     def get_current_device(self) -> int:
-        return 0
+        # Triton keeps what it compiled by device: every architecture is one of its own.
+        return self._architecture
 
     def get_current_stream(self, _device: int) -> int:
         return 0
