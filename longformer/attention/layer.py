@@ -57,12 +57,13 @@ class BandAndGlobalAttention(nn.Module):
             rows = global_rows(
                 tokens.unpack(hidden),
                 tokens.global_tokens,
-                tokens.token_mask,
+                tokens,
                 query=self.query_global,
                 key=self.key_global,
                 value=self.value_global,
                 heads=self.heads,
                 dropout=self._dropout(),
+                backend=self.backend,
             )
             attended = tokens.global_tokens.replace_rows(attended, rows)
         return tokens.pack(attended)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from longformer.attention.fused.layout import BatchLayout
 
-__all__ = ["BatchLayout", "fused_attention", "fused_attention_of_projections", "is_fastest_for", "obstacle"]
+__all__ = [
+    "BatchLayout",
+    "fused_attention",
+    "fused_attention_of_projections",
+    "fused_global_rows",
+    "is_fastest_for",
+    "obstacle",
+]
 
 TRITON_INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -67,6 +74,15 @@ def fused_attention_of_projections(projections: tuple[Tensor, ...], **arguments:
         ValueError: Triton is not installed, or the kernels cannot take the projections.
     """
     return _engine().fused_attention_of_projections(projections, **arguments)
+
+
+def fused_global_rows(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+    """Attend from global tokens with the Triton kernels; see `engine.fused_global_rows`.
+
+    Raises:
+        ValueError: Triton is not installed, or the kernels cannot take `query`.
+    """
+    return _engine().fused_global_rows(query, key, value, **arguments)
 
 
 def _engine() -> Any:

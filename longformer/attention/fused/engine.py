@@ -7,6 +7,7 @@ from torch import Tensor
 from longformer.attention.fused import obstacle
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.op import fused_attention_op
+from longformer.attention.fused.op_rows import fused_global_rows_op
 from longformer.attention.projections import separate
 from longformer.attention.tokens import GlobalTokens
 
@@ -78,6 +79,30 @@ def fused_attention_of_projections(
     return _attend(projections, (), layout, left, right, dilations, False, scale, dropout)
 
 
+def fused_global_rows(
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, layout: BatchLayout | None
+) -> Tensor:
+    """Attend from few queries to every token of their example; never waits for the device.
+
+    Args:
+        query: (batch, count, heads, head_dim).
+        key, value: (batch, positions, heads, head_dim).
+        scale: factor of the scores.
+        dropout: probability of dropping an attention probability.
+        layout: what the positions hold; only padding is hidden.
+
+    Returns:
+        (batch, count, heads, head_dim).
+
+    Raises:
+        ValueError: the kernels cannot take such a call, see `fused.obstacle`, or do not run on its device.
+    """
+    _check(query, scale, relative=False)
+    padding = () if layout is None else (layout.state, layout.next_excluded, layout.extent)
+    output, _ = fused_global_rows_op(query, key, value, padding, _seed(dropout, query.device), scale, dropout)
+    return output
+
+
 def _attend(
     projections: tuple[Tensor, ...],
     relative: tuple[Tensor, ...],
@@ -90,12 +115,20 @@ def _attend(
     dropout: float,
 ) -> Tensor:
     query = separate(projections)[0]
-    if not query.is_cuda and not INTERPRETED:
-        raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
-    if problem := obstacle(query, scale, relative=len(relative) > 0):
-        raise ValueError(f'{problem}, for backend "fused"; use "blocked"')
-    # Drawn on the device: no synchronisation, and replayed by activation checkpointing like any other random number.
-    seed = torch.randint(2**62, (1,), device=query.device) if dropout > 0 else None
+    _check(query, scale, relative=len(relative) > 0)
     tensors = () if layout is None else layout.tensors()
+    seed = _seed(dropout, query.device)
     output, _ = fused_attention_op(projections, relative, tensors, seed, left, right, dilations, causal, scale, dropout)
     return output
+
+
+def _check(query: Tensor, scale: float, *, relative: bool) -> None:
+    if not query.is_cuda and not INTERPRETED:
+        raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
+    if problem := obstacle(query, scale, relative=relative):
+        raise ValueError(f'{problem}, for backend "fused"; use "blocked"')
+
+
+def _seed(dropout: float, device: torch.device) -> Tensor | None:
+    # Drawn on the device: no synchronisation, and replayed by activation checkpointing like any other random number.
+    return torch.randint(2**62, (1,), device=device) if dropout > 0 else None

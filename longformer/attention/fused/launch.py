@@ -44,12 +44,12 @@ class Call:
         batch, positions, heads, _ = self.query.shape
         output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
         log_sum = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
-        tiles = self._tiles()
+        tiles = self.tiles()
         start(
             forward_kernel, self._grid(tiles.forward), tiles.forward,
-            *self._inputs(), _rows(output), log_sum, self._problem(),
+            *self._inputs(), rows_of(output), log_sum, self.problem(),
             QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=table.GLOBALS_AT_ONCE,
-            DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self._sizes(),
+            DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         return output, log_sum
 
@@ -57,23 +57,23 @@ class Call:
         self, output: Tensor, log_sum: Tensor, output_gradient: Tensor, gradients: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """Write the gradients of query, key and value into `gradients` and return those of `relative`, if any."""
-        query_gradient, key_gradient, value_gradient = map(_rows, gradients)
+        query_gradient, key_gradient, value_gradient = map(rows_of, gradients)
         agreement = torch.empty_like(log_sum)
         relative_query_gradient = None if self.relative is None else torch.empty_like(output)
-        tiles, problem, per_head = self._tiles(), self._problem(), self._dilation_per_head()
+        tiles, problem, per_head = self.tiles(), self.problem(), self._dilation_per_head()
         start(
             query_gradient_kernel, self._grid(tiles.query_gradient), tiles.query_gradient,
-            *self._inputs(), _rows(output), _rows(output_gradient), log_sum, agreement, query_gradient,
-            None if relative_query_gradient is None else _rows(relative_query_gradient), problem,
+            *self._inputs(), rows_of(output), rows_of(output_gradient), log_sum, agreement, query_gradient,
+            None if relative_query_gradient is None else rows_of(relative_query_gradient), problem,
             QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=table.GLOBALS_AT_ONCE,
-            DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self._sizes(),
+            DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         # What all other kernels read: the first one has just completed it.
-        known = (*self._inputs(), _rows(output_gradient), log_sum, agreement)
+        known = (*self._inputs(), rows_of(output_gradient), log_sum, agreement)
         start(
             key_gradient_kernel, self._grid(tiles.key_gradient), tiles.key_gradient,
             *known, key_gradient, value_gradient, problem,
-            QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self._sizes(),
+            QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self.sizes(),
         )  # fmt: skip
         if problem.global_keys is not None:
             self._global_gradients(known, problem, problem.global_keys.most, key_gradient, value_gradient)
@@ -85,38 +85,39 @@ class Call:
         self, known: tuple[Any, ...], problem: Problem, most: int, key_gradient: Rows, value_gradient: Rows
     ) -> None:
         batch, positions, heads, _ = self.query.shape
-        tile = self._tiles().extra_gradient
+        tile = self.tiles().extra_gradient
         groups = triton.cdiv(most, tile.rows)
-        steps = _steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
+        steps = steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
         chunks = triton.cdiv(positions, steps * tile.step)
-        shape = (chunks, 2, batch, heads, most, self._sizes()["WIDTH"])
+        shape = (chunks, 2, batch, heads, most, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             global_chunk_kernel, (chunks, batch * heads, groups), tile,
             *known, partial, problem, steps * tile.step,
-            QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self._sizes(),
+            QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         start(
             global_sum_kernel, (groups, batch * heads), tile,
-            partial, key_gradient, value_gradient, problem, chunks, GLOBALS=tile.rows, **self._sizes(),
+            partial, key_gradient, value_gradient, problem, chunks, GLOBALS=tile.rows, **self.sizes(),
         )  # fmt: skip
 
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
         batch, _, heads, head_dim = self.query.shape
-        tile, columns = self._tiles().extra_gradient, relative_key.shape[0]
+        tile, columns = self.tiles().extra_gradient, relative_key.shape[0]
         column_tiles, query_tiles = triton.cdiv(columns, tile.rows), self._grid(tile)[0]
-        tiles_per_part = _steps_per_piece(query_tiles, beside=column_tiles * heads)
+        tiles_per_part = steps_per_piece(query_tiles, beside=column_tiles * heads)
         parts = triton.cdiv(query_tiles, tiles_per_part)
-        shape = (parts, heads, columns, self._sizes()["WIDTH"])
+        shape = (parts, heads, columns, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             relative_gradient_kernel, (column_tiles, heads, parts), tile,
             *known, partial, problem, batch, tiles_per_part,
-            TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self._sizes(),
+            TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self.sizes(),
         )  # fmt: skip
         return partial.sum(0)[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
 
-    def _tiles(self) -> TileSet:
+    def tiles(self) -> TileSet:
+        """Return the tiles for this kind of call on this device."""
         kind: table.Kind = "plain" if self.seed is None else "dropout"
         if self.relative is not None:
             kind = "relative"
@@ -124,9 +125,10 @@ class Call:
         return table.choose_tiles(major, triton.__version__, self.query.dtype, self.query.shape[3], kind)
 
     def _inputs(self) -> tuple[Rows, Rows, Rows]:
-        return _rows(self.query), _rows(self.key), _rows(self.value)
+        return rows_of(self.query), rows_of(self.key), rows_of(self.value)
 
-    def _problem(self) -> Problem:
+    def problem(self) -> Problem:
+        """Return what all kernels read."""
         _, positions, heads, _ = self.query.shape
         dilation = _on_device(self.dilations, self.query.device) if self._dilation_per_head() else self.dilations[0]
         mask = global_keys = relative = dropout = None
@@ -136,7 +138,7 @@ class Call:
                 global_keys = GlobalKeys(layout.global_index, layout.global_count, layout.global_index.shape[1])
         if self.relative is not None:
             query, key = self.relative
-            relative = Relative(_rows(query), Rows(key, 0, key.stride(0), key.stride(1)))
+            relative = Relative(rows_of(query), Rows(key, 0, key.stride(0), key.stride(1)))
         if self.seed is not None:
             dropout = Dropout(self.seed, self.dropout)
         left, right = self.left, self.right
@@ -148,7 +150,8 @@ class Call:
     def _dilation_per_head(self) -> bool:
         return len(set(self.dilations)) > 1
 
-    def _sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
+        """Return the width of a head, and of the tiles that hold it."""
         return {"HEAD_DIM": self.query.shape[3], "WIDTH": table.padded_head_dim(self.query.shape[3])}
 
     def _grid(self, tile: Tile) -> tuple[int, int]:
@@ -163,13 +166,14 @@ def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **con
     kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
-def _steps_per_piece(steps: int, *, beside: int) -> int:
+def steps_per_piece(steps: int, *, beside: int) -> int:
     """Return how many of its steps a program takes, when every step has `beside` programs side by side."""
     pieces = min(max(1, table.PROGRAMS // beside), steps)
     return int(triton.cdiv(steps, pieces))
 
 
-def _rows(tensor: Tensor) -> Rows:
+def rows_of(tensor: Tensor) -> Rows:
+    """Return a (batch, positions, heads, head_dim) tensor as kernels read it."""
     return Rows(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
 
 

@@ -61,9 +61,9 @@ def fused_attention_backward_op(
 ) -> list[Tensor]:
     """Return the gradients of `projections`, then those of `relative`."""
     call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
-    gradients = [_like(tensor) for tensor in projections]
+    gradients = [empty_like(tensor) for tensor in projections]
     with torch.cuda.device_of(output):
-        relative_gradients = call.backward(output, log_sum, _readable(output_gradient), separate(gradients))
+        relative_gradients = call.backward(output, log_sum, readable(output_gradient), separate(gradients))
     return gradients + list(relative_gradients)
 
 
@@ -71,7 +71,7 @@ def fused_attention_backward_op(
 def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
     query = separate(projections)[0]
     batch, positions, heads = query.shape[:3]
-    return _like(query), query.new_empty(batch, heads, positions, dtype=torch.float32)
+    return empty_like(query), query.new_empty(batch, heads, positions, dtype=torch.float32)
 
 
 @fused_attention_backward_op.register_fake
@@ -83,7 +83,7 @@ def _backward_shapes(
     relative: Sequence[Tensor],
     *_: Any,
 ) -> list[Tensor]:
-    return [_like(tensor) for tensor in (*projections, *relative)]
+    return [empty_like(tensor) for tensor in (*projections, *relative)]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -119,7 +119,7 @@ def _call(
     scale: float,
     dropout: float,
 ) -> Call:
-    query, key, value = map(_readable, separate(projections))
+    query, key, value = map(readable, separate(projections))
     return Call(
         query=query,
         key=key,
@@ -130,7 +130,7 @@ def _call(
         causal=causal,
         scale=scale,
         layout=BatchLayout.from_tensors(layout),
-        relative=(_readable(relative[0]), _readable(relative[1])) if relative else None,
+        relative=(readable(relative[0]), readable(relative[1])) if relative else None,
         dropout=dropout,
         seed=seed,
     )
@@ -142,10 +142,11 @@ def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]
     return [list(islice(rest, size)) for size in sizes]
 
 
-def _like(tensor: Tensor) -> Tensor:
+def empty_like(tensor: Tensor) -> Tensor:
+    """Return a new contiguous tensor, whatever the strides of the one given."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
     """Return a tensor whose last dimension the kernels can read: contiguous there."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +22,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from longformer.attention.fused import launch, tiles
+from longformer.attention.fused import launch, launch_rows, tiles
 from longformer.attention.tokens import Tokens
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
@@ -55,11 +56,19 @@ def compile_kernels(
         options = {"num_warps": tile.warps, "num_stages": tile.stages}
         compiled.append((kernel, tile, kernel.warmup(*arguments, **constants, **options, grid=grid)))
 
-    with patch.object(launch, "start", compile_only), patch.object(launch, "_major", lambda _: architecture // 10):
+    with (
+        patch.object(launch, "start", compile_only),
+        patch.object(launch_rows, "start", compile_only),
+        patch.object(launch, "_major", lambda _: architecture // 10),
+    ):
         call = example_call(dtype, head_dim, features)
         output, log_sum = call.forward()
         gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
         call.backward(output, log_sum, torch.empty_like(output), gradients)
+        if "globals" in features:
+            rows = launch_rows.RowsCall(call.query[:, :48], replace(call, dilations=(1, 1)))
+            output, log_sum = rows.forward()
+            rows.backward(output, log_sum, output)
     for kernel, tile, binary in compiled:
         yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
 

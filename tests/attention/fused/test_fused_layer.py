@@ -28,19 +28,19 @@ def _small_tiles():
 
 def make_layer(backend: str) -> LongformerSelfAttention:
     torch.manual_seed(0)
-    return LongformerSelfAttention(WIDTH, HEADS, Band(5, 4, dilation=2), backend=backend).to(DEVICE)
+    return LongformerSelfAttention(WIDTH, HEADS, Band(3, 2, dilation=2), backend=backend).to(DEVICE)
 
 
 def some_tokens(positions: int, globals_: int) -> Tokens:
     place = torch.arange(positions, device=DEVICE).expand(2, -1)
-    return Tokens.of(place < torch.tensor([[positions], [positions - 6]], device=DEVICE), place % 7 < globals_)
+    return Tokens.of(place < torch.tensor([[positions], [positions - 3]], device=DEVICE), place % 7 < globals_)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("globals_", [0, 1])
+# None; few, whose projections are absorbed; many, whose rows have kernels of their own.
+@pytest.mark.parametrize(("globals_", "packed"), [(0, True), (1, False), (5, True)])
 def test_fused_layer_gives_the_values_and_gradients_of_the_portable_one(globals_: int, packed: bool) -> None:
-    tokens = some_tokens(29, globals_)
-    hidden = torch.randn(2, 29, WIDTH, device=DEVICE)
+    tokens = some_tokens(17, globals_)
+    hidden = torch.randn(2, 17, WIDTH, device=DEVICE)
     if packed:
         tokens = Tokens(tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask))
         hidden = tokens.pack(hidden)
@@ -56,23 +56,21 @@ def test_fused_layer_gives_the_values_and_gradients_of_the_portable_one(globals_
 
 
 def test_layer_compiles_into_one_graph_that_serves_every_length() -> None:
-    layer = LongformerSelfAttention(WIDTH, HEADS, Band(5, 4), backend="fused").to(DEVICE)
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    compiled = torch.compile(make_layer("fused"), fullgraph=True, dynamic=True, backend="eager")
+    portable = make_layer("blocked")
 
     def compare(positions: int, globals_: int) -> None:
         tokens = some_tokens(positions, globals_)
         hidden = torch.randn(2, positions, WIDTH, device=DEVICE, requires_grad=True)
-        output = compiled(hidden, tokens)
-        assert torch.equal(output, layer(hidden, tokens))
-        output.sum().backward()
+        torch.testing.assert_close(compiled(hidden, tokens), portable(hidden, tokens), atol=2e-5, rtol=2e-5)
 
     # torch takes sizes that are equal at first for the same size, and 0 and 1 for constants.
-    compare(15, 1)
+    compare(15, 6)
     with torch.compiler.set_stance("fail_on_recompile"):
-        compare(16, 2)
+        compare(18, 5)
 
 
-@pytest.mark.parametrize("globals_", [0, 1])
+@pytest.mark.parametrize("globals_", [0, 1, 15])
 def test_layer_never_waits_for_the_device(globals_: int) -> None:
     """Tensors without data cannot be waited for: an `.item()` or a `nonzero()` would raise."""
     with FakeTensorMode():
@@ -106,10 +104,10 @@ def test_auto_leaves_to_the_portable_engine_what_the_kernels_cannot_take() -> No
 
 def test_character_model_attends_with_its_relative_term_on_the_kernels() -> None:
     config = CharacterModelConfig(
-        vocabulary_size=5, layers=1, hidden_size=WIDTH, heads=HEADS, feedforward_size=8, windows=(9,), dilations=(2,),
+        vocabulary_size=5, layers=1, hidden_size=WIDTH, heads=HEADS, feedforward_size=8, windows=(5,), dilations=(2,),
         dilated_heads=1, position="transformer_xl",
     )  # fmt: skip
-    hidden = torch.randn(2, 25, WIDTH, device=DEVICE)
+    hidden = torch.randn(2, 15, WIDTH, device=DEVICE)
     biases = tuple(torch.randn(2, HEADS, WIDTH // HEADS, device=DEVICE).unbind(0))
     results = []
     for backend in ("fused", "blocked"):

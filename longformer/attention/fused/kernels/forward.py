@@ -71,7 +71,7 @@ def forward_kernel(
     softmax = Softmax(weighted, tl.zeros([QUERIES], tl.float32), highest)
     queries = Queries(tile, relative_tile, places)
     softmax = walk_keys(
-        _accumulate, softmax, queries, key, value, problem, site, CAUSAL, HEAD_DIM, WIDTH, QUERIES, KEYS, GLOBALS
+        accumulate, softmax, queries, key, value, problem, site, CAUSAL, HEAD_DIM, WIDTH, QUERIES, KEYS, GLOBALS
     )
 
     seen = softmax.total > 0
@@ -90,7 +90,7 @@ def forward_kernel(
 
 
 @triton.jit
-def _accumulate(softmax, queries, scores, keys, values, columns, key_positions, problem, site):
+def accumulate(softmax, queries, scores, keys, values, columns, key_positions, problem, site):
     """Take a tile of scores into the softmax; dropout touches what the values are weighted with, not the sum."""
     scale = problem.scale * LOG2_E
     highest = tl.maximum(softmax.highest, tl.max(scores, 1) * scale)

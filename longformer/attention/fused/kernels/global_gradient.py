@@ -8,7 +8,13 @@ import triton
 import triton.language as tl
 
 from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_slopes, finish, query_lanes
-from longformer.attention.fused.kernels.pieces import Site, load_positions, load_rows, product_by_rows, store_positions
+from longformer.attention.fused.kernels.pieces import (
+    load_positions,
+    load_rows,
+    locate_chunk,
+    product_by_rows,
+    store_positions,
+)
 
 
 @triton.jit
@@ -29,25 +35,21 @@ def global_chunk_kernel(
     GLOBALS: tl.constexpr,
 ):
     """Sum over one chunk of queries into partial (chunks, 2, batch, heads, most, WIDTH) float32."""
-    batch = tl.program_id(1) // problem.heads
-    head = tl.program_id(1) % problem.heads
+    # Every query sees a global key, whatever its dilation: here the whole sequence is one lane.
+    site = locate_chunk(problem, chunk)
     listed = problem.global_keys
-    count = tl.load(listed.number + batch)
+    count = tl.load(listed.number + site.batch)
     slots = tl.program_id(2) * GLOBALS + tl.arange(0, GLOBALS)
     real = slots < count
     if tl.program_id(2) * GLOBALS >= count:
         return
-    first = tl.maximum(tl.load(problem.mask.extent + 2 * batch), tl.program_id(0) * chunk)
-    end = tl.minimum(tl.load(problem.mask.extent + 2 * batch + 1), (tl.program_id(0) + 1) * chunk)
-    # Every query sees a global key, whatever its dilation: here the whole sequence is one lane.
-    site = Site(batch, head, 0, 1, first, problem.positions, first, end)
-    positions = tl.load(listed.positions + batch * listed.most + slots, mask=real, other=0)
+    positions = tl.load(listed.positions + site.batch * listed.most + slots, mask=real, other=0)
     tile = load_positions(key, site, positions, real, HEAD_DIM, WIDTH)
     keys = Keys(tile, load_positions(value, site, positions, real, HEAD_DIM, WIDTH), positions)
     lanes = query_lanes(query, output_gradient, log_sum, agreement, problem, site)
     sums = KeySums(tl.zeros([GLOBALS, WIDTH], tl.float32), tl.zeros([GLOBALS, WIDTH], tl.float32))
-    for start in tl.range(first, end, QUERIES):
-        query_tile = load_rows(lanes.query, start, end, QUERIES, HEAD_DIM, WIDTH, True)
+    for start in tl.range(site.first, site.end, QUERIES):
+        query_tile = load_rows(lanes.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, True)
         scores = product_by_rows(tile, query_tile)
         if CAUSAL:
             shown = positions[:, None] <= (start + tl.arange(0, QUERIES))[None, :]

@@ -113,6 +113,19 @@ def locate(problem, TILE: tl.constexpr, DILATION_PER_HEAD: tl.constexpr):
 
 
 @triton.jit
+def locate_chunk(problem, chunk):
+    """Return this program's chunk of an example's tokens, seen as one lane; outer padding is left out."""
+    batch = tl.program_id(1) // problem.heads
+    head = tl.program_id(1) % problem.heads
+    first = tl.program_id(0) * chunk
+    end = tl.minimum(first + chunk, problem.positions)
+    if problem.mask is not None:
+        first = tl.maximum(first, tl.load(problem.mask.extent + 2 * batch))
+        end = tl.minimum(end, tl.load(problem.mask.extent + 2 * batch + 1))
+    return Site(batch, head, 0, 1, first, problem.positions, first, end)
+
+
+@triton.jit
 def lane_of(rows, site):
     """Return the rows of the site's lane."""
     offset = tl.cast(site.batch, tl.int64) * rows.batch_stride + tl.cast(site.head, tl.int64) * rows.head_stride

@@ -85,7 +85,7 @@ def query_gradient_kernel(
     gradients = Gradients(tl.zeros([QUERIES, WIDTH], tl.float32), relative_sum)
     queries = Queries(tile, relative_tile, places, arriving, logarithm, agreeing)
     gradients = walk_keys(
-        _add_slopes, gradients, queries, key, value, problem, site, CAUSAL, HEAD_DIM, WIDTH, QUERIES, KEYS, GLOBALS
+        add_slopes, gradients, queries, key, value, problem, site, CAUSAL, HEAD_DIM, WIDTH, QUERIES, KEYS, GLOBALS
     )
 
     lane = lane_of(query_gradient, site)
@@ -96,7 +96,7 @@ def query_gradient_kernel(
 
 
 @triton.jit
-def _add_slopes(gradients, queries, scores, keys, values, columns, key_positions, problem, site):
+def add_slopes(gradients, queries, scores, keys, values, columns, key_positions, problem, site):
     """Add what a tile of keys pulls at the queries: the loss's slope in each score, times the key."""
     weights = tl.exp2(scores * (problem.scale * LOG2_E) - queries.logarithm[:, None])
     pull = product_by_rows(queries.arriving, values)
