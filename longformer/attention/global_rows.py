@@ -4,19 +4,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longformer.attention.tokens import GlobalTokens
+from longformer.attention.fused import fused_global_rows
+from longformer.attention.op import engine_name
+from longformer.attention.tokens import GlobalTokens, Tokens
 
 
 def global_rows(
     hidden: Tensor,
     global_tokens: GlobalTokens,
-    token_mask: Tensor | None,
+    tokens: Tokens,
     *,
     query: nn.Linear,
     key: nn.Linear,
     value: nn.Linear,
     heads: int,
     dropout: float,
+    backend: str,
 ) -> Tensor:
     """Attend from every global token to all tokens.
 
@@ -24,13 +27,15 @@ def global_rows(
     as Q (X Wk)^T and P (X Wv) without projecting every position. That costs 4 * count * heads * width operations
     per position instead of 4 * width^2 and a little more. Measured forward and backward on a CPU (width 768, 12
     heads), 1 global token takes 1/8 of the time, 48 take 5/6 and 64 take 4/3: the limit is count * heads = 3/4 width.
+    With more of them the fused kernels, where they run, split the keys among programs and merge what these found.
 
     Args:
         hidden: (batch, positions, width), the layer's input.
         global_tokens: who attends; free slots give numbers without meaning.
-        token_mask: (batch, positions) bool, False for padding, or None.
+        tokens: what the positions hold.
         query, key, value: the global projections, width to width.
         dropout: probability of dropping an attention probability.
+        backend: engine of `banded_attention`.
 
     Returns:
         (batch, count, width).
@@ -38,13 +43,15 @@ def global_rows(
     queries = query(global_tokens.rows_of(hidden)).unflatten(-1, (heads, -1))
     count, width = queries.shape[1], hidden.shape[2]
     if 4 * count * heads <= 3 * width:
-        return _absorbed(queries, hidden, token_mask, key, value, dropout)
-    keys = key(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)
-    values = value(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)
-    mask = None if token_mask is None else token_mask[:, None, None, :]
-    attended = functional.scaled_dot_product_attention(
-        queries.transpose(1, 2), keys, values, attn_mask=mask, dropout_p=dropout
-    )
+        return _absorbed(queries, hidden, tokens.token_mask, key, value, dropout)
+    keys, values = key(hidden).unflatten(-1, (heads, -1)), value(hidden).unflatten(-1, (heads, -1))
+    scale = queries.shape[-1] ** -0.5
+    if engine_name(backend, queries, scale, relative=False) == "fused":
+        attended = fused_global_rows(queries, keys, values, scale=scale, dropout=dropout, layout=tokens.layout)
+        return attended.flatten(2)
+    mask = None if tokens.token_mask is None else tokens.token_mask[:, None, None, :]
+    queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
+    attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(2)
 
 

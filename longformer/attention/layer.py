@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from longformer.attention.band import Band
 from longformer.attention.global_rows import global_probabilities, global_rows
-from longformer.attention.op import banded_attention
+from longformer.attention.local_rows import local_rows
 from longformer.attention.probabilities import band_probabilities
+from longformer.attention.projections import separate
 from longformer.attention.tokens import Tokens
 
 
@@ -40,7 +41,7 @@ class BandAndGlobalAttention(nn.Module):
         self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
 
     def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, each (batch, positions, heads, head_dim), of the layer's input."""
+        """Return the projections of the layer's input, apart or packed; see `separate`."""
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, tokens: Tokens) -> Tensor:
@@ -50,36 +51,26 @@ class BandAndGlobalAttention(nn.Module):
             hidden: (batch, positions, width), or (packed, width) where `tokens` has a packing.
             tokens: what the positions hold.
         """
-        query, key, value = self.local_projections(hidden, tokens)
-        attended = banded_attention(
-            query,
-            key,
-            value,
-            left=self.band.left,
-            right=self.band.right,
-            dilation=self.band.dilation,
-            token_mask=tokens.token_mask,
-            global_mask=tokens.global_mask,
-            dropout=self._dropout(),
-            backend=self.backend,
-        ).flatten(2)
+        projections = self.local_projections(hidden, tokens)
+        attended = local_rows(projections, tokens, self.band, dropout=self._dropout(), backend=self.backend).flatten(2)
         if tokens.global_tokens is not None:
             rows = global_rows(
                 tokens.unpack(hidden),
                 tokens.global_tokens,
-                tokens.token_mask,
+                tokens,
                 query=self.query_global,
                 key=self.key_global,
                 value=self.value_global,
                 heads=self.heads,
                 dropout=self._dropout(),
+                backend=self.backend,
             )
             attended = tokens.global_tokens.replace_rows(attended, rows)
         return tokens.pack(attended)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
         """Return the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
-        query, key, _ = self.local_projections(hidden, tokens)
+        query, key, _ = separate(self.local_projections(hidden, tokens))
         of_global_tokens = None
         if tokens.global_tokens is not None:
             of_global_tokens = global_probabilities(
@@ -125,6 +116,6 @@ class LongformerSelfAttention(BandAndGlobalAttention):
         return self.attend(hidden, tokens)
 
     def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
-        """Return queries, keys and values as views of one tensor."""
+        """Return queries, keys and values packed in one tensor."""
         packed = tokens.unpack(self.query_key_value(hidden))
-        return packed.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return (packed.unflatten(-1, (3, self.heads, -1)),)

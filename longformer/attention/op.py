@@ -11,9 +11,10 @@ from torch import Tensor
 from longformer.attention.band import Band
 from longformer.attention.blocked import blocked_attention
 from longformer.attention.checks import check_mask, check_query_key_value, check_relative, dilations_per_head
+from longformer.attention.fused import fused_attention, is_fastest_for
 from longformer.attention.reference import reference_attention
 
-ENGINES = {"blocked": blocked_attention, "reference": reference_attention}
+ENGINES = {"blocked": blocked_attention, "fused": fused_attention, "reference": reference_attention}
 
 
 def banded_attention(
@@ -53,7 +54,7 @@ def banded_attention(
         relative_key: (left + right + 1, heads, head_dim); column m is the key at i + (m - left) * dilation.
         scale: factor of the scores; default head_dim ** -0.5.
         dropout: probability of dropping an attention probability; 0 in evaluation.
-        backend: "auto" (the fastest engine that is there), "blocked" or "reference".
+        backend: "auto" (the fastest engine that is there), "blocked", "fused" (CUDA and Triton) or "reference".
 
     Returns:
         (batch, positions, heads, head_dim) in the dtype of `query`. A query that sees no key gives exactly 0.
@@ -71,15 +72,13 @@ def banded_attention(
     check_relative(relative_query, relative_key, query, band)
     if relative_query is not None and global_mask is not None:
         raise ValueError("relative_query cannot be combined with global_mask: a global key has no column in the band")
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not isinstance(scale, int | float) or not isfinite(scale):
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    elif not isinstance(scale, int | float) or not isfinite(scale):
         raise ValueError(f"scale must be a finite number, not {scale!r}")
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
-    if backend != "auto" and backend not in ENGINES:
-        raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
-
-    engine = ENGINES["blocked" if backend == "auto" else backend]
+    engine = ENGINES[engine_name(backend, query, scale, relative=relative_query is not None)]
     return engine(
         query,
         key,
@@ -95,3 +94,16 @@ def banded_attention(
         scale=float(scale),
         dropout=dropout,
     )
+
+
+def engine_name(backend: str, query: Tensor, scale: float, *, relative: bool) -> str:
+    """Return the engine that `backend` stands for in a call with such a query; see `banded_attention`.
+
+    Raises:
+        ValueError: there is no such backend.
+    """
+    if backend == "auto":
+        return "fused" if is_fastest_for(query, scale, relative=relative) else "blocked"
+    if backend not in ENGINES:
+        raise ValueError(f"backend must be one of auto, {', '.join(sorted(ENGINES))}, not {backend!r}")
+    return backend

@@ -3,11 +3,12 @@
 Only the functions that build these values wait for the device; what layers read from them is tensors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.packing import Packing
 
 
@@ -27,6 +28,17 @@ class GlobalTokens:
         """Find the tokens of a (batch, positions) mask; `count` is the largest number in an example, at least 1."""
         positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         return cls(mask, positions, mask.gather(1, positions))
+
+    @classmethod
+    def find(cls, global_mask: Tensor, token_mask: Tensor | None) -> "GlobalTokens | None":
+        """Find the global tokens by masks, bool (batch, positions); padding is never global. None = there are none.
+
+        Waits for the device, to learn how many there are.
+        """
+        if token_mask is not None:
+            global_mask = global_mask & token_mask
+        count = int(global_mask.sum(1).max())
+        return cls.of(global_mask, count) if count else None
 
     def rows_of(self, tensor: Tensor) -> Tensor:
         """Return the rows (batch, count, width) of (batch, positions, width) that belong to global tokens."""
@@ -52,6 +64,13 @@ class Tokens:
     """The global tokens; None when there are none, and then nothing is computed for them."""
     packing: Packing | None = None
     """How hidden states stand while padding is taken out; None: as (batch, positions, width)."""
+    layout: BatchLayout | None = field(init=False)
+    """The two masks as the fused kernels read them; None when every token is ordinary."""
+
+    def __post_init__(self) -> None:
+        positions = None if self.global_tokens is None else self.global_tokens.positions
+        # The way a frozen value sets a field of its own making.
+        object.__setattr__(self, "layout", BatchLayout.of(self.token_mask, self.global_mask, positions))
 
     @classmethod
     def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "Tokens":
@@ -61,12 +80,7 @@ class Tokens:
         """
         if token_mask is not None and bool(token_mask.all()):
             token_mask = None
-        if global_mask is None:
-            return cls(token_mask)
-        if token_mask is not None:
-            global_mask = global_mask & token_mask
-        count = int(global_mask.sum(1).max())
-        return cls(token_mask, GlobalTokens.of(global_mask, count) if count else None)
+        return cls(token_mask, None if global_mask is None else GlobalTokens.find(global_mask, token_mask))
 
     @property
     def global_mask(self) -> Tensor | None:

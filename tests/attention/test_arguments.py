@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from longformer.attention import banded_attention
+from longformer.attention import banded_attention, fused
 
 SHAPE = (2, 10, 3, 4)
 
@@ -60,3 +60,9 @@ def test_nothing_to_attend_to_gives_nothing(shape: tuple[int, ...], backend: str
     output = banded_attention(query, query, query, left=3, right=1, backend=backend)
     assert output.shape == shape
     output.sum().backward()
+
+
+def test_the_fused_backend_without_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "TRITON_INSTALLED", False)
+    with pytest.raises(ValueError, match='backend "fused" needs Triton, which is not installed'):
+        banded_attention(**arguments(backend="fused"))

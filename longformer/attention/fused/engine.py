@@ -1,0 +1,134 @@
+"""The fused engine behind `banded_attention`: prepares the arguments of the operators. Imports Triton."""
+
+import torch
+import triton
+from torch import Tensor
+
+from longformer.attention.fused import obstacle
+from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.fused.op import fused_attention_op
+from longformer.attention.fused.op_rows import fused_global_rows_op
+from longformer.attention.projections import separate
+from longformer.attention.tokens import GlobalTokens
+
+# Fixed when the kernels are first imported.
+INTERPRETED = triton.knobs.runtime.interpret
+
+
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    left: int,
+    right: int,
+    dilations: tuple[int, ...],
+    causal: bool,
+    token_mask: Tensor | None,
+    global_mask: Tensor | None,
+    relative_query: Tensor | None,
+    relative_key: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Attend with the Triton kernels; arguments as in `banded_attention`, checked there.
+
+    Linear memory in the positions, for the relative term too. Deterministic: the same input gives the same bits.
+    Waits for the device when there is a `global_mask`, to learn how many global keys there are; a layer avoids that
+    with `fused_attention_of_projections`.
+
+    Raises:
+        ValueError: the kernels cannot take such a call, see `fused.obstacle`, or do not run on its device.
+    """
+    if query.numel() == 0:
+        return query + key + value
+    global_tokens = None if global_mask is None else GlobalTokens.find(global_mask, token_mask)
+    if global_tokens is None:
+        layout = BatchLayout.of(token_mask, None, None)
+    else:
+        layout = BatchLayout.of(token_mask, global_tokens.mask, global_tokens.positions)
+    relative = () if relative_query is None or relative_key is None else (relative_query, relative_key)
+    return _attend((query, key, value), relative, layout, left, right, dilations, causal, scale, dropout)
+
+
+def fused_attention_of_projections(
+    projections: tuple[Tensor, ...],
+    *,
+    left: int,
+    right: int,
+    dilations: tuple[int, ...],
+    scale: float,
+    dropout: float,
+    layout: BatchLayout | None,
+) -> Tensor:
+    """Attend to a layer's projections with a layout that was built once per batch; never waits for the device.
+
+    Args:
+        projections: query, key and value, apart or packed; see `separate`. What is packed is read in place, and its
+            gradient is written packed, which saves a pass over it.
+        left, right, scale, dropout: as in `banded_attention`.
+        dilations: one per head.
+        layout: what the positions hold.
+
+    Returns:
+        (batch, positions, heads, head_dim).
+
+    Raises:
+        ValueError: the kernels cannot take such a call, see `fused.obstacle`, or do not run on its device.
+    """
+    return _attend(projections, (), layout, left, right, dilations, False, scale, dropout)
+
+
+def fused_global_rows(
+    query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, layout: BatchLayout | None
+) -> Tensor:
+    """Attend from few queries to every token of their example; never waits for the device.
+
+    Args:
+        query: (batch, count, heads, head_dim).
+        key, value: (batch, positions, heads, head_dim).
+        scale: factor of the scores.
+        dropout: probability of dropping an attention probability.
+        layout: what the positions hold; only padding is hidden.
+
+    Returns:
+        (batch, count, heads, head_dim).
+
+    Raises:
+        ValueError: the kernels cannot take such a call, see `fused.obstacle`, or do not run on its device.
+    """
+    _check(query, scale, relative=False)
+    padding = () if layout is None else (layout.state, layout.next_excluded, layout.extent)
+    output, _ = fused_global_rows_op(query, key, value, padding, _seed(dropout, query.device), scale, dropout)
+    return output
+
+
+def _attend(
+    projections: tuple[Tensor, ...],
+    relative: tuple[Tensor, ...],
+    layout: BatchLayout | None,
+    left: int,
+    right: int,
+    dilations: tuple[int, ...],
+    causal: bool,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    query = separate(projections)[0]
+    _check(query, scale, relative=len(relative) > 0)
+    tensors = () if layout is None else layout.tensors()
+    seed = _seed(dropout, query.device)
+    output, _ = fused_attention_op(projections, relative, tensors, seed, left, right, dilations, causal, scale, dropout)
+    return output
+
+
+def _check(query: Tensor, scale: float, *, relative: bool) -> None:
+    if not query.is_cuda and not INTERPRETED:
+        raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
+    if problem := obstacle(query, scale, relative=relative):
+        raise ValueError(f'{problem}, for backend "fused"; use "blocked"')
+
+
+def _seed(dropout: float, device: torch.device) -> Tensor | None:
+    # Drawn on the device: no synchronisation, and replayed by activation checkpointing like any other random number.
+    return torch.randint(2**62, (1,), device=device) if dropout > 0 else None

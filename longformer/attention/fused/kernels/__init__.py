@@ -1,0 +1,1 @@
+"""The Triton kernels themselves. Only `fused.launch` starts them."""

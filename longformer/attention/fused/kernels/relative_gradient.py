@@ -1,0 +1,119 @@
+"""The gradient of the relative keys: every query of every sequence adds to each band column.
+
+Works in column space: (query, column) tiles, whose keys lie on the diagonals of a (query, key) product. Parts of the
+sequences are summed apart and added in a fixed order outside, without atomics.
+"""
+
+import triton
+import triton.language as tl
+
+from longformer.attention.fused.kernels.pieces import (
+    LOG2_E,
+    ORDINARY,
+    Site,
+    kept_weights,
+    lane_of,
+    load_rows,
+    per_position,
+    product,
+    product_by_rows,
+    token_state,
+)
+from longformer.attention.fused.kernels.relative import load_columns
+
+
+@triton.jit
+def relative_gradient_kernel(
+    query,
+    key,
+    value,
+    output_gradient,
+    log_sum,
+    agreement,
+    partial,
+    problem,
+    batches,
+    tiles_per_part,
+    DILATION_PER_HEAD: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Write one part's sum for one tile of columns: partial (parts, heads, columns, WIDTH) float32."""
+    head = tl.program_id(1)
+    if DILATION_PER_HEAD:
+        dilation = tl.load(problem.dilation + head)
+    else:
+        dilation = problem.dilation
+    column_start = tl.program_id(0) * TILE
+    band = problem.left + problem.right + 1
+    first_tile = tl.program_id(2) * tiles_per_part
+    end_tile = first_tile + tiles_per_part
+    gradient = tl.zeros([TILE, WIDTH], tl.float32)
+    for batch in tl.range(0, batches):
+        first = 0
+        end = problem.positions
+        if problem.mask is not None:
+            first = tl.load(problem.mask.extent + 2 * batch)
+            end = tl.load(problem.mask.extent + 2 * batch + 1)
+        # Tiles count region by region, the lanes of a region side by side.
+        low = tl.maximum(first_tile, first // dilation // TILE * dilation)
+        high = tl.minimum(end_tile, tl.cdiv(tl.cdiv(end, dilation), TILE) * dilation)
+        for tile in tl.range(low, high):
+            lane = tile % dilation
+            length = tl.cdiv(problem.positions - lane, dilation)
+            site = Site(batch, head, lane, dilation, tile // dilation * TILE, length, 0, length)
+            gradient = _add_tile(
+                gradient, query, key, value, output_gradient, log_sum, agreement,
+                problem, site, column_start, HEAD_DIM, WIDTH, TILE,
+            )  # fmt: skip
+
+    written = column_start + tl.arange(0, TILE)
+    entry = tl.cast(tl.program_id(2) * tl.num_programs(1) + head, tl.int64) * band
+    pointers = partial + (entry + written)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    tl.store(pointers, gradient * problem.scale, mask=(written < band)[:, None])
+
+
+@triton.jit
+def _add_tile(
+    gradient, query, key, value, output_gradient, log_sum, agreement, problem, site, column_start,
+    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Add what a tile of queries contributes to a tile of columns."""
+    rows = tl.arange(0, TILE)[:, None]
+    columns = tl.arange(0, TILE)[None, :]
+    band = problem.left + problem.right + 1
+    query_tile = load_rows(lane_of(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    relative_tile = load_rows(
+        lane_of(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True
+    )
+    arriving = load_rows(lane_of(output_gradient, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
+    queries = site.start + tl.arange(0, TILE)
+    there = queries < site.length
+    line = per_position(log_sum, problem, site)
+    logarithm = tl.load(line.data + queries * line.stride, mask=there, other=float("inf"))
+    line = per_position(agreement, problem, site)
+    agreeing = tl.load(line.data + queries * line.stride, mask=there, other=0.0)
+
+    first_key = site.start + column_start - problem.left
+    key_tile = load_rows(lane_of(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
+    value_tile = load_rows(lane_of(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
+    content = product_by_rows(query_tile, key_tile)
+    pull = product_by_rows(arriving, value_tile)
+    scores = tl.gather(content, rows + columns, 1)
+    scores += product_by_rows(relative_tile, column_tile)
+    pull = tl.gather(pull, rows + columns, 1)
+
+    keys = first_key + rows + columns
+    shown = (keys >= 0) & (keys < site.length) & (column_start + columns < band)
+    if problem.mask is not None:
+        shown = shown & (token_state(problem, site, keys) == ORDINARY)
+    scores = tl.where(shown, scores, float("-inf"))
+    weights = tl.exp2(scores * (problem.scale * LOG2_E) - logarithm[:, None])
+    if problem.dropout is not None:
+        positions = site.lane + queries * site.dilation
+        kept = kept_weights(problem, site, positions[:, None], site.lane + keys * site.dilation)
+        pull = tl.where(kept, pull / (1.0 - problem.dropout.rate), 0.0)
+    slopes = weights * (pull - agreeing[:, None])
+    return product(tl.trans(slopes.to(query_tile.dtype)), relative_tile, gradient)

@@ -1,0 +1,83 @@
+"""Start the kernels of the rows of global tokens, and merge what they found in chunks of keys."""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from longformer.attention.fused.kernels.global_rows import (
+    rows_kernel,
+    rows_key_gradient_kernel,
+    rows_query_gradient_kernel,
+)
+from longformer.attention.fused.launch import Call, rows_of, start, steps_per_piece
+
+
+@dataclass(frozen=True)
+class RowsCall:
+    """Queries that see every token of their example."""
+
+    query: Tensor
+    """(batch, count, heads, head_dim)"""
+    tokens: Call
+    """Whose keys and values they see, with padding, scale and dropout; its own queries and band are not used."""
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the output like `query` and log_sum (batch, heads, count) float32, +inf for a row without keys."""
+        weighted, total, highest = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
+        self._start_on_chunks(
+            rows_kernel, rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value),
+            weighted, total, highest,
+        )  # fmt: skip
+        best = highest.amax(0)
+        share = torch.exp2(highest - best)
+        total = (total * share).sum(0)
+        seen = total > 0
+        total = torch.where(seen, total, 1.0)
+        output = (weighted * share[..., None]).sum(0)[..., : self.query.shape[3]]
+        output = output / (total * (1 - self.tokens.dropout))[..., None]
+        output = torch.where(seen[..., None], output, 0.0).transpose(1, 2).to(self.query.dtype).contiguous()
+        return output, torch.where(seen, best + total.log2(), torch.inf)
+
+    def backward(self, output: Tensor, log_sum: Tensor, output_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of query, key and value."""
+        agreement = (output.float() * output_gradient.float()).sum(-1).transpose(1, 2).contiguous()
+        batch, positions, heads, head_dim = self.tokens.key.shape
+        key_gradient = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
+        value_gradient = torch.empty_like(key_gradient)
+        known = (
+            rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value), rows_of(output_gradient),
+            log_sum, agreement,
+        )  # fmt: skip
+        tile = self.tokens.tiles().extra_gradient
+        start(
+            rows_key_gradient_kernel, (triton.cdiv(positions, tile.step), batch * heads), tile,
+            *known, rows_of(key_gradient), rows_of(value_gradient), self.tokens.problem(), self.query.shape[1],
+            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
+        )  # fmt: skip
+        partial = self._chunks(self.tokens.sizes()["WIDTH"])
+        self._start_on_chunks(rows_query_gradient_kernel, *known, partial)
+        query_gradient = partial.sum(0)[..., :head_dim].transpose(1, 2).to(self.query.dtype).contiguous()
+        return query_gradient, key_gradient, value_gradient
+
+    def _start_on_chunks(self, kernel: object, *arguments: object) -> None:
+        tile, (groups, chunk, chunks) = self.tokens.tiles().extra_gradient, self._split()
+        batch, count, heads, _ = self.query.shape
+        start(
+            kernel, (chunks, batch * heads, groups), tile, *arguments, self.tokens.problem(), count, chunk,
+            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
+        )  # fmt: skip
+
+    def _split(self) -> tuple[int, int, int]:
+        """Return the number of groups of queries, the keys of a chunk and the number of chunks."""
+        tile = self.tokens.tiles().extra_gradient
+        batch, count, heads, _ = self.query.shape
+        groups, positions = triton.cdiv(count, tile.rows), self.tokens.key.shape[1]
+        chunk = tile.step * steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
+        return groups, chunk, triton.cdiv(positions, chunk)
+
+    def _chunks(self, *width: int) -> Tensor:
+        batch, count, heads, _ = self.query.shape
+        shape = (self._split()[2], batch, heads, count, *width)
+        return torch.empty(shape, dtype=torch.float32, device=self.query.device)

@@ -1,0 +1,110 @@
+"""The rows of global tokens as PyTorch operators with gradients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longformer.attention.fused.launch import Call
+from longformer.attention.fused.launch_rows import RowsCall
+from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.fused.op import empty_like, readable
+
+
+@torch.library.custom_op("longformer::fused_global_rows", mutates_args=())
+def fused_global_rows_op(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Sequence[Tensor],
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the output (batch, count, heads, head_dim) and log_sum (batch, heads, count) float32.
+
+    Args:
+        query: (batch, count, heads, head_dim).
+        key, value: (batch, positions, heads, head_dim).
+        layout: the tensors of a `BatchLayout` that concern padding, or nothing.
+        seed: (1,) int64 on the device of the query, or None without dropout.
+    """
+    with torch.cuda.device_of(query):
+        return _call(query, key, value, layout, seed, scale, dropout).forward()
+
+
+@torch.library.custom_op("longformer::fused_global_rows_backward", mutates_args=())
+def fused_global_rows_backward_op(
+    output_gradient: Tensor,
+    output: Tensor,
+    log_sum: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Sequence[Tensor],
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value."""
+    with torch.cuda.device_of(query):
+        call = _call(query, key, value, layout, seed, scale, dropout)
+        return call.backward(output, log_sum, readable(output_gradient))
+
+
+@fused_global_rows_op.register_fake
+def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, count, heads, _width = query.shape
+    return empty_like(query), query.new_empty(batch, heads, count, dtype=torch.float32)
+
+
+@fused_global_rows_backward_op.register_fake
+def _backward_shapes(
+    output_gradient: Tensor, output: Tensor, log_sum: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_like(query), empty_like(key), empty_like(value)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, layout, seed, *options = inputs
+    ctx.options = options
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(*output, query, key, value, seed, *layout)
+
+
+def _backward(ctx: Any, output_gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    output, log_sum, query, key, value, seed, *layout = ctx.saved_tensors
+    gradients = fused_global_rows_backward_op(
+        output_gradient, output, log_sum, query, key, value, layout, seed, *ctx.options
+    )
+    return *gradients, [None] * len(layout), None, *(None for _ in ctx.options)
+
+
+fused_global_rows_op.register_autograd(_backward, setup_context=_remember)
+
+
+def _call(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Sequence[Tensor],
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> RowsCall:
+    key = readable(key)
+    tokens = Call(
+        query=key,
+        key=key,
+        value=readable(value),
+        left=0,
+        right=0,
+        dilations=(1,),
+        causal=False,
+        scale=scale,
+        layout=BatchLayout.from_tensors(layout),
+        dropout=dropout,
+        seed=seed,
+    )
+    return RowsCall(readable(query), tokens)

@@ -1,0 +1,103 @@
+"""The tile table: which tile shape, warps and pipeline stages each kernel takes, by GPU, precision and head dim.
+
+No entry was timed yet. They were chosen by offline compilation: nothing spills, shared memory and registers fit.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Kind = Literal["plain", "dropout", "relative"]
+"""The relative term may come with dropout, but never with global keys."""
+
+GLOBALS_AT_ONCE = 16
+"""Global keys that the forward and query gradient kernels take in a step."""
+
+TRITON_RELEASES = ("3.6",)
+"""With which the whole table was compiled. Another compiler may need other tiles, so others get the safe ones."""
+
+PROGRAMS = 1024
+"""Gradients that every query adds to are summed by about so many programs: enough to fill a GPU, few enough that what
+they leave to be added takes little memory. Not derived from the GPU, so that the order of summation, and with it the
+result, is the same on every machine."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one kernel cuts its work: rows it keeps, rows it walks over in a step, warps and pipeline stages."""
+
+    rows: int
+    step: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """The tiles of all kernels for one kind of call. The relative term needs rows == step in the first three."""
+
+    forward: Tile
+    """keeps queries, walks over keys"""
+    query_gradient: Tile
+    """keeps queries, walks over keys"""
+    key_gradient: Tile
+    """keeps keys, walks over queries"""
+    extra_gradient: Tile
+    """keeps global keys or, in calls with the relative term, band columns; walks over queries"""
+
+
+def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
+    """Return the tiles for a GPU of compute capability `major`.
+
+    A GPU or a Triton that the table does not know gets the tiles of compute capability 8, which ask for the least.
+    """
+    release = ".".join(triton_version.split(".")[:2])
+    generation = 9 if major == 9 and release in TRITON_RELEASES else 8
+    width = max(32, padded_head_dim(head_dim))
+    return TileSet(*(Tile(*shape) for shape in _TABLE[generation, dtype.itemsize, width, kind]))
+
+
+def padded_head_dim(head_dim: int) -> int:
+    """Return the power of two that a kernel's tiles are wide."""
+    return max(16, 1 << (head_dim - 1).bit_length())
+
+
+# (generation, bytes of an element, padded head_dim, kind): forward, query gradient, key gradient, and the gradient of
+# global keys or, for "relative", of the relative keys; each (rows, step, warps, stages).
+_TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] = {
+    (9, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 32, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 32, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (9, 2, 64, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 64, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (9, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
+    (9, 2, 128, "plain"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 128, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (9, 2, 128, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (16, 16, 8, 1), (32, 32, 8, 1)),
+    (9, 4, 32, "plain"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
+    (9, 4, 32, "dropout"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
+    (9, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    (9, 4, 64, "plain"): ((64, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
+    (9, 4, 64, "dropout"): ((64, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
+    (9, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1)),
+    (9, 4, 128, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    (9, 4, 128, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    (8, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 1), (16, 64, 4, 2)),
+    (8, 2, 32, "dropout"): ((128, 128, 8, 2), (128, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 32, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (8, 2, 64, "plain"): ((128, 128, 8, 2), (64, 64, 8, 2), (64, 32, 4, 1), (16, 64, 4, 2)),
+    (8, 2, 64, "dropout"): ((128, 64, 8, 2), (64, 64, 8, 2), (32, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
+    (8, 2, 128, "plain"): ((128, 64, 8, 3), (64, 64, 4, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
+    (8, 2, 128, "dropout"): ((128, 64, 8, 3), (64, 32, 4, 2), (32, 32, 4, 2), (16, 64, 4, 2)),
+    (8, 2, 128, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
+    (8, 4, 32, "plain"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
+    (8, 4, 32, "dropout"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
+    (8, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 64, "plain"): ((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
+    (8, 4, 64, "dropout"): ((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
+    (8, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
+    (8, 4, 128, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+    (8, 4, 128, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
+}

@@ -1,0 +1,113 @@
+"""Compile the fused kernels for a GPU that is not there, and count what the machine code uses.
+
+    python tests/attention/fused/offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
+
+An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated, and ones
+(sides, heads and global keys 1 each). Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are
+either compiled or interpreted.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+
+from longformer.attention.fused import launch, launch_rows, tiles
+from longformer.attention.tokens import Tokens
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class AbsentGpu:
+    """Stands where Triton keeps the driver of the GPU; enough to compile, not to run."""
+
+    def __init__(self, architecture: int) -> None:
+        self._architecture = architecture
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self._architecture, 32)
+
+    def get_current_device(self) -> int:
+        # Triton keeps what it compiled by device: every architecture is one of its own.
+        return self._architecture
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+
+def compile_kernels(
+    architecture: int, dtype: torch.dtype, head_dim: int, features: set[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what each kernel of a forward and backward call uses, with the tiles that the table holds for it."""
+    triton.runtime.driver.set_active(AbsentGpu(architecture))
+    compiled = []
+
+    def compile_only(kernel: Any, grid: tuple[int, ...], tile: tiles.Tile, *arguments: Any, **constants: Any) -> None:
+        options = {"num_warps": tile.warps, "num_stages": tile.stages}
+        compiled.append((kernel, tile, kernel.warmup(*arguments, **constants, **options, grid=grid)))
+
+    with (
+        patch.object(launch, "start", compile_only),
+        patch.object(launch_rows, "start", compile_only),
+        patch.object(launch, "_major", lambda _: architecture // 10),
+    ):
+        call = example_call(dtype, head_dim, features)
+        output, log_sum = call.forward()
+        gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
+        call.backward(output, log_sum, torch.empty_like(output), gradients)
+        if "globals" in features:
+            rows = launch_rows.RowsCall(call.query[:, :48], replace(call, dilations=(1, 1)))
+            output, log_sum = rows.forward()
+            rows.backward(output, log_sum, output)
+    for kernel, tile, binary in compiled:
+        yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
+
+
+def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
+    heads, side = (1, 1) if "ones" in features else (2, 256)
+    query, key, value = torch.empty(2, 512, 3, heads, head_dim, dtype=dtype).unbind(2)
+    layout, extra = None, {}
+    if features & {"padding", "globals", "ones"}:
+        is_global = torch.eye(2, 512).bool() if features & {"globals", "ones"} else None
+        layout = Tokens.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
+    if "relative" in features:
+        relative_key = torch.empty(2 * side + 1, heads, head_dim, dtype=dtype)
+        extra["relative"] = (torch.empty(2, 512, heads, head_dim, dtype=dtype), relative_key)
+    if "dropout" in features:
+        extra |= {"dropout": 0.1, "seed": torch.zeros(1, dtype=torch.int64)}
+    dilations = (1, 2) if "dilated" in features else (1,) * heads
+    return launch.Call(query, key, value, side, side, dilations, False, head_dim**-0.5, layout, **extra)
+
+
+def resources(binary: Any) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary.asm["cubin"])
+        file.flush()
+        usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        code = subprocess.run([CUOBJDUMP, "-sass", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+    return {
+        "registers": int(registers),
+        "stack": int(stack),
+        "shared_memory": binary.metadata.shared,
+        "tensor_core": code.count("HGMMA") + code.count("HMMA."),
+        "wide_tensor_core": code.count("HGMMA"),
+        "spills": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+    }
+
+
+if __name__ == "__main__":
+    for configuration in sys.argv[1:]:
+        architecture, dtype, head_dim, *features = configuration.split(",")
+        for line in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
+            print(json.dumps({"configuration": configuration} | line), flush=True)

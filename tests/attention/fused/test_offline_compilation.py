@@ -1,0 +1,104 @@
+"""Every shipped configuration compiles, for GPUs that are not there, into tensor-core code that never spills."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from longformer.attention.fused import largest_head_dim
+from longformer.attention.fused.tiles import choose_tiles
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+# What a block may use: on sm_90, and on the smallest of compute capability 8 (sm_86, sm_89).
+SHARED_MEMORY = {90: 227 * 1024, 80: 99 * 1024}
+# What asks most of registers in calls that take these tiles.
+FEATURES = {
+    "plain": "globals,dilated",
+    "dropout": "globals,dilated,dropout",
+    "relative": "padding,relative,dilated,dropout",
+}
+
+
+def shipped_configurations() -> Iterator[str]:
+    """Yield every entry of the tile table as an argument of offline.py; float16 shares the tiles of bfloat16."""
+    from triton import __version__
+
+    for architecture, dtype, head_dim, kind in product(SHARED_MEMORY, ("bfloat16", "float32"), (32, 64, 128), FEATURES):
+        torch_dtype = getattr(torch, dtype)
+        if head_dim > largest_head_dim(torch_dtype, relative=kind == "relative"):
+            continue
+        tiles = {
+            each: choose_tiles(architecture // 10, __version__, torch_dtype, head_dim, each)
+            for each in ("plain", "dropout")
+        }
+        # The same tiles without dropout need less.
+        if kind != "plain" or tiles["plain"] != tiles["dropout"]:
+            yield f"{architecture},{dtype},{head_dim},{FEATURES[kind]}"
+
+
+def compile_offline(configurations: list[str]) -> list[dict]:
+    """Compile in processes of their own, one per processor: here the kernels are interpreted."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])
+    script = Path(__file__).with_name("offline.py")
+    workers = min(os.cpu_count() or 1, len(configurations))
+    running = [
+        subprocess.Popen(
+            [sys.executable, script, *configurations[worker::workers]],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for worker in range(workers)
+    ]  # fmt: skip
+    kernels = []
+    for process in running:
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+        kernels += [json.loads(line) for line in output.splitlines()]
+    assert {kernel["configuration"] for kernel in kernels} == set(configurations)
+    return kernels
+
+
+def faults(kernels: list[dict]) -> list[str]:
+    """Say what is wrong with each kernel, if anything."""
+    found = []
+    for kernel in kernels:
+        architecture = int(kernel["configuration"].split(",")[0])
+        wrong = {
+            "spills registers": kernel["spills"] + kernel["stack"] > 0,
+            "asks for too much shared memory": kernel["shared_memory"] > SHARED_MEMORY[architecture],
+            # The last step of the global gradient only adds.
+            "uses no tensor core": not kernel["tensor_core"] and kernel["kernel"] != "global_sum_kernel",
+        }
+        found += [f"{what}: {kernel}" for what, applies in wrong.items() if applies]
+    return found
+
+
+def test_configuration_used_most_compiles_to_hopper_tensor_cores_without_spills() -> None:
+    kernels = compile_offline(["90,bfloat16,64"])
+    assert [kernel["kernel"] for kernel in kernels] == [
+        "forward_kernel",
+        "query_gradient_kernel",
+        "key_gradient_kernel",
+    ]
+    assert faults(kernels) == []
+    assert all(kernel["wide_tensor_core"] for kernel in kernels)
+
+
+@pytest.mark.slow
+def test_every_shipped_configuration_compiles_to_tensor_cores_without_spills() -> None:
+    # Besides the table: the other half precision, a width that is no power of two, and arguments that are 1, which
+    # Triton compiles apart.
+    others = [
+        "90,float16,64,globals",
+        "80,float16,64,globals",
+        "90,bfloat16,80",
+        "80,bfloat16,80",
+        "90,bfloat16,64,ones",
+    ]
+    assert faults(compile_offline([*shipped_configurations(), *others])) == []
