@@ -72,11 +72,22 @@ def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[s
     optimizer_from = None
     if resume_from is None and index > 0 and phase.optimizer == "keep":
         optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
-    for checkpoint in filter(None, (resume_from, optimizer_from)):
-        written = Manifest.read(checkpoint).ranks
-        if written != ranks:
-            raise LongformerError(f"{checkpoint} was written with {written} ranks, not {ranks}; use --ranks {written}")
-    return PhaseTask(run_directory.path, index, ranks, resume_from, optimizer_from)
+    zero_stage = run_directory.config().training.zero_stage
+    fitting = [
+        checkpoint and _fitting(checkpoint, ranks=ranks, zero_stage=zero_stage)
+        for checkpoint in (resume_from, optimizer_from)
+    ]
+    return PhaseTask(run_directory.path, index, ranks, *fitting)
+
+
+def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
+    """Return the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
+    if Manifest.read(checkpoint).fits(ranks=ranks, zero_stage=zero_stage):
+        return checkpoint
+    # Only needed here, and it imports DeepSpeed, which takes seconds.
+    from longformer.training.checkpoints.reshard import universal_copy
+
+    return universal_copy(checkpoint)
 
 
 def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from json import loads
 from pathlib import Path
@@ -107,14 +107,14 @@ class RunDirectory:
             )
         )
 
-    def check_same_run(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
-        """Refuse to go on with another config, other data or another number of ranks.
+    def continue_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
+        """Go on with this config and so many ranks; only what changes nothing of the learning may differ from before.
 
         Raises:
             LongformerError: says what differs and what to do.
         """
         identity = self.identity()
-        differences = self.config().diff(config)
+        differences = self.config().learning_diff(config)
         if differences:
             raise LongformerError(
                 f"{self.path} holds a run of another config; choose another --run-directory or name, or undo:\n  "
@@ -125,10 +125,9 @@ class RunDirectory:
                 f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
                 f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
             )
-        if identity.ranks != ranks:
-            raise LongformerError(
-                f"{self.path} was written with {identity.ranks} ranks, not {ranks}; go on with --ranks {identity.ranks}"
-            )
+        config.check_ranks(ranks)
+        write_atomically(self.config_file, config.to_yaml().encode())
+        self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
 
     @contextmanager
     def locked(self) -> Iterator[int]:

@@ -6,6 +6,7 @@ consistent. Two runs with equal `fingerprint()` train the same model in the same
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,11 @@ from launcher.run_sections import (
 )
 from longformer.errors import LongformerError
 from longformer.models.config import CharacterModelConfig
+
+_OF_THE_MACHINE = re.compile(
+    r"training\.(zero_stage|activation_checkpointing|checkpoint_every_steps|checkpoints_kept): "
+    r"|phases\.\d+\.micro_batch_size: "
+)
 
 
 class RunConfig(Section):
@@ -112,6 +118,10 @@ class RunConfig(Section):
             for key in mine | theirs
             if key not in mine or key not in theirs or mine[key] != theirs[key]
         ]
+
+    def learning_diff(self, other: Self) -> list[str]:
+        """Return the lines of `diff` but for what only says on which machines and how safely the run is done."""
+        return [line for line in self.diff(other) if not _OF_THE_MACHINE.match(line)]
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

@@ -43,6 +43,9 @@ deepspeed.ops.__compatible_ops__ = {}
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+PARAMETER_NAMES = "parameter_names"
+"""Entry of a saved state: names of the parameters in the order of the optimizer's."""
+
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -95,8 +98,11 @@ class TrainingEngine:
         self.ranks = ranks
         # What DeepSpeed's conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
         model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
+        groups = parameter_groups(model, settings.weight_decay)
+        self._weight_decays = [group["weight_decay"] for group in groups]
+        self._ordered_parameters: list[nn.Parameter] = [each for group in groups for each in group["params"]]
         optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay),
+            groups,
             lr=0.0,
             betas=settings.adam_betas,
             eps=settings.adam_epsilon,
@@ -186,19 +192,62 @@ class TrainingEngine:
 
     def save_state(self, directory: Path, tag: str) -> None:
         """Write this rank's shards below `directory/tag`; all ranks must call it."""
-        self._engine.save_checkpoint(str(directory), tag=tag, save_latest=False)
+        names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
+        ordered = [names[parameter] for parameter in self._ordered_parameters]
+        self._engine.save_checkpoint(
+            str(directory), tag=tag, client_state={PARAMETER_NAMES: ordered}, save_latest=False
+        )
 
-    def load_state(self, directory: Path, tag: str) -> None:
+    def load_state(self, directory: Path, tag: str, *, universal: bool = False) -> None:
         """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
 
         The files are read with Python's pickle, as DeepSpeed writes them: load only checkpoints you trust.
 
+        Args:
+            directory: where `save_state` wrote.
+            tag: under which name.
+            universal: whether the state was converted to DeepSpeed's universal format, which fits any number of ranks.
+
         Raises:
             LongformerError: DeepSpeed found nothing to load.
         """
+        if universal and self.settings.zero_stage == 0:
+            self._load_whole_state(directory / tag / "zero")
+            return
+        # DeepSpeed wants to know it when it is initialized, and looks when it loads.
+        self._engine._config.load_universal_checkpoint = universal
         path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
         if path is None:
             raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
+        if universal:
+            self._separate_groups()
+
+    @torch.no_grad()
+    def _load_whole_state(self, parameters: Path) -> None:
+        """Take over a universal state without ZeRO, for which DeepSpeed has no loader."""
+        masters = self._master_weights()
+        adamw = self._optimizer.optimizer if masters else self._optimizer
+        for name, parameter in self._engine.module.named_parameters():
+
+            def saved(what: str, folder: Path = parameters / name, like: Tensor = parameter) -> Tensor:
+                return torch.load(folder / f"{what}.pt", weights_only=True)["param"].view_as(like).to(like.device)
+
+            master = masters.get(parameter, parameter)
+            master.copy_(saved("fp32"))
+            parameter.copy_(master)
+            adamw.state[master] = {
+                "step": torch.load(parameters / name / "step.pt", weights_only=True).clone(),
+                "exp_avg": saved("exp_avg"),
+                "exp_avg_sq": saved("exp_avg_sq"),
+            }
+
+    def _separate_groups(self) -> None:
+        """Undo what ZeRO 3 does when it loads a universal state: one step counter and one decay for all groups."""
+        adamw = self._optimizer.optimizer
+        for group, weight_decay in zip(adamw.param_groups, self._weight_decays, strict=True):
+            group["weight_decay"] = weight_decay
+        for state in adamw.state.values():
+            state["step"] = state["step"].clone()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -35,12 +35,12 @@ def prepare_text(directory: Path) -> PreparedData:
     return prepare("text", source=source, output=directory / "prepared")
 
 
-def tiny_config(directory: Path, data: PreparedData, **training: Any) -> RunConfig:
+def tiny_config(directory: Path, data: PreparedData, *, dropout: float = 0.1, **training: Any) -> RunConfig:
     """Return the config of the run; dropout makes every rank's random state matter."""
     phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
     content = {
         "name": "tiny",
-        "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": 0.1},
+        "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": dropout},
         "data": {"recipe": "text", "source": str(directory), "directory": str(data.directory)},
         "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
         "phases": [

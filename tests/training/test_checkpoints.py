@@ -1,16 +1,12 @@
 """A checkpoint exists whole or not at all, says what it is, and gives back exactly what was saved."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from longformer.errors import LongformerError
 from longformer.training.checkpoints.manifest import Manifest, damage
 from longformer.training.checkpoints.store import (
     checkpoint_path,
@@ -82,21 +78,6 @@ def test_the_manifest_lists_every_file_and_any_change_is_found(tmp_path: Path) -
     assert damage(checkpoint) is None
 
 
-@pytest.mark.parametrize("change", [{"zero_stage": 1}, {"precision": "bf16"}])
-def test_a_checkpoint_of_other_settings_is_refused_with_the_remedy(change: dict[str, Any], tmp_path: Path) -> None:
-    in_ranks(1, save_after_3_of_6_steps, SETTINGS, tmp_path)
-    (checkpoint,) = committed_checkpoints(tmp_path)
-    (name,) = change
-    (message,) = in_ranks(1, refusal, replace(SETTINGS, **change), checkpoint)
-    assert f"written with {name} {getattr(SETTINGS, name)}, not {change[name]}" in message
-
-
-def refusal(ranks: Any, settings: EngineSettings, checkpoint: Path) -> str:
-    with pytest.raises(LongformerError) as caught:
-        restore(checkpoint, small_engine(ranks, settings))
-    return str(caught.value)
-
-
 def test_only_the_newest_checkpoints_stay_and_unfinished_ones_go(tmp_path: Path) -> None:
     (tmp_path / ".step-00000004.staging").mkdir()
     assert in_ranks(1, save_five_times, tmp_path) == [["step-00000004", "step-00000005"]]
@@ -118,15 +99,3 @@ def test_without_a_good_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert len(warnings) == 1
     prune_checkpoints(tmp_path, keep=1)
     assert committed_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 7)]
-
-
-@pytest.mark.parametrize("zero_stage", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_deepspeed_can_convert_a_checkpoint_for_other_numbers_of_ranks(zero_stage: Any, tmp_path: Path) -> None:
-    in_ranks(2, save_after_3_of_6_steps, replace(SETTINGS, zero_stage=zero_stage), tmp_path)
-    (checkpoint,) = committed_checkpoints(tmp_path)
-    converter = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--num_extract_workers", "1"]
-    folders = ["--input_folder", str(checkpoint / "state"), "--output_folder", str(tmp_path / "universal")]
-    subprocess.run([*converter, *folders, "--num_merge_workers", "1"], check=True, capture_output=True)
-    converted = torch.load(tmp_path / "universal" / "zero" / "mix.weight" / "fp32.pt", weights_only=False)
-    weights = converted if zero_stage == 3 else converted["param"]
-    assert weights.numel() == 16 * 16 * 3

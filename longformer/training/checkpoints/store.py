@@ -15,6 +15,11 @@ def checkpoint_path(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
+def universal_path(checkpoint: Path) -> Path:
+    """Return where the copy of a checkpoint lies that fits any number of ranks."""
+    return checkpoint.with_name(f"universal-{checkpoint.name}")
+
+
 def committed_checkpoints(directory: Path) -> list[Path]:
     """Return the committed checkpoints, oldest first."""
     return sorted(directory.glob("step-*"))
@@ -34,7 +39,10 @@ def prune_checkpoints(directory: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints, and what died processes left half-written or half-removed."""
     for checkpoint in committed_checkpoints(directory)[:-keep]:
         remove_checkpoint(checkpoint)
-    for leftover in directory.glob(".step-*"):
+    kept = {universal_path(checkpoint) for checkpoint in committed_checkpoints(directory)}
+    for copy in set(directory.glob("universal-*")) - kept:
+        remove_checkpoint(copy)
+    for leftover in (*directory.glob(".step-*"), *directory.glob(".universal-*")):
         shutil.rmtree(leftover)
 
 

@@ -18,7 +18,8 @@ from longformer.training.checkpoints.store import checkpoint_path, prune_checkpo
 from longformer.training.engine import TrainingEngine
 from longformer.training.records import Progress
 
-_STATE = "state"
+STATE = "state"
+RANDOM_STATES = "random-rank-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ class CheckpointWriter:
         ranks = self.engine.ranks
         target = checkpoint_path(self.directory, progress.step)
         staging = target.with_name(f".{target.name}.staging")
-        with _explained(target):
+        with explained(target):
             if ranks.is_first:
                 shutil.rmtree(staging, ignore_errors=True)
-                (staging / _STATE).mkdir(parents=True)
+                (staging / STATE).mkdir(parents=True)
             torch.distributed.barrier()
-            self.engine.save_state(staging, _STATE)
-            save_random_state(staging / _STATE / f"random-rank-{ranks.rank}.safetensors")
+            self.engine.save_state(staging, STATE)
+            save_random_state(staging / STATE / f"random-rank-{ranks.rank}.safetensors")
             torch.distributed.barrier()
             files = self._sync_and_describe(staging)
             if ranks.is_first:
                 replace(self.manifest(progress, data), files=files).write(staging)
-                _commit(staging, target)
+                commit(staging, target)
                 prune_checkpoints(self.directory, self.kept)
         torch.distributed.barrier()
         return target
@@ -87,9 +88,17 @@ class CheckpointWriter:
 
 
 def restore(checkpoint: Path, engine: TrainingEngine) -> Manifest:
-    """Put engine and random generators into the state of a verified checkpoint; all ranks must call it."""
+    """Put engine and random generators into the state of a verified checkpoint; all ranks must call it.
+
+    A rank that did not exist when the checkpoint was written keeps the random generator it has.
+
+    Raises:
+        LongformerError: the checkpoint does not fit the engine; the sentence says what does.
+    """
     restore_weights_and_optimizer(checkpoint, engine)
-    load_random_state(checkpoint / _STATE / f"random-rank-{engine.ranks.rank}.safetensors")
+    random_state = checkpoint / STATE / f"random-rank-{engine.ranks.rank}.safetensors"
+    if random_state.exists():
+        load_random_state(random_state)
     return Manifest.read(checkpoint)
 
 
@@ -97,24 +106,24 @@ def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> N
     """Put only weights and optimizer into the state of a verified checkpoint; all ranks must call it.
 
     Raises:
-        LongformerError: the checkpoint was written with another number of ranks or ZeRO stage.
+        LongformerError: the checkpoint does not fit the engine; the sentence says what does.
     """
     manifest = Manifest.read(checkpoint)
-    written = {"ranks": manifest.ranks, "zero_stage": manifest.zero_stage, "precision": manifest.precision}
-    present = {
-        "ranks": engine.ranks.world_size,
-        "zero_stage": engine.settings.zero_stage,
-        "precision": engine.settings.precision,
-    }
-    for name, value in written.items():
-        if present[name] != value:
-            raise LongformerError(
-                f"{checkpoint.name} was written with {name} {value}, not {present[name]}; go on with {name} {value}"
-            )
-    engine.load_state(checkpoint, _STATE)
+    settings = engine.settings
+    if manifest.precision != settings.precision:
+        raise LongformerError(
+            f"{checkpoint.name} was written with precision {manifest.precision}, not {settings.precision}; "
+            f"go on with precision {manifest.precision}"
+        )
+    if not manifest.fits(ranks=engine.ranks.world_size, zero_stage=settings.zero_stage):
+        raise LongformerError(
+            f"{checkpoint.name} was written by {manifest.ranks} ranks with ZeRO stage {manifest.zero_stage}, not by "
+            f"{engine.ranks.world_size} with stage {settings.zero_stage}; `longformer checkpoint reshard` converts it"
+        )
+    engine.load_state(checkpoint, STATE, universal=manifest.is_universal)
 
 
-def _commit(staging: Path, target: Path) -> None:
+def commit(staging: Path, target: Path) -> None:
     for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
         sync_directory(directory)
     if target.exists():
@@ -125,7 +134,7 @@ def _commit(staging: Path, target: Path) -> None:
 
 
 @contextmanager
-def _explained(target: Path) -> Iterator[None]:
+def explained(target: Path) -> Iterator[None]:
     """Turn what the system says about a failed write into one sentence with the space that is left."""
     try:
         yield
