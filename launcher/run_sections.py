@@ -121,6 +121,18 @@ class TrainingSection(Section):
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoints_kept: PositiveInt = 2
     """How many of the newest checkpoints of a phase are kept."""
+    permanent_checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
+
+    @model_validator(mode="after")
+    def _check_permanent_checkpoints(self) -> Self:
+        permanent = self.permanent_checkpoint_every_steps
+        if permanent is not None and permanent % self.checkpoint_every_steps:
+            raise ValueError(
+                f"permanent_checkpoint_every_steps is {permanent}, which is not a multiple of checkpoint_every_steps "
+                f"({self.checkpoint_every_steps})"
+            )
+        return self
 
 
 @dataclass(frozen=True)

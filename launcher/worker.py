@@ -217,4 +217,5 @@ class _PhaseWork:
             phase_index=self.task.phase_index,
             config_fingerprint=self.config.fingerprint(),
             kept=self.config.training.checkpoints_kept,
+            permanent_every=self.config.training.permanent_checkpoint_every_steps,
         )

@@ -34,6 +34,8 @@ class CheckpointWriter:
     config_fingerprint: str
     kept: int
     """How many of the newest checkpoints stay."""
+    permanent_every: int | None = None
+    """Checkpoints at multiples of so many steps stay for good; None = none do."""
 
     def save(self, progress: Progress, data: dict[str, Any]) -> Path:
         """Commit the state at a step border and return where it lies; all ranks must call it.
@@ -56,7 +58,7 @@ class CheckpointWriter:
             if ranks.is_first:
                 replace(self.manifest(progress, data), files=files).write(staging)
                 commit(staging, target)
-                prune_checkpoints(self.directory, self.kept)
+                prune_checkpoints(self.directory, self.kept, permanent_every=self.permanent_every)
         torch.distributed.barrier()
         return target
 
