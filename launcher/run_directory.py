@@ -129,6 +129,38 @@ class RunDirectory:
         write_atomically(self.config_file, config.to_yaml().encode())
         self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
 
+    def request_stop(self, *, save: bool) -> None:
+        """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.
+
+        Raises:
+            LongformerError: nobody runs here.
+        """
+        if not self.is_running():
+            raise LongformerError(f"no run is going on in {self.path}")
+        write_atomically(self._stop_file, b"save" if save else b"now")
+
+    def stop_requests(self) -> int:
+        """Return how urgently `request_stop` asked, in the terms of signals: 0 not at all, 1 once, 2 at once."""
+        try:
+            return {b"save": 1, b"now": 2}.get(self._stop_file.read_bytes().strip(), 1)
+        except FileNotFoundError:
+            return 0
+
+    def is_running(self) -> bool:
+        """Return whether a driver or a rank of it holds the directory."""
+        try:
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _stop_file(self) -> Path:
+        return self.path / "stop"
+
     @contextmanager
     def locked(self) -> Iterator[int]:
         """Make the directory, hold it against every other process, and yield the lock's file descriptor.
@@ -155,6 +187,7 @@ class RunDirectory:
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
+            self._stop_file.unlink(missing_ok=True)  # it was meant for an earlier one
             yield descriptor
         finally:
             os.close(descriptor)

@@ -5,6 +5,7 @@ seconds of imports. Each is in its own session, so that Ctrl-C in a terminal rea
 passes it on once. If one rank fails, the others are ended and its last words are the message.
 """
 
+import math
 import os
 import signal
 import time
@@ -24,6 +25,8 @@ from launcher.run_directory import RunDirectory
 
 _SECONDS_TO_FOLLOW = 60.0
 """How long the other ranks may take to end after the first has stopped in good order."""
+_SECONDS_TO_STOP = 300.0
+"""How long ranks may take from a request to stop to their checkpoint before they are ended."""
 
 
 def warm_up() -> None:
@@ -41,7 +44,8 @@ class LocalBackend:
     """Runs phases on this machine.
 
     Args:
-        stop: the driver's flag; the first request is passed on to the ranks, the second ends them.
+        stop: the driver's flag; the first request is passed on to the ranks, the second ends them, as does
+            a first one that takes too long. A stop file in the run directory counts like a request.
         lock: file descriptor of the run directory's lock, which the ranks hold too.
     """
 
@@ -57,7 +61,7 @@ class LocalBackend:
             try:
                 for number in range(task.ranks):
                     ranks.append(_start(task, number, rendezvous, self.lock))
-                first = self._wait(ranks)
+                first = self._wait(ranks, RunDirectory(task.run_directory))
             finally:
                 for rank in ranks:
                     rank.process.kill()
@@ -69,13 +73,19 @@ class LocalBackend:
             return Outcome(Status.STOPPED)
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
-    def _wait(self, ranks: "list[_Rank]") -> "_Rank | None":
+    def _wait(self, ranks: "list[_Rank]", run: RunDirectory) -> "_Rank | None":
         """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
+        deadline = math.inf
         while running := [rank for rank in ranks if rank.code is None]:
             if any(rank.code for rank in ranks):
                 break
+            self.stop.requests = max(self.stop.requests, run.stop_requests())
+            if time.monotonic() > deadline:
+                self.stop.requests = max(self.stop.requests, 2)
             if self.stop.requests > passed_on:
+                if passed_on == 0:
+                    deadline = time.monotonic() + _SECONDS_TO_STOP
                 passed_on = self.stop.requests
                 for rank in running:
                     (rank.process.terminate if passed_on == 1 else rank.process.kill)()
