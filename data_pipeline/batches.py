@@ -4,7 +4,7 @@ The global batch of a step is the same whatever the number of ranks, and the who
 can stop and go on anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ class SequenceBatches:
 
     Sequence i of length L is the tokens i*L .. i*L + L, both included: L inputs and, one further, L targets. Step t
     trains on the sequences at positions t*G .. (t+1)*G - 1 of the order (G = `global_batch_size`), of which each rank
-    takes an equal part, in `micro_batch_size` at a time.
+    takes an equal part, in `micro_batch_size` at a time. Global batches that begin at a position in `left_out` are
+    passed over.
 
     Raises:
         ValueError: a size is not positive, or the global batch is not a whole number of micro-batches on every rank.
@@ -37,6 +38,7 @@ class SequenceBatches:
         rank: int,
         world_size: int,
         seed: int,
+        left_out: Collection[int] = (),
     ) -> None:
         if min(sequence_length, global_batch_size, micro_batch_size, world_size) < 1 or not 0 <= rank < world_size:
             raise ValueError("sequence length, batch sizes and world size must be positive, rank below the world size")
@@ -62,6 +64,7 @@ class SequenceBatches:
             global_batch_size // world_size * rank, global_batch_size // world_size * (rank + 1), micro_batch_size
         )
         self._seed = seed
+        self._left_out = frozenset(left_out)
         self._position = 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -71,6 +74,8 @@ class SequenceBatches:
             DataError: a shard is damaged.
         """
         while True:
+            while self._position in self._left_out:
+                self._position += self._global_batch_size
             step_start = self._position
             for offset in self._rank_share:
                 first = step_start + offset

@@ -33,6 +33,8 @@ class Status(Enum):
     """How a phase, or the whole chain, ended."""
 
     COMPLETED = "completed"
+    ROLLED_BACK = "rolled back"
+    """A batch was left out; the phase is to go on from its last checkpoint."""
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -60,6 +62,9 @@ def run_phases(run_directory: RunDirectory, backend: Backend, *, ranks: int, war
         if run_directory.result_directory(index, phase.name).exists():
             continue
         outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
+        while outcome.status is Status.ROLLED_BACK:
+            warn(outcome.message)
+            outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
         if outcome.status is not Status.COMPLETED:
             return outcome
     return Outcome(Status.COMPLETED)

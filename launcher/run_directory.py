@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from json import loads
 from pathlib import Path
+from typing import Any
 
 from launcher.run_file import RunConfig
 from longformer.errors import LongformerError
@@ -128,6 +129,26 @@ class RunDirectory:
         config.check_ranks(ranks)
         write_atomically(self.config_file, config.to_yaml().encode())
         self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
+
+    def left_out_batches(self, phase_index: int) -> frozenset[int]:
+        """Return where in a phase's order the global batches begin that are not to be trained on."""
+        return frozenset(entry["position"] for entry in self._left_out() if entry["phase_index"] == phase_index)
+
+    def leave_out_batch(self, phase_index: int, position: int, reason: str) -> None:
+        """Never train again on the global batch at a position of a phase's order."""
+        entry = {"phase_index": phase_index, "position": position, "reason": reason}
+        write_json(self._left_out_file, [*self._left_out(), entry])
+
+    def latest_left_out(self) -> str:
+        """Return why the batch was left out that was left out last."""
+        return str(self._left_out()[-1]["reason"])
+
+    def _left_out(self) -> list[dict[str, Any]]:
+        return loads(self._left_out_file.read_text()) if self._left_out_file.exists() else []
+
+    @property
+    def _left_out_file(self) -> Path:
+        return self.path / "left-out-batches.json"
 
     def request_stop(self, *, save: bool) -> None:
         """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.

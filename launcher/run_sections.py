@@ -121,6 +121,13 @@ class TrainingSection(Section):
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoints_kept: PositiveInt = 2
     """How many of the newest checkpoints of a phase are kept."""
+    on_bad_loss: Literal["stop", "skip", "roll_back"] = "stop"
+    """What follows a loss that is not finite or a spike: stop, leave out the batch, or go back to the last checkpoint
+    and leave it out. No weight has changed in any case."""
+    spike_threshold: PositiveNumber | None = None
+    """A loss so many robust standard deviations above the median of the last 64 is a spike; `null` = none is."""
+    stall_seconds: PositiveInt = 1800
+    """Without a step for so long, every rank prints its stack into its log and the run ends."""
     permanent_checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
 

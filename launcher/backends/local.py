@@ -18,13 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_STOPPED, run_rank
+from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_ROLLED_BACK, EXIT_STALLED, EXIT_STOPPED, run_rank
 from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
 
-_SECONDS_TO_FOLLOW = 60.0
-"""How long the other ranks may take to end after the first has stopped in good order."""
+_SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
+"""How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint before they are ended."""
 
@@ -55,13 +55,14 @@ class LocalBackend:
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
         warm_up()
+        run = RunDirectory(task.run_directory)
         ranks: list[_Rank] = []
         with TemporaryDirectory(prefix="longformer-") as meeting_place:
             rendezvous = Path(meeting_place, "ranks").as_uri()
             try:
                 for number in range(task.ranks):
                     ranks.append(_start(task, number, rendezvous, self.lock))
-                first = self._wait(ranks, RunDirectory(task.run_directory))
+                first = self._wait(ranks, run)
             finally:
                 for rank in ranks:
                     rank.process.kill()
@@ -69,6 +70,14 @@ class LocalBackend:
                     rank.process.join()
         if first is None:
             return Outcome(Status.COMPLETED)
+        if first.code == EXIT_ROLLED_BACK:
+            return Outcome(
+                Status.ROLLED_BACK, f"{run.latest_left_out()}; going on from the last checkpoint without that batch"
+            )
+        if first.code == EXIT_STALLED:
+            places = "; ".join(rank.why_it_stalled() for rank in ranks)
+            limit = run.config().training.stall_seconds
+            return Outcome(Status.FAILED, f"no step for {limit} seconds: {places} (stacks are in {first.log.parent})")
         if first.code == EXIT_STOPPED or (self.stop() and first.code in (-signal.SIGTERM, -signal.SIGKILL)):
             return Outcome(Status.STOPPED)
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
@@ -91,8 +100,8 @@ class LocalBackend:
                     (rank.process.terminate if passed_on == 1 else rank.process.kill)()
             connection.wait([rank.process.sentinel for rank in running], timeout=0.1)
         first = min((rank for rank in ranks if rank.code), key=_Rank.severity, default=None)
-        if first is not None and first.code == EXIT_STOPPED:
-            deadline = time.monotonic() + _SECONDS_TO_FOLLOW
+        if first is not None and first.code in _SECONDS_TO_FOLLOW:
+            deadline = time.monotonic() + _SECONDS_TO_FOLLOW[first.code]
             for rank in ranks:
                 rank.process.join(max(0.0, deadline - time.monotonic()))
         return first
@@ -117,6 +126,10 @@ class _Rank:
         if self.code is not None and self.code < 0:
             return 0
         return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, 3)
+
+    def why_it_stalled(self) -> str:
+        """Return where the rank says it hangs."""
+        return self.why_it_ended() if self.code == EXIT_STALLED else f"rank {self.number} gives no sign of life"
 
     def why_it_ended(self) -> str:
         """Return the rank's own last sentence, or what its exit code says."""

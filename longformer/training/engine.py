@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from longformer.errors import LongformerError
 from longformer.training.batches import Batch
 from longformer.training.distributed import Ranks
+from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Objective
 
 if not torch.cuda.is_available():
@@ -70,11 +71,14 @@ class StepOutcome:
     """What one step did, the same on every rank."""
 
     loss: float
-    """Mean over ranks and micro-batches, nats per token."""
+    """Mean over ranks and micro-batches, nats per token; not finite where one rank's is not."""
     gradient_norm: float
     """Before clipping; not finite where the step was skipped."""
     applied: bool
-    """False where the gradient was not finite, most often an overflow, and the update was thrown away."""
+    """False where the gradient was not finite, most often an overflow, or the loss was refused: the update was thrown
+    away."""
+    refusal: str | None
+    """Why the loss was refused; None where it was not."""
     stop_requested: bool
     """Whether any rank was asked to stop."""
 
@@ -112,7 +116,13 @@ class TrainingEngine:
         self._engine, self._optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     def train_step(
-        self, batches: Iterator[Batch], objective: Objective, *, learning_rate: float, stop_requested: bool = False
+        self,
+        batches: Iterator[Batch],
+        objective: Objective,
+        *,
+        learning_rate: float,
+        guard: LossGuard,
+        stop_requested: bool = False,
     ) -> StepOutcome:
         """Take one global batch, update the weights, and tell every rank how it went.
 
@@ -120,35 +130,37 @@ class TrainingEngine:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
             objective: returns the mean loss of a micro-batch.
             learning_rate: of this step.
+            guard: judges the loss; what it refuses changes no weight on any rank.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
-
-        Raises:
-            LongformerError: the loss of some rank is not finite; the sentence names the rank.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         total_loss = 0.0
+        losses, stop, refusal = [math.nan], False, None
         for micro_step in range(self.settings.accumulation_steps):
             batch = {name: tensor.to(self.ranks.device) for name, tensor in next(batches).items()}
             loss = objective(self._engine, batch)
-            self._engine.backward(loss)
             total_loss += loss.detach().double().item()
+            if micro_step == self.settings.accumulation_steps - 1:
+                losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
+                try:
+                    guard.judge(losses)
+                except BadLoss as bad:
+                    refusal = str(bad)
+                    # Gradients are in DeepSpeed's hands already; one that is not finite makes it drop all of them.
+                    loss = loss * math.nan
+            self._engine.backward(loss)
             if micro_step < self.settings.accumulation_steps - 1:
                 self._engine.step()
-        losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
         gradient_norm, applied = self._update()
-        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, stop)
+        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, refusal, stop)
 
     def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
         """Return every rank's loss and whether any rank is to stop; the only collective of ours in a step."""
         table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
         table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
         torch.distributed.all_reduce(table)
-        losses = table[:, 0].tolist()
-        for rank, value in enumerate(losses):
-            if not math.isfinite(value):
-                raise LongformerError(f"the loss is {value} on rank {rank}")
-        return losses, bool(table[:, 1].any())
+        return table[:, 0].tolist(), bool(table[:, 1].any())
 
     def _update(self) -> tuple[float, bool]:
         """Apply the accumulated gradient; return its norm before clipping and whether it was applied."""

@@ -35,7 +35,9 @@ def prepare_text(directory: Path) -> PreparedData:
     return prepare("text", source=source, output=directory / "prepared")
 
 
-def tiny_config(directory: Path, data: PreparedData, *, dropout: float = 0.1, **training: Any) -> RunConfig:
+def tiny_config(
+    directory: Path, data: PreparedData, *, dropout: float = 0.1, steps: tuple[int, int] = STEPS, **training: Any
+) -> RunConfig:
     """Return the config of the run; dropout makes every rank's random state matter."""
     phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
     content = {
@@ -44,8 +46,8 @@ def tiny_config(directory: Path, data: PreparedData, *, dropout: float = 0.1, **
         "data": {"recipe": "text", "source": str(directory), "directory": str(data.directory)},
         "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
         "phases": [
-            phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": STEPS[0]},
-            phase | {"name": "long", "sequence_length": 32, "windows": [8, 8], "steps": STEPS[1], "optimizer": "keep"},
+            phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": steps[0]},
+            phase | {"name": "long", "sequence_length": 32, "windows": [8, 8], "steps": steps[1], "optimizer": "keep"},
         ],
         "evaluation": {"sequence_length": 64, "stride": 32, "batch_size": 4, "limit_tokens": 500},
     }

@@ -14,11 +14,18 @@ from longformer.training.callbacks.callback import Callback
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
-from longformer.training.loop import MOST_SKIPS_IN_A_ROW, PhaseOutcome, Schedule, Speedometer, train_phase
+from longformer.training.loop import (
+    MOST_SKIPS_IN_A_ROW,
+    PhaseOutcome,
+    RollBack,
+    Schedule,
+    Speedometer,
+    train_phase,
+)
 from longformer.training.objectives import next_character_loss
 from longformer.training.records import PhaseInfo, Progress, StepRecord
 from tests.training.rank_group import in_ranks
-from tests.training.small_model import LENGTH, SETTINGS, global_batch, small_engine
+from tests.training.small_model import LENGTH, SETTINGS, global_batch, no_spikes, small_engine
 
 PHASE = PhaseInfo(name="short", index=0, steps=6, sequence_length=LENGTH, batch_size=4, ranks=2)
 SCHEDULE = Schedule(learning_rate=0.01, warmup_steps=0, decay="constant", checkpoint_every_steps=4)
@@ -59,8 +66,14 @@ class Listener(Callback):
         self.checkpoints.append(path.name)
 
 
-def run_loop(ranks: Any, directory: Path, disturbance: Callable[[int, Tensor, Any], Tensor], precision: Any) -> Any:
-    """Train a phase whose losses pass through `disturbance(batches taken, loss, logits)`."""
+def run_loop(
+    ranks: Any,
+    directory: Path,
+    disturbance: Callable[[int, Tensor, Any], Tensor],
+    precision: Any,
+    on_bad_loss: Any = "stop",
+) -> Any:
+    """Train a phase whose losses pass through `disturbance(batches taken, loss, model)`."""
     engine = small_engine(ranks, replace(SETTINGS, precision=precision))
     batches, listener = Batches(ranks.rank), Listener()
 
@@ -76,6 +89,7 @@ def run_loop(ranks: Any, directory: Path, disturbance: Callable[[int, Tensor, An
         speedometer=Speedometer(flops_per_token=3.0, peak_flops=1e6),
         checkpoints=CheckpointWriter(directory, engine, "short", 0, "c0ffee", kept=5),
         progress=Progress(),
+        guard=no_spikes(on_bad_loss),
         callbacks=[listener],
     )
     return outcome, progress, listener.records, listener.checkpoints
@@ -131,6 +145,24 @@ def test_a_loss_that_is_not_finite_names_phase_step_and_rank(tmp_path: Path) -> 
         in_ranks(2, failure, tmp_path, lost_in_batch_3, "fp32")
         == ["phase short, step 3: the loss is inf on rank 0"] * 2
     )
+
+
+def test_a_refused_batch_is_skipped_where_that_is_the_policy(tmp_path: Path) -> None:
+    for outcome, progress, records, _ in in_ranks(2, run_loop, tmp_path, lost_in_batch_3, "fp32", "skip"):
+        assert outcome is PhaseOutcome.COMPLETED
+        assert (progress.step, progress.skipped_steps) == (6, 1)
+        assert [record.skipped_steps for record in records] == [0, 0, 1, 1, 1, 1]
+
+
+def test_a_refused_batch_asks_to_roll_back_to_before_it_where_that_is_the_policy(tmp_path: Path) -> None:
+    asked = in_ranks(2, roll_back, tmp_path, lost_in_batch_3, "fp32", "roll_back")
+    assert asked == [({"taken": 2}, "phase short, step 3: the loss is inf on rank 0")] * 2
+
+
+def roll_back(ranks: Any, *arguments: Any) -> tuple[dict[str, Any], str]:
+    with pytest.raises(RollBack) as caught:
+        run_loop(ranks, *arguments)
+    return caught.value.data, str(caught.value)
 
 
 def failure(ranks: Any, *arguments: Any) -> str:

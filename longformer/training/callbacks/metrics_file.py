@@ -52,3 +52,17 @@ def cut_back(path: Path, global_step: int) -> None:
             break
         kept.append(line)
     write_atomically(path, "".join(kept).encode())
+
+
+def losses_until(path: Path, global_step: int, *, phase_index: int, most: int) -> list[float]:
+    """Return the last losses that a phase recorded up to a step of the run, oldest first, at most so many."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    losses = [
+        record["loss"]
+        for record in records
+        if record["phase_index"] == phase_index and record["global_step"] <= global_step
+    ]
+    return losses[-most:]
