@@ -121,6 +121,8 @@ class TrainingSection(Section):
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoints_kept: PositiveInt = 2
     """How many of the newest checkpoints of a phase are kept."""
+    deterministic: bool = False
+    """Use only operations that give the same bits in every run on the same hardware, on GPUs too, and refuse others."""
     on_bad_loss: Literal["stop", "skip", "roll_back"] = "stop"
     """What follows a loss that is not finite or a spike: stop, leave out the batch, or go back to the last checkpoint
     and leave it out. No weight has changed in any case."""

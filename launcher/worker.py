@@ -3,6 +3,7 @@
 Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -49,6 +50,9 @@ def train_one_phase(
         LongformerError, DataError: training cannot go on; the message is one sentence.
     """
     work = _PhaseWork(task, ranks)
+    if work.config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
+        torch.use_deterministic_algorithms(True)
     batches = work.batches()
     engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
     speedometer = work.speedometer()
