@@ -60,6 +60,35 @@ def test_a_run_killed_inside_a_save_resumes_from_the_checkpoint_before(
     assert not run.is_saving(), "what was half written is gone"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("files", range(1, 7))
+def test_a_run_killed_when_a_save_has_written_so_many_files_resumes_to_identical_losses(
+    files: int, new_run: Runs, undisturbed: Runs
+) -> None:
+    run = new_run()
+
+    def has_written() -> bool:
+        stages = run.run.path.glob("phases/*/checkpoints/.step-*.staging")
+        return any(sum(path.is_file() for path in stage.rglob("*")) >= files for stage in stages)
+
+    with once(has_written, kill_all_ranks):
+        assert run.go().status is Status.FAILED
+    assert run.go().status is Status.COMPLETED
+    check_same(run, undisturbed())
+    assert not run.is_saving()
+
+
+@pytest.mark.slow
+def test_fifty_kills_in_a_row_in_one_long_run_lose_nothing(new_run: Runs, undisturbed: Runs) -> None:
+    options: dict[str, Any] = {"steps": (60, 60), "zero_stage": 1}
+    run = new_run(checkpoint_every_steps=1, **options)
+    for kill in range(50):
+        with once(run.has_reached(1 + 2 * kill), kill_all_ranks):
+            assert run.go().status is Status.FAILED
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed(**options).losses()
+
+
 def test_ten_kills_in_a_row_lose_nothing(new_run: Runs, undisturbed: Runs) -> None:
     run = new_run(zero_stage=2, checkpoint_every_steps=1)
     for kill in range(10):
