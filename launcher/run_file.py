@@ -30,7 +30,7 @@ from longformer.errors import LongformerError
 from longformer.models.config import CharacterModelConfig
 
 _OF_THE_MACHINE = re.compile(
-    r"training\.(zero_stage|activation_checkpointing): "
+    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|stall_seconds): "
     r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
     r"|phases\.\d+\.micro_batch_size: "
 )

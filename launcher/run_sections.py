@@ -130,6 +130,8 @@ class TrainingSection(Section):
     """A loss so many robust standard deviations above the median of the last 64 is a spike; `null` = none is."""
     stall_seconds: PositiveInt = 1800
     """Without a step for so long, every rank prints its stack into its log and the run ends."""
+    checkpoint_in_background: bool = False
+    """Copy the state to memory and write it while training goes on; takes as much memory as a checkpoint is large."""
     permanent_checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
 

@@ -78,6 +78,7 @@ def train_one_phase(
             heartbeat=heartbeat,
         )
     except RollBack as bad:
+        checkpoints.finish()
         if ranks.is_first:
             work.run.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
         torch.distributed.barrier()
@@ -249,4 +250,5 @@ class _PhaseWork:
             config_fingerprint=self.config.fingerprint(),
             kept=self.config.training.checkpoints_kept,
             permanent_every=self.config.training.permanent_checkpoint_every_steps,
+            in_background=self.config.training.checkpoint_in_background,
         )

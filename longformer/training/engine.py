@@ -4,6 +4,7 @@ The engine promises that every rank sees the same outcome of every step, that no
 loss or a gradient that is not finite, and that an update that was skipped is reported as such.
 """
 
+import io
 import logging
 import math
 import os
@@ -34,6 +35,7 @@ import deepspeed.ops
 # process that ranks are forked from.
 import deepspeed.runtime.zero.muon.muon_optimizer
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.utils import safe_get_full_fp32_param
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -210,6 +212,19 @@ class TrainingEngine:
             str(directory), tag=tag, client_state={PARAMETER_NAMES: ordered}, save_latest=False
         )
 
+    def state_files(self, directory: Path, tag: str) -> dict[Path, bytes | memoryview]:
+        """Return the files that `save_state` would write on this rank, by path; all ranks must call it.
+
+        What is returned is a copy: training may go on while it is written.
+        """
+        writer, held = self._engine.checkpoint_engine, _HeldInMemory()
+        self._engine.checkpoint_engine = held
+        try:
+            self.save_state(directory, tag)
+        finally:
+            self._engine.checkpoint_engine = writer
+        return held.files
+
     def load_state(self, directory: Path, tag: str, *, universal: bool = False) -> None:
         """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
 
@@ -260,6 +275,20 @@ class TrainingEngine:
             group["weight_decay"] = weight_decay
         for state in adamw.state.values():
             state["step"] = state["step"].clone()
+
+
+class _HeldInMemory(TorchCheckpointEngine):
+    """Where DeepSpeed saves to: memory instead of files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[Path, bytes | memoryview] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Keep what the file would hold."""
+        content = io.BytesIO()
+        torch.save(state_dict, content)
+        self.files[Path(path)] = content.getbuffer()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -105,6 +105,7 @@ def train_phase(
     for callback in callbacks:
         callback.on_phase_start(phase, progress)
     started = time.perf_counter()
+    saving_seconds = 0.0
     while progress.step < phase.steps:
         learning_rate = schedule.learning_rate_at(progress.step, phase.steps)
         data_before = batches.state_dict()
@@ -120,7 +121,8 @@ def train_phase(
             skips_in_a_row = 0
             guard.remember(outcome.loss)
             progress = _advanced(progress, phase, seconds)
-            record = _record(phase, progress, outcome, learning_rate, seconds, speedometer)
+            record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, speedometer)
+            saving_seconds = 0.0
             for callback in callbacks:
                 callback.on_step_end(record)
         else:
@@ -133,14 +135,16 @@ def train_phase(
                     f"{engine.settings.precision}; lower the learning rate or use more precision"
                 )
         if outcome.stop_requested or (outcome.applied and schedule.checkpoint_is_due(progress.step, phase.steps)):
-            path = checkpoints.save(progress, batches.state_dict())
             for callback in callbacks:
-                callback.on_checkpoint(path)
+                callback.on_save()
+            checkpoints.save(progress, batches.state_dict())
             heartbeat()
-            started = time.perf_counter()  # what a checkpoint takes is no step's time
+            saving_seconds = time.perf_counter() - started
+            started += saving_seconds
         if outcome.stop_requested:
-            return PhaseOutcome.STOPPED, progress
-    return PhaseOutcome.COMPLETED, progress
+            break
+    checkpoints.finish()
+    return PhaseOutcome.COMPLETED if progress.step == phase.steps else PhaseOutcome.STOPPED, progress
 
 
 def _follow_policy(guard: LossGuard, reason: str, data_before: dict[str, Any]) -> None:
@@ -167,6 +171,7 @@ def _record(
     outcome: StepOutcome,
     learning_rate: float,
     seconds: float,
+    saving_seconds: float,
     speedometer: Speedometer,
 ) -> StepRecord:
     tokens_per_second = phase.batch_size * phase.sequence_length / seconds
@@ -183,5 +188,6 @@ def _record(
         tokens_per_second=tokens_per_second,
         mfu=speedometer.mfu(tokens_per_second),
         seconds=seconds,
+        saving_seconds=saving_seconds,
         skipped_steps=progress.skipped_steps,
     )

@@ -39,11 +39,12 @@ def test_a_run_killed_at_a_random_step_resumes_to_identical_losses(
     check_same(run, undisturbed(zero_stage=zero_stage))
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("zero_stage", [0, 2, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 3))])
 def test_a_run_killed_inside_a_save_resumes_from_the_checkpoint_before(
-    zero_stage: int, new_run: Runs, undisturbed: Runs
+    zero_stage: int, in_background: bool, new_run: Runs, undisturbed: Runs
 ) -> None:
-    run = new_run(zero_stage=zero_stage)
+    run = new_run(zero_stage=zero_stage, checkpoint_in_background=in_background)
     second_save = 2 * CHECKPOINT_EVERY
 
     def is_in_second_save() -> bool:

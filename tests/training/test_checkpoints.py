@@ -24,8 +24,8 @@ from tests.training.small_model import SETTINGS, micro_batches, no_spikes, small
 PROGRESS = Progress(step=3, global_step=13, tokens=1000, skipped_steps=1, seconds=2.5)
 
 
-def writer(engine: TrainingEngine, directory: Path, *, kept: int = 2) -> CheckpointWriter:
-    return CheckpointWriter(directory, engine, phase="short", phase_index=1, config_fingerprint="c0ffee", kept=kept)
+def writer(engine: TrainingEngine, directory: Path, *, kept: int = 2, in_background: bool = False) -> CheckpointWriter:
+    return CheckpointWriter(directory, engine, "short", 1, "c0ffee", kept=kept, in_background=in_background)
 
 
 def losses(engine: TrainingEngine, batches: Iterator[Any], steps: int) -> list[float]:
@@ -35,12 +35,17 @@ def losses(engine: TrainingEngine, batches: Iterator[Any], steps: int) -> list[f
     ]
 
 
-def save_after_3_of_6_steps(ranks: Any, settings: EngineSettings, directory: Path) -> list[float]:
+def save_after_3_of_6_steps(
+    ranks: Any, settings: EngineSettings, directory: Path, in_background: bool = False
+) -> list[float]:
     engine = small_engine(ranks, settings, dropout=0.3)
     batches = micro_batches(ranks, settings, size=4)
     losses(engine, batches, 3)
-    writer(engine, directory).save(PROGRESS, {"position": 12})
-    return losses(engine, batches, 3)
+    checkpoints = writer(engine, directory, in_background=in_background)
+    checkpoints.save(PROGRESS, {"position": 12})
+    last_losses = losses(engine, batches, 3)
+    checkpoints.finish()
+    return last_losses
 
 
 def restore_and_do_3_steps(ranks: Any, settings: EngineSettings, checkpoint: Path) -> tuple[list[float], Manifest]:
@@ -49,11 +54,14 @@ def restore_and_do_3_steps(ranks: Any, settings: EngineSettings, checkpoint: Pat
     return losses(engine, micro_batches(ranks, settings, size=4, first_step=3), 3), manifest
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_a_restored_engine_goes_on_bitwise_as_the_saved_one(zero_stage: Any, precision: Any, tmp_path: Path) -> None:
+def test_a_restored_engine_goes_on_bitwise_as_the_saved_one(
+    zero_stage: Any, precision: Any, in_background: bool, tmp_path: Path
+) -> None:
     settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision)
-    expected = in_ranks(2, save_after_3_of_6_steps, settings, tmp_path)
+    expected = in_ranks(2, save_after_3_of_6_steps, settings, tmp_path, in_background)
     (checkpoint,) = committed_checkpoints(tmp_path)
     restored = in_ranks(2, restore_and_do_3_steps, settings, checkpoint)
     assert [found for found, _ in restored] == expected

@@ -57,13 +57,13 @@ class Listener(Callback):
 
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
-        self.checkpoints: list[str] = []
+        self.saves = 0
 
     def on_step_end(self, record: StepRecord) -> None:
         self.records.append(record)
 
-    def on_checkpoint(self, path: Path) -> None:
-        self.checkpoints.append(path.name)
+    def on_save(self) -> None:
+        self.saves += 1
 
 
 def run_loop(
@@ -92,7 +92,7 @@ def run_loop(
         guard=no_spikes(on_bad_loss),
         callbacks=[listener],
     )
-    return outcome, progress, listener.records, listener.checkpoints
+    return outcome, progress, listener.records, listener.saves
 
 
 def undisturbed(taken: int, loss: Tensor, model: Any) -> Tensor:
@@ -112,15 +112,17 @@ def lost_in_batch_3(taken: int, loss: Tensor, model: Any) -> Tensor:
 
 
 def test_a_phase_reports_every_step_and_checkpoints_at_the_interval_and_the_end(tmp_path: Path) -> None:
-    for outcome, progress, records, checkpoints in in_ranks(2, run_loop, tmp_path, undisturbed, "fp32"):
+    for outcome, progress, records, saves in in_ranks(2, run_loop, tmp_path, undisturbed, "fp32"):
         assert outcome is PhaseOutcome.COMPLETED
         assert (progress.step, progress.global_step, progress.tokens) == (6, 6, 6 * 4 * LENGTH)
         assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
-        assert checkpoints == ["step-00000004", "step-00000006"]
+        assert saves == 2
+        assert [record.saving_seconds > 0 for record in records] == [False] * 4 + [True, False]
         for record in records:
             assert record.tokens_per_second == pytest.approx(4 * LENGTH / record.seconds)
             assert record.mfu == pytest.approx(3.0 * record.tokens_per_second / 1e6)
             assert record.loss == pytest.approx(record.bits_per_character * 0.6931472)
+    assert [path.name for path in committed_checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

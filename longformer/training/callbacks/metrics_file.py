@@ -33,7 +33,8 @@ class MetricsFile(Callback):
                 f"{self.path} cannot be written ({error.strerror}); make room, then resume"
             ) from error
 
-    def on_checkpoint(self, path: Path) -> None:
+    def on_save(self) -> None:
+        # A checkpoint must never be ahead of the records that lead to it, or a power cut would leave a gap.
         assert self._file is not None, "on_phase_start opens the file"
         os.fsync(self._file.fileno())
 
