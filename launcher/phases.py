@@ -71,9 +71,8 @@ def run_phases(run_directory: RunDirectory, backend: Backend, *, ranks: int, war
 
 
 def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
-    phases = run_directory.config().phases
-    phase = phases[index]
-    resume_from = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    phase = run_directory.config().phases[index]
+    resume_from = _newest_checkpoint(run_directory, index, warn)
     optimizer_from = None
     if resume_from is None and index > 0 and phase.optimizer == "keep":
         optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
@@ -95,9 +94,17 @@ def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
     return universal_copy(checkpoint)
 
 
+def _newest_checkpoint(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path | None:
+    config = run_directory.config()
+    directory = run_directory.checkpoints_directory(index, config.phases[index].name)
+    newest = newest_good_checkpoint(directory, warn)
+    copies = config.checkpoint_copies(index)
+    return newest if copies is None else copies.fetch_newer(directory, newest, warn)
+
+
 def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:
     phase = run_directory.config().phases[index]
-    checkpoint = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    checkpoint = _newest_checkpoint(run_directory, index, warn)
     if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
         result = run_directory.result_directory(index, phase.name)
         raise LongformerError(

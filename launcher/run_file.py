@@ -28,9 +28,10 @@ from launcher.run_sections import (
 )
 from longformer.errors import LongformerError
 from longformer.models.config import CharacterModelConfig
+from longformer.training.checkpoints.copies import CheckpointCopies
 
 _OF_THE_MACHINE = re.compile(
-    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|stall_seconds): "
+    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
     r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
     r"|phases\.\d+\.micro_batch_size: "
 )
@@ -98,6 +99,16 @@ class RunConfig(Section):
         """Raise LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
         for phase in self.phases:
             phase.batching(ranks)
+
+    def checkpoint_copies(self, phase_index: int) -> CheckpointCopies | None:
+        """Return where the checkpoints of a phase are copied to, or None.
+
+        Raises:
+            LongformerError: no storage of that kind can be used here.
+        """
+        url = self.training.checkpoint_copies
+        phase = self.phases[phase_index].name
+        return None if url is None else CheckpointCopies(f"{url}/{self.name}/{phase_index + 1:02d}-{phase}")
 
     def to_yaml(self) -> str:
         """Return the resolved run file: no `extends`, every default written out; loading it gives an equal config."""

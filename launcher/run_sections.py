@@ -132,6 +132,9 @@ class TrainingSection(Section):
     """Without a step for so long, every rank prints its stack into its log and the run ends."""
     checkpoint_in_background: bool = False
     """Copy the state to memory and write it while training goes on; takes as much memory as a checkpoint is large."""
+    checkpoint_copies: str | None = None
+    """URL or directory where checkpoints are copied to, such as s3://bucket/runs; a run that has lost its own goes on
+    from there. Kinds of storage beyond local ones and HTTP need their fsspec package."""
     permanent_checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
 

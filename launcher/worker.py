@@ -251,4 +251,5 @@ class _PhaseWork:
             kept=self.config.training.checkpoints_kept,
             permanent_every=self.config.training.permanent_checkpoint_every_steps,
             in_background=self.config.training.checkpoint_in_background,
+            copies=self.config.checkpoint_copies(self.task.phase_index),
         )

@@ -1,6 +1,8 @@
 """A run goes on wherever there are machines: with other numbers of ranks and other ZeRO stages, on the same samples."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,34 @@ def test_a_run_killed_and_resumed_on_2_1_4_and_2_ranks_and_other_zero_stages_fol
 def go_on_with(run: TinyRun, ranks: int, config: RunConfig, data: PreparedData) -> None:
     run.run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
     run.ranks = ranks
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_run_that_lost_its_disk_goes_on_from_the_copies_of_its_checkpoints(
+    in_background: bool, tmp_path: Path, new_run: Callable[..., TinyRun], undisturbed: Callable[..., TinyRun]
+) -> None:
+    copies = tmp_path / "copies"
+    run = new_run(checkpoint_copies=copies.as_uri(), checkpoint_in_background=in_background)
+    with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
+        assert run.go().status is Status.FAILED
+    kept = run.checkpoints()
+    assert sorted(path.name for path in (copies / "tiny" / "01-short").iterdir()) == kept
+    shutil.rmtree(run.run.path / "phases")
+    newest = copies / "tiny" / "01-short" / kept[-1] / "state" / "mp_rank_00_model_states.pt"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert run.go().status is Status.COMPLETED
+    (warning,) = run.warnings
+    assert kept[-1] in warning
+    assert run.losses() == undisturbed().losses()
+
+
+def test_a_storage_that_takes_no_copies_costs_no_step(
+    new_run: Callable[..., TinyRun], undisturbed: Callable[..., TinyRun]
+) -> None:
+    run = new_run(checkpoint_copies="/proc/no-such-place")
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()
+    assert "was not copied to /proc/no-such-place" in run.run.log_file(0, 0).read_text()
 
 
 def test_runs_diff_names_the_step_at_which_two_runs_part(

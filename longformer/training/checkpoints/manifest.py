@@ -60,7 +60,11 @@ class Manifest:
         """
         try:
             content = json.loads((directory / MANIFEST_FILE).read_text())
-            return cls(**content | {"progress": Progress(**content["progress"])})
+            manifest = cls(**content | {"progress": Progress(**content["progress"])})
+            strangers = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
+            if strangers:
+                raise ValueError(f"{strangers[0]} lies outside the checkpoint")
+            return manifest
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise LongformerError(f"{directory.name}: its {MANIFEST_FILE} cannot be read ({error})") from error
 

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from longformer.training.checkpoints.manifest import Manifest, damage
-from longformer.training.checkpoints.store import universal_path
-from longformer.training.checkpoints.write import RANDOM_STATES, STATE, commit, explained
+from longformer.training.checkpoints.store import commit, universal_path
+from longformer.training.checkpoints.write import RANDOM_STATES, STATE, explained
 from longformer.training.engine import PARAMETER_NAMES
 
 MODEL_STATES = "mp_rank_00_model_states.pt"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from longformer.files import sync_directory
 from longformer.training.checkpoints.manifest import damage
 
 
@@ -60,6 +61,17 @@ def prune_checkpoints(
         remove_checkpoint(copy)
     for leftover in (*directory.glob(".step-*"), *directory.glob(".universal-*")):
         shutil.rmtree(leftover)
+
+
+def commit(staging: Path, target: Path) -> None:
+    """Give a directory whose files are synced its final name; a damaged one of that name goes."""
+    for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
+        sync_directory(directory)
+    if target.exists():
+        # Only a damaged checkpoint is ever written again: training went back behind it.
+        remove_checkpoint(target)
+    staging.rename(target)
+    sync_directory(target.parent)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:

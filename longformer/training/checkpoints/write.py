@@ -1,6 +1,7 @@
 """Writing and reading a checkpoint: stage, write, sync, manifest, one rename. It exists whole or not at all."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,10 +13,16 @@ from typing import Any
 import torch.distributed
 
 from longformer.errors import LongformerError
-from longformer.files import sync_directory, sync_file
+from longformer.files import sync_file
+from longformer.training.checkpoints.copies import CheckpointCopies
 from longformer.training.checkpoints.manifest import Manifest, describe_file
 from longformer.training.checkpoints.random_state import load_random_state, random_state_bytes
-from longformer.training.checkpoints.store import checkpoint_path, prune_checkpoints, remove_checkpoint
+from longformer.training.checkpoints.store import (
+    checkpoint_path,
+    commit,
+    committed_checkpoints,
+    prune_checkpoints,
+)
 from longformer.training.engine import TrainingEngine
 from longformer.training.records import Progress
 
@@ -39,6 +46,7 @@ class CheckpointWriter:
         kept: how many of the newest checkpoints stay.
         permanent_every: checkpoints at multiples of so many steps stay for good; None = none do.
         in_background: whether training goes on meanwhile.
+        copies: where every committed checkpoint is copied to; a failure there is only warned of.
     """
 
     def __init__(
@@ -52,11 +60,13 @@ class CheckpointWriter:
         kept: int,
         permanent_every: int | None = None,
         in_background: bool = False,
+        copies: CheckpointCopies | None = None,
     ) -> None:
         self.directory = directory
         self.engine = engine
         self._phase, self._phase_index, self._config_fingerprint = phase, phase_index, config_fingerprint
         self._kept, self._permanent_every = kept, permanent_every
+        self._copies = copies
         self._thread = ThreadPoolExecutor(1, "checkpoint") if in_background else None
         self._group = torch.distributed.new_group(backend="gloo") if in_background else None
         self._pending: Future[None] | None = None
@@ -112,7 +122,17 @@ class CheckpointWriter:
             replace(manifest, files=files).write(staging)
             commit(staging, target)
             prune_checkpoints(self.directory, self._kept, permanent_every=self._permanent_every)
+            self._copy(target)
         torch.distributed.barrier(self._group)
+
+    def _copy(self, checkpoint: Path) -> None:
+        if self._copies is None:
+            return
+        try:
+            self._copies.add(checkpoint)
+            self._copies.keep_only(committed_checkpoints(self.directory))
+        except Exception as error:  # every storage has exceptions of its own
+            print(f"warning: {checkpoint.name} was not copied to {self._copies.url} ({error})", file=sys.stderr)
 
     def _sync_and_describe(self, staging: Path) -> dict[str, dict[str, Any]]:
         """Sync and hash the staged files, each rank its share; return all entries."""
@@ -175,16 +195,6 @@ def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> N
             f"{engine.ranks.world_size} with stage {settings.zero_stage}; `longformer checkpoint reshard` converts it"
         )
     engine.load_state(checkpoint, STATE, universal=manifest.is_universal)
-
-
-def commit(staging: Path, target: Path) -> None:
-    for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
-        sync_directory(directory)
-    if target.exists():
-        # Only a damaged checkpoint is ever written again: training went back behind it.
-        remove_checkpoint(target)
-    staging.rename(target)
-    sync_directory(target.parent)
 
 
 @contextmanager
