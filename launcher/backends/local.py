@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, get_context
 from multiprocessing.connection import Connection
@@ -22,6 +23,7 @@ from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_ROLLED_BACK, EXIT_S
 from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
+from launcher.shortage import ShortageWatch
 
 _SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
 """How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
@@ -47,10 +49,12 @@ class LocalBackend:
         stop: the driver's flag; the first request is passed on to the ranks, the second ends them, as does
             a first one that takes too long. A stop file in the run directory counts like a request.
         lock: file descriptor of the run directory's lock, which the ranks hold too.
+        warn: is told when disk or memory run short; when memory is about to end, the ranks are asked to stop.
     """
 
     stop: StopFlag
     lock: int
+    warn: Callable[[str], None]
 
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
@@ -62,7 +66,7 @@ class LocalBackend:
             try:
                 for number in range(task.ranks):
                     ranks.append(_start(task, number, rendezvous, self.lock))
-                first = self._wait(ranks, run)
+                first = self._wait(ranks, run, task.phase_index)
             finally:
                 for rank in ranks:
                     rank.process.kill()
@@ -82,14 +86,17 @@ class LocalBackend:
             return Outcome(Status.STOPPED)
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
-    def _wait(self, ranks: "list[_Rank]", run: RunDirectory) -> "_Rank | None":
+    def _wait(self, ranks: "list[_Rank]", run: RunDirectory, phase_index: int) -> "_Rank | None":
         """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
         deadline = math.inf
+        phase = run.config().phases[phase_index]
+        shortages = ShortageWatch(run.checkpoints_directory(phase_index, phase.name), self.warn)
         while running := [rank for rank in ranks if rank.code is None]:
             if any(rank.code for rank in ranks):
                 break
-            self.stop.requests = max(self.stop.requests, run.stop_requests())
+            shortages.look()
+            self.stop.requests = max(self.stop.requests, run.stop_requests(), int(shortages.must_stop))
             if time.monotonic() > deadline:
                 self.stop.requests = max(self.stop.requests, 2)
             if self.stop.requests > passed_on:

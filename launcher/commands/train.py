@@ -75,7 +75,7 @@ def _go_on(run: RunDirectory, lock: int) -> int:
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted(force=lambda number: None) as stop, RunProgress(run.path, config):
-            outcome = run_phases(run, LocalBackend(stop, lock), ranks=identity.ranks, warn=_warn)
+            outcome = run_phases(run, LocalBackend(stop, lock, _warn), ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
             show_report(write_report(run.path))
     finally:

@@ -70,7 +70,7 @@ class TinyRun:
         """Start or resume the run and wait for its end."""
         warm_up()
         with self.run.locked() as lock:
-            backend = LocalBackend(stop or StopFlag(), lock)
+            backend = LocalBackend(stop or StopFlag(), lock, self.warnings.append)
             return run_phases(self.run, backend, ranks=self.ranks, warn=self.warnings.append)
 
     def losses(self) -> list[tuple[int, float]]:
