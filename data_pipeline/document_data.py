@@ -20,7 +20,7 @@ from data_pipeline.errors import DataError, MissingFileError
 from data_pipeline.prepared import PreparedData
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.storage import Storage, open_storage
-from data_pipeline.tokenization import TextTokenizer
+from data_pipeline.tokenization import TextTokenizer, content_sha256
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class DocumentData:
         Raises:
             DataError: its file is missing or is not the one of the manifest.
         """
-        tokenizer = TextTokenizer(_content(self.storage, "tokenizer.json").decode())
-        if tokenizer.sha256 != self.manifest.tokenizer.sha256:
+        content = _content(self.storage, "tokenizer.json")
+        if content_sha256(content) != self.manifest.tokenizer.sha256:
             raise DataError(f"{self.location}/tokenizer.json is not the tokenizer of the manifest: restore the file")
-        return tokenizer
+        return TextTokenizer(content.decode())
 
     def split(self, name: str, *, open_shards: int = 16, quarantine: Quarantine | None = None) -> "DocumentSplit":
         """Return the documents of "train", "validation" or "test".

@@ -59,7 +59,7 @@ class DocumentManifest:
             "format": FORMAT,
             "tokenizer": asdict(self.tokenizer),
             "splits": {
-                name: [(shard.name, shard.size, shard.index_sha256) for shard in shards]
+                name: [{**asdict(shard), "text_sha256": None} for shard in shards]
                 for name, shards in self.splits.items()
             },
         }
