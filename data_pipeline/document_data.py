@@ -19,7 +19,8 @@ from data_pipeline.document_shards import (
 from data_pipeline.errors import DataError, MissingFileError
 from data_pipeline.prepared import PreparedData
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.storage import Storage, open_storage
+from data_pipeline.remote_storage import open_storage
+from data_pipeline.storage import Storage
 from data_pipeline.tokenization import TextTokenizer, content_sha256
 
 
@@ -39,13 +40,14 @@ class DocumentData:
         """
         storage = storage or open_storage(location)
         try:
-            content = _content(storage, "manifest.json")
+            content = storage.read("manifest.json")
         except MissingFileError:
             raise DataError(
                 f"{location} holds no prepared documents (no manifest.json): "
                 "make them with longformer data prepare documents"
             ) from None
-        return cls(storage, DocumentManifest.parse(f"{location}/manifest.json", content))
+        manifest = DocumentManifest.parse(f"{location}/manifest.json", content)
+        return cls(storage.of_version(manifest.fingerprint), manifest)
 
     @property
     def location(self) -> str:
@@ -63,7 +65,7 @@ class DocumentData:
         Raises:
             DataError: its file is missing or is not the one of the manifest.
         """
-        content = _content(self.storage, "tokenizer.json")
+        content = self.storage.read("tokenizer.json")
         if content_sha256(content) != self.manifest.tokenizer.sha256:
             raise DataError(f"{self.location}/tokenizer.json is not the tokenizer of the manifest: restore the file")
         return TextTokenizer(content.decode())
@@ -186,7 +188,8 @@ class DocumentSplit:
                 self._open.popitem(last=False)[1].file.close()
             record = self.shards[number]
             name = f"{self.storage.location}/{record.index_file}"
-            index = parse_document_index(name, _content(self.storage, record.index_file, record.index_size), record)
+            with self.storage.open(record.index_file, record.index_size) as file:
+                index = parse_document_index(name, file.read(), record)
             file = self.storage.open(record.shard_file, record.size)
             self._open[number] = _OpenShard(file, index, bytearray(len(index)))
         self._open.move_to_end(number)
@@ -203,8 +206,3 @@ def open_prepared(location: str) -> DocumentData | PreparedData:
     if "://" in location or (manifest.is_file() and DOCUMENT_FORMAT in manifest.read_text()[:100]):
         return DocumentData.open(location)
     return PreparedData.open(Path(location))
-
-
-def _content(storage: Storage, name: str, size: int | None = None) -> bytes:
-    with storage.open(name, size) as file:
-        return file.read()

@@ -24,6 +24,11 @@ class TaskMap(Protocol):
         ...
 
 
+def in_this_process(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """Work on one task after the other, in this process."""
+    return map(function, tasks)
+
+
 class LocalProcesses:
     """The cores of this machine, a process each. Workers end with the process that started them, however it ends."""
 

@@ -22,6 +22,8 @@ from data_pipeline.vocabulary import Vocabulary
 
 _SOURCES = {module.SOURCE.name: module.SOURCE for module in (enwik8, text8, text, python_library)}
 RECIPES = tuple(_SOURCES)
+DOCUMENTS = "documents"
+"""Stands beside the recipes: subword tokens of whole documents, made by data_pipeline/preparation.py."""
 _SMALLEST_TEXT = 100
 
 
@@ -92,7 +94,7 @@ def prepare(
 
 def _source_named(recipe: str) -> Source:
     if recipe not in _SOURCES:
-        near = get_close_matches(recipe, RECIPES, n=1)
+        near = get_close_matches(recipe, [*RECIPES, DOCUMENTS], n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
         raise DataError(f"{recipe} is not a known recipe: {hint}")
     return _SOURCES[recipe]

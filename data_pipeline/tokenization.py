@@ -98,9 +98,13 @@ class TextTokenizer:
 
     def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number."""
+        for encoding in self.encode_raw(texts):
+            yield np.array(encoding.ids, dtype=self.token_type)
+
+    def encode_raw(self, texts: Iterable[str]) -> Iterator[Any]:
+        """Yield what the library itself returns for every text, untouched."""
         for batch in _batches(texts):
-            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                yield np.array(encoding.ids, dtype=self.token_type)
+            yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of these ids, special tokens included."""

@@ -20,11 +20,10 @@ from data_pipeline.parallel import LocalProcesses
 from data_pipeline.preparation import prepare_documents
 from data_pipeline.prepared import PreparedData
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.recipes import RECIPES, prepare
+from data_pipeline.recipes import DOCUMENTS, RECIPES, prepare
 from data_pipeline.sources.corpus import find_corpus_files, read_corpus
 from data_pipeline.tokenization import TextTokenizer, train_tokenizer
-
-DOCUMENTS = "documents"
+from launcher.ray_tasks import RayTasks
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -46,9 +45,17 @@ def prepare_command(
     ] = None,
     field: Annotated[str, typer.Option(help="documents: where JSON lines and Parquet keep the text.")] = "text",
     workers: Annotated[int | None, typer.Option(min=1, help="documents: processes; all cores where not given.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="documents: on this Ray cluster: auto, local or ray://HOST:PORT."),
+    ] = None,
     damaged_allowed: Annotated[int, typer.Option(min=0, help="documents: so many may be unreadable.")] = 0,
 ) -> None:
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
+    if recipe == DOCUMENTS and limit_bytes is not None:
+        raise DataError("documents take no --limit-bytes: give a smaller source")
+    if recipe != DOCUMENTS and tokenizer is not None:
+        raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
     was_there = (output / "manifest.json").exists()
     try:
         with _progress_bar(recipe) as report_progress:
@@ -60,7 +67,7 @@ def prepare_command(
                     output=output,
                     field=field,
                     damaged_allowed=damaged_allowed,
-                    task_map=LocalProcesses(workers) if workers else None,
+                    task_map=RayTasks(ray) if ray else LocalProcesses(workers) if workers else None,
                     report_progress=report_progress,
                 )
             else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.document_data import DocumentData
+from data_pipeline.parallel import in_this_process
 from data_pipeline.preparation import prepare_documents
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
@@ -61,7 +62,7 @@ def documents_once(
         source=small_corpus,
         tokenizer=small_tokenizer,
         output=tmp_path_factory.mktemp("documents") / "small",
-        task_map=map,
+        task_map=in_this_process,
         shard_characters=16_000,
     )
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.document_data import DocumentData, DocumentSplit
 from data_pipeline.errors import DataError
-from data_pipeline.parallel import LocalProcesses
+from data_pipeline.parallel import LocalProcesses, in_this_process
 from data_pipeline.preparation import prepare_documents, split_of
 from data_pipeline.tokenization import TextTokenizer
 from tests.data_pipeline.random_texts import random_texts
@@ -89,7 +89,11 @@ def test_killed_at_any_file_operation_the_next_start_goes_on_to_the_same_bytes(
 
     def prepare() -> None:
         prepare_documents(
-            source=small_corpus, tokenizer=small_tokenizer, output=output, task_map=map, shard_characters=16_000
+            source=small_corpus,
+            tokenizer=small_tokenizer,
+            output=output,
+            task_map=in_this_process,
+            shard_characters=16_000,
         )
 
     def killed_at(operation: int) -> None:
@@ -128,7 +132,7 @@ def processes_named(path: Path) -> list[Path]:
 
 
 def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_the_finished_shards(
-    test_data: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+    small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     texts = random_texts(400, seed=3)
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text * 20}) + "\n" for text in texts))
@@ -142,15 +146,16 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
         "if __name__ == '__main__':\n"
         "    here = Path(sys.argv[1])\n"
         "    prepare_documents(source=here / 'corpus.jsonl', tokenizer=TextTokenizer.open(here / 'tokenizer.json'),\n"
-        "        output=here / sys.argv[2], task_map=LocalProcesses(2), shard_characters=200_000)\n"
+        "        output=here / 'out', task_map=LocalProcesses(2), shard_characters=200_000)\n"
     )
     (tmp_path / "program.py").write_text(program)
 
-    def start(output: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(["."])}
-        return subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path, output], env=environment)
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, tmp_path / "program.py", tmp_path], env=os.environ | {"PYTHONPATH": "."}
+        )
 
-    process = start("out")
+    process = start()
     while len(list(tmp_path.glob(".out.staging/*.record.json"))) < 3:
         assert process.poll() is None
         time.sleep(0.01)
@@ -163,8 +168,14 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob(".out.staging/*.record.json")}
     assert not (tmp_path / "out").exists()
 
-    assert start("out").wait(timeout=120) == 0
-    assert start("straight").wait(timeout=120) == 0
+    assert start().wait(timeout=120) == 0
+    prepare_documents(
+        source=tmp_path / "corpus.jsonl",
+        tokenizer=small_tokenizer,
+        output=tmp_path / "straight",
+        task_map=in_this_process,
+        shard_characters=200_000,
+    )
     assert content_of(tmp_path / "out") == content_of(tmp_path / "straight")
     # What was finished before the kill was not made again.
     for record, written in finished.items():
@@ -182,7 +193,10 @@ def test_unchanged_source_is_not_prepared_again_and_changed_text_is_refused(
 
     def prepare(**options: object) -> DocumentData:
         return prepare_documents(
-            **({"source": source, "tokenizer": small_tokenizer, "output": output, "task_map": map} | options)  # type: ignore[arg-type]
+            **(
+                {"source": source, "tokenizer": small_tokenizer, "output": output, "task_map": in_this_process}
+                | options
+            )  # type: ignore[arg-type]
         )
 
     first = prepare()
@@ -207,21 +221,26 @@ def test_damaged_and_empty_documents_are_counted_and_the_damaged_named(
     source = tmp_path / "lines.jsonl"
     source.write_text('{"text": "good"}\n{"text": ""}\n{"text": broken\n' + '{"text": "good too"}\n' * 40)
     prepared = prepare_documents(
-        source=source, tokenizer=small_tokenizer, output=tmp_path / "out", damaged_allowed=1, task_map=map
+        source=source, tokenizer=small_tokenizer, output=tmp_path / "out", damaged_allowed=1, task_map=in_this_process
     )
     record = prepared.manifest.source
     assert (record.documents, record.empty_documents, record.damaged_documents) == (42, 1, 1)
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["name"] == f"{source}:3"
     with pytest.raises(DataError, match=r"lines\.jsonl:3 is damaged: .* 1 damaged samples are more than the 0 allowed"):
-        prepare_documents(source=source, tokenizer=small_tokenizer, output=tmp_path / "strict", task_map=map)
+        prepare_documents(
+            source=source, tokenizer=small_tokenizer, output=tmp_path / "strict", task_map=in_this_process
+        )
 
 
 def test_a_source_without_text_is_refused(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(DataError, match="holds no text: nothing to prepare"):
         prepare_documents(
-            source=tmp_path / "lines.jsonl", tokenizer=small_tokenizer, output=tmp_path / "out", task_map=map
+            source=tmp_path / "lines.jsonl",
+            tokenizer=small_tokenizer,
+            output=tmp_path / "out",
+            task_map=in_this_process,
         )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
+from data_pipeline.parallel import in_this_process
 from data_pipeline.preparation import prepare_documents
 from data_pipeline.rows import DocumentRows, MixedRows, PackedRows
 from data_pipeline.shuffle import DocumentLine
@@ -114,7 +115,7 @@ def test_impossible_mixes_are_refused(documents_once: DocumentData, small_corpus
         with pytest.raises(ValueError, match=r"positive weights|too small"):
             MixedRows(sources, seed=0)
     other = train_tokenizer(random_texts(50, seed=9), vocabulary_size=280)
-    there = prepare_documents(source=small_corpus, tokenizer=other, output=tmp_path / "other", task_map=map)
+    there = prepare_documents(source=small_corpus, tokenizer=other, output=tmp_path / "other", task_map=in_this_process)
     with pytest.raises(DataError, match="was prepared with another tokenizer than"):
         MixedRows([(rows, 1.0), (packed(there), 1.0)], seed=0)
 
