@@ -6,7 +6,7 @@ import pytest
 
 from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
-from data_pipeline.preparation import prepare_documents
+from data_pipeline.preparation import ShardTask, prepare_documents, tokenise_shard
 from data_pipeline.tokenization import TextTokenizer
 from tests.data_pipeline.test_preparation import content_of
 
@@ -30,14 +30,11 @@ def test_a_ray_cluster_writes_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_no_cluster_and_a_failed_task_are_one_sentence() -> None:
+def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path) -> None:
     from launcher.ray_tasks import RayTasks
 
     with pytest.raises(DataError, match="there is no Ray cluster at auto"):
         RayTasks("auto")
-    with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .*division by zero"):
-        list(RayTasks("local")(_divide, [0]))
-
-
-def _divide(task: int) -> float:
-    return 1 / task
+    task = ShardTask(tmp_path, tokenizer_sha256="", split="train", name="train-000000", documents=[(0, "text")])
+    with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* holds no tokenizer"):
+        list(RayTasks("local")(tokenise_shard, [task]))
