@@ -1,5 +1,8 @@
 """The same global batches for every number of ranks and of loader workers, before and after a resume."""
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import numpy as np
@@ -80,6 +83,21 @@ def test_the_state_counts_batches_that_were_handed_out_not_those_made_ahead(
     batches = batches_of(documents_once, workers=workers, micro_batch_size=4)
     list(islice(batches, 2 * 3 + 2))
     assert batches.state_dict()["position"] == 2 * GLOBAL_BATCH
+
+
+def test_signals_to_loader_workers_change_nothing(documents_once: DocumentData) -> None:
+    expected = [batch["input_ids"] for batch in islice(batches_of(documents_once), 60)]
+    stream = iter(batches_of(documents_once, workers=2))
+    found = [next(stream)["input_ids"]]
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        for worker in workers:
+            assert worker.pid is not None
+            os.kill(worker.pid, number)
+    found += [batch["input_ids"] for batch in islice(stream, 59)]
+    assert all(worker.is_alive() for worker in workers)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def test_shapes_and_kinds_are_as_agreed(documents_once: DocumentData) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -251,6 +252,34 @@ def test_a_killed_worker_is_one_sentence(tmp_path: Path) -> None:
 
 def _kill_myself(task: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    def peak_of(copies: int) -> int:
+        source = tmp_path / f"{copies}.jsonl"
+        with source.open("w") as file:
+            for text in random_texts(1_000, seed=1) * copies:
+                file.write(json.dumps({"text": text}) + "\n")
+        report = tmp_path / f"{copies}.peak"
+
+        def prepare() -> None:
+            prepare_documents(
+                source=source,
+                tokenizer=small_tokenizer,
+                output=tmp_path / f"{copies}",
+                task_map=in_this_process,
+                shard_characters=500_000,
+            )
+            report.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+        assert status_of_child(prepare) == 0
+        return int(report.read_text()) * 1024
+
+    peak_of(1)
+    small, large = peak_of(4), peak_of(40)
+    assert (tmp_path / "40.jsonl").stat().st_size - (tmp_path / "4.jsonl").stat().st_size > 15_000_000
+    assert large - small < 5_000_000
 
 
 def test_few_tasks_are_taken_ahead_of_the_results() -> None:
