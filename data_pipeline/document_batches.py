@@ -7,10 +7,9 @@ import numpy as np
 import torch
 
 from data_pipeline.batches import Batch, RankBatches
-from data_pipeline.errors import DataError
 from data_pipeline.masking import IGNORED, Masking
 from data_pipeline.order import permutation
-from data_pipeline.rows import Row, Rows
+from data_pipeline.rows import Row, Rows, check_enough
 
 
 class DocumentBatches(RankBatches):
@@ -103,16 +102,3 @@ class DocumentBatches(RankBatches):
         lengths = [self._rows.row_length(int(row)) for row in rows]
         batches = rows[np.argsort(lengths, kind="stable")].reshape(self._bucket_batches, -1)
         return batches[permutation(self._bucket_batches, (self._seed, "buckets", window))].ravel()
-
-
-def check_enough(rows: Rows, *, global_batch_size: int) -> None:
-    """Raise DataError when an epoch has fewer rows than one global batch, with the number that would do.
-
-    The number of shards sets no such bound: every rank reads from all shards, so one is enough for any number of ranks.
-    """
-    if rows.per_epoch < global_batch_size:
-        remedy = f" or use a batch of at most {rows.per_epoch:,}" if rows.per_epoch else ""
-        raise DataError(
-            f"{rows.name} gives {rows.per_epoch:,} rows an epoch, fewer than one global batch of "
-            f"{global_batch_size:,}: prepare more documents{remedy}"
-        )

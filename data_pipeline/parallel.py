@@ -46,8 +46,10 @@ class LocalProcesses:
         # Not forked from this process, whose threads could hold locks; modules are imported once for all workers.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([function.__module__, "webdataset.writer"])
+        others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(self._workers, context, initializer=_start_worker)
         waiting: deque[Future[Result]] = deque()
+        finished = False
         try:
             for task in tasks:
                 waiting.append(executor.submit(function, task))
@@ -56,12 +58,16 @@ class LocalProcesses:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+            finished = True
         except BrokenProcessPool:
             raise DataError(
                 "a worker process was killed, most likely for lack of memory: start again with fewer workers; "
                 "what is done is kept"
             ) from None
         finally:
+            if not finished:  # nobody waits for what is still worked on
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.kill()
             executor.shutdown(wait=True, cancel_futures=True)
 
 

@@ -50,6 +50,7 @@ class Quarantine:
 
     def _merge(self, path: Path, name: str) -> None:
         """Add `name` to the file and take over what others have written there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)

@@ -180,6 +180,19 @@ class MixedRows:
         return self._sources[source].row_length(own_position)
 
 
+def check_enough(rows: Rows, *, global_batch_size: int) -> None:
+    """Raise DataError when an epoch has fewer rows than one global batch, with the number that would do.
+
+    The number of shards sets no such bound: every rank reads from all shards, so one is enough for any number of ranks.
+    """
+    if rows.per_epoch < global_batch_size:
+        remedy = f" or use a batch of at most {rows.per_epoch:,}" if rows.per_epoch else ""
+        raise DataError(
+            f"{rows.name} gives {rows.per_epoch:,} rows an epoch, fewer than one global batch of "
+            f"{global_batch_size:,}: prepare more documents{remedy}"
+        )
+
+
 def _rounded_shares(weights: list[float]) -> list[int]:
     """Return whole shares that add up to a cycle, by largest remainder."""
     exact = np.array(weights) / sum(weights) * _MIXING_CYCLE

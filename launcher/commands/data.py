@@ -58,7 +58,7 @@ def prepare_command(
         raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
     was_there = (output / "manifest.json").exists()
     try:
-        with _progress_bar(recipe) as report_progress:
+        with _progress_bar(f"preparing {recipe}") as report_progress:
             prepared: PreparedData | DocumentData
             if recipe == DOCUMENTS:
                 prepared = prepare_documents(
@@ -94,7 +94,7 @@ def train_tokenizer_command(
     if output.exists():
         raise DataError(f"{output} exists already: choose another name or delete it")
     files = find_corpus_files(source)
-    with _progress_bar("reading") as report_progress:
+    with _progress_bar("reading documents") as report_progress:
         documents = read_corpus(files, DocumentReader(files, report_progress), field=field, quarantine=Quarantine(0))
         trained = train_tokenizer((document.text for document in documents), vocabulary_size=vocabulary_size)
     trained.save(output)
@@ -134,7 +134,7 @@ def _given(name: str, path: Path | None) -> Path:
 
 
 @contextmanager
-def _progress_bar(recipe: str) -> Iterator[ReportProgress]:
+def _progress_bar(description: str) -> Iterator[ReportProgress]:
     console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -146,7 +146,7 @@ def _progress_bar(recipe: str) -> Iterator[ReportProgress]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(f"preparing {recipe}", total=None)
+        task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -1,6 +1,10 @@
 """`longformer data` on documents, as a user meets it."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +91,20 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {sentence}")
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_control_c_keeps_the_finished_shards(test_data: Path, tmp_path: Path) -> None:
+    tokenizer = test_data / "tokenizer_gpt2_roberta"
+    source = ["--source", str(test_data / "enwik8" / "enwik8.xz"), "--tokenizer", str(tokenizer)]
+    command = [sys.executable, "-m", "launcher.cli", "data", "prepare", "documents", *source]
+    process = subprocess.Popen([*command, "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".out.staging" / "tokenizer.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(2)  # a shard takes longer: the workers are busy, or about to be
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors == "stopped: finished shards are kept; the same command goes on\n"
+    assert not (tmp_path / "out").exists()

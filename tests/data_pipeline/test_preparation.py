@@ -136,7 +136,7 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
     small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     texts = random_texts(400, seed=3)
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text * 20}) + "\n" for text in texts))
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text * 10}) + "\n" for text in texts))
     small_tokenizer.save(tmp_path / "tokenizer.json")
     program = (
         "import sys\n"
@@ -147,7 +147,7 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
         "if __name__ == '__main__':\n"
         "    here = Path(sys.argv[1])\n"
         "    prepare_documents(source=here / 'corpus.jsonl', tokenizer=TextTokenizer.open(here / 'tokenizer.json'),\n"
-        "        output=here / 'out', task_map=LocalProcesses(2), shard_characters=200_000)\n"
+        "        output=here / 'out', task_map=LocalProcesses(2), shard_characters=100_000)\n"
     )
     (tmp_path / "program.py").write_text(program)
 
@@ -175,7 +175,7 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
         tokenizer=small_tokenizer,
         output=tmp_path / "straight",
         task_map=in_this_process,
-        shard_characters=200_000,
+        shard_characters=100_000,
     )
     assert content_of(tmp_path / "out") == content_of(tmp_path / "straight")
     # What was finished before the kill was not made again.
