@@ -90,6 +90,8 @@ class DataSection(Section):
     """Folder of the prepared shards; made when it is absent, reused when source and recipe are unchanged."""
     limit_bytes: PositiveInt | None = None
     """Use only this many bytes from the start of the source; `null` = all of it."""
+    loader_workers: Count = 0
+    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

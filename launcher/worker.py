@@ -159,6 +159,7 @@ class _PhaseWork:
             world_size=self.ranks.world_size,
             # Phases of equal length would otherwise see the same samples in the same order.
             seed=self.config.seed + self.task.phase_index,
+            workers=self.config.data.loader_workers,
             left_out=self.run.left_out_batches(self.task.phase_index),
         )
 

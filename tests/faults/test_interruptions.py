@@ -18,12 +18,13 @@ Runs = Callable[..., TinyRun]
 
 
 @pytest.mark.parametrize(
-    ("number", "zero_stage"), [(signal.SIGTERM, 0), (signal.SIGINT, 3), (signal.SIGUSR1, 2), (signal.SIGUSR2, 1)]
+    ("number", "zero_stage", "loader_workers"),
+    [(signal.SIGTERM, 0, 2), (signal.SIGINT, 3, 0), (signal.SIGUSR1, 2, 1), (signal.SIGUSR2, 1, 0)],
 )
 def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
-    number: int, zero_stage: int, new_run: Runs, undisturbed: Runs
+    number: int, zero_stage: int, loader_workers: int, new_run: Runs, undisturbed: Runs
 ) -> None:
-    run = new_run(zero_stage=zero_stage, checkpoint_every_steps=100)
+    run = new_run(zero_stage=zero_stage, loader_workers=loader_workers, checkpoint_every_steps=100)
     with once(run.has_reached(5), lambda: rank_processes()[-1].send_signal(number)):
         assert run.go().status is Status.STOPPED
     last_step = run.losses()[-1][0]

@@ -36,14 +36,25 @@ def prepare_text(directory: Path) -> PreparedData:
 
 
 def tiny_config(
-    directory: Path, data: PreparedData, *, dropout: float = 0.1, steps: tuple[int, int] = STEPS, **training: Any
+    directory: Path,
+    data: PreparedData,
+    *,
+    dropout: float = 0.1,
+    steps: tuple[int, int] = STEPS,
+    loader_workers: int = 0,
+    **training: Any,
 ) -> RunConfig:
     """Return the config of the run; dropout makes every rank's random state matter."""
     phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
     content = {
         "name": "tiny",
         "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": dropout},
-        "data": {"recipe": "text", "source": str(directory), "directory": str(data.directory)},
+        "data": {
+            "recipe": "text",
+            "source": str(directory),
+            "directory": str(data.directory),
+            "loader_workers": loader_workers,
+        },
         "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
         "phases": [
             phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": steps[0]},
