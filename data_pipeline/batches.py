@@ -111,6 +111,8 @@ class RankBatches(ABC):
             batch_size=None,
             num_workers=self._workers,
             worker_init_fn=_leave_signals_to_the_rank,
+            # Of its own, so that making a loader draws nothing from the generator that training's dropout uses.
+            generator=torch.Generator(),
         )
         for batch in loader:
             if isinstance(batch, DataError):
