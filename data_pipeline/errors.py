@@ -3,3 +3,7 @@
 
 class DataError(Exception):
     """An expected failure of a source, a shard or a prepared data set; shown to the user without a traceback."""
+
+
+class MissingFileError(DataError):
+    """A file of a prepared data set is not where it should be."""

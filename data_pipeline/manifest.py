@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,7 +90,7 @@ class Manifest:
             DataError: there is no prepared data in `directory`, or the manifest is damaged.
         """
         path = directory / "manifest.json"
-        try:
+        with damage_explained(path):
             content = json.loads(path.read_bytes())
             if content.pop("format") != _FORMAT:
                 raise DataError(f"{path} was written by another version: prepare the data again")
@@ -100,14 +102,40 @@ class Manifest:
                 vocabulary=tuple(content.pop("vocabulary")),
                 **content,
             )
-        except (FileNotFoundError, NotADirectoryError):
-            raise DataError(
-                f"{directory} holds no prepared data (no manifest.json): make it with longformer data prepare"
-            ) from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(f"{path} is damaged: prepare the data again") from None
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from None
-        if manifest.fingerprint != fingerprint:
-            raise DataError(f"{path} is damaged (its fingerprint does not fit its content): prepare the data again")
+        check_fingerprint(path, manifest.fingerprint, written=fingerprint)
         return manifest
+
+
+def is_prepared(output: Path) -> bool:
+    """Return whether `output` holds prepared data; False where there is nothing yet.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    if not (output / "manifest.json").is_file():
+        raise DataError(f"{output} holds something else than prepared data: choose another output directory")
+    return True
+
+
+@contextmanager
+def damage_explained(path: Path | str) -> Iterator[None]:
+    """Turn what reading and taking apart the manifest at `path` raises into one sentence, a DataError."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{str(path).removesuffix('/manifest.json')} holds no prepared data (no manifest.json): "
+            "make it with longformer data prepare"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{path} is damaged: prepare the data again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def check_fingerprint(path: Path | str, found: str, *, written: str) -> None:
+    """Raise DataError when the manifest's content has another fingerprint than the one written in it."""
+    if found != written:
+        raise DataError(f"{path} is damaged (its fingerprint does not fit its content): prepare the data again")

@@ -12,8 +12,12 @@ import hashlib
 from functools import lru_cache
 from math import isqrt
 
+import numpy as np
+
 _ROUNDS = 6
 _MASK = (1 << 64) - 1
+Key = tuple[int | str, ...]
+"""What tells one permutation from another."""
 
 
 def sample_at(position: int, *, epoch_size: int, seed: int) -> int:
@@ -32,7 +36,39 @@ def sample_at(position: int, *, epoch_size: int, seed: int) -> int:
     if position < 0 or epoch_size <= 0:
         raise ValueError(f"position must be >= 0 and epoch_size > 0, got {position} and {epoch_size}")
     epoch, offset = divmod(position, epoch_size)
-    return _permuted(offset, size=epoch_size, keys=_round_keys(seed, epoch))
+    return _permuted(offset, size=epoch_size, keys=_round_keys((seed, epoch)))
+
+
+def permutation(size: int, key: Key) -> np.ndarray:
+    """Return all of 0 .. size - 1 in the order of `key` (1-D int64), at once: what `_permuted` gives one by one.
+
+    Raises:
+        ValueError: `size` is not positive.
+    """
+    if size <= 0:
+        raise ValueError(f"size must be > 0, got {size}")
+    columns = isqrt(size - 1) + 1
+    rows = -(-size // columns)
+    pending = np.arange(size)
+    indices = pending.copy()
+    while len(pending):
+        row, column = np.divmod(indices[pending].astype(np.uint64), np.uint64(columns))
+        for number, round_key in enumerate(_round_keys(key)):
+            if number % 2 == 0:
+                row = (row + mixed_array(column ^ np.uint64(round_key)) % np.uint64(rows)) % np.uint64(rows)
+            else:
+                column = (column + mixed_array(row ^ np.uint64(round_key)) % np.uint64(columns)) % np.uint64(columns)
+        indices[pending] = (row * np.uint64(columns) + column).astype(np.int64)
+        pending = pending[indices[pending] >= size]
+    return indices
+
+
+def mixed_array(values: np.ndarray) -> np.ndarray:
+    """Return 64 well-mixed bits for every value of a uint64 array: `_mixed` at once."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)  # of arrays, wraps around as it should
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _permuted(index: int, *, size: int, keys: tuple[int, ...]) -> int:
@@ -51,8 +87,8 @@ def _permuted(index: int, *, size: int, keys: tuple[int, ...]) -> int:
 
 
 @lru_cache(maxsize=4)
-def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
-    digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8 * _ROUNDS).digest()
+def _round_keys(key: Key) -> tuple[int, ...]:
+    digest = hashlib.blake2b(":".join(map(str, key)).encode(), digest_size=8 * _ROUNDS).digest()
     return tuple(int.from_bytes(digest[8 * i : 8 * i + 8], "little") for i in range(_ROUNDS))
 
 

@@ -54,6 +54,11 @@ class PreparedData:
             fingerprint=self.fingerprint,
         )
 
+    @property
+    def samples(self) -> int:
+        """Members of all tar shards."""
+        return sum(split.samples for split in self.manifest.splits.values())
+
     def find_damage(self) -> list[str]:
         """Read everything against its checksum; return one sentence for every damage, none when all is well."""
         damages = []

@@ -4,16 +4,15 @@ Prepared data is content-addressed. Asked again with an unchanged source there i
 anything else is never overwritten.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from data_pipeline.documents import Document, DocumentReader, ReportProgress
+from data_pipeline.documents import Document, DocumentReader, ReportProgress, source_signature
 from data_pipeline.errors import DataError
-from data_pipeline.manifest import Manifest, RecipeRecord, SourceRecord, SplitRecord
+from data_pipeline.manifest import Manifest, RecipeRecord, SourceRecord, SplitRecord, is_prepared
 from data_pipeline.prepared import PreparedData
 from data_pipeline.shards import TOKENS_PER_MEMBER, index_path, write_index, write_shards
 from data_pipeline.sources import Source, enwik8, python_library, text, text8
@@ -23,6 +22,8 @@ from data_pipeline.vocabulary import Vocabulary
 
 _SOURCES = {module.SOURCE.name: module.SOURCE for module in (enwik8, text8, text, python_library)}
 RECIPES = tuple(_SOURCES)
+DOCUMENTS = "documents"
+"""Stands beside the recipes: subword tokens of whole documents, made by data_pipeline/preparation.py."""
 _SMALLEST_TEXT = 100
 
 
@@ -55,12 +56,12 @@ def prepare(
     chosen = _source_named(recipe)
     asked = RecipeRecord(name=chosen.name, version=chosen.version, limit_bytes=limit_bytes)
     files = chosen.find_files(source)
-    signature = _signature(files)
+    signature = source_signature(files)
     documents = chosen.read(files, DocumentReader(files, report_progress))
     limit = min((size for size in (limit_bytes, chosen.published_bytes) if size is not None), default=None)
 
-    existing = _existing(output)
-    if existing:
+    if is_prepared(output):
+        existing = PreparedData.open(output)
         _check_unchanged(existing, asked, signature, documents, limit)
         return existing
     with staged_directory(output) as staging:
@@ -93,26 +94,10 @@ def prepare(
 
 def _source_named(recipe: str) -> Source:
     if recipe not in _SOURCES:
-        near = get_close_matches(recipe, RECIPES, n=1)
+        near = get_close_matches(recipe, [*RECIPES, DOCUMENTS], n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
         raise DataError(f"{recipe} is not a known recipe: {hint}")
     return _SOURCES[recipe]
-
-
-def _signature(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        facts = file.stat()
-        digest.update(f"{file.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _existing(output: Path) -> PreparedData | None:
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return None
-    if not (output / "manifest.json").is_file():
-        raise DataError(f"{output} holds something else than prepared data: choose another output directory")
-    return PreparedData.open(output)
 
 
 def _check_unchanged(

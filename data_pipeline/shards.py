@@ -46,23 +46,25 @@ def write_shards(directory: Path, split: str, token_blocks: Iterable[np.ndarray]
         chosen = list(islice(blocks, _MEMBERS_PER_SHARD))
         if not chosen:
             break
-        members += _write_shard(directory / f"{split}-{number:06d}.tar", chosen, first=len(members))
+        samples = {f"{sample:06d}": block for sample, block in enumerate(chosen, start=len(members))}
+        members += write_shard(directory / f"{split}-{number:06d}.tar", samples)
     return members
 
 
-def _write_shard(path: Path, blocks: list[np.ndarray], *, first: int) -> list[Member]:
+def write_shard(path: Path, samples: dict[str, np.ndarray]) -> list[Member]:
+    """Write one shard: every WebDataset key with its tokens (1-D)."""
     # Imported here because webdataset imports torch, which takes seconds that reading prepared data need not pay.
     from webdataset.writer import TarWriter
 
-    contents = {f"{number:06d}": _npy(block) for number, block in enumerate(blocks, start=first)}
+    contents = {sample: _npy(tokens) for sample, tokens in samples.items()}
     with path.open("wb") as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as writer:
         for sample, content in contents.items():
             writer.write({"__key__": sample, "tokens.npy": content})
     with tarfile.open(path) as archive:
         offsets = [entry.offset_data for entry in archive]
     return [
-        Member(sample, path.name, offset, len(content), len(block), hashlib.sha256(content).hexdigest())
-        for (sample, content), offset, block in zip(contents.items(), offsets, blocks, strict=True)
+        Member(sample, path.name, offset, len(content), len(samples[sample]), hashlib.sha256(content).hexdigest())
+        for (sample, content), offset in zip(contents.items(), offsets, strict=True)
     ]
 
 

@@ -1,6 +1,7 @@
 """Write a whole directory or not at all: everything goes into a hidden staging directory, is synced, then renamed.
 
-A process that dies in between leaves only the staging directory, which nothing reads and the next one clears.
+A process that dies in between leaves only the staging directory, which nothing reads and the next one clears, or goes
+on with where the work can be resumed.
 """
 
 import errno
@@ -17,21 +18,24 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def staged_directory(output: Path) -> Iterator[Path]:
+def staged_directory(output: Path, *, resumable: bool = False) -> Iterator[Path]:
     """Yield an empty directory that becomes `output` when the block ends without an exception.
 
-    `output` must not exist or be an empty directory. On an exception the staged files are removed.
+    `output` must not exist or be an empty directory. On an exception the staged files are removed. Where the work is
+    `resumable` they stay, and are there for the next start, also after a kill; what of them is whole and still wanted
+    is for the caller to know.
 
     Raises:
         DataError: another process prepares the same output now, or the disk is full or not writable.
     """
     output = output.resolve()  # beside the real place of a symbolic link, so that the rename stays on its disk
     staging = output.parent / f".{output.name}.staging"
-    with _explained(output):
+    with _explained(output, "what is done is kept" if resumable else "nothing was kept"):
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = _locked(staging, output)
         try:
-            _clear(staging)
+            if not resumable:
+                _clear(staging)
             yield staging
             for directory, _, names in os.walk(staging):
                 for name in names:
@@ -40,7 +44,8 @@ def staged_directory(output: Path) -> Iterator[Path]:
             staging.rename(output)
             _sync(output.parent)
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not resumable:
+                shutil.rmtree(staging, ignore_errors=True)
             raise
         finally:
             os.close(lock)
@@ -90,13 +95,13 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _explained(output: Path) -> Iterator[None]:
+def _explained(output: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DataError(
                 f"no space left while preparing {output}: free about 2.2 times the size of the uncompressed text "
-                "there, or choose another output directory; nothing was kept"
+                f"there, or choose another output directory; {kept}"
             ) from error
         raise DataError(f"cannot write {output}: {error.strerror or error}; choose another output directory") from error

@@ -67,10 +67,13 @@ def _check_samples(config: RunConfig, data: PreparedData) -> None:
     for index, phase in enumerate(config.phases):
         samples = (tokens - 1) // phase.sequence_length
         if samples < phase.batch_size:
+            longest = (tokens - 1) // phase.batch_size
+            remedies = [f"at least {phase.batch_size * phase.sequence_length + 1:,} characters"]
+            remedies += [f"sequences of at most {longest:,}"] * (longest > 0)
+            remedies += [f"a batch of at most {samples:,}"] * (samples > 0)
             raise LongformerError(
                 f"phases[{index}]: the training text of {tokens:,} characters gives {samples:,} sequences of "
-                f"{phase.sequence_length:,}, less than one batch of {phase.batch_size}; use more text, shorter "
-                "sequences or a smaller batch"
+                f"{phase.sequence_length:,}, less than one batch of {phase.batch_size}; use {' or '.join(remedies)}"
             )
 
 

@@ -30,6 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("launcher.commands.train", "train", "Train a model phase by phase, as a run file says."),
     "resume": Command("launcher.commands.train", "resume", "Go on with an interrupted run."),
+    "stop": Command("launcher.commands.stop", "stop", "Stop a run after a checkpoint, or at once."),
+    "runs": Command("launcher.commands.runs", "app", "Tell where two runs part."),
+    "checkpoint": Command("launcher.commands.checkpoint", "app", "List, check, convert and compare checkpoints."),
     "check": Command("launcher.commands.check", "check", "Check a run file without running it."),
     "plan": Command("launcher.commands.plan", "plan", "Show steps, memory, FLOPs and time of a run before it starts."),
     "data": Command("launcher.commands.data", "app", "Prepare, inspect and verify training text."),

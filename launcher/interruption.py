@@ -1,4 +1,4 @@
-"""Requests to stop: SIGINT and SIGTERM become a flag that is looked at where stopping is safe."""
+"""Requests to stop: signals become a flag that is looked at where stopping is safe."""
 
 import os
 import signal
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The last two are what Slurm sends before a time limit or a preemption when asked to (`--signal`).
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopFlag:
@@ -22,7 +23,7 @@ class StopFlag:
 
 @contextmanager
 def signals_noted(force: Callable[[int], None] | None = None) -> Iterator[StopFlag]:
-    """While the block runs, note the first SIGINT or SIGTERM instead of dying; call `force` at a second one.
+    """While the block runs, note the first of SIGNALS instead of dying; call `force` at a second one.
 
     Args:
         force: what a second signal does; by default it kills this process.

@@ -35,6 +35,7 @@ STEP_METRICS = (
     "gradient_norm",
     "tokens_per_second",
     "mfu",
+    "saving_seconds",
     "skipped_steps",
     "phase_index",
     "tokens",

@@ -38,6 +38,7 @@ def evaluate_splits(
     *,
     with_test: bool,
     stop_requested: Callable[[], bool],
+    heartbeat: Callable[[], None],
 ) -> dict[str, dict[str, Any]]:
     """Return bits per character of the validation split and, on request, of the whole test split.
 
@@ -48,6 +49,7 @@ def evaluate_splits(
     """
 
     def leave_if_asked(done: int, total: int) -> None:
+        heartbeat()
         # A rank that left alone would make the others fail in their next exchange.
         if engine.ranks.any_wants(stop_requested()):
             raise StopRequested

@@ -33,6 +33,8 @@ class Status(Enum):
     """How a phase, or the whole chain, ended."""
 
     COMPLETED = "completed"
+    ROLLED_BACK = "rolled back"
+    """A batch was left out; the phase is to go on from its last checkpoint."""
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -60,28 +62,49 @@ def run_phases(run_directory: RunDirectory, backend: Backend, *, ranks: int, war
         if run_directory.result_directory(index, phase.name).exists():
             continue
         outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
+        while outcome.status is Status.ROLLED_BACK:
+            warn(outcome.message)
+            outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
         if outcome.status is not Status.COMPLETED:
             return outcome
     return Outcome(Status.COMPLETED)
 
 
 def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
-    phases = run_directory.config().phases
-    phase = phases[index]
-    resume_from = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    phase = run_directory.config().phases[index]
+    resume_from = _newest_checkpoint(run_directory, index, warn)
     optimizer_from = None
     if resume_from is None and index > 0 and phase.optimizer == "keep":
         optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
-    for checkpoint in filter(None, (resume_from, optimizer_from)):
-        written = Manifest.read(checkpoint).ranks
-        if written != ranks:
-            raise LongformerError(f"{checkpoint} was written with {written} ranks, not {ranks}; use --ranks {written}")
-    return PhaseTask(run_directory.path, index, ranks, resume_from, optimizer_from)
+    zero_stage = run_directory.config().training.zero_stage
+    fitting = [
+        checkpoint and _fitting(checkpoint, ranks=ranks, zero_stage=zero_stage)
+        for checkpoint in (resume_from, optimizer_from)
+    ]
+    return PhaseTask(run_directory.path, index, ranks, *fitting)
+
+
+def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
+    """Return the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
+    if Manifest.read(checkpoint).fits(ranks=ranks, zero_stage=zero_stage):
+        return checkpoint
+    # Only needed here, and it imports DeepSpeed, which takes seconds.
+    from longformer.training.checkpoints.reshard import universal_copy
+
+    return universal_copy(checkpoint)
+
+
+def _newest_checkpoint(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path | None:
+    config = run_directory.config()
+    directory = run_directory.checkpoints_directory(index, config.phases[index].name)
+    newest = newest_good_checkpoint(directory, warn)
+    copies = config.checkpoint_copies(index)
+    return newest if copies is None else copies.fetch_newer(directory, newest, warn)
 
 
 def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:
     phase = run_directory.config().phases[index]
-    checkpoint = newest_good_checkpoint(run_directory.checkpoints_directory(index, phase.name), warn)
+    checkpoint = _newest_checkpoint(run_directory, index, warn)
     if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
         result = run_directory.result_directory(index, phase.name)
         raise LongformerError(

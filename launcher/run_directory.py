@@ -7,10 +7,11 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from json import loads
 from pathlib import Path
+from typing import Any
 
 from launcher.run_file import RunConfig
 from longformer.errors import LongformerError
@@ -107,14 +108,14 @@ class RunDirectory:
             )
         )
 
-    def check_same_run(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
-        """Refuse to go on with another config, other data or another number of ranks.
+    def continue_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
+        """Go on with this config and so many ranks; only what changes nothing of the learning may differ from before.
 
         Raises:
             LongformerError: says what differs and what to do.
         """
         identity = self.identity()
-        differences = self.config().diff(config)
+        differences = self.config().learning_diff(config)
         if differences:
             raise LongformerError(
                 f"{self.path} holds a run of another config; choose another --run-directory or name, or undo:\n  "
@@ -125,10 +126,61 @@ class RunDirectory:
                 f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
                 f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
             )
-        if identity.ranks != ranks:
-            raise LongformerError(
-                f"{self.path} was written with {identity.ranks} ranks, not {ranks}; go on with --ranks {identity.ranks}"
-            )
+        config.check_ranks(ranks)
+        write_atomically(self.config_file, config.to_yaml().encode())
+        self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
+
+    def left_out_batches(self, phase_index: int) -> frozenset[int]:
+        """Return where in a phase's order the global batches begin that are not to be trained on."""
+        return frozenset(entry["position"] for entry in self._left_out() if entry["phase_index"] == phase_index)
+
+    def leave_out_batch(self, phase_index: int, position: int, reason: str) -> None:
+        """Never train again on the global batch at a position of a phase's order."""
+        entry = {"phase_index": phase_index, "position": position, "reason": reason}
+        write_json(self._left_out_file, [*self._left_out(), entry])
+
+    def latest_left_out(self) -> str:
+        """Return why the batch was left out that was left out last."""
+        return str(self._left_out()[-1]["reason"])
+
+    def _left_out(self) -> list[dict[str, Any]]:
+        return loads(self._left_out_file.read_text()) if self._left_out_file.exists() else []
+
+    @property
+    def _left_out_file(self) -> Path:
+        return self.path / "left-out-batches.json"
+
+    def request_stop(self, *, save: bool) -> None:
+        """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.
+
+        Raises:
+            LongformerError: nobody runs here.
+        """
+        if not self.is_running():
+            raise LongformerError(f"no run is going on in {self.path}")
+        write_atomically(self._stop_file, b"save" if save else b"now")
+
+    def stop_requests(self) -> int:
+        """Return how urgently `request_stop` asked, in the terms of signals: 0 not at all, 1 once, 2 at once."""
+        try:
+            return {b"save": 1, b"now": 2}.get(self._stop_file.read_bytes().strip(), 1)
+        except FileNotFoundError:
+            return 0
+
+    def is_running(self) -> bool:
+        """Return whether a driver or a rank of it holds the directory."""
+        try:
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _stop_file(self) -> Path:
+        return self.path / "stop"
 
     @contextmanager
     def locked(self) -> Iterator[int]:
@@ -156,6 +208,7 @@ class RunDirectory:
         try:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
+            self._stop_file.unlink(missing_ok=True)  # it was meant for an earlier one
             yield descriptor
         finally:
             os.close(descriptor)

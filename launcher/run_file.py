@@ -6,6 +6,7 @@ consistent. Two runs with equal `fingerprint()` train the same model in the same
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,14 @@ from launcher.run_sections import (
 )
 from longformer.errors import LongformerError
 from longformer.models.config import CharacterModelConfig
+from longformer.training.checkpoints.copies import CheckpointCopies
+
+_OF_THE_MACHINE = re.compile(
+    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
+    r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
+    r"|data\.loader_workers: "
+    r"|phases\.\d+\.micro_batch_size: "
+)
 
 
 class RunConfig(Section):
@@ -92,6 +101,16 @@ class RunConfig(Section):
         for phase in self.phases:
             phase.batching(ranks)
 
+    def checkpoint_copies(self, phase_index: int) -> CheckpointCopies | None:
+        """Return where the checkpoints of a phase are copied to, or None.
+
+        Raises:
+            LongformerError: no storage of that kind can be used here.
+        """
+        url = self.training.checkpoint_copies
+        phase = self.phases[phase_index].name
+        return None if url is None else CheckpointCopies(f"{url}/{self.name}/{phase_index + 1:02d}-{phase}")
+
     def to_yaml(self) -> str:
         """Return the resolved run file: no `extends`, every default written out; loading it gives an equal config."""
         return yaml.safe_dump(self._content(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -112,6 +131,10 @@ class RunConfig(Section):
             for key in mine | theirs
             if key not in mine or key not in theirs or mine[key] != theirs[key]
         ]
+
+    def learning_diff(self, other: Self) -> list[str]:
+        """Return the lines of `diff` but for what only says on which machines and how safely the run is done."""
+        return [line for line in self.diff(other) if not _OF_THE_MACHINE.match(line)]
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

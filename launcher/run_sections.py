@@ -90,6 +90,8 @@ class DataSection(Section):
     """Folder of the prepared shards; made when it is absent, reused when source and recipe are unchanged."""
     limit_bytes: PositiveInt | None = None
     """Use only this many bytes from the start of the source; `null` = all of it."""
+    loader_workers: Count = 0
+    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -121,6 +123,32 @@ class TrainingSection(Section):
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoints_kept: PositiveInt = 2
     """How many of the newest checkpoints of a phase are kept."""
+    deterministic: bool = False
+    """Use only operations that give the same bits in every run on the same hardware, on GPUs too, and refuse others."""
+    on_bad_loss: Literal["stop", "skip", "roll_back"] = "stop"
+    """What follows a loss that is not finite or a spike: stop, leave out the batch, or go back to the last checkpoint
+    and leave it out. No weight has changed in any case."""
+    spike_threshold: PositiveNumber | None = None
+    """A loss so many robust standard deviations above the median of the last 64 is a spike; `null` = none is."""
+    stall_seconds: PositiveInt = 1800
+    """Without a step for so long, every rank prints its stack into its log and the run ends."""
+    checkpoint_in_background: bool = False
+    """Copy the state to memory and write it while training goes on; takes as much memory as a checkpoint is large."""
+    checkpoint_copies: str | None = None
+    """URL or directory where checkpoints are copied to, such as s3://bucket/runs; a run that has lost its own goes on
+    from there. Kinds of storage beyond local ones and HTTP need their fsspec package."""
+    permanent_checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
+
+    @model_validator(mode="after")
+    def _check_permanent_checkpoints(self) -> Self:
+        permanent = self.permanent_checkpoint_every_steps
+        if permanent is not None and permanent % self.checkpoint_every_steps:
+            raise ValueError(
+                f"permanent_checkpoint_every_steps is {permanent}, which is not a multiple of checkpoint_every_steps "
+                f"({self.checkpoint_every_steps})"
+            )
+        return self
 
 
 @dataclass(frozen=True)

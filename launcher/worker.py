@@ -3,6 +3,7 @@
 Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,23 +24,35 @@ from longformer.cost import measured_peak_flops, training_flops_per_token
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CharacterModelConfig
 from longformer.training.callbacks.callback import Callback
-from longformer.training.callbacks.metrics_file import MetricsFile
+from longformer.training.callbacks.metrics_file import MetricsFile, losses_until
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
 from longformer.training.distributed import Ranks
 from longformer.training.engine import DTYPES, EngineSettings, TrainingEngine
-from longformer.training.loop import PhaseOutcome, Schedule, Speedometer, train_phase
+from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
+from longformer.training.loop import PhaseOutcome, RollBack, Schedule, Speedometer, train_phase
 from longformer.training.objectives import next_character_loss
 from longformer.training.records import PhaseInfo, Progress
 
 
-def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], bool]) -> PhaseOutcome:
+def train_one_phase(
+    task: PhaseTask, ranks: Ranks, *, stop_requested: Callable[[], bool], heartbeat: Callable[[], None]
+) -> PhaseOutcome:
     """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
+
+    Args:
+        task: the phase.
+        ranks: this rank among the others.
+        stop_requested: says whether this rank was asked to stop.
+        heartbeat: called at every sign of progress.
 
     Raises:
         LongformerError, DataError: training cannot go on; the message is one sentence.
     """
     work = _PhaseWork(task, ranks)
+    if work.config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
+        torch.use_deterministic_algorithms(True)
     batches = work.batches()
     engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
     speedometer = work.speedometer()
@@ -49,18 +62,27 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
     print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
     callbacks = work.callbacks() if ranks.is_first else []
-    outcome, progress = train_phase(
-        engine,
-        batches,
-        next_character_loss,
-        phase=work.info(),
-        schedule=work.schedule(),
-        speedometer=speedometer,
-        checkpoints=checkpoints,
-        progress=progress,
-        callbacks=callbacks,
-        stop_requested=stop_requested,
-    )
+    try:
+        outcome, progress = train_phase(
+            engine,
+            batches,
+            next_character_loss,
+            phase=work.info(),
+            schedule=work.schedule(),
+            speedometer=speedometer,
+            checkpoints=checkpoints,
+            progress=progress,
+            guard=work.guard(progress),
+            callbacks=callbacks,
+            stop_requested=stop_requested,
+            heartbeat=heartbeat,
+        )
+    except RollBack as bad:
+        checkpoints.finish()
+        if ranks.is_first:
+            work.run.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
+        torch.distributed.barrier()
+        return PhaseOutcome.ROLLED_BACK
     if outcome is PhaseOutcome.STOPPED:
         return outcome
     try:
@@ -70,6 +92,7 @@ def train_one_phase(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], 
             work.config.evaluation,
             with_test=work.is_last,
             stop_requested=stop_requested,
+            heartbeat=heartbeat,
         )
     except StopRequested:
         return PhaseOutcome.STOPPED
@@ -136,6 +159,8 @@ class _PhaseWork:
             world_size=self.ranks.world_size,
             # Phases of equal length would otherwise see the same samples in the same order.
             seed=self.config.seed + self.task.phase_index,
+            workers=self.config.data.loader_workers,
+            left_out=self.run.left_out_batches(self.task.phase_index),
         )
 
     def initial_model(self) -> CharacterLM:
@@ -194,6 +219,14 @@ class _PhaseWork:
             checkpoint_every_steps=self.config.training.checkpoint_every_steps,
         )
 
+    def guard(self, progress: Progress) -> LossGuard:
+        training = self.config.training
+        recent = losses_until(
+            self.run.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSSES_REMEMBERED
+        )
+        settings = GuardSettings(on_bad_loss=training.on_bad_loss, spike_threshold=training.spike_threshold)
+        return LossGuard(settings, recent)
+
     def speedometer(self) -> Speedometer:
         dtype = DTYPES[self.config.training.precision]
         return Speedometer(
@@ -217,4 +250,7 @@ class _PhaseWork:
             phase_index=self.task.phase_index,
             config_fingerprint=self.config.fingerprint(),
             kept=self.config.training.checkpoints_kept,
+            permanent_every=self.config.training.permanent_checkpoint_every_steps,
+            in_background=self.config.training.checkpoint_in_background,
+            copies=self.config.checkpoint_copies(self.task.phase_index),
         )

@@ -15,11 +15,20 @@ from data_pipeline.sources import Source
 
 
 def _find_files(source: Path | None) -> list[Path]:
+    return files_below(source, recipe="text", expects="a text file or a folder of text files")
+
+
+def files_below(source: Path | None, *, recipe: str, expects: str) -> list[Path]:
+    """Return the file `source`, or every file below the folder `source` that is neither hidden nor empty, shuffled.
+
+    Raises:
+        DataError: there is none; the sentence names `recipe` and what it `expects`.
+    """
     if source is None or not source.is_dir():
-        return [existing_file(source, recipe="text", expects="a text file or a folder of text files")]
+        return [existing_file(source, recipe=recipe, expects=expects)]
     files = [file for file in _visible_files(source) if file.is_file() and file.stat().st_size > 0]
     if not files:
-        raise DataError(f"source {source} holds no text files: recipe text expects at least one that is not empty")
+        raise DataError(f"source {source} holds no text files: recipe {recipe} expects at least one that is not empty")
     return sorted(files, key=lambda file: shuffle_key(file.relative_to(source).as_posix()))
 
 

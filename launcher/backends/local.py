@@ -5,9 +5,11 @@ seconds of imports. Each is in its own session, so that Ctrl-C in a terminal rea
 passes it on once. If one rank fails, the others are ended and its last words are the message.
 """
 
+import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, get_context
 from multiprocessing.connection import Connection
@@ -17,13 +19,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_STOPPED, run_rank
+from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_ROLLED_BACK, EXIT_STALLED, EXIT_STOPPED, run_rank
 from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
+from launcher.shortage import ShortageWatch
 
-_SECONDS_TO_FOLLOW = 60.0
-"""How long the other ranks may take to end after the first has stopped in good order."""
+_SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
+"""How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
+_SECONDS_TO_STOP = 300.0
+"""How long ranks may take from a request to stop to their checkpoint before they are ended."""
 
 
 def warm_up() -> None:
@@ -41,23 +46,27 @@ class LocalBackend:
     """Runs phases on this machine.
 
     Args:
-        stop: the driver's flag; the first request is passed on to the ranks, the second ends them.
+        stop: the driver's flag; the first request is passed on to the ranks, the second ends them, as does
+            a first one that takes too long. A stop file in the run directory counts like a request.
         lock: file descriptor of the run directory's lock, which the ranks hold too.
+        warn: is told when disk or memory run short; when memory is about to end, the ranks are asked to stop.
     """
 
     stop: StopFlag
     lock: int
+    warn: Callable[[str], None]
 
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
         warm_up()
+        run = RunDirectory(task.run_directory)
         ranks: list[_Rank] = []
         with TemporaryDirectory(prefix="longformer-") as meeting_place:
             rendezvous = Path(meeting_place, "ranks").as_uri()
             try:
                 for number in range(task.ranks):
                     ranks.append(_start(task, number, rendezvous, self.lock))
-                first = self._wait(ranks)
+                first = self._wait(ranks, run, task.phase_index)
             finally:
                 for rank in ranks:
                     rank.process.kill()
@@ -65,24 +74,41 @@ class LocalBackend:
                     rank.process.join()
         if first is None:
             return Outcome(Status.COMPLETED)
+        if first.code == EXIT_ROLLED_BACK:
+            return Outcome(
+                Status.ROLLED_BACK, f"{run.latest_left_out()}; going on from the last checkpoint without that batch"
+            )
+        if first.code == EXIT_STALLED:
+            places = "; ".join(rank.why_it_stalled() for rank in ranks)
+            limit = run.config().training.stall_seconds
+            return Outcome(Status.FAILED, f"no step for {limit} seconds: {places} (stacks are in {first.log.parent})")
         if first.code == EXIT_STOPPED or (self.stop() and first.code in (-signal.SIGTERM, -signal.SIGKILL)):
             return Outcome(Status.STOPPED)
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
-    def _wait(self, ranks: "list[_Rank]") -> "_Rank | None":
+    def _wait(self, ranks: "list[_Rank]", run: RunDirectory, phase_index: int) -> "_Rank | None":
         """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
+        deadline = math.inf
+        phase = run.config().phases[phase_index]
+        shortages = ShortageWatch(run.checkpoints_directory(phase_index, phase.name), self.warn)
         while running := [rank for rank in ranks if rank.code is None]:
             if any(rank.code for rank in ranks):
                 break
+            shortages.look()
+            self.stop.requests = max(self.stop.requests, run.stop_requests(), int(shortages.must_stop))
+            if time.monotonic() > deadline:
+                self.stop.requests = max(self.stop.requests, 2)
             if self.stop.requests > passed_on:
+                if passed_on == 0:
+                    deadline = time.monotonic() + _SECONDS_TO_STOP
                 passed_on = self.stop.requests
                 for rank in running:
                     (rank.process.terminate if passed_on == 1 else rank.process.kill)()
             connection.wait([rank.process.sentinel for rank in running], timeout=0.1)
         first = min((rank for rank in ranks if rank.code), key=_Rank.severity, default=None)
-        if first is not None and first.code == EXIT_STOPPED:
-            deadline = time.monotonic() + _SECONDS_TO_FOLLOW
+        if first is not None and first.code in _SECONDS_TO_FOLLOW:
+            deadline = time.monotonic() + _SECONDS_TO_FOLLOW[first.code]
             for rank in ranks:
                 rank.process.join(max(0.0, deadline - time.monotonic()))
         return first
@@ -107,6 +133,10 @@ class _Rank:
         if self.code is not None and self.code < 0:
             return 0
         return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, 3)
+
+    def why_it_stalled(self) -> str:
+        """Return where the rank says it hangs."""
+        return self.why_it_ended() if self.code == EXIT_STALLED else f"rank {self.number} gives no sign of life"
 
     def why_it_ended(self) -> str:
         """Return the rank's own last sentence, or what its exit code says."""

@@ -12,12 +12,18 @@ from typing import Any
 from data_pipeline.errors import DataError
 from launcher.interruption import signals_noted
 from launcher.phases import PhaseTask
+from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
 
 EXIT_STOPPED = 75
 """Stopped on request after committing a checkpoint: sysexits' "temporary failure, try again"."""
 EXIT_EXPECTED = 1
 EXIT_UNEXPECTED = 70
+EXIT_STALLED = 71
+EXIT_ROLLED_BACK = 72
+"""A batch was left out; the phase is to be started again from its last checkpoint."""
+
+_CODES = {"COMPLETED": 0, "STOPPED": EXIT_STOPPED, "ROLLED_BACK": EXIT_ROLLED_BACK}
 
 
 def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words: Connection, lock: Any) -> None:
@@ -38,7 +44,7 @@ def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words:
     driver = os.getppid()
     with signals_noted() as flag:
         try:
-            code = _train(task, rank, rendezvous, lambda: flag() or os.getppid() != driver)
+            code = _train(task, rank, rendezvous, lambda: flag() or os.getppid() != driver, last_words)
         except (LongformerError, DataError) as error:
             code = EXIT_EXPECTED
             last_words.send(str(error))
@@ -51,18 +57,29 @@ def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words:
         os._exit(code)
 
 
-def _train(task: PhaseTask, rank: int, rendezvous: str, stop_requested: Callable[[], bool]) -> int:
+def _train(
+    task: PhaseTask, rank: int, rendezvous: str, stop_requested: Callable[[], bool], last_words: Connection
+) -> int:
     import torch
 
     from launcher.worker import train_one_phase
     from longformer.training.distributed import process_group
-    from longformer.training.loop import PhaseOutcome
+    from longformer.training.watchdog import watched
+
+    limit = RunDirectory(task.run_directory).config().training.stall_seconds
+
+    def end(place: str) -> None:
+        last_words.send(f"rank {rank} is in {place}")
+        os._exit(EXIT_STALLED)
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.ranks))
-    with process_group(rank=rank, local_rank=rank, world_size=task.ranks, rendezvous=rendezvous) as ranks:
-        outcome = train_one_phase(task, ranks, stop_requested)
-    return 0 if outcome is PhaseOutcome.COMPLETED else EXIT_STOPPED
+    with (
+        watched(limit, end) as heartbeat,
+        process_group(rank=rank, local_rank=rank, world_size=task.ranks, rendezvous=rendezvous) as ranks,
+    ):
+        outcome = train_one_phase(task, ranks, stop_requested=stop_requested, heartbeat=heartbeat)
+    return _CODES[outcome.name]
 
 
 def _print_into(log: Path) -> None:

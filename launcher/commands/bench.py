@@ -3,6 +3,7 @@
 import typer
 
 from launcher.commands.bench_attention import attention
+from launcher.commands.bench_data import data, prepare
 from launcher.commands.bench_generation import generate
 from launcher.commands.bench_step import step
 
@@ -10,6 +11,8 @@ app = typer.Typer(no_args_is_help=True)
 app.command("attention")(attention)
 app.command("step")(step)
 app.command("generate")(generate)
+app.command("data")(data)
+app.command("prepare")(prepare)
 
 
 @app.callback()

@@ -42,7 +42,7 @@ def train(
         typer.echo(f"note: {note}", err=True)
     with run.locked() as lock:
         if run.exists:
-            run.check_same_run(config, ranks=ranks, data_fingerprint=data.fingerprint)
+            run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
         else:
             run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
         return _go_on(run, lock)
@@ -50,11 +50,16 @@ def train(
 
 def resume(
     run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of an interrupted run.")],
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train together; as many as before unless given.")
+    ] = None,
 ) -> int:
-    """Go on with an interrupted run from its newest good checkpoint."""
+    """Go on with an interrupted run from its newest good checkpoint, with as many processes as there are now."""
     run = RunDirectory(run_directory)
-    run.identity()  # refuses what is not a run before a lock is made in it
+    identity = run.identity()  # refuses what is not a run before a lock is made in it
     with run.locked() as lock:
+        if ranks is not None:
+            run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
         return _go_on(run, lock)
 
 
@@ -70,7 +75,7 @@ def _go_on(run: RunDirectory, lock: int) -> int:
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted(force=lambda number: None) as stop, RunProgress(run.path, config):
-            outcome = run_phases(run, LocalBackend(stop, lock), ranks=identity.ranks, warn=_warn)
+            outcome = run_phases(run, LocalBackend(stop, lock, _warn), ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
             show_report(write_report(run.path))
     finally:

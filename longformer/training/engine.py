@@ -4,6 +4,7 @@ The engine promises that every rank sees the same outcome of every step, that no
 loss or a gradient that is not finite, and that an update that was skipped is reported as such.
 """
 
+import io
 import logging
 import math
 import os
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from longformer.errors import LongformerError
 from longformer.training.batches import Batch
 from longformer.training.distributed import Ranks
+from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Objective
 
 if not torch.cuda.is_available():
@@ -33,6 +35,7 @@ import deepspeed.ops
 # process that ranks are forked from.
 import deepspeed.runtime.zero.muon.muon_optimizer
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.utils import safe_get_full_fp32_param
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -42,6 +45,9 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distribu
 deepspeed.ops.__compatible_ops__ = {}
 
 Precision = Literal["fp32", "bf16", "fp16"]
+
+PARAMETER_NAMES = "parameter_names"
+"""Entry of a saved state: names of the parameters in the order of the optimizer's."""
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -67,11 +73,14 @@ class StepOutcome:
     """What one step did, the same on every rank."""
 
     loss: float
-    """Mean over ranks and micro-batches, nats per token."""
+    """Mean over ranks and micro-batches, nats per token; not finite where one rank's is not."""
     gradient_norm: float
     """Before clipping; not finite where the step was skipped."""
     applied: bool
-    """False where the gradient was not finite, most often an overflow, and the update was thrown away."""
+    """False where the gradient was not finite, most often an overflow, or the loss was refused: the update was thrown
+    away."""
+    refusal: str | None
+    """Why the loss was refused; None where it was not."""
     stop_requested: bool
     """Whether any rank was asked to stop."""
 
@@ -95,8 +104,11 @@ class TrainingEngine:
         self.ranks = ranks
         # What DeepSpeed's conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
         model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
+        groups = parameter_groups(model, settings.weight_decay)
+        self._weight_decays = [group["weight_decay"] for group in groups]
+        self._ordered_parameters: list[nn.Parameter] = [each for group in groups for each in group["params"]]
         optimizer = torch.optim.AdamW(
-            parameter_groups(model, settings.weight_decay),
+            groups,
             lr=0.0,
             betas=settings.adam_betas,
             eps=settings.adam_epsilon,
@@ -106,7 +118,13 @@ class TrainingEngine:
         self._engine, self._optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     def train_step(
-        self, batches: Iterator[Batch], objective: Objective, *, learning_rate: float, stop_requested: bool = False
+        self,
+        batches: Iterator[Batch],
+        objective: Objective,
+        *,
+        learning_rate: float,
+        guard: LossGuard,
+        stop_requested: bool = False,
     ) -> StepOutcome:
         """Take one global batch, update the weights, and tell every rank how it went.
 
@@ -114,35 +132,37 @@ class TrainingEngine:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
             objective: returns the mean loss of a micro-batch.
             learning_rate: of this step.
+            guard: judges the loss; what it refuses changes no weight on any rank.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
-
-        Raises:
-            LongformerError: the loss of some rank is not finite; the sentence names the rank.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         total_loss = 0.0
+        losses, stop, refusal = [math.nan], False, None
         for micro_step in range(self.settings.accumulation_steps):
             batch = {name: tensor.to(self.ranks.device) for name, tensor in next(batches).items()}
             loss = objective(self._engine, batch)
-            self._engine.backward(loss)
             total_loss += loss.detach().double().item()
+            if micro_step == self.settings.accumulation_steps - 1:
+                losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
+                try:
+                    guard.judge(losses)
+                except BadLoss as bad:
+                    refusal = str(bad)
+                    # Gradients are in DeepSpeed's hands already; one that is not finite makes it drop all of them.
+                    loss = loss * math.nan
+            self._engine.backward(loss)
             if micro_step < self.settings.accumulation_steps - 1:
                 self._engine.step()
-        losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
         gradient_norm, applied = self._update()
-        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, stop)
+        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, refusal, stop)
 
     def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
         """Return every rank's loss and whether any rank is to stop; the only collective of ours in a step."""
         table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
         table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
         torch.distributed.all_reduce(table)
-        losses = table[:, 0].tolist()
-        for rank, value in enumerate(losses):
-            if not math.isfinite(value):
-                raise LongformerError(f"the loss is {value} on rank {rank}")
-        return losses, bool(table[:, 1].any())
+        return table[:, 0].tolist(), bool(table[:, 1].any())
 
     def _update(self) -> tuple[float, bool]:
         """Apply the accumulated gradient; return its norm before clipping and whether it was applied."""
@@ -186,19 +206,89 @@ class TrainingEngine:
 
     def save_state(self, directory: Path, tag: str) -> None:
         """Write this rank's shards below `directory/tag`; all ranks must call it."""
-        self._engine.save_checkpoint(str(directory), tag=tag, save_latest=False)
+        names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
+        ordered = [names[parameter] for parameter in self._ordered_parameters]
+        self._engine.save_checkpoint(
+            str(directory), tag=tag, client_state={PARAMETER_NAMES: ordered}, save_latest=False
+        )
 
-    def load_state(self, directory: Path, tag: str) -> None:
+    def state_files(self, directory: Path, tag: str) -> dict[Path, bytes | memoryview]:
+        """Return the files that `save_state` would write on this rank, by path; all ranks must call it.
+
+        What is returned is a copy: training may go on while it is written.
+        """
+        writer, held = self._engine.checkpoint_engine, _HeldInMemory()
+        self._engine.checkpoint_engine = held
+        try:
+            self.save_state(directory, tag)
+        finally:
+            self._engine.checkpoint_engine = writer
+        return held.files
+
+    def load_state(self, directory: Path, tag: str, *, universal: bool = False) -> None:
         """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
 
         The files are read with Python's pickle, as DeepSpeed writes them: load only checkpoints you trust.
 
+        Args:
+            directory: where `save_state` wrote.
+            tag: under which name.
+            universal: whether the state was converted to DeepSpeed's universal format, which fits any number of ranks.
+
         Raises:
             LongformerError: DeepSpeed found nothing to load.
         """
+        if universal and self.settings.zero_stage == 0:
+            self._load_whole_state(directory / tag / "zero")
+            return
+        # DeepSpeed wants to know it when it is initialized, and looks when it loads.
+        self._engine._config.load_universal_checkpoint = universal
         path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
         if path is None:
             raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
+        if universal:
+            self._separate_groups()
+
+    @torch.no_grad()
+    def _load_whole_state(self, parameters: Path) -> None:
+        """Take over a universal state without ZeRO, for which DeepSpeed has no loader."""
+        masters = self._master_weights()
+        adamw = self._optimizer.optimizer if masters else self._optimizer
+        for name, parameter in self._engine.module.named_parameters():
+
+            def saved(what: str, folder: Path = parameters / name, like: Tensor = parameter) -> Tensor:
+                return torch.load(folder / f"{what}.pt", weights_only=True)["param"].view_as(like).to(like.device)
+
+            master = masters.get(parameter, parameter)
+            master.copy_(saved("fp32"))
+            parameter.copy_(master)
+            adamw.state[master] = {
+                "step": torch.load(parameters / name / "step.pt", weights_only=True).clone(),
+                "exp_avg": saved("exp_avg"),
+                "exp_avg_sq": saved("exp_avg_sq"),
+            }
+
+    def _separate_groups(self) -> None:
+        """Undo what ZeRO 3 does when it loads a universal state: one step counter and one decay for all groups."""
+        adamw = self._optimizer.optimizer
+        for group, weight_decay in zip(adamw.param_groups, self._weight_decays, strict=True):
+            group["weight_decay"] = weight_decay
+        for state in adamw.state.values():
+            state["step"] = state["step"].clone()
+
+
+class _HeldInMemory(TorchCheckpointEngine):
+    """Where DeepSpeed saves to: memory instead of files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[Path, bytes | memoryview] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Keep what the file would hold."""
+        content = io.BytesIO()
+        torch.save(state_dict, content)
+        self.files[Path(path)] = content.getbuffer()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

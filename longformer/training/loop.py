@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from longformer.errors import LongformerError
 from longformer.training.batches import BatchSource
 from longformer.training.callbacks.callback import Callback
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.engine import StepOutcome, TrainingEngine
+from longformer.training.guards import LossGuard
 from longformer.training.objectives import Objective
 from longformer.training.records import PhaseInfo, Progress, StepRecord
 from longformer.training.schedules import Decay, learning_rate_at
@@ -28,6 +30,20 @@ class PhaseOutcome(Enum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"
+    ROLLED_BACK = "rolled back"
+    """A loss was refused; the phase goes on from its last checkpoint without that batch."""
+
+
+class RollBack(Exception):
+    """A loss was refused, and training is to go on from the last checkpoint without that batch.
+
+    Attributes:
+        data: state of the batch source before the batch.
+    """
+
+    def __init__(self, reason: str, data: dict[str, Any]) -> None:
+        super().__init__(reason)
+        self.data = data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,31 +89,40 @@ def train_phase(
     speedometer: Speedometer,
     checkpoints: CheckpointWriter,
     progress: Progress,
+    guard: LossGuard,
     callbacks: Sequence[Callback] = (),
     stop_requested: Callable[[], bool] = lambda: False,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> tuple[PhaseOutcome, Progress]:
     """Train from `progress` to the end of the phase, or to the step border after a request to stop.
 
     Raises:
-        LongformerError: the loss is not finite, too many steps were skipped, a checkpoint cannot be written.
+        LongformerError: a loss was refused, too many steps were skipped, a checkpoint cannot be written.
+        RollBack: a loss was refused, and that is the policy.
     """
     stream = iter(batches)
     skips_in_a_row = 0
     for callback in callbacks:
         callback.on_phase_start(phase, progress)
     started = time.perf_counter()
+    saving_seconds = 0.0
     while progress.step < phase.steps:
         learning_rate = schedule.learning_rate_at(progress.step, phase.steps)
-        try:
-            outcome = engine.train_step(stream, objective, learning_rate=learning_rate, stop_requested=stop_requested())
-        except LongformerError as error:
-            raise LongformerError(f"phase {phase.name}, step {progress.step + 1}: {error}") from error
+        data_before = batches.state_dict()
+        outcome = engine.train_step(
+            stream, objective, learning_rate=learning_rate, guard=guard, stop_requested=stop_requested()
+        )
+        heartbeat()
+        if outcome.refusal:
+            _follow_policy(guard, f"phase {phase.name}, step {progress.step + 1}: {outcome.refusal}", data_before)
         seconds = time.perf_counter() - started
         started += seconds
         if outcome.applied:
             skips_in_a_row = 0
+            guard.remember(outcome.loss)
             progress = _advanced(progress, phase, seconds)
-            record = _record(phase, progress, outcome, learning_rate, seconds, speedometer)
+            record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, speedometer)
+            saving_seconds = 0.0
             for callback in callbacks:
                 callback.on_step_end(record)
         else:
@@ -105,17 +130,29 @@ def train_phase(
             progress = replace(progress, skipped_steps=progress.skipped_steps + 1, seconds=progress.seconds + seconds)
             if skips_in_a_row == MOST_SKIPS_IN_A_ROW:
                 raise LongformerError(
-                    f"phase {phase.name}: after step {progress.step}, {skips_in_a_row} batches in a row had gradients "
-                    f"that are not finite in {engine.settings.precision}; lower the learning rate or use more precision"
+                    f"phase {phase.name}: after step {progress.step}, {skips_in_a_row} batches in a row were thrown "
+                    f"away; the last because {outcome.refusal or 'its gradients are not finite'} in "
+                    f"{engine.settings.precision}; lower the learning rate or use more precision"
                 )
         if outcome.stop_requested or (outcome.applied and schedule.checkpoint_is_due(progress.step, phase.steps)):
-            path = checkpoints.save(progress, batches.state_dict())
             for callback in callbacks:
-                callback.on_checkpoint(path)
-            started = time.perf_counter()  # what a checkpoint takes is no step's time
+                callback.on_save()
+            checkpoints.save(progress, batches.state_dict())
+            heartbeat()
+            saving_seconds = time.perf_counter() - started
+            started += saving_seconds
         if outcome.stop_requested:
-            return PhaseOutcome.STOPPED, progress
-    return PhaseOutcome.COMPLETED, progress
+            break
+    checkpoints.finish()
+    return PhaseOutcome.COMPLETED if progress.step == phase.steps else PhaseOutcome.STOPPED, progress
+
+
+def _follow_policy(guard: LossGuard, reason: str, data_before: dict[str, Any]) -> None:
+    if guard.settings.on_bad_loss == "stop":
+        raise LongformerError(reason)
+    print(reason, flush=True)
+    if guard.settings.on_bad_loss == "roll_back":
+        raise RollBack(reason, data_before)
 
 
 def _advanced(progress: Progress, phase: PhaseInfo, seconds: float) -> Progress:
@@ -134,6 +171,7 @@ def _record(
     outcome: StepOutcome,
     learning_rate: float,
     seconds: float,
+    saving_seconds: float,
     speedometer: Speedometer,
 ) -> StepRecord:
     tokens_per_second = phase.batch_size * phase.sequence_length / seconds
@@ -150,5 +188,6 @@ def _record(
         tokens_per_second=tokens_per_second,
         mfu=speedometer.mfu(tokens_per_second),
         seconds=seconds,
+        saving_seconds=saving_seconds,
         skipped_steps=progress.skipped_steps,
     )

@@ -56,5 +56,7 @@ class StepRecord:
     """Model FLOPs of the step per second over the measured peak of all ranks' devices; 0..1."""
     seconds: float
     """Wall time of the step, data included; after skipped batches, theirs too."""
+    saving_seconds: float
+    """Wall time between the step before and this one that a checkpoint took from training."""
     skipped_steps: int
     """Skipped batches so far in the run."""

@@ -1,13 +1,19 @@
-"""A small corpus, prepared once for all tests of the data pipeline, and a copy that may be damaged."""
+"""A small text and a small corpus, prepared once for all tests of the data pipeline, and copies that may be damaged."""
 
+import json
 import random
 import shutil
 from pathlib import Path
 
 import pytest
 
+from data_pipeline.document_data import DocumentData
+from data_pipeline.parallel import in_this_process
+from data_pipeline.preparation import prepare_documents
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
+from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from tests.data_pipeline.random_texts import random_texts
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +35,39 @@ def prepared_once(small_text: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def prepared_copy(prepared_once: PreparedData, tmp_path: Path) -> PreparedData:
     """The small text prepared, for a test to damage."""
     return PreparedData.open(shutil.copytree(prepared_once.directory, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 400 documents as JSON lines in two files."""
+    folder = tmp_path_factory.mktemp("corpus")
+    texts = random_texts(400, seed=0)
+    for name, part in (("one.jsonl", texts[:150]), ("two.jsonl", texts[150:])):
+        (folder / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> TextTokenizer:
+    """A byte-level BPE of 300 tokens."""
+    return train_tokenizer(random_texts(50, seed=1), vocabulary_size=300)
+
+
+@pytest.fixture(scope="session")
+def documents_once(
+    small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> DocumentData:
+    """The small corpus prepared, about 10 shards for training; not to be changed."""
+    return prepare_documents(
+        source=small_corpus,
+        tokenizer=small_tokenizer,
+        output=tmp_path_factory.mktemp("documents") / "small",
+        task_map=in_this_process,
+        shard_characters=16_000,
+    )
+
+
+@pytest.fixture
+def documents_copy(documents_once: DocumentData, tmp_path: Path) -> DocumentData:
+    """The small corpus prepared, for a test to damage."""
+    return DocumentData.open(str(shutil.copytree(documents_once.location, tmp_path / "copy")))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.order import sample_at
+from data_pipeline.order import permutation, sample_at
 
 sizes = st.integers(1, 2_000)
 seeds = st.integers(-(2**70), 2**70)
@@ -16,6 +16,12 @@ def epoch_order(epoch: int, *, size: int, seed: int) -> list[int]:
 @given(sizes, st.integers(0, 10**9), seeds)
 def test_every_epoch_visits_every_sample_once(size: int, epoch: int, seed: int) -> None:
     assert sorted(epoch_order(epoch, size=size, seed=seed)) == list(range(size))
+
+
+@settings(deadline=None)
+@given(sizes, st.integers(0, 10**9), seeds)
+def test_a_permutation_made_at_once_is_the_one_made_step_by_step(size: int, epoch: int, seed: int) -> None:
+    assert permutation(size, (seed, epoch)).tolist() == epoch_order(epoch, size=size, seed=seed)
 
 
 @settings(max_examples=30)

@@ -79,29 +79,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_run_of_another_config_is_refused_with_the_difference(
     new_run: Runs, tmp_path: Path, text: PreparedData
 ) -> None:
-    run = new_run(zero_stage=1)
-    other = tiny_config(tmp_path, text, zero_stage=3)
-    with pytest.raises(LongformerError, match=r"training\.zero_stage: 1 -> 3"):
-        run.run.check_same_run(other, ranks=2, data_fingerprint=text.fingerprint)
+    run = new_run()
+    other = tiny_config(tmp_path, text, weight_decay=0.5)
+    with pytest.raises(LongformerError, match=r"training\.weight_decay: 0.01 -> 0.5"):
+        run.run.continue_with(other, ranks=2, data_fingerprint=text.fingerprint)
 
 
-def test_other_data_and_other_ranks_are_refused(new_run: Runs, text: PreparedData) -> None:
+def test_other_data_and_ranks_that_do_not_divide_the_batch_are_refused(new_run: Runs, text: PreparedData) -> None:
     run = new_run()
     config = run.run.config()
     with pytest.raises(LongformerError, match="other data"):
-        run.run.check_same_run(config, ranks=2, data_fingerprint="0" * 64)
-    with pytest.raises(LongformerError, match="written with 2 ranks, not 4; go on with --ranks 2"):
-        run.run.check_same_run(config, ranks=4, data_fingerprint=text.fingerprint)
-    run.run.check_same_run(config, ranks=2, data_fingerprint=text.fingerprint)
-
-
-def test_a_checkpoint_of_another_number_of_ranks_is_refused(new_run: Runs) -> None:
-    run = new_run()
-    with once(run.has_reached(6), kill_all_ranks):
-        run.go()
-    run.ranks = 1
-    with pytest.raises(LongformerError, match="was written with 2 ranks, not 1"):
-        run.go()
+        run.run.continue_with(config, ranks=2, data_fingerprint="0" * 64)
+    with pytest.raises(LongformerError, match="batch_size 4 cannot be divided over 3 ranks"):
+        run.run.continue_with(config, ranks=3, data_fingerprint=text.fingerprint)
+    assert run.run.identity().ranks == 2
 
 
 def test_a_directory_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -> None:

@@ -17,11 +17,14 @@ from tests.faults.tiny_run import STEPS, TinyRun, once, rank_processes
 Runs = Callable[..., TinyRun]
 
 
-@pytest.mark.parametrize(("number", "zero_stage"), [(signal.SIGTERM, 0), (signal.SIGINT, 3)])
+@pytest.mark.parametrize(
+    ("number", "zero_stage", "loader_workers"),
+    [(signal.SIGTERM, 0, 2), (signal.SIGINT, 3, 0), (signal.SIGUSR1, 2, 1), (signal.SIGUSR2, 1, 0)],
+)
 def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
-    number: int, zero_stage: int, new_run: Runs, undisturbed: Runs
+    number: int, zero_stage: int, loader_workers: int, new_run: Runs, undisturbed: Runs
 ) -> None:
-    run = new_run(zero_stage=zero_stage, checkpoint_every_steps=100)
+    run = new_run(zero_stage=zero_stage, loader_workers=loader_workers, checkpoint_every_steps=100)
     with once(run.has_reached(5), lambda: rank_processes()[-1].send_signal(number)):
         assert run.go().status is Status.STOPPED
     last_step = run.losses()[-1][0]
@@ -57,6 +60,53 @@ def test_a_second_signal_ends_the_ranks_at_once(new_run: Runs) -> None:
         assert run.go(stop).status is Status.STOPPED
     assert run.checkpoints() == []
     assert rank_processes() == []
+
+
+def test_ranks_that_do_not_stop_in_time_are_ended(new_run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.backends.local._SECONDS_TO_STOP", 0.5)
+    run = new_run(checkpoint_every_steps=100)
+    stop = StopFlag()
+
+    def ask_while_no_rank_can_reach_a_step_border() -> None:
+        for process in rank_processes():
+            process.suspend()
+        stop.requests += 1
+
+    with once(run.has_reached(5), ask_while_no_rank_can_reach_a_step_border):
+        assert run.go(stop).status is Status.STOPPED
+    assert run.checkpoints() == []
+    assert rank_processes() == []
+
+
+@pytest.mark.parametrize(("option", "checkpoints"), [("--save", 1), ("--no-save", 0)])
+def test_longformer_stop_ends_a_run_of_another_process(
+    option: str, checkpoints: int, new_run: Runs, undisturbed: Runs
+) -> None:
+    run = new_run(checkpoint_every_steps=100)
+    command = [sys.executable, "-m", "launcher.cli"]
+    driver = subprocess.Popen([*command, "resume", str(run.run.path)], stderr=subprocess.PIPE)
+    while not run.has_reached(3)():
+        assert driver.poll() is None, "ended before it could be stopped"
+        time.sleep(0.001)
+    ranks = rank_processes(driver.pid)
+    for rank in ranks:  # the run is short; it must not end before it is asked to
+        rank.suspend()
+    stopping = subprocess.Popen([*command, "stop", str(run.run.path), option], stdout=subprocess.PIPE, text=True)
+    while run.run.stop_requests() == 0:
+        assert stopping.poll() is None
+        time.sleep(0.01)
+    for rank in ranks:
+        rank.send_signal(signal.SIGCONT)
+    said, _ = stopping.communicate(timeout=60)
+    assert stopping.returncode == 0
+    assert "longformer resume" in said
+    assert driver.wait(60) == 75
+    assert len(run.checkpoints()) == checkpoints
+    again = subprocess.run([*command, "stop", str(run.run.path)], capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "no run is going on" in again.stderr
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed().losses()
 
 
 def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Runs) -> None:

@@ -39,11 +39,12 @@ def test_a_run_killed_at_a_random_step_resumes_to_identical_losses(
     check_same(run, undisturbed(zero_stage=zero_stage))
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("zero_stage", [0, 2, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 3))])
 def test_a_run_killed_inside_a_save_resumes_from_the_checkpoint_before(
-    zero_stage: int, new_run: Runs, undisturbed: Runs
+    zero_stage: int, in_background: bool, new_run: Runs, undisturbed: Runs
 ) -> None:
-    run = new_run(zero_stage=zero_stage)
+    run = new_run(zero_stage=zero_stage, checkpoint_in_background=in_background)
     second_save = 2 * CHECKPOINT_EVERY
 
     def is_in_second_save() -> bool:
@@ -58,6 +59,35 @@ def test_a_run_killed_inside_a_save_resumes_from_the_checkpoint_before(
     assert run.go().status is Status.COMPLETED
     check_same(run, undisturbed(zero_stage=zero_stage))
     assert not run.is_saving(), "what was half written is gone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", range(1, 7))
+def test_a_run_killed_when_a_save_has_written_so_many_files_resumes_to_identical_losses(
+    files: int, new_run: Runs, undisturbed: Runs
+) -> None:
+    run = new_run()
+
+    def has_written() -> bool:
+        stages = run.run.path.glob("phases/*/checkpoints/.step-*.staging")
+        return any(sum(path.is_file() for path in stage.rglob("*")) >= files for stage in stages)
+
+    with once(has_written, kill_all_ranks):
+        assert run.go().status is Status.FAILED
+    assert run.go().status is Status.COMPLETED
+    check_same(run, undisturbed())
+    assert not run.is_saving()
+
+
+@pytest.mark.slow
+def test_fifty_kills_in_a_row_in_one_long_run_lose_nothing(new_run: Runs, undisturbed: Runs) -> None:
+    options: dict[str, Any] = {"steps": (60, 60), "zero_stage": 1}
+    run = new_run(checkpoint_every_steps=1, **options)
+    for kill in range(50):
+        with once(run.has_reached(1 + 2 * kill), kill_all_ranks):
+            assert run.go().status is Status.FAILED
+    assert run.go().status is Status.COMPLETED
+    assert run.losses() == undisturbed(**options).losses()
 
 
 def test_ten_kills_in_a_row_lose_nothing(new_run: Runs, undisturbed: Runs) -> None:

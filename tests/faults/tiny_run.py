@@ -35,17 +35,30 @@ def prepare_text(directory: Path) -> PreparedData:
     return prepare("text", source=source, output=directory / "prepared")
 
 
-def tiny_config(directory: Path, data: PreparedData, **training: Any) -> RunConfig:
+def tiny_config(
+    directory: Path,
+    data: PreparedData,
+    *,
+    dropout: float = 0.1,
+    steps: tuple[int, int] = STEPS,
+    loader_workers: int = 0,
+    **training: Any,
+) -> RunConfig:
     """Return the config of the run; dropout makes every rank's random state matter."""
     phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
     content = {
         "name": "tiny",
-        "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": 0.1},
-        "data": {"recipe": "text", "source": str(directory), "directory": str(data.directory)},
+        "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": dropout},
+        "data": {
+            "recipe": "text",
+            "source": str(directory),
+            "directory": str(data.directory),
+            "loader_workers": loader_workers,
+        },
         "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
         "phases": [
-            phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": STEPS[0]},
-            phase | {"name": "long", "sequence_length": 32, "windows": [8, 8], "steps": STEPS[1], "optimizer": "keep"},
+            phase | {"name": "short", "sequence_length": 16, "windows": [4, 4], "steps": steps[0]},
+            phase | {"name": "long", "sequence_length": 32, "windows": [8, 8], "steps": steps[1], "optimizer": "keep"},
         ],
         "evaluation": {"sequence_length": 64, "stride": 32, "batch_size": 4, "limit_tokens": 500},
     }
@@ -68,7 +81,7 @@ class TinyRun:
         """Start or resume the run and wait for its end."""
         warm_up()
         with self.run.locked() as lock:
-            backend = LocalBackend(stop or StopFlag(), lock)
+            backend = LocalBackend(stop or StopFlag(), lock, self.warnings.append)
             return run_phases(self.run, backend, ranks=self.ranks, warn=self.warnings.append)
 
     def losses(self) -> list[tuple[int, float]]:

@@ -38,6 +38,7 @@ def records(config: RunConfig) -> list[StepRecord]:
                     tokens_per_second=9000.0 / (index + 1),
                     mfu=0.3,
                     seconds=phase.tokens_per_step / 9000.0 * (index + 1),
+                    saving_seconds=0.0,
                     skipped_steps=0,
                 )
             )

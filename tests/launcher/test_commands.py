@@ -137,6 +137,10 @@ def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsy
     assert too_few["problems"][0].startswith(
         f"phases[2]: the training text of {tokens:,} characters gives 15 sequences"
     )
+    needed = 16 * (length + 1) + 1
+    assert too_few["problems"][0].endswith(
+        f"use at least {needed:,} characters or sequences of at most {length:,} or a batch of at most 15"
+    )
 
 
 def test_check_refuses_data_of_another_recipe(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:

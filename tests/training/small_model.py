@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longformer.training.distributed import Ranks
 from longformer.training.engine import EngineSettings, TrainingEngine
+from longformer.training.guards import GuardSettings, LossGuard
 from longformer.training.objectives import next_character_loss
 
 VOCABULARY, LENGTH = 32, 12
@@ -41,6 +42,11 @@ class SmallModel(nn.Module):
         hidden = self.embedding(tokens)
         mixed = self.mix(nn.functional.pad(hidden.transpose(1, 2), (2, 0))).transpose(1, 2)
         return self.output(self.dropout(self.norm(hidden + mixed.tanh())))
+
+
+def no_spikes(on_bad_loss: Any = "stop") -> LossGuard:
+    """Return a guard that refuses only losses that are not finite."""
+    return LossGuard(GuardSettings(on_bad_loss=on_bad_loss, spike_threshold=None))
 
 
 def global_batch(step: int, size: int) -> Tensor:
@@ -76,7 +82,9 @@ def train_small(
     settings = replace(settings, micro_batch_size=micro)
     engine = small_engine(ranks, settings, **model or {})
     batches = micro_batches(ranks, settings, size=size)
-    outcomes = [engine.train_step(batches, next_character_loss, learning_rate=0.01) for _ in range(steps)]
+    outcomes = [
+        engine.train_step(batches, next_character_loss, learning_rate=0.01, guard=no_spikes()) for _ in range(steps)
+    ]
     assert all(outcome.applied for outcome in outcomes)
     weights = {name: tensor.numpy() for name, tensor in engine.full_weights().items()}
     return [outcome.loss for outcome in outcomes], [outcome.gradient_norm for outcome in outcomes], weights

@@ -14,11 +14,18 @@ from longformer.training.callbacks.callback import Callback
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
-from longformer.training.loop import MOST_SKIPS_IN_A_ROW, PhaseOutcome, Schedule, Speedometer, train_phase
+from longformer.training.loop import (
+    MOST_SKIPS_IN_A_ROW,
+    PhaseOutcome,
+    RollBack,
+    Schedule,
+    Speedometer,
+    train_phase,
+)
 from longformer.training.objectives import next_character_loss
 from longformer.training.records import PhaseInfo, Progress, StepRecord
 from tests.training.rank_group import in_ranks
-from tests.training.small_model import LENGTH, SETTINGS, global_batch, small_engine
+from tests.training.small_model import LENGTH, SETTINGS, global_batch, no_spikes, small_engine
 
 PHASE = PhaseInfo(name="short", index=0, steps=6, sequence_length=LENGTH, batch_size=4, ranks=2)
 SCHEDULE = Schedule(learning_rate=0.01, warmup_steps=0, decay="constant", checkpoint_every_steps=4)
@@ -50,17 +57,23 @@ class Listener(Callback):
 
     def __init__(self) -> None:
         self.records: list[StepRecord] = []
-        self.checkpoints: list[str] = []
+        self.saves = 0
 
     def on_step_end(self, record: StepRecord) -> None:
         self.records.append(record)
 
-    def on_checkpoint(self, path: Path) -> None:
-        self.checkpoints.append(path.name)
+    def on_save(self) -> None:
+        self.saves += 1
 
 
-def run_loop(ranks: Any, directory: Path, disturbance: Callable[[int, Tensor, Any], Tensor], precision: Any) -> Any:
-    """Train a phase whose losses pass through `disturbance(batches taken, loss, logits)`."""
+def run_loop(
+    ranks: Any,
+    directory: Path,
+    disturbance: Callable[[int, Tensor, Any], Tensor],
+    precision: Any,
+    on_bad_loss: Any = "stop",
+) -> Any:
+    """Train a phase whose losses pass through `disturbance(batches taken, loss, model)`."""
     engine = small_engine(ranks, replace(SETTINGS, precision=precision))
     batches, listener = Batches(ranks.rank), Listener()
 
@@ -76,9 +89,10 @@ def run_loop(ranks: Any, directory: Path, disturbance: Callable[[int, Tensor, An
         speedometer=Speedometer(flops_per_token=3.0, peak_flops=1e6),
         checkpoints=CheckpointWriter(directory, engine, "short", 0, "c0ffee", kept=5),
         progress=Progress(),
+        guard=no_spikes(on_bad_loss),
         callbacks=[listener],
     )
-    return outcome, progress, listener.records, listener.checkpoints
+    return outcome, progress, listener.records, listener.saves
 
 
 def undisturbed(taken: int, loss: Tensor, model: Any) -> Tensor:
@@ -98,15 +112,17 @@ def lost_in_batch_3(taken: int, loss: Tensor, model: Any) -> Tensor:
 
 
 def test_a_phase_reports_every_step_and_checkpoints_at_the_interval_and_the_end(tmp_path: Path) -> None:
-    for outcome, progress, records, checkpoints in in_ranks(2, run_loop, tmp_path, undisturbed, "fp32"):
+    for outcome, progress, records, saves in in_ranks(2, run_loop, tmp_path, undisturbed, "fp32"):
         assert outcome is PhaseOutcome.COMPLETED
         assert (progress.step, progress.global_step, progress.tokens) == (6, 6, 6 * 4 * LENGTH)
         assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
-        assert checkpoints == ["step-00000004", "step-00000006"]
+        assert saves == 2
+        assert [record.saving_seconds > 0 for record in records] == [False] * 4 + [True, False]
         for record in records:
             assert record.tokens_per_second == pytest.approx(4 * LENGTH / record.seconds)
             assert record.mfu == pytest.approx(3.0 * record.tokens_per_second / 1e6)
             assert record.loss == pytest.approx(record.bits_per_character * 0.6931472)
+    assert [path.name for path in committed_checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -131,6 +147,24 @@ def test_a_loss_that_is_not_finite_names_phase_step_and_rank(tmp_path: Path) -> 
         in_ranks(2, failure, tmp_path, lost_in_batch_3, "fp32")
         == ["phase short, step 3: the loss is inf on rank 0"] * 2
     )
+
+
+def test_a_refused_batch_is_skipped_where_that_is_the_policy(tmp_path: Path) -> None:
+    for outcome, progress, records, _ in in_ranks(2, run_loop, tmp_path, lost_in_batch_3, "fp32", "skip"):
+        assert outcome is PhaseOutcome.COMPLETED
+        assert (progress.step, progress.skipped_steps) == (6, 1)
+        assert [record.skipped_steps for record in records] == [0, 0, 1, 1, 1, 1]
+
+
+def test_a_refused_batch_asks_to_roll_back_to_before_it_where_that_is_the_policy(tmp_path: Path) -> None:
+    asked = in_ranks(2, roll_back, tmp_path, lost_in_batch_3, "fp32", "roll_back")
+    assert asked == [({"taken": 2}, "phase short, step 3: the loss is inf on rank 0")] * 2
+
+
+def roll_back(ranks: Any, *arguments: Any) -> tuple[dict[str, Any], str]:
+    with pytest.raises(RollBack) as caught:
+        run_loop(ranks, *arguments)
+    return caught.value.data, str(caught.value)
 
 
 def failure(ranks: Any, *arguments: Any) -> str:

@@ -25,6 +25,7 @@ RECORD = StepRecord(
     tokens_per_second=10.0,
     mfu=0.1,
     seconds=1.6,
+    saving_seconds=0.0,
     skipped_steps=0,
 )
 

@@ -48,7 +48,7 @@ def train(directory: Path, text: PreparedData, phases: list[dict[str, Any]], *, 
     run = RunDirectory(directory / "run")
     with run.locked() as lock:
         run.create(config, ranks=ranks, data_directory=text.directory, data_fingerprint=text.fingerprint)
-        outcome = run_phases(run, LocalBackend(StopFlag(), lock), ranks=ranks, warn=print)
+        outcome = run_phases(run, LocalBackend(StopFlag(), lock, print), ranks=ranks, warn=print)
         assert outcome.status is Status.COMPLETED, outcome.message
     return run, [json.loads(line)["loss"] for line in run.metrics_file.read_text().splitlines()]
 

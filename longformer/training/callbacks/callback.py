@@ -1,6 +1,5 @@
 """The shape of everything that watches training without steering it."""
 
-from pathlib import Path
 from typing import Any
 
 from longformer.training.records import PhaseInfo, Progress, StepRecord
@@ -15,8 +14,8 @@ class Callback:
     def on_step_end(self, record: StepRecord) -> None:
         """After every applied update."""
 
-    def on_checkpoint(self, path: Path) -> None:
-        """After a checkpoint has been committed at `path`."""
+    def on_save(self) -> None:
+        """Before a checkpoint of the last step is written."""
 
     def on_phase_end(self, phase: PhaseInfo, evaluation: dict[str, Any]) -> None:
         """After the phase's result has been committed; `evaluation` is the content of evaluation.json."""

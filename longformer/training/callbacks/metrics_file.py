@@ -33,7 +33,8 @@ class MetricsFile(Callback):
                 f"{self.path} cannot be written ({error.strerror}); make room, then resume"
             ) from error
 
-    def on_checkpoint(self, path: Path) -> None:
+    def on_save(self) -> None:
+        # A checkpoint must never be ahead of the records that lead to it, or a power cut would leave a gap.
         assert self._file is not None, "on_phase_start opens the file"
         os.fsync(self._file.fileno())
 
@@ -52,3 +53,17 @@ def cut_back(path: Path, global_step: int) -> None:
             break
         kept.append(line)
     write_atomically(path, "".join(kept).encode())
+
+
+def losses_until(path: Path, global_step: int, *, phase_index: int, most: int) -> list[float]:
+    """Return the last losses that a phase recorded up to a step of the run, oldest first, at most so many."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    losses = [
+        record["loss"]
+        for record in records
+        if record["phase_index"] == phase_index and record["global_step"] <= global_step
+    ]
+    return losses[-most:]

@@ -29,8 +29,17 @@ class Manifest:
     config_fingerprint: str
     versions: dict[str, str]
     """Of torch, DeepSpeed and this package."""
+    is_universal: bool = False
+    """Whether the state is whole and fits any number of ranks and any ZeRO stage."""
     files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     """Relative path -> {"size": bytes, "sha256": hex}."""
+
+    def fits(self, *, ranks: int, zero_stage: int) -> bool:
+        """Return whether so many ranks with this ZeRO stage can load the state as it is."""
+        if self.is_universal:
+            return True
+        # Without ZeRO every rank holds everything, so their number does not matter.
+        return zero_stage == self.zero_stage and (ranks == self.ranks or zero_stage == 0)
 
     def with_files_of(self, directory: Path) -> "Manifest":
         """Return this manifest with an entry for every file below `directory`."""
@@ -51,7 +60,11 @@ class Manifest:
         """
         try:
             content = json.loads((directory / MANIFEST_FILE).read_text())
-            return cls(**content | {"progress": Progress(**content["progress"])})
+            manifest = cls(**content | {"progress": Progress(**content["progress"])})
+            strangers = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
+            if strangers:
+                raise ValueError(f"{strangers[0]} lies outside the checkpoint")
+            return manifest
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise LongformerError(f"{directory.name}: its {MANIFEST_FILE} cannot be read ({error})") from error
 

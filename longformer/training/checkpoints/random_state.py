@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 
-def save_random_state(path: Path) -> None:
-    """Write the states of torch's generators on the CPU and, where in use, on this rank's CUDA device."""
-    from safetensors.torch import save_file
+def random_state_bytes() -> bytes:
+    """Return the states of torch's generators on the CPU and, where in use, on this rank's CUDA device, as a file."""
+    from safetensors.torch import save
 
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
-    save_file(states, path)
+    return save(states)
 
 
 def load_random_state(path: Path) -> None:

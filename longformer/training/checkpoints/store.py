@@ -7,12 +7,23 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from longformer.files import sync_directory
 from longformer.training.checkpoints.manifest import damage
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
     """Return where the checkpoint of a step lies once it is committed."""
     return directory / f"step-{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of the phase at which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def universal_path(checkpoint: Path) -> Path:
+    """Return where the copy of a checkpoint lies that fits any number of ranks."""
+    return checkpoint.with_name(f"universal-{checkpoint.name}")
 
 
 def committed_checkpoints(directory: Path) -> list[Path]:
@@ -30,12 +41,37 @@ def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path
     return None
 
 
-def prune_checkpoints(directory: Path, keep: int) -> None:
-    """Remove all but the `keep` newest checkpoints, and what died processes left half-written or half-removed."""
+def prune_checkpoints(
+    directory: Path, keep: int, *, permanent_every: int | None = None, spared: Path | None = None
+) -> None:
+    """Remove old checkpoints, and what died processes left half-written or half-removed.
+
+    Args:
+        directory: the checkpoints of a phase.
+        keep: how many of the newest stay.
+        permanent_every: checkpoints at multiples of so many steps stay too; None = no others stay.
+        spared: one more that stays.
+    """
     for checkpoint in committed_checkpoints(directory)[:-keep]:
-        remove_checkpoint(checkpoint)
-    for leftover in directory.glob(".step-*"):
+        is_permanent = permanent_every is not None and step_of(checkpoint) % permanent_every == 0
+        if not is_permanent and checkpoint != spared:
+            remove_checkpoint(checkpoint)
+    kept = {universal_path(checkpoint) for checkpoint in committed_checkpoints(directory)}
+    for copy in set(directory.glob("universal-*")) - kept:
+        remove_checkpoint(copy)
+    for leftover in (*directory.glob(".step-*"), *directory.glob(".universal-*")):
         shutil.rmtree(leftover)
+
+
+def commit(staging: Path, target: Path) -> None:
+    """Give a directory whose files are synced its final name; a damaged one of that name goes."""
+    for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
+        sync_directory(directory)
+    if target.exists():
+        # Only a damaged checkpoint is ever written again: training went back behind it.
+        remove_checkpoint(target)
+    staging.rename(target)
+    sync_directory(target.parent)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:

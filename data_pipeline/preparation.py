@@ -1,0 +1,230 @@
+"""Prepare documents: corpus -> tokens -> shards with indexes and a manifest, on all cores, resumable after a kill.
+
+The corpus is read once, in order, and cut into runs of documents that become a shard each. Which documents stand in
+which shard follows from the corpus alone, so the output is the same for every number of workers and of interruptions.
+Every shard is committed by itself: a later start takes over those whose text and tokenizer are the same.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from data_pipeline.document_data import DocumentData
+from data_pipeline.document_manifest import CorpusRecord, DocumentManifest, TokenizerRecord
+from data_pipeline.document_shards import ShardRecord, write_document_shard
+from data_pipeline.documents import DocumentReader, ReportProgress, source_signature
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import is_prepared
+from data_pipeline.order import sample_at
+from data_pipeline.parallel import LocalProcesses, TaskMap
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.corpus import TextDocument, find_corpus_files, read_corpus
+from data_pipeline.splits import SPLITS
+from data_pipeline.staging import staged_directory, write_file
+from data_pipeline.tokenization import TextTokenizer
+
+SHARD_CHARACTERS = 1 << 24
+QUARANTINE_FILE = "quarantine.jsonl"
+_HELD_OUT_EVERY = 20
+
+
+def prepare_documents(
+    *,
+    source: Path,
+    tokenizer: TextTokenizer,
+    output: Path,
+    field: str = "text",
+    damaged_allowed: int = 0,
+    task_map: TaskMap | None = None,
+    shard_characters: int = SHARD_CHARACTERS,
+    report_progress: ReportProgress | None = None,
+) -> DocumentData:
+    """Return the prepared documents in `output`, making them first where they are not there yet.
+
+    Args:
+        source: a file or folder of text, JSON lines or Parquet (data_pipeline/sources/corpus.py).
+        field: where JSON lines and Parquet keep the text.
+        damaged_allowed: how many documents may be unreadable; they are left out and named in quarantine.jsonl.
+        task_map: where the work is done; None: on all cores of this machine.
+        shard_characters: a shard is full when its documents have so many characters.
+        report_progress: called with (done, total) in bytes of the source as stored.
+
+    Raises:
+        DataError: source missing, empty or damaged; `output` holds something else; no space left. Finished shards are
+            kept for the next start, except where `output` is something else.
+    """
+    files = find_corpus_files(source)
+    signature = source_signature(files)
+    documents = _CountedDocuments(files, DocumentReader(files, report_progress), field, damaged_allowed)
+    if is_prepared(output):
+        existing = DocumentData.open(str(output))
+        _check_unchanged(existing, tokenizer, field, signature, documents, shard_characters)
+        _remove_leftovers(output, existing.manifest)
+        return existing
+    with staged_directory(output, resumable=True) as staging:
+        tokenizer.save(staging / "tokenizer.json")
+        tasks = _shard_tasks(documents, staging, tokenizer.sha256, shard_characters)
+        splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
+        run = task_map or LocalProcesses(len(os.sched_getaffinity(0)))
+        for task_split, record in run(tokenise_shard, tasks):
+            splits[task_split].append(record)
+        kept = sum(shard.documents for shards in splits.values() for shard in shards)
+        if not kept:
+            raise DataError(f"source {source} holds no text: nothing to prepare")
+        DocumentManifest(
+            source=CorpusRecord(
+                path=str(source.absolute()),
+                field=field,
+                files=len(files),
+                signature=signature,
+                documents=documents.count,
+                empty_documents=documents.count - kept,
+                damaged_documents=len(documents.quarantine.items()),
+            ),
+            tokenizer=TokenizerRecord(
+                sha256=tokenizer.sha256,
+                vocabulary_size=tokenizer.vocabulary_size,
+                token_type=tokenizer.token_type.name,
+                special=tokenizer.special,
+            ),
+            splits={split: tuple(shards) for split, shards in splits.items()},
+        ).save(staging)
+        (staging / QUARANTINE_FILE).unlink(missing_ok=True)
+        if documents.quarantine.items():
+            documents.quarantine.save(staging / QUARANTINE_FILE)
+    prepared = DocumentData.open(str(output))
+    _remove_leftovers(output, prepared.manifest)
+    return prepared
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """The documents of one shard, numbered, and where the shard goes."""
+
+    directory: Path
+    tokenizer_sha256: str
+    split: str
+    name: str
+    documents: list[tuple[int, str]]
+
+    @property
+    def text_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for number, text in self.documents:
+            content = text.encode()
+            digest.update(f"{number}:{len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+
+def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
+    """Write the shard, unless an earlier start has written it of the same text; return its split and record."""
+    record_file = task.directory / f"{task.name}.record.json"
+    text_sha256 = task.text_sha256
+    if record_file.is_file():
+        written = json.loads(record_file.read_bytes())
+        if (written.pop("tokenizer_sha256"), written["text_sha256"]) == (task.tokenizer_sha256, text_sha256):
+            return task.split, ShardRecord(**written)
+    tokenizer = _opened(task.directory / "tokenizer.json", task.tokenizer_sha256)
+    numbers = [number for number, _ in task.documents]
+    tokens = zip(numbers, tokenizer.encode(text for _, text in task.documents), strict=True)
+    with_tokens = {number: ids for number, ids in tokens if len(ids)}
+    record = write_document_shard(task.directory, task.name, with_tokens, text_sha256=text_sha256)
+    # Written last: where it is, the shard is whole.
+    write_file(record_file, json.dumps({"tokenizer_sha256": task.tokenizer_sha256, **asdict(record)}).encode())
+    return task.split, record
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, sha256: str) -> TextTokenizer:
+    """Return the tokenizer at `path`; the checksum tells the cache of a long-lived worker that it is another one."""
+    return TextTokenizer.open(path)
+
+
+class _CountedDocuments:
+    """The documents of the corpus with their numbers; can be read once."""
+
+    def __init__(self, files: list[Path], reader: DocumentReader, field: str, damaged_allowed: int) -> None:
+        self.quarantine = Quarantine(damaged_allowed)
+        self.count = 0
+        self._documents = read_corpus(files, reader, field=field, quarantine=self.quarantine)
+
+    def __iter__(self) -> Iterator[tuple[int, TextDocument]]:
+        for number, document in enumerate(self._documents):
+            self.count = number + 1
+            yield number, document
+
+
+def _shard_tasks(
+    documents: _CountedDocuments, directory: Path, tokenizer_sha256: str, shard_characters: int
+) -> Iterator[ShardTask]:
+    """Deal the documents to the splits and hand out a task whenever one has enough for a shard."""
+    pending: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
+    characters = dict.fromkeys(SPLITS, 0)
+    shards = dict.fromkeys(SPLITS, 0)
+
+    def task(split: str) -> ShardTask:
+        name = f"{split}-{shards[split]:06d}"
+        task = ShardTask(directory, tokenizer_sha256, split, name, pending[split])
+        shards[split] += 1
+        pending[split], characters[split] = [], 0
+        return task
+
+    for number, document in documents:
+        split = split_of(number)
+        pending[split].append((number, document.text))
+        characters[split] += len(document.text)
+        if characters[split] >= shard_characters:
+            yield task(split)
+    yield from (task(split) for split in SPLITS if pending[split])
+
+
+def split_of(number: int) -> str:
+    """Return the split of the document with this number: of every 20 one is for validation and one for test."""
+    first = number - number % _HELD_OUT_EVERY
+    for place, split in enumerate(("validation", "test")):
+        if number == first + sample_at(first + place, epoch_size=_HELD_OUT_EVERY, seed=0):
+            return split
+    return "train"
+
+
+def _check_unchanged(
+    existing: DocumentData,
+    tokenizer: TextTokenizer,
+    field: str,
+    signature: str,
+    documents: _CountedDocuments,
+    shard_characters: int,
+) -> None:
+    """Return when `existing` is what was asked for; its text decides where the signature of the source differs."""
+    manifest = existing.manifest
+    if (manifest.tokenizer.sha256, manifest.source.field) != (tokenizer.sha256, field):
+        raise DataError(
+            f"{existing.location} already holds documents of another tokenizer or field: choose another output "
+            "directory or delete this one"
+        )
+    if manifest.source.signature == signature:
+        return
+    found = [task.text_sha256 for task in _shard_tasks(documents, Path(), tokenizer.sha256, shard_characters)]
+    if sorted(found) != sorted(shard.text_sha256 for shards in manifest.splits.values() for shard in shards):
+        raise DataError(
+            f"{existing.location} was prepared from other text than the source holds now: choose another output "
+            "directory or delete this one"
+        )
+
+
+def _remove_leftovers(output: Path, manifest: DocumentManifest) -> None:
+    """Remove what only the preparation needed, and what an earlier start left that this one did not take over.
+
+    Only once `output` stands: till then the records are what a next start goes on from.
+    """
+    shards = [shard for split in manifest.splits.values() for shard in split]
+    wanted = {name for shard in shards for name in (shard.shard_file, shard.index_file)}
+    wanted |= {"manifest.json", "tokenizer.json", QUARANTINE_FILE}
+    for file in output.iterdir():
+        if file.name not in wanted:
+            file.unlink()

@@ -1,0 +1,64 @@
+"""The list of damaged samples that were left out, by name: a bounded few are borne, none is dropped in silence."""
+
+import fcntl
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_pipeline.errors import DataError
+
+
+@dataclass
+class Quarantine:
+    """Names and reasons of damaged samples.
+
+    With a `path` the list is a file of JSON lines that ranks, loader workers and restarts share (on a file system that
+    they share), so that the bound holds for all of them together; a sample met twice counts once. Without one, every
+    process counts for itself.
+    """
+
+    limit: int
+    """How many damaged samples are borne before the run stops."""
+    path: Path | None = None
+    _reasons: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        """Put a sample on the list.
+
+        Raises:
+            DataError: there are more than `limit` by now; the sentence names this one.
+        """
+        if name in self._reasons:
+            return
+        self._reasons[name] = reason
+        if self.path is not None:
+            self._merge(self.path, name)
+        if len(self._reasons) > self.limit:
+            where = f" (all are named in {self.path})" if self.path else ""
+            raise DataError(
+                f"{name} is damaged: {reason}; {len(self._reasons)} damaged samples are more than the {self.limit} "
+                f"allowed{where}: mend the data or allow more"
+            )
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return the names that this process knows of, in the order they were found, and the reasons."""
+        return list(self._reasons.items())
+
+    def save(self, path: Path) -> None:
+        """Write the list as JSON lines of name and reason."""
+        path.write_text("".join(_line(name, reason) for name, reason in self._reasons.items()))
+
+    def _merge(self, path: Path, name: str) -> None:
+        """Add `name` to the file and take over what others have written there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            written = {line["name"]: line["reason"] for line in map(json.loads, file)}
+            if name not in written:
+                file.write(_line(name, self._reasons[name]).encode())
+            self._reasons = written | self._reasons
+
+
+def _line(name: str, reason: str) -> str:
+    return json.dumps({"name": name, "reason": reason}) + "\n"

@@ -1,0 +1,81 @@
+"""Where prepared shards lie, and what the reader asks of such a place. The simplest place: a directory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from data_pipeline.errors import DataError, MissingFileError
+
+
+class Storage(Protocol):
+    """A place with files."""
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the place."""
+        ...
+
+    def open(self, name: str, size: int | None = None) -> IO[bytes]:
+        """Return `name`, of `size` bytes where that is known, open and unbuffered on the local disk."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return the whole content of a small file as it is now."""
+        ...
+
+    def of_version(self, version: str) -> "Storage":
+        """Return the storage that never gives files it has kept of another version of the data."""
+        ...
+
+    def prefetch(self, files: dict[str, int]) -> None:
+        """Begin to bring files (name and size) near, without waiting for them."""
+        ...
+
+    def check_room(self, largest_files: int) -> None:
+        """Raise DataError where files of so many bytes together cannot be near at the same time."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalDirectory:
+    """A directory on this machine: nothing to fetch."""
+
+    location: str
+
+    def open(self, name: str, size: int | None = None) -> IO[bytes]:
+        """Open the file itself.
+
+        Raises:
+            DataError: it is missing or has another size.
+        """
+        path = Path(self.location, name)
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise MissingFileError(
+                f"{path} cannot be read ({error.strerror}): restore the file or prepare the data again"
+            ) from None
+        found = os.fstat(file.fileno()).st_size
+        if size is not None and found != size:
+            file.close()
+            raise DataError(
+                f"{path} is damaged: it has {found} bytes, the manifest says {size}; "
+                "restore the file or prepare the data again"
+            )
+        return file
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file; DataError where it is missing."""
+        with self.open(name) as file:
+            return file.read()
+
+    def of_version(self, version: str) -> "LocalDirectory":
+        """Return the same: nothing is kept."""
+        return self
+
+    def prefetch(self, files: dict[str, int]) -> None:
+        """Do nothing: the page cache of the operating system reads ahead."""
+
+    def check_room(self, largest_files: int) -> None:
+        """Do nothing: the files are here."""

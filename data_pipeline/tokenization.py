@@ -1,0 +1,195 @@
+"""Subword tokenizers: opened, trained, and asked for token ids in bulk. The work is done by the Rust library.
+
+Documents are tokenised as plain text: `<mask>` written in a document is six characters, never the mask token. What
+stands around documents, <s> and </s>, is added when sequences are packed, not here.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.errors import DataError
+from data_pipeline.staging import write_file
+
+ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_CALL_CHARACTERS = 1 << 20
+# What the library keeps of a token besides its id is a hundred bytes: this many characters at once bound it.
+_ROLES = {
+    "begin": ("<s>", "[CLS]"),
+    "end": ("</s>", "[SEP]"),
+    "padding": ("<pad>", "[PAD]"),
+    "mask": ("<mask>", "[MASK]"),
+}
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the tokens that are not text."""
+
+    begin: int
+    """<s> or [CLS]: begins a sequence."""
+    end: int
+    """</s> or [SEP]: ends a sequence and stands between documents."""
+    padding: int
+    mask: int
+    others: tuple[int, ...]
+    """Every other special token, such as <unk>."""
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every special id, in increasing order."""
+        return tuple(sorted({self.begin, self.end, self.padding, self.mask, *self.others}))
+
+
+class TextTokenizer:
+    """A tokenizer of the `tokenizers` library with its special tokens.
+
+    Raises:
+        DataError: one of the special tokens is missing.
+    """
+
+    def __init__(self, content: str) -> None:
+        from tokenizers import Tokenizer
+
+        self.content = content
+        """tokenizer.json."""
+        self._tokenizer: Any = Tokenizer.from_str(content)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._tokenizer.encode_special_tokens = True
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size()
+        """Number of ids, special ones included."""
+        self.special = self._special_tokens()
+
+    @classmethod
+    def open(cls, path: Path) -> "TextTokenizer":
+        """Open tokenizer.json, or a folder that holds it or vocab.json and merges.txt (byte-level BPE of RoBERTa).
+
+        Raises:
+            DataError: there is no tokenizer, or its files are damaged.
+        """
+        file = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            if file.is_file():
+                return cls(file.read_text())
+            if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+                return cls(_byte_level(path / "vocab.json", path / "merges.txt").to_str())
+        except DataError:
+            raise
+        except Exception as error:  # the Rust library raises no narrower class
+            raise DataError(
+                f"{path} is no tokenizer ({error}): give tokenizer.json, or vocab.json and merges.txt"
+            ) from None
+        raise DataError(f"{path} holds no tokenizer: give tokenizer.json, or a folder with vocab.json and merges.txt")
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the tokenizer."""
+        return content_sha256(self.content.encode())
+
+    @property
+    def token_type(self) -> np.dtype:
+        """The narrowest type that holds every id: uint16 or uint32."""
+        return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
+
+    def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
+        """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number."""
+        for encoding in self.encode_raw(texts):
+            yield np.array(encoding.ids, dtype=self.token_type)
+
+    def encode_raw(self, texts: Iterable[str]) -> Iterator[Any]:
+        """Yield what the library itself returns for every text, untouched."""
+        for batch in _batches(texts):
+            yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of these ids, special tokens included."""
+        return self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json."""
+        write_file(path, self.content.encode())
+
+    def _special_tokens(self) -> SpecialTokens:
+        found: dict[str, int] = {}
+        for role, names in _ROLES.items():
+            ids = [self._tokenizer.token_to_id(name) for name in names]
+            known = [number for number in ids if number is not None]
+            if not known:
+                raise DataError(f"the tokenizer has no {role} token ({' or '.join(names)}): use another tokenizer")
+            found[role] = known[0]
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        others = {number for number, token in added if token.special} - set(found.values())
+        return SpecialTokens(**found, others=tuple(sorted(others)))
+
+
+def content_sha256(content: bytes) -> str:
+    """Return the identity of a tokenizer.json."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokenizer:
+    """Train a byte-level BPE with RoBERTa's special tokens; the same texts give the same tokenizer.
+
+    Raises:
+        DataError: the texts are too few for a vocabulary of this size.
+    """
+    from tokenizers import trainers
+
+    smallest = len(ROBERTA_SPECIALS) + 256
+    if vocabulary_size < smallest:
+        raise DataError(f"a byte-level vocabulary needs at least {smallest} tokens, {vocabulary_size} are too few")
+    tokenizer = _byte_level_of(None)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(ROBERTA_SPECIALS),
+        initial_alphabet=_byte_alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(iter(texts), trainer)
+    found = tokenizer.get_vocab_size()
+    if found < vocabulary_size:
+        raise DataError(f"the text gives a vocabulary of {found} tokens only: give more text, or ask for {found}")
+    return TextTokenizer(tokenizer.to_str())
+
+
+def _byte_level(vocabulary: Path, merges: Path) -> Any:
+    from tokenizers import models
+
+    tokenizer = _byte_level_of(models.BPE.from_file(str(vocabulary), str(merges)))
+    known = [name for name in ROBERTA_SPECIALS if tokenizer.token_to_id(name) is not None]
+    tokenizer.add_special_tokens(known)
+    return tokenizer
+
+
+def _byte_level_of(model: Any) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(model or models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _byte_alphabet() -> list[str]:
+    from tokenizers import pre_tokenizers
+
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= _CALL_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,40 @@
+"""Preparation on a real Ray cluster of this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.document_data import DocumentData
+from data_pipeline.errors import DataError
+from data_pipeline.preparation import ShardTask, prepare_documents, tokenise_shard
+from data_pipeline.tokenization import TextTokenizer
+from tests.data_pipeline.test_preparation import content_of
+
+pytest.importorskip("ray", reason="Ray is not installed (pip install 'longformer-train[ray]')")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_writes_the_same_bytes(
+    documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    from launcher.ray_tasks import RayTasks
+
+    prepare_documents(
+        source=small_corpus,
+        tokenizer=small_tokenizer,
+        output=tmp_path / "out",
+        task_map=RayTasks("local"),
+        shard_characters=16_000,
+    )
+    assert content_of(tmp_path / "out") == content_of(documents_once.location)
+
+
+@pytest.mark.slow
+def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path) -> None:
+    from launcher.ray_tasks import RayTasks
+
+    with pytest.raises(DataError, match="there is no Ray cluster at auto"):
+        RayTasks("auto")
+    task = ShardTask(tmp_path, tokenizer_sha256="", split="train", name="train-000000", documents=[(0, "text")])
+    with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* holds no tokenizer"):
+        list(RayTasks("local")(tokenise_shard, [task]))

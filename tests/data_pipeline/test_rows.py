@@ -1,0 +1,137 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.document_data import DocumentData
+from data_pipeline.errors import DataError
+from data_pipeline.parallel import in_this_process
+from data_pipeline.preparation import prepare_documents
+from data_pipeline.rows import DocumentRows, MixedRows, PackedRows
+from data_pipeline.shuffle import DocumentLine
+from data_pipeline.tokenization import train_tokenizer
+from tests.data_pipeline.random_texts import random_texts
+
+
+def packed(documents: DocumentData, *, length: int = 64, split: str = "train", seed: int = 1) -> PackedRows:
+    return PackedRows(documents.split(split, open_shards=3), sequence_length=length, seed=seed)
+
+
+def joined_text(documents: DocumentData, epochs: int) -> tuple[list[int], list[int]]:
+    """Return the tokens of all documents joined by </s>, and which document on the line each belongs to."""
+    split = documents.split("train", open_shards=3)
+    line = DocumentLine(split, seed=1, by_document=True)
+    tokens, owners = [], []
+    # The packed line and the line by document shuffle alike.
+    for number, piece in enumerate(line.pieces(0, epochs * line.length)):
+        length = int(split.lengths(piece.shard)[piece.document])
+        document = split.read(piece.shard, piece.document, 0, length)
+        assert document is not None
+        tokens += [*document.tolist(), 2]
+        owners += [number] * (length + 1)
+    return tokens, owners
+
+
+@settings(max_examples=20, deadline=None)
+@given(length=st.integers(3, 500), start=st.integers(0, 200))
+def test_packed_rows_are_the_joined_documents_cut_into_pieces(
+    length: int, start: int, documents_once: DocumentData
+) -> None:
+    tokens, owners = joined_text(documents_once, epochs=2)
+    rows = packed(documents_once, length=length)
+    positions = range(start, min(start + 20, len(tokens) // (length - 2)))
+    for position in positions:
+        row = rows.row(position)
+        cut = slice(position * (length - 2), (position + 1) * (length - 2))
+        assert row.tokens.tolist() == [0, *tokens[cut], 2]
+        assert len(row.tokens) == rows.row_length(position) == length
+        inner = row.documents[1:-1]
+        assert inner.tolist() == (np.unique(owners[cut], return_inverse=True)[1] + 1).tolist()
+        assert (row.documents[0], row.documents[-1]) == (1, inner[-1])
+
+
+def test_one_document_rows_hold_every_document_once_between_begin_and_end(documents_once: DocumentData) -> None:
+    rows = DocumentRows(documents_once.split("train"), sequence_length=100, seed=1)
+    found = [rows.row(position) for position in range(rows.per_epoch)]
+    assert [len(row.tokens) for row in found] == [rows.row_length(position) for position in range(rows.per_epoch)]
+    assert len({row.tokens.tobytes() for row in found}) == rows.per_epoch
+    assert {(row.tokens[0], row.tokens[-1]) for row in found} == {(0, 2)}
+    assert max(len(row.tokens) for row in found) == 100
+
+
+@pytest.fixture(scope="module")
+def mixed(documents_once: DocumentData) -> MixedRows:
+    sources = [
+        (packed(documents_once), 0.7),
+        (packed(documents_once, split="validation"), 0.2),
+        (packed(documents_once, split="test"), 0.1),
+    ]
+    return MixedRows(sources, seed=5)
+
+
+def test_every_source_gives_its_exact_share_of_every_thousand_rows(mixed: MixedRows) -> None:
+    for cycle in range(3):
+        sources = Counter(mixed.place(position)[0] for position in range(cycle * 1_000, (cycle + 1) * 1_000))
+        assert sources == {0: 700, 1: 200, 2: 100}
+
+
+def test_every_row_of_every_source_comes_once_and_near_its_place(mixed: MixedRows) -> None:
+    places = [mixed.place(position) for position in range(5_000)]
+    for source, share in enumerate([700, 200, 100]):
+        own = [position for of, position in places if of == source]
+        assert sorted(own) == list(range(5 * share))
+        assert all(abs(place - position) < share for place, position in enumerate(own))
+
+
+def test_sources_are_interleaved_not_in_blocks(mixed: MixedRows) -> None:
+    rare = [position for position in range(1_000) if mixed.place(position)[0] == 2]
+    assert max(np.diff(rare)) < 100
+    assert rare != list(range(rare[0], rare[0] + 100))
+
+
+def test_a_row_of_the_mix_is_the_row_of_its_source(mixed: MixedRows, documents_once: DocumentData) -> None:
+    alone = [packed(documents_once), *(packed(documents_once, split=split) for split in ("validation", "test"))]
+    for position in range(0, 1_000, 97):
+        source, own = mixed.place(position)
+        assert np.array_equal(mixed.row(position).tokens, alone[source].row(own).tokens)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8))
+def test_weights_become_shares_within_a_thousandth(documents_once: DocumentData, weights: list[float]) -> None:
+    rows = packed(documents_once)
+    mix = MixedRows([(rows, weight) for weight in weights], seed=0) if min(weights) / sum(weights) > 0.001 else None
+    if mix is not None:
+        counts = Counter(mix.place(position)[0] for position in range(1_000))
+        for number, weight in enumerate(weights):
+            assert abs(counts[number] - 1_000 * weight / sum(weights)) < 1
+
+
+def test_impossible_mixes_are_refused(documents_once: DocumentData, small_corpus: Path, tmp_path: Path) -> None:
+    rows = packed(documents_once)
+    for sources in ([], [(rows, 0.0)], [(rows, 1.0), (rows, 1e-6)]):
+        with pytest.raises(ValueError, match=r"positive weights|too small"):
+            MixedRows(sources, seed=0)
+    other = train_tokenizer(random_texts(50, seed=9), vocabulary_size=280)
+    there = prepare_documents(source=small_corpus, tokenizer=other, output=tmp_path / "other", task_map=in_this_process)
+    with pytest.raises(DataError, match="was prepared with another tokenizer than"):
+        MixedRows([(rows, 1.0), (packed(there), 1.0)], seed=0)
+
+
+def test_the_fingerprint_is_of_everything_that_decides_the_order(documents_once: DocumentData) -> None:
+    one, other = packed(documents_once), packed(documents_once, split="validation")
+    variants = [
+        one,
+        other,
+        packed(documents_once, length=65),
+        packed(documents_once, seed=2),
+        PackedRows(documents_once.split("train", open_shards=4), sequence_length=64, seed=1),
+        DocumentRows(documents_once.split("train", open_shards=3), sequence_length=64, seed=1),
+        MixedRows([(one, 1.0), (other, 1.0)], seed=1),
+        MixedRows([(one, 1.0), (other, 2.0)], seed=1),
+        MixedRows([(one, 1.0), (other, 1.0)], seed=2),
+    ]
+    assert len({rows.fingerprint for rows in variants}) == len(variants)
+    assert packed(documents_once).fingerprint == one.fingerprint
