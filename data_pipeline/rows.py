@@ -72,9 +72,9 @@ class PackedRows:
         special = self.tokenizer.special
         pieces = self._line.pieces(position * self._text, (position + 1) * self._text)
         read = [self._piece(piece) for piece in pieces]
-        documents = [np.full(len(tokens), number) for number, (tokens, _) in enumerate(read, start=1)]
-        for part, (_, whole) in zip(documents, read, strict=True):
-            part[:] *= whole
+        documents = [
+            np.full(len(tokens), number if readable else 0) for number, (tokens, readable) in enumerate(read, start=1)
+        ]
         return Row(
             tokens=np.concatenate([[special.begin], *(tokens for tokens, _ in read), [special.end]]),
             documents=np.concatenate([[1], *documents, [len(read)]]),
@@ -160,7 +160,10 @@ class MixedRows:
                 )
         self.name = " and ".join(rows.name for rows in self._sources)
         self.fingerprint = _digest("mixed", [rows.fingerprint for rows in self._sources], self._shares, seed)
-        self.per_epoch = sum(rows.per_epoch for rows in self._sources)
+        self.per_epoch = min(
+            rows.per_epoch * _MIXING_CYCLE // share for rows, share in zip(self._sources, self._shares, strict=True)
+        )
+        """Rows until the first of the sources begins again."""
 
     def place(self, position: int) -> tuple[int, int]:
         """Return which source a position of the mix belongs to, and its position in that source's own order."""
