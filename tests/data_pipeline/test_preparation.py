@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from data_pipeline.errors import DataError
 from data_pipeline.parallel import LocalProcesses, in_this_process
 from data_pipeline.preparation import prepare_documents, split_of
 from data_pipeline.tokenization import TextTokenizer
+from tests.data_pipeline.child_processes import status_of_child, status_when_killed
 from tests.data_pipeline.random_texts import random_texts
-from tests.data_pipeline.test_staging import status_of_child
 
 
 def content_of(directory: str | Path) -> dict[str, bytes]:
@@ -97,22 +96,9 @@ def test_killed_at_any_file_operation_the_next_start_goes_on_to_the_same_bytes(
             shard_characters=16_000,
         )
 
-    def killed_at(operation: int) -> None:
-        seen = 0
-
-        def kill_when_reached(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if str(tmp_path) in str(arguments):
-                seen += 1
-                if seen == operation:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(kill_when_reached)
-        prepare()
-
     # Every start is killed a little later than the one before and stands on what that one finished.
     for operation in range(3, 1_000, 5):
-        status = status_of_child(partial(killed_at, operation))
+        status = status_when_killed(prepare, tmp_path, operation)
         assert status in (0, -signal.SIGKILL)
         if output.exists():
             break
