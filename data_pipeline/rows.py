@@ -57,14 +57,12 @@ class PackedRows:
     """
 
     def __init__(self, split: DocumentSplit, *, sequence_length: int, seed: int) -> None:
-        if sequence_length < 3:
-            raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+        self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = f"{split.name} in sequences of {sequence_length:,}"
         self.fingerprint = _digest("packed", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, gap=1)
-        self._text = sequence_length - 2
         self.per_epoch = self._line.length // self._text
 
     def row(self, position: int) -> Row:
@@ -103,14 +101,12 @@ class DocumentRows:
     """
 
     def __init__(self, split: DocumentSplit, *, sequence_length: int, seed: int) -> None:
-        if sequence_length < 3:
-            raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+        self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = split.name
         self.fingerprint = _digest("documents", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, by_document=True)
-        self._text = sequence_length - 2
         self.per_epoch = self._line.length
 
     def row(self, position: int) -> Row:
@@ -194,6 +190,13 @@ def check_enough(rows: Rows, *, global_batch_size: int) -> None:
             f"{rows.name} gives {rows.per_epoch:,} rows an epoch, fewer than one global batch of "
             f"{global_batch_size:,}: prepare more documents{remedy}"
         )
+
+
+def _room_for_text(sequence_length: int) -> int:
+    """Return what the begin and the end token leave of a row."""
+    if sequence_length < 3:
+        raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+    return sequence_length - 2
 
 
 def _rounded_shares(weights: list[float]) -> list[int]:
