@@ -220,6 +220,20 @@ def test_damaged_and_empty_documents_are_counted_and_the_damaged_named(
         )
 
 
+def test_a_split_whose_documents_are_all_empty_is_refused_when_it_is_asked_for(
+    small_tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    texts = ["" if split_of(number) == "test" else "text" for number in range(25)]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepared = prepare_documents(
+        source=tmp_path / "lines.jsonl", tokenizer=small_tokenizer, output=tmp_path / "out", task_map=in_this_process
+    )
+    assert prepared.find_damage() == []
+    assert sum(len(documents_of(prepared.split(split))) for split in ("train", "validation")) == texts.count("text")
+    with pytest.raises(DataError, match="holds no documents for test: prepare more than 20 documents"):
+        prepared.split("test")
+
+
 def test_a_source_without_text_is_refused(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:
     (tmp_path / "lines.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(DataError, match="holds no text: nothing to prepare"):
