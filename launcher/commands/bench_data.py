@@ -51,7 +51,7 @@ def data(
         write_json(
             json_file,
             {
-                "machine": machine(),
+                "machine": machine("cpu"),
                 "sequence_length": sequence_length,
                 "micro_batch": micro_batch,
                 "measurements": [asdict(speed) for speed in speeds],
