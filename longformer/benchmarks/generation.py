@@ -4,7 +4,7 @@ Reading lasts until the decoder begins; the tokens written must be the same.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,13 @@ class WritingMeasurement:
 
 
 def compare_writing(
-    *, positions: int, beams: int, new_tokens: int, repeats: int, report: Callable[[str], None]
+    *,
+    positions: int,
+    beams: int,
+    new_tokens: int,
+    repeats: int,
+    report: Callable[[str], None],
+    shape: Mapping[str, Any] = LED_BASE,
 ) -> list[WritingMeasurement]:
     """Let both write about one document, ours first; `report` is told what is being done.
 
@@ -40,6 +46,7 @@ def compare_writing(
         beams: texts followed at the same time.
         new_tokens: how many are written, no fewer and no more.
         repeats: runs of each; the fastest counts.
+        shape: of the models, under the names of the config.
 
     Raises:
         LongformerError: transformers is not installed.
@@ -49,8 +56,8 @@ def compare_writing(
         raise LongformerError("the comparison needs Hugging Face's models: pip install transformers")
     torch.manual_seed(0)
     report("making the models")
-    models = make_models(max(positions, 16384))
-    input_ids = torch.randint(3, 50_000, (1, positions))
+    models = make_models(shape)
+    input_ids = torch.randint(3, shape["vocab_size"], (1, positions))
     document = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     document["global_attention_mask"] = torch.zeros_like(input_ids)
     document["global_attention_mask"][:, 0] = 1
@@ -73,14 +80,13 @@ def compare_writing(
     return measurements
 
 
-def make_models(longest: int) -> dict[str, Any]:
-    """Return LED-base with random weights twice, ours and Hugging Face's."""
+def make_models(shape: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an LED with random weights twice, ours and Hugging Face's."""
     import transformers
 
     from longformer import models
 
-    config = transformers.LEDConfig(**LED_BASE, max_encoder_position_embeddings=longest)
-    theirs = transformers.LEDForConditionalGeneration(config).eval()
+    theirs = transformers.LEDForConditionalGeneration(transformers.LEDConfig(**shape)).eval()
     with torch.no_grad():
         # Fresh weights would make all tokens about equally probable, and rounding would choose between beams.
         for parameter in theirs.led.decoder.parameters():

@@ -13,6 +13,7 @@ from longformer.errors import LongformerError
 from longformer.files import sync_directory, sync_file, write_json
 
 CONFIG_FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 # In the order in which they are preferred.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Those that weights have; what else there may be does not count.

@@ -32,8 +32,8 @@ class LongModel:
     tensors: Mapping[str, Tensor]
     tokenizer_class: str
     """Class of the source's tokenizer, for checkpoints that leave it to the family's name."""
-    pretrained_rows: int
-    """How many rows at the start of the position table are the source's own."""
+    new_rows: int
+    """How many rows at the end of the position table repeat the source's own."""
     report: Conversion
 
 

@@ -11,23 +11,18 @@ from pathlib import Path
 from longformer.errors import LongformerError
 from longformer.files import write_atomically, write_json
 from longformer.interop import convert_encoder, convert_led
-from longformer.interop.checkpoint_files import CONFIG_FILE, check_unused, read_json, read_tensors, write_folder
+from longformer.interop.checkpoint_files import (
+    CONFIG_FILE,
+    GENERATION_FILE,
+    check_unused,
+    read_json,
+    read_tensors,
+    write_folder,
+)
 from longformer.interop.conversion import Conversion
+from longformer.interop.tokenizer import FILES, SETTINGS, WHOLE
 from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
-TOKENIZER = "tokenizer.json"
-COMPANIONS = (
-    TOKENIZER_CONFIG,
-    TOKENIZER,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "generation_config.json",
-)
 CONVERTERS = {
     **dict.fromkeys(convert_encoder.FAMILIES, convert_encoder.longformer_of),
     **dict.fromkeys(convert_led.FAMILIES, convert_led.led_of),
@@ -57,7 +52,11 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
     if name not in CONVERTERS:
         raise LongformerError(f"{source} is a model of the family {name}; convert knows {', '.join(CONVERTERS)}")
     made = CONVERTERS[name](read_tensors(source), settings, source, max_length=max_length, window=window)
-    notes = {PRETRAINED_ROWS: made.pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
+    if freeze_pretrained and not made.new_rows:
+        raise ValueError(f"freeze_pretrained leaves nothing to train: the source reads {max_length} tokens already")
+    (table,) = made.report.extended
+    pretrained_rows = len(made.tensors[table]) - made.new_rows
+    notes = {PRETRAINED_ROWS: pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
     # The model's config.json comes last of all: it says that the folder is whole.
     copy_companions(source, target, made.tokenizer_class, max_length)
     write_folder(target, {**made.settings, **notes}, made.tensors)
@@ -67,15 +66,15 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
 def copy_companions(source: Path, target: Path, tokenizer_class: str, max_length: int) -> None:
     """Copy the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in COMPANIONS:
+    for name in (*FILES, GENERATION_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    config = read_json(target / TOKENIZER_CONFIG) if (target / TOKENIZER_CONFIG).is_file() else {}
-    config.setdefault("tokenizer_class", tokenizer_class)
-    write_json(target / TOKENIZER_CONFIG, {**config, "model_max_length": max_length})
-    if (target / TOKENIZER).is_file():
-        tokenizer = read_json(target / TOKENIZER)
+    settings = read_json(target / SETTINGS) if (target / SETTINGS).is_file() else {}
+    settings.setdefault("tokenizer_class", tokenizer_class)
+    write_json(target / SETTINGS, {**settings, "model_max_length": max_length})
+    if (target / WHOLE).is_file():
+        tokenizer = read_json(target / WHOLE)
         if tokenizer.get("truncation"):
             tokenizer["truncation"]["max_length"] = max_length
             content = json.dumps(tokenizer, ensure_ascii=False, indent=2)
-            write_atomically(target / TOKENIZER, content.encode())
+            write_atomically(target / WHOLE, content.encode())

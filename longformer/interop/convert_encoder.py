@@ -100,7 +100,7 @@ def longformer_of(
         config_to_json(config, architecture=longformer_architecture(architecture), dtype=tensors[POSITIONS].dtype),
         tensors,
         tokenizer_class=family.tokenizer,
-        pretrained_rows=padding + 1 + known,
+        new_rows=max_length - known,
         report=Conversion(copied, [POSITIONS], initialised, left_out),
     )
 

@@ -15,7 +15,7 @@ BASE_PARTS = ("shared.", "encoder.", "decoder.")
 HEAD_PARTS = ("final_logits_bias", "lm_head.", "qa_outputs.")
 ENCODER_POSITIONS = "encoder.embed_positions.weight"
 DECODER_POSITIONS = "decoder.embed_positions.weight"
-COPIES_OF_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+COPIES_OF_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 PROJECTIONS = {
     "self_attn.q_proj.": "self_attn.longformer_self_attn.query.",
     "self_attn.k_proj.": "self_attn.longformer_self_attn.key.",
@@ -65,55 +65,59 @@ def led_of(
         LongformerError: the source lacks a table of positions.
         ValueError: max_length is less than what the source reads.
     """
-    family = FAMILIES[settings["model_type"]]
-    tensors, left_out = led_names(saved, family)
+    family, task = FAMILIES[settings["model_type"]], task_of(settings)
+    prefix = "" if task == "Model" else BASE
+    tensors, left_out = led_names(saved, family, prefix)
     if settings.get("tie_word_embeddings", True):
-        for name in COPIES_OF_SHARED:
+        for name in (*(prefix + copy for copy in COPIES_OF_SHARED), "lm_head.weight"):
             tensors.pop(name, None)
-    for name in (ENCODER_POSITIONS, DECODER_POSITIONS):
+    encoder_positions, decoder_positions = prefix + ENCODER_POSITIONS, prefix + DECODER_POSITIONS
+    for name in (encoder_positions, decoder_positions):
         if name not in tensors:
-            raise LongformerError(f"{source} has no table of positions ({name})")
+            raise LongformerError(f"{source} has no table of positions ({name.removeprefix(prefix)})")
 
-    copied = sorted(tensors.keys() - {ENCODER_POSITIONS})
-    table = tensors[ENCODER_POSITIONS]
-    tensors[ENCODER_POSITIONS] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
-    tensors[DECODER_POSITIONS] = tensors[DECODER_POSITIONS][family.unused_positions :]
+    copied = sorted(tensors.keys() - {encoder_positions})
+    table = tensors[encoder_positions]
+    tensors[encoder_positions] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
+    tensors[decoder_positions] = tensors[decoder_positions][family.unused_positions :]
     initialised = copy_to_global(tensors)
-    task = task_of(settings)
     return LongModel(
         {
             **led_settings(settings, family),
             "architectures": [f"LED{task}"],
             "attention_window": [window] * settings["encoder_layers"],
             "max_encoder_position_embeddings": max_length,
-            "max_decoder_position_embeddings": len(tensors[DECODER_POSITIONS]),
+            "max_decoder_position_embeddings": len(tensors[decoder_positions]),
             "dtype": str(table.dtype).removeprefix("torch."),
         },
-        with_prefix(tensors) if task != "Model" else tensors,
+        tensors,
         tokenizer_class=family.tokenizer,
-        pretrained_rows=len(table) - family.unused_positions,
-        report=Conversion(copied, [ENCODER_POSITIONS], initialised, left_out),
+        new_rows=max_length - (len(table) - family.unused_positions),
+        report=Conversion(copied, [encoder_positions], initialised, left_out),
     )
 
 
-def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors that an LED has a place for, under its names without prefix, and the names of the others."""
+def led_names(saved: Mapping[str, Tensor], family: Family, prefix: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors that an LED has a place for, under its names, and the names of the others.
+
+    Args:
+        saved: the source's tensors.
+        family: of the source.
+        prefix: stands before the names of the bare LED's tensors.
+    """
     tensors, left_out = {}, []
     for name, tensor in saved.items():
         bare = name.removeprefix(family.prefix)
-        if not bare.startswith(BASE_PARTS + HEAD_PARTS):
-            left_out.append(name)
-            continue
         if bare.startswith("encoder."):
             for theirs, ours in PROJECTIONS.items():
                 bare = bare.replace(theirs, ours)
-        tensors[bare] = tensor
+        if bare.startswith(BASE_PARTS):
+            tensors[prefix + bare] = tensor
+        elif bare.startswith(HEAD_PARTS):
+            tensors[bare] = tensor
+        else:
+            left_out.append(name)
     return tensors, sorted(left_out)
-
-
-def with_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors as a model with a head names them."""
-    return {BASE + name if name.startswith(BASE_PARTS) else name: tensor for name, tensor in tensors.items()}
 
 
 def task_of(settings: Mapping[str, Any]) -> str:

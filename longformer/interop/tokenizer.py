@@ -11,6 +11,17 @@ from longformer.interop.checkpoint_files import read_json
 
 WHOLE, VOCABULARY, MERGES, WORDS = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
 SETTINGS = "tokenizer_config.json"
+FILES = (
+    WHOLE,
+    VOCABULARY,
+    MERGES,
+    WORDS,
+    SETTINGS,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+)
+"""All that a tokenizer may consist of."""
 
 
 def tokenizer_file(directory: Path) -> Path | None:

@@ -59,8 +59,8 @@ class LongformerForMaskedLM(ModelWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
         *,
+        labels: Tensor | None = None,
         output_logits: bool | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
@@ -109,6 +109,7 @@ class LongformerForSequenceClassification(ModelWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
+        *,
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
@@ -154,6 +155,7 @@ class LongformerForQuestionAnswering(ModelWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
+        *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
@@ -199,6 +201,7 @@ class LongformerForTokenClassification(ModelWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
+        *,
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
@@ -223,6 +226,7 @@ class LongformerForMultipleChoice(ModelWithHead):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
+        *,
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longformer.files import write_json
-from longformer.interop.checkpoint_files import check_unused, read_json
+from longformer.interop.checkpoint_files import GENERATION_FILE, check_unused, read_json
 from longformer.models.beam_search import EMPTY, Beams
 from longformer.models.generation_rules import apply_rules, drawn
 from longformer.models.generation_settings import GenerationSettings
@@ -20,8 +20,6 @@ from longformer.models.led_decoder import LEDDecoder
 from longformer.models.led_encoder import LEDEncoder
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.pretrained import PretrainedModel
-
-SETTINGS_FILE = "generation_config.json"
 
 
 class GeneratesText(PretrainedModel):
@@ -35,7 +33,7 @@ class GeneratesText(PretrainedModel):
     @classmethod
     def from_pretrained(cls, directory: Path | str, **options: Any) -> Self:
         model = super().from_pretrained(directory, **options)
-        path = Path(directory) / SETTINGS_FILE
+        path = Path(directory) / GENERATION_FILE
         if path.is_file():
             model.generation_config = read_json(path)
         return model
@@ -45,7 +43,7 @@ class GeneratesText(PretrainedModel):
         check_unused(directory)
         if self.generation_config:
             directory.mkdir(parents=True, exist_ok=True)
-            write_json(directory / SETTINGS_FILE, self.generation_config)
+            write_json(directory / GENERATION_FILE, self.generation_config)
         super().save_pretrained(directory)
 
     def logits(self, hidden: Tensor) -> Tensor:

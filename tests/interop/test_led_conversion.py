@@ -79,8 +79,11 @@ def test_a_converted_bart_equals_its_source_in_hugging_faces_led(head: str, is_g
     source = make_source("Bart", tmp_path / "short", head)
     report = convert(tmp_path / "short", tmp_path / "long", max_length=100, window=64)
     assert len(report.initialised) == 2 * 6
-    assert report.extended == ["encoder.embed_positions.weight"]
+    prefix = "" if head == "Model" else "led."
+    assert report.extended == [f"{prefix}encoder.embed_positions.weight"]
     assert report.left_out == []
+    tensors = load_file(tmp_path / "long" / "model.safetensors")
+    assert sorted(report.copied + report.extended + report.initialised) == sorted(tensors)
     batch = make_batch()
     model, loading = getattr(transformers, f"LED{head}").from_pretrained(tmp_path / "long", output_loading_info=True)
     assert not loading["missing_keys"]

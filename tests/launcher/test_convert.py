@@ -75,6 +75,7 @@ def test_convert_words_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixtur
     for arguments, sentence in (
         (["short", "long", "--max-length", "5"], "max_length must be at least the 16 tokens"),
         (["short", "long", "--window", "5"], "window must be even and positive"),
+        (["short", "long", "--max-length", "16", "--freeze-pretrained"], "freeze_pretrained leaves nothing to train"),
         (["nowhere", "long"], "config.json is missing"),
     ):
         source, target, *rest = arguments

@@ -86,6 +86,16 @@ def test_hidden_states_and_attentions_agree(seed: int, tmp_path: Path) -> None:
         close(mine, other[:, :, :positions] * used[:, None, None, :])
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_hands_on_what_the_encoder_shows(head: str, tmp_path: Path) -> None:
+    case = make_case(head, 7, tmp_path)
+    ours, theirs = run(case, output_attentions=True, output_hidden_states=True)
+    for name in ("hidden_states", "attentions"):
+        for mine, other in zip(getattr(ours, name), getattr(theirs, name), strict=True):
+            close(mine, other)
+    assert (ours.global_attentions is None) == (theirs.global_attentions is None)
+
+
 def test_embeddings_given_instead_of_ids_agree(tmp_path: Path) -> None:
     case = make_case("LongformerModel", 3, tmp_path)
     width = case.theirs.config.hidden_size
