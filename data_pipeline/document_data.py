@@ -78,12 +78,14 @@ class DocumentData:
             quarantine: takes the damaged documents; None: none is borne.
 
         Raises:
-            ValueError: there is no such split.
+            ValueError: there is no such split, or `open_shards` is not positive.
             DataError: it is empty, or the storage has too little room for so many shards.
         """
         if name not in self.manifest.splits:
             raise ValueError(f"no split {name!r}: choose one of {', '.join(self.manifest.splits)}")
-        shards = self.manifest.splits[name]
+        if open_shards < 1:
+            raise ValueError(f"open_shards must be at least 1, got {open_shards}")
+        shards = self._shards_with_documents(name)
         if not shards:
             raise DataError(f"{self.location} holds no documents for {name}: prepare more than 20 documents")
         sizes = sorted((shard.size + shard.index_size for shard in shards), reverse=True)
@@ -111,10 +113,10 @@ class DocumentData:
             self.tokenizer()
         except DataError as error:
             damages.append(str(error))
-        for name, shards in self.manifest.splits.items():
-            quarantine = Quarantine(limit=sum(shard.documents for shard in shards))
-            for number in range(len(shards)):
-                split = self.split(name, open_shards=1, quarantine=quarantine)
+        for name in filter(self._shards_with_documents, self.manifest.splits):
+            quarantine = Quarantine(limit=self.samples)
+            split = self.split(name, open_shards=1, quarantine=quarantine)
+            for number in range(len(split.shards)):
                 try:
                     for document, tokens in enumerate(split.lengths(number)):
                         split.read(number, document, 0, int(tokens))
@@ -122,6 +124,10 @@ class DocumentData:
                     damages.append(str(error))
             damages += [f"{sample} is damaged: {reason}" for sample, reason in quarantine.items()]
         return damages
+
+    def _shards_with_documents(self, name: str) -> tuple[ShardRecord, ...]:
+        """Return the shards of a split without those whose documents were all empty."""
+        return tuple(shard for shard in self.manifest.splits[name] if shard.documents)
 
 
 @dataclass

@@ -129,6 +129,7 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
         written = json.loads(record_file.read_bytes())
         if (written.pop("tokenizer_sha256"), written["text_sha256"]) == (task.tokenizer_sha256, text_sha256):
             return task.split, ShardRecord(**written)
+    record_file.unlink(missing_ok=True)
     tokenizer = _opened(task.directory / "tokenizer.json", task.tokenizer_sha256)
     numbers = [number for number, _ in task.documents]
     tokens = zip(numbers, tokenizer.encode(text for _, text in task.documents), strict=True)

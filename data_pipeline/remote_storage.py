@@ -75,7 +75,7 @@ class CachedRemote:
         Raises:
             DataError: as `open`.
         """
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a stalled transfer may still write there
             self._fetch(name, Path(folder, name), None)
             return Path(folder, name).read_bytes()
 
@@ -108,35 +108,30 @@ class CachedRemote:
                 self.open(name, size).close()
 
     def _fetch(self, name: str, target: Path, size: int | None) -> None:
-        partial = target.with_name(f".{name}.{os.getpid()}.{threading.get_ident()}.partial")
+        for left_over in target.parent.glob(f".{name}.*.partial"):  # of a killed process, or of a stalled transfer
+            left_over.unlink(missing_ok=True)
         pause = self.patience.first_pause
-        try:
-            for attempt in range(1, self.patience.attempts + 1):
-                failure = self._try_fetch(name, partial, size)
-                if failure is None:
-                    partial.rename(target)
-                    return
-                if isinstance(failure, FileNotFoundError):
-                    raise MissingFileError(
-                        f"{self.location}/{name} does not exist: restore it or prepare the data again"
-                    )
-                if attempt < self.patience.attempts:
-                    time.sleep(pause * (1 + random.random()))
-                    pause = min(2 * pause, self.patience.longest_pause)
-        finally:
-            partial.unlink(missing_ok=True)
+        for attempt in range(1, self.patience.attempts + 1):
+            failure = self._try_fetch(name, target, size)
+            if failure is None:
+                return
+            if isinstance(failure, FileNotFoundError):
+                raise MissingFileError(f"{self.location}/{name} does not exist: restore it or prepare the data again")
+            if attempt < self.patience.attempts:
+                time.sleep(pause * (1 + random.random()))
+                pause = min(2 * pause, self.patience.longest_pause)
         reason = str(failure) or type(failure).__name__
         raise DataError(f"{self.location}/{name} could not be fetched in {self.patience.attempts} tries: {reason}")
 
-    def _try_fetch(self, name: str, partial: Path, size: int | None) -> Exception | None:
+    def _try_fetch(self, name: str, target: Path, size: int | None) -> Exception | None:
         """Fetch once; return what went wrong. A transfer that stalls is left to its thread and given up."""
         outcome: list[Exception | None] = []
-        # Its own file: a transfer that was given up must not write into the next one's.
-        own = partial.with_name(f"{partial.name}.{time.monotonic_ns()}")
+        # A file of this try alone: a transfer that was given up must not write into the next one's.
+        partial = target.with_name(f".{name}.{os.getpid()}.{time.monotonic_ns()}.partial")
 
         def transfer() -> None:
             try:
-                _file_system(self.location).get_file(f"{self.location.rstrip('/')}/{name}", str(own))
+                _file_system(self.location).get_file(f"{self.location.rstrip('/')}/{name}", str(partial))
                 outcome.append(None)
             except Exception as error:  # every storage library raises classes of its own
                 outcome.append(error)
@@ -146,19 +141,19 @@ class CachedRemote:
         grown_at, seen = time.monotonic(), 0
         while thread.is_alive():
             thread.join(timeout=min(1.0, self.patience.stall / 4))
-            now = own.stat().st_size if own.exists() else 0
+            now = partial.stat().st_size if partial.exists() else 0
             if now != seen:
                 grown_at, seen = time.monotonic(), now
             elif thread.is_alive() and time.monotonic() - grown_at > self.patience.stall:
-                own.unlink(missing_ok=True)
+                partial.unlink(missing_ok=True)
                 return TimeoutError(f"no byte came for {self.patience.stall:g} seconds")
         failure = outcome[0]
-        found = own.stat().st_size if own.exists() else 0
+        found = partial.stat().st_size if partial.exists() else 0
         if failure is None and size is not None and found != size:
             failure = OSError(f"{found} bytes came, the manifest says {size}")
         if failure is None:
-            own.rename(partial)
-        own.unlink(missing_ok=True)
+            partial.rename(target)
+        partial.unlink(missing_ok=True)
         return failure
 
     @contextmanager

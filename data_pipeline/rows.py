@@ -57,14 +57,12 @@ class PackedRows:
     """
 
     def __init__(self, split: DocumentSplit, *, sequence_length: int, seed: int) -> None:
-        if sequence_length < 3:
-            raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+        self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = f"{split.name} in sequences of {sequence_length:,}"
         self.fingerprint = _digest("packed", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, gap=1)
-        self._text = sequence_length - 2
         self.per_epoch = self._line.length // self._text
 
     def row(self, position: int) -> Row:
@@ -72,9 +70,9 @@ class PackedRows:
         special = self.tokenizer.special
         pieces = self._line.pieces(position * self._text, (position + 1) * self._text)
         read = [self._piece(piece) for piece in pieces]
-        documents = [np.full(len(tokens), number) for number, (tokens, _) in enumerate(read, start=1)]
-        for part, (_, whole) in zip(documents, read, strict=True):
-            part[:] *= whole
+        documents = [
+            np.full(len(tokens), number if readable else 0) for number, (tokens, readable) in enumerate(read, start=1)
+        ]
         return Row(
             tokens=np.concatenate([[special.begin], *(tokens for tokens, _ in read), [special.end]]),
             documents=np.concatenate([[1], *documents, [len(read)]]),
@@ -103,14 +101,12 @@ class DocumentRows:
     """
 
     def __init__(self, split: DocumentSplit, *, sequence_length: int, seed: int) -> None:
-        if sequence_length < 3:
-            raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+        self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = split.name
         self.fingerprint = _digest("documents", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, by_document=True)
-        self._text = sequence_length - 2
         self.per_epoch = self._line.length
 
     def row(self, position: int) -> Row:
@@ -160,7 +156,10 @@ class MixedRows:
                 )
         self.name = " and ".join(rows.name for rows in self._sources)
         self.fingerprint = _digest("mixed", [rows.fingerprint for rows in self._sources], self._shares, seed)
-        self.per_epoch = sum(rows.per_epoch for rows in self._sources)
+        self.per_epoch = min(
+            rows.per_epoch * _MIXING_CYCLE // share for rows, share in zip(self._sources, self._shares, strict=True)
+        )
+        """Rows until the first of the sources begins again."""
 
     def place(self, position: int) -> tuple[int, int]:
         """Return which source a position of the mix belongs to, and its position in that source's own order."""
@@ -191,6 +190,13 @@ def check_enough(rows: Rows, *, global_batch_size: int) -> None:
             f"{rows.name} gives {rows.per_epoch:,} rows an epoch, fewer than one global batch of "
             f"{global_batch_size:,}: prepare more documents{remedy}"
         )
+
+
+def _room_for_text(sequence_length: int) -> int:
+    """Return what the begin and the end token leave of a row."""
+    if sequence_length < 3:
+        raise ValueError(f"sequence_length must be at least 3, got {sequence_length}")
+    return sequence_length - 2
 
 
 def _rounded_shares(weights: list[float]) -> list[int]:

@@ -65,6 +65,12 @@ def test_verify_names_every_damaged_sample_and_fails(
         (["prepare", "text", "--source", "nowhere", "--output", "x"], "source nowhere does not exist"),
         (["inspect", "nowhere"], "nowhere holds no prepared data"),
         (["verify", "nowhere"], "nowhere holds no prepared data"),
+        (["prepare", "documents", "--output", "x"], "documents need a source: give --source"),
+        (["prepare", "documents", "--output", "x", "--source", "."], "documents need a tokenizer: give --tokenizer"),
+        (["prepare", "document", "--output", "x"], "document is not a known recipe: did you mean documents?"),
+        (["prepare", "text", "--output", "x", "--source", ".", "--tokenizer", "t"], "recipe text takes no --tokenizer"),
+        (["prepare", "documents", "--output", "x", "--limit-bytes", "5"], "documents take no --limit-bytes"),
+        (["inspect", "nothing://place"], "nothing://place cannot be opened"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(

@@ -73,26 +73,6 @@ def test_damage_allowed_and_another_field(
     assert (tmp_path / "out" / "quarantine.jsonl").read_text().count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["prepare", "documents", "--output", "x"], "documents need a source: give --source"),
-        (["prepare", "documents", "--output", "x", "--source", "."], "documents need a tokenizer: give --tokenizer"),
-        (["prepare", "document", "--output", "x"], "document is not a known recipe: did you mean documents?"),
-        (["prepare", "text", "--output", "x", "--source", ".", "--tokenizer", "t"], "recipe text takes no --tokenizer"),
-        (["prepare", "documents", "--output", "x", "--limit-bytes", "5"], "documents take no --limit-bytes"),
-        (["inspect", "nothing://place"], "nothing://place cannot be opened"),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_exit_code_2(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["data", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith(f"error: {sentence}")
-    assert captured.err.count("\n") == 1
-
-
 @pytest.mark.slow
 def test_control_c_keeps_the_finished_shards(test_data: Path, tmp_path: Path) -> None:
     tokenizer = test_data / "tokenizer_gpt2_roberta"

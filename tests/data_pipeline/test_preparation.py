@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from data_pipeline.errors import DataError
 from data_pipeline.parallel import LocalProcesses, in_this_process
 from data_pipeline.preparation import prepare_documents, split_of
 from data_pipeline.tokenization import TextTokenizer
+from tests.data_pipeline.child_processes import status_of_child, status_when_killed
 from tests.data_pipeline.random_texts import random_texts
-from tests.data_pipeline.test_staging import status_of_child
 
 
 def content_of(directory: str | Path) -> dict[str, bytes]:
@@ -97,22 +96,9 @@ def test_killed_at_any_file_operation_the_next_start_goes_on_to_the_same_bytes(
             shard_characters=16_000,
         )
 
-    def killed_at(operation: int) -> None:
-        seen = 0
-
-        def kill_when_reached(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if str(tmp_path) in str(arguments):
-                seen += 1
-                if seen == operation:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(kill_when_reached)
-        prepare()
-
     # Every start is killed a little later than the one before and stands on what that one finished.
     for operation in range(3, 1_000, 5):
-        status = status_of_child(partial(killed_at, operation))
+        status = status_when_killed(prepare, tmp_path, operation)
         assert status in (0, -signal.SIGKILL)
         if output.exists():
             break
@@ -232,6 +218,20 @@ def test_damaged_and_empty_documents_are_counted_and_the_damaged_named(
         prepare_documents(
             source=source, tokenizer=small_tokenizer, output=tmp_path / "strict", task_map=in_this_process
         )
+
+
+def test_a_split_whose_documents_are_all_empty_is_refused_when_it_is_asked_for(
+    small_tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    texts = ["" if split_of(number) == "test" else "text" for number in range(25)]
+    (tmp_path / "lines.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepared = prepare_documents(
+        source=tmp_path / "lines.jsonl", tokenizer=small_tokenizer, output=tmp_path / "out", task_map=in_this_process
+    )
+    assert prepared.find_damage() == []
+    assert sum(len(documents_of(prepared.split(split))) for split in ("train", "validation")) == texts.count("text")
+    with pytest.raises(DataError, match="holds no documents for test: prepare more than 20 documents"):
+        prepared.split("test")
 
 
 def test_a_source_without_text_is_refused(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:

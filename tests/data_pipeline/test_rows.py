@@ -109,6 +109,19 @@ def test_weights_become_shares_within_a_thousandth(documents_once: DocumentData,
             assert abs(counts[number] - 1_000 * weight / sum(weights)) < 1
 
 
+def test_an_epoch_of_a_mix_ends_where_the_first_source_begins_again(
+    mixed: MixedRows, documents_once: DocumentData
+) -> None:
+    sources = [packed(documents_once, split=split) for split in ("train", "validation", "test")]
+    furthest = [0, 0, 0]
+    for position in range(mixed.per_epoch // 1_000 * 1_000):
+        source, own = mixed.place(position)
+        furthest[source] = max(furthest[source], own)
+    assert all(place < rows.per_epoch for place, rows in zip(furthest, sources, strict=True))
+    beyond = {mixed.place(position) for position in range(mixed.per_epoch + 1_000)}
+    assert any(own >= sources[source].per_epoch for source, own in beyond)
+
+
 def test_impossible_mixes_are_refused(documents_once: DocumentData, small_corpus: Path, tmp_path: Path) -> None:
     rows = packed(documents_once)
     for sources in ([], [(rows, 0.0)], [(rows, 1.0), (rows, 1e-6)]):

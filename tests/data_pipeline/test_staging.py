@@ -1,13 +1,10 @@
 """Prepared data exists or it does not, whatever happens while it is made: real kills, a real full disk."""
 
-import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,46 +14,25 @@ from data_pipeline.errors import DataError
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
 from data_pipeline.staging import staged_directory
+from tests.data_pipeline.child_processes import status_of_child, status_when_killed
 
 LONGFORMER = [sys.executable, "-m", "launcher.cli"]
-
-
-def status_of_child(work: Callable[[], None]) -> int:
-    """Run `work` in a process of its own; return its exit code, or minus the signal that ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_killed_at_any_file_operation_nothing_half_written_is_ever_used(small_text: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
 
-    def killed_at(operation: int) -> None:
-        seen = 0
-
-        def kill_when_reached(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            if str(tmp_path) in str(arguments):
-                seen += 1
-                if seen == operation:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(kill_when_reached)
+    def prepare_small_text() -> None:
         prepare("text", source=small_text, output=output)
 
     for operation in range(1, 1_000):
         if output.exists():
             break
-        status = status_of_child(partial(killed_at, operation))
+        status = status_when_killed(prepare_small_text, tmp_path, operation)
         assert status in (0, -signal.SIGKILL)
     assert operation > 20
     assert PreparedData.open(output).find_damage() == []
-    prepare("text", source=small_text, output=output)
+    prepare_small_text()
     assert list(tmp_path.iterdir()) == [output]
 
 
