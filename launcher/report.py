@@ -39,16 +39,17 @@ def write_report(run_directory: Path) -> Summary:
         json.loads((directory.result_directory(index, phase.name) / "evaluation.json").read_text(encoding="utf-8"))
         for index, phase in enumerate(config.phases)
     ]
+    records = MetricsFollower(directory.metrics_file).new_records()
     summary = Summary(
         name=config.name,
         parameters=parameter_count(config.character_model(0, len(data.vocabulary))),
         ranks=identity.ranks,
         phases=tuple(_phase_summary(config, index, evaluation) for index, evaluation in enumerate(evaluations)),
+        saving_seconds=sum(record["saving_seconds"] for record in records),
         test=TestScore(**evaluations[-1]["test"], xz_bits_per_character=_xz_bits_per_character(data)),
     )
     report = directory.report_directory
     report.mkdir(exist_ok=True)
-    records = MetricsFollower(directory.metrics_file).new_records()
     write_atomically(report / "bits_per_character.png", bits_per_character_plot(records, summary))
     write_atomically(report / "cost.png", cost_plot(config, len(data.vocabulary), summary))
     write_atomically(report / "summary.md", _markdown(summary).encode())
@@ -66,7 +67,7 @@ def show_report(summary: Summary, console: Console | None = None) -> None:
     for phase in summary.phases:
         table.add_row(*_cells(phase))
     console.print(table)
-    console.print(_verdict(summary.test), highlight=False)
+    console.print(_verdict(summary), highlight=False)
 
 
 _HEADINGS = ("phase", "length", "windows", "steps", "tokens", "tokens/s", "time", "BPC")
@@ -85,12 +86,14 @@ def _cells(phase: PhaseSummary) -> tuple[str, ...]:
     )
 
 
-def _verdict(test: TestScore) -> str:
+def _verdict(summary: Summary) -> str:
+    test = summary.test
     return (
         f"Test: {test.bits_per_character:.3f} bits per character over {test.scored:,} characters "
         f"(sequences of {test.sequence_length:,}, step {test.stride:,}; "
         f"{test.scored_without_full_context:,} at the beginning with less context). "
-        f"For orientation, xz -9e needs {test.xz_bits_per_character:.3f} bits per character for the same text."
+        f"For orientation, xz -9e needs {test.xz_bits_per_character:.3f} bits per character for the same text. "
+        f"Checkpoints took {summary.saving_seconds:.1f} s from training."
     )
 
 
@@ -99,7 +102,7 @@ def _markdown(summary: Summary) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
         f"# {summary.name}\n\n{summary.parameters:,} parameters, {summary.ranks} ranks. "
-        f"BPC is bits per character on the validation split after the phase.\n\n{table}\n\n{_verdict(summary.test)}\n"
+        f"BPC is bits per character on the validation split after the phase.\n\n{table}\n\n{_verdict(summary)}\n"
     )
 
 

@@ -44,4 +44,6 @@ class Summary:
     parameters: int
     ranks: int
     phases: tuple[PhaseSummary, ...]
+    saving_seconds: float
+    """What checkpoints between steps took from training, all phases."""
     test: TestScore

@@ -42,10 +42,11 @@ def tiny_config(
     dropout: float = 0.1,
     steps: tuple[int, int] = STEPS,
     loader_workers: int = 0,
+    batch_size: int = 4,
     **training: Any,
 ) -> RunConfig:
     """Return the config of the run; dropout makes every rank's random state matter."""
-    phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": 4}
+    phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": batch_size}
     content = {
         "name": "tiny",
         "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": dropout},
