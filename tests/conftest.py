@@ -1,9 +1,15 @@
 """Fixtures shared by all tests: where the real data is, and a quiet, single-threaded torch."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+
+if find_spec("triton") is not None and not torch.cuda.is_available():
+    # Triton reads this when it is first imported, by whichever test, and its functions stay interpreted from then on.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,18 +1,10 @@
-"""Run the kernels where they can run: on the GPU if there is one, else under Triton's interpreter."""
+"""The kernels run on the GPU if there is one, else under Triton's interpreter (see tests/conftest.py)."""
 
-import os
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
 import torch
-
-if find_spec("triton") is not None and not torch.cuda.is_available():
-    # Triton reads this when it is first imported, and its functions stay interpreted from then on.
-    assert "triton" not in sys.modules, "something imported Triton before TRITON_INTERPRET was set"
-    os.environ["TRITON_INTERPRET"] = "1"
-
 
 @pytest.fixture(autouse=True)
 def _triton() -> None:
