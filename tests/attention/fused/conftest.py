@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+
 @pytest.fixture(autouse=True)
 def _triton() -> None:
     if find_spec("triton") is None:
