@@ -7,7 +7,7 @@ question to answer, none for masked words; an LED's first token.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from tokenizers import Encoding, Tokenizer
@@ -16,18 +16,27 @@ from torch import Tensor
 from longformer import models
 from longformer.encoder_cost import shape_of
 from longformer.errors import LongformerError
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors
 from longformer.interop.tokenizer import read_tokenizer
 
 log = logging.getLogger(__name__)
 
+
+class Task(NamedTuple):
+    """What does a task."""
+
+    architecture: str
+    """Class of the model."""
+    trained_part: str
+    """Stands in the names of the tensors without which the model has not learnt the task."""
+
+
 TASKS = {
-    "fill-mask": "LongformerForMaskedLM",
-    "classify": "LongformerForSequenceClassification",
-    "answer": "LongformerForQuestionAnswering",
-    "summarize": "LEDForConditionalGeneration",
+    "fill-mask": Task("LongformerForMaskedLM", "lm_head."),
+    "classify": Task("LongformerForSequenceClassification", "classifier."),
+    "answer": Task("LongformerForQuestionAnswering", "qa_outputs."),
+    "summarize": Task("LEDForConditionalGeneration", "decoder."),
 }
-"""The class of model that does each task."""
 MASKS = ("<mask>", "[MASK]")
 LONGEST_ANSWER = 30
 """Tokens."""
@@ -58,9 +67,13 @@ class Predictor:
         """Read a model folder for one of TASKS.
 
         Raises:
-            LongformerError: a file is missing or damaged, or the folder holds a model of another family.
+            LongformerError: a file is missing or damaged, or the folder holds a model of another family or one that
+                has not learnt the task.
         """
-        return cls(getattr(models, TASKS[task]).from_pretrained(directory), read_tokenizer(directory))
+        architecture, trained_part = TASKS[task]
+        if not any(trained_part in name for name in read_tensors(directory, device="meta")):
+            raise LongformerError(f"{directory} has no weights for {task} ({trained_part}*): train it for that first")
+        return cls(getattr(models, architecture).from_pretrained(directory), read_tokenizer(directory))
 
     @torch.no_grad()
     def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:
@@ -156,9 +169,9 @@ def task_of(directory: Path) -> str:
         LongformerError: it has none of them.
     """
     architecture = next(iter(read_json(directory / CONFIG_FILE).get("architectures") or []), "none")
-    for task, name in TASKS.items():
-        if architecture == name:
-            return task
+    for name, task in TASKS.items():
+        if architecture == task.architecture:
+            return name
     raise LongformerError(
         f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself; "
         "choose with --task what its weights are for"

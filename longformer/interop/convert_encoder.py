@@ -10,6 +10,8 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
+from longformer.interop.families import LONGFORMER
+from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
 from longformer.models.longformer_config import LongformerConfig
 
@@ -84,7 +86,7 @@ def longformer_of(
     tensors, left_out = longformer_names(saved, settings, family)
     tensors = current_names(tensors)
     if settings.get("tie_word_embeddings", True):
-        tensors.pop("lm_head.decoder.weight", None)
+        tensors = without_copies(tensors, LONGFORMER.tied)
     if POSITIONS not in tensors:
         raise LongformerError(f"{source} has no table of positions ({POSITIONS.removeprefix(BASE)})")
 

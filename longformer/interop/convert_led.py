@@ -9,13 +9,14 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
+from longformer.interop.families import LED
+from longformer.interop.fitting import without_copies
+from longformer.models.led_config import LEDConfig
 
-BASE = "led."
 BASE_PARTS = ("shared.", "encoder.", "decoder.")
 HEAD_PARTS = ("final_logits_bias", "lm_head.", "qa_outputs.")
-ENCODER_POSITIONS = "encoder.embed_positions.weight"
-DECODER_POSITIONS = "decoder.embed_positions.weight"
-COPIES_OF_SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+ENCODER_POSITIONS = f"{LED.base}encoder.embed_positions.weight"
+DECODER_POSITIONS = f"{LED.base}decoder.embed_positions.weight"
 PROJECTIONS = {
     "self_attn.q_proj.": "self_attn.longformer_self_attn.query.",
     "self_attn.k_proj.": "self_attn.longformer_self_attn.key.",
@@ -65,46 +66,37 @@ def led_of(
         LongformerError: the source lacks a table of positions.
         ValueError: max_length is less than what the source reads.
     """
-    family, task = FAMILIES[settings["model_type"]], task_of(settings)
-    prefix = "" if task == "Model" else BASE
-    tensors, left_out = led_names(saved, family, prefix)
+    family = FAMILIES[settings["model_type"]]
+    tensors, left_out = led_names(saved, family)
     if settings.get("tie_word_embeddings", True):
-        for name in (*(prefix + copy for copy in COPIES_OF_SHARED), "lm_head.weight"):
-            tensors.pop(name, None)
-    encoder_positions, decoder_positions = prefix + ENCODER_POSITIONS, prefix + DECODER_POSITIONS
-    for name in (encoder_positions, decoder_positions):
+        tensors = without_copies(tensors, LED.tied)
+    for name in (ENCODER_POSITIONS, DECODER_POSITIONS):
         if name not in tensors:
-            raise LongformerError(f"{source} has no table of positions ({name.removeprefix(prefix)})")
+            raise LongformerError(f"{source} has no table of positions ({name.removeprefix(LED.base)})")
 
-    copied = sorted(tensors.keys() - {encoder_positions})
-    table = tensors[encoder_positions]
-    tensors[encoder_positions] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
-    tensors[decoder_positions] = tensors[decoder_positions][family.unused_positions :]
+    copied = sorted(tensors.keys() - {ENCODER_POSITIONS})
+    table = tensors[ENCODER_POSITIONS]
+    tensors[ENCODER_POSITIONS] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
+    tensors[DECODER_POSITIONS] = tensors[DECODER_POSITIONS][family.unused_positions :]
     initialised = copy_to_global(tensors)
     return LongModel(
         {
             **led_settings(settings, family),
-            "architectures": [f"LED{task}"],
+            "architectures": [led_architecture(settings)],
             "attention_window": [window] * settings["encoder_layers"],
             "max_encoder_position_embeddings": max_length,
-            "max_decoder_position_embeddings": len(tensors[decoder_positions]),
+            "max_decoder_position_embeddings": len(tensors[DECODER_POSITIONS]),
             "dtype": str(table.dtype).removeprefix("torch."),
         },
         tensors,
         tokenizer_class=family.tokenizer,
         new_rows=max_length - (len(table) - family.unused_positions),
-        report=Conversion(copied, [encoder_positions], initialised, left_out),
+        report=Conversion(copied, [ENCODER_POSITIONS], initialised, left_out),
     )
 
 
-def led_names(saved: Mapping[str, Tensor], family: Family, prefix: str) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors that an LED has a place for, under its names, and the names of the others.
-
-    Args:
-        saved: the source's tensors.
-        family: of the source.
-        prefix: stands before the names of the bare LED's tensors.
-    """
+def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors that an LED has a place for, under its names, and the names of the others."""
     tensors, left_out = {}, []
     for name, tensor in saved.items():
         bare = name.removeprefix(family.prefix)
@@ -112,7 +104,7 @@ def led_names(saved: Mapping[str, Tensor], family: Family, prefix: str) -> tuple
             for theirs, ours in PROJECTIONS.items():
                 bare = bare.replace(theirs, ours)
         if bare.startswith(BASE_PARTS):
-            tensors[prefix + bare] = tensor
+            tensors[LED.base + bare] = tensor
         elif bare.startswith(HEAD_PARTS):
             tensors[bare] = tensor
         else:
@@ -120,11 +112,13 @@ def led_names(saved: Mapping[str, Tensor], family: Family, prefix: str) -> tuple
     return tensors, sorted(left_out)
 
 
-def task_of(settings: Mapping[str, Any]) -> str:
-    """Return how the name of the LED class ends that stands for the source's: Model unless it has a head for it."""
+def led_architecture(settings: Mapping[str, Any]) -> str:
+    """Return the LED class that stands for the source's."""
     architecture = settings.get("architectures", ["Model"])[0]
-    tasks = ("ForConditionalGeneration", "ForQuestionAnswering")
-    return next((task for task in tasks if architecture.endswith(task)), "Model")
+    for task in ("ConditionalGeneration", "QuestionAnswering"):
+        if architecture.endswith(f"For{task}"):
+            return f"LEDFor{task}"
+    return "LEDModel"
 
 
 def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -141,5 +135,5 @@ def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
         kept["decoder_start_token_id"] = settings.get("bos_token_id", 0) if family.start is None else family.start
     kept["normalize_before"] = settings.get("normalize_before", family.normalizes_before)
     kept["scale_embedding"] = settings.get("scale_embedding", False)
-    plain = not kept["normalize_before"] and not kept["scale_embedding"]
-    return kept | {"model_type": "led" if plain else "longformer-led"}
+    is_extended = any(kept[name] for name in LEDConfig.extensions)
+    return kept | {"model_type": LEDConfig.extended_family if is_extended else LEDConfig.family}

@@ -78,8 +78,8 @@ def roberta_tokenizer(path: Path) -> Tokenizer:
         ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), add_prefix_space=False
     )
     # A mask takes the space before it, as in RoBERTa.
-    special = [AddedToken(word, special=True) for word in ("<s>", "</s>", "<pad>", "<unk>") if word in vocabulary]
-    tokenizer.add_special_tokens([*special, AddedToken("<mask>", lstrip=True, special=True)])
+    words = [word for word in ("<s>", "</s>", "<pad>", "<unk>", "<mask>") if word in vocabulary]
+    tokenizer.add_special_tokens([AddedToken(word, lstrip=word == "<mask>", special=True) for word in words])
     return tokenizer
 
 

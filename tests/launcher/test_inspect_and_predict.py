@@ -169,6 +169,7 @@ def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: p
     for arguments, sentence in (
         (["predict", "answers", "A text."], "give the question with --question"),
         (["predict", "bare", "A text."], "names the architecture LongformerModel"),
+        (["predict", "bare", "A text.", "--task", "classify"], "has no weights for classify"),
         (["predict", "answers", "missing.txt", "--question", "Why?"], "missing.txt does not exist"),
         (["predict", "answers", "", "--question", "Why?"], "the text is empty"),
         (["predict", "untold", "A text."], "holds no tokenizer that can be read"),
