@@ -79,11 +79,11 @@ def test_weight_decay_and_momentum_leave_everything_but_the_new_rows_bit_by_bit(
         assert not (after[TABLE][KNOWN:] == before[TABLE][KNOWN:]).all(1).any()
 
 
-def train_with_deepspeed(ranks: Ranks, folder: Path, zero_stage: Any) -> dict[str, np.ndarray]:
+def train_with_deepspeed(ranks: Ranks, folder: Path) -> dict[str, np.ndarray]:
     """Train for three steps; return the parameters and constants of the model as the engine leaves them."""
     model = load(folder)
     freeze_pretrained(model, KNOWN)
-    engine = TrainingEngine(model, replace(SETTINGS, zero_stage=zero_stage), ranks)
+    engine = TrainingEngine(model, replace(SETTINGS, zero_stage=2), ranks)
     for _ in range(3):
         engine.train_step(
             itertools.repeat({}), lambda engine, _: loss_of(engine), learning_rate=0.05, guard=no_spikes()
@@ -94,10 +94,9 @@ def train_with_deepspeed(ranks: Ranks, folder: Path, zero_stage: Any) -> dict[st
     return {name: tensor.numpy() for name, tensor in weights.items()}
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2])
-def test_optimizers_that_see_one_flat_vector_move_the_new_rows_only(converted: Path, zero_stage: Any) -> None:
+def test_an_optimizer_that_sees_one_flat_vector_moves_the_new_rows_only(converted: Path) -> None:
     before = {name: each.detach().numpy() for name, each in load(converted).named_parameters()}
-    for after in in_ranks(2, train_with_deepspeed, converted, zero_stage):
+    for after in in_ranks(2, train_with_deepspeed, converted):
         table = np.concatenate([after.pop(f"{TABLE}.pretrained"), after[TABLE]])
         for name, tensor in (after | {TABLE: table}).items():
             kept = slice(KNOWN if name == TABLE else None)
