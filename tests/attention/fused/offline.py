@@ -90,19 +90,20 @@ def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launc
 
 
 def resources(binary: Any) -> dict[str, Any]:
+    """Read what a kernel uses: a stack exists where registers were spilled, and only there."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
         usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-        code = subprocess.run([CUOBJDUMP, "-sass", file.name], capture_output=True, text=True, check=True).stdout
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+    assembly = binary.asm["ptx"]
     return {
         "registers": int(registers),
         "stack": int(stack),
         "shared_memory": binary.metadata.shared,
-        "tensor_core": code.count("HGMMA") + code.count("HMMA."),
-        "wide_tensor_core": code.count("HGMMA"),
-        "spills": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        # Products of one warp, and Hopper's of four.
+        "mma": assembly.count("mma.sync"),
+        "wgmma": assembly.count("wgmma.mma_async"),
     }
 
 
