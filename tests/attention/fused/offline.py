@@ -2,9 +2,9 @@
 
     python tests/attention/fused/offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
 
-An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated, and ones
-(sides, heads and global keys 1 each). Prints one JSON line per kernel. Must run without TRITON_INTERPRET: kernels are
-either compiled or interpreted.
+An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated, rows (those
+of global tokens too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel. Must run without
+TRITON_INTERPRET: kernels are either compiled or interpreted.
 """
 
 import json
@@ -65,7 +65,7 @@ def compile_kernels(
         output, log_sum = call.forward()
         gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
         call.backward(output, log_sum, torch.empty_like(output), gradients)
-        if "globals" in features:
+        if "rows" in features:
             rows = launch_rows.RowsCall(call.query[:, :48], replace(call, dilations=(1, 1)))
             output, log_sum = rows.forward()
             rows.backward(output, log_sum, output)

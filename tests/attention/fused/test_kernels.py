@@ -45,7 +45,7 @@ def test_fused_output_and_gradients_equal_the_reference_in_random_cases(case: Ca
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(largest=700))
 def test_fused_output_and_gradients_equal_the_reference_in_long_random_cases(case: Case) -> None:
     check_against_reference(case)
