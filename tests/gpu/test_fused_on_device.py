@@ -16,11 +16,12 @@ from tests.attention.fused.cases import SMALL
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 OPTIONS = {"left": 256, "right": 256}
+NAMES = ("query", "key", "value", "relative_query", "relative_key")
 
 
 def call(inputs: list[Tensor], backend: str, **options: object) -> list[Tensor]:
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-    output = banded_attention(*leaves, **(OPTIONS | options), backend=backend)
+    output = banded_attention(**dict(zip(NAMES, leaves, strict=False)), **(OPTIONS | options), backend=backend)
     generator = torch.Generator("cuda").manual_seed(1)
     arriving = torch.randn(output.shape, device="cuda", generator=generator).to(output.dtype)
     return [output.detach(), *torch.autograd.grad(output, leaves, arriving)]
@@ -78,13 +79,12 @@ def call_dense_in_precision(inputs: list[Tensor], **options: object) -> list[Ten
 )
 @pytest.mark.parametrize("head_dim", [32, 64])
 def test_relative_term_is_that_of_the_reference(head_dim: int, dtype: torch.dtype, tolerance: float) -> None:
-    inputs = [*draw(2, 1500, 4, head_dim, dtype=dtype), *draw(2, 1500, 4, head_dim, dtype=dtype)[:1]]
-    inputs.append(draw(201, 4, head_dim, dtype=dtype)[0])
+    query, key, value = draw(2, 1500, 4, head_dim, dtype=dtype)
+    inputs = [query, key, value, query.flip(1), draw(201, 4, head_dim, dtype=dtype)[0]]
     options = {"left": 200, "right": 0, "causal": True, "dilation": (1, 1, 2, 3)}
     ours = call(inputs, "fused", **options)
     exact = call([tensor.double() for tensor in inputs], "reference", **options)
-    for name, found, right in zip(("output", "query", "key", "value", "relative query", "relative key"), ours, exact,
-                                  strict=True):  # fmt: skip
+    for name, found, right in zip(("output", *NAMES), ours, exact, strict=True):
         assert (found - right).norm() <= tolerance * right.norm(), name
 
 

@@ -73,7 +73,7 @@ def test_layer_compiles_into_one_graph_that_serves_every_length() -> None:
 @pytest.mark.parametrize("globals_", [0, 1, 15])
 def test_layer_never_waits_for_the_device(globals_: int) -> None:
     """Tensors without data cannot be waited for: an `.item()` or a `nonzero()` would raise."""
-    with FakeTensorMode():
+    with FakeTensorMode(), DEVICE:
         layer = LongformerSelfAttention(WIDTH, HEADS, Band(5, 4), backend="fused")
         mask = torch.ones(2, 20, dtype=torch.bool)
         tokens = Tokens(mask, GlobalTokens.of(mask, globals_) if globals_ else None)

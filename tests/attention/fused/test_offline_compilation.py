@@ -20,7 +20,7 @@ SHARED_MEMORY = {90: 227 * 1024, 80: 99 * 1024}
 # What asks most of registers in calls that take these tiles.
 FEATURES = {
     "plain": "globals,dilated",
-    "dropout": "globals,dilated,dropout",
+    "dropout": "globals,rows,dilated,dropout",
     "relative": "padding,relative,dilated,dropout",
 }
 
@@ -70,10 +70,10 @@ def faults(kernels: list[dict]) -> list[str]:
     for kernel in kernels:
         architecture = int(kernel["configuration"].split(",")[0])
         wrong = {
-            "spills registers": kernel["spills"] + kernel["stack"] > 0,
+            "spills registers": kernel["stack"] > 0,
             "asks for too much shared memory": kernel["shared_memory"] > SHARED_MEMORY[architecture],
             # The last step of the global gradient only adds.
-            "uses no tensor core": not kernel["tensor_core"] and kernel["kernel"] != "global_sum_kernel",
+            "uses no tensor core": not kernel["mma"] + kernel["wgmma"] and kernel["kernel"] != "global_sum_kernel",
         }
         found += [f"{what}: {kernel}" for what, applies in wrong.items() if applies]
     return found
@@ -87,7 +87,7 @@ def test_configuration_used_most_compiles_to_hopper_tensor_cores_without_spills(
         "key_gradient_kernel",
     ]
     assert faults(kernels) == []
-    assert all(kernel["wide_tensor_core"] for kernel in kernels)
+    assert all(kernel["wgmma"] for kernel in kernels)
 
 
 @pytest.mark.slow
