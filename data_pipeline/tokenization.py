@@ -16,8 +16,8 @@ from data_pipeline.errors import DataError
 from data_pipeline.staging import write_file
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-_CALL_CHARACTERS = 1 << 20
 # What the library keeps of a token besides its id is a hundred bytes: this many characters at once bound it.
+_CALL_CHARACTERS = 1 << 20
 _ROLES = {
     "begin": ("<s>", "[CLS]"),
     "end": ("</s>", "[SEP]"),
