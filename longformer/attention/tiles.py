@@ -67,8 +67,10 @@ class PartAttention:
             kept = self._kept(probabilities)
             if kept is not None:
                 probabilities.mul_(kept)
+            attended = self.scratch("attended", tuple(self.query[:, block.start : block.stop].shape))
             for columns, keys in side_by_side(block, self.band_keys, self.global_keys):
-                accumulate(output[:, block.start : block.stop], probabilities[:, :, columns], keys.value, columns)
+                accumulate(attended, probabilities[:, :, columns], keys.value, columns)
+            output[:, block.start : block.stop] = attended
         return output
 
     def backward(self, output_gradient: Tensor) -> PartGradients:
@@ -91,17 +93,19 @@ class PartAttention:
 
             probability_gradient = self.scratch("probability gradient", shape)
             for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
-                keys_gradient.value.baddbmm_(used[:, :, columns].transpose(1, 2), gradient)
+                keys_gradient.value.add_(self._product(used[:, :, columns].transpose(1, 2), gradient))
                 probability_gradient[:, :, columns].baddbmm_(gradient, keys.value.transpose(1, 2), beta=0)
             if kept is not None:
                 probability_gradient.mul_(kept)
             score_gradient = torch.ops.aten._softmax_backward_data.out(
                 probability_gradient, probabilities, -1, probabilities.dtype, grad_input=self.scratch("scores", shape)
             )
+            of_query = self.scratch("gradient of the block", tuple(query.shape))
             for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
                 part = score_gradient[:, :, columns]
-                accumulate(query_gradient[:, rows], part, keys.key, columns, self.scale)
-                keys_gradient.key.baddbmm_(part.transpose(1, 2), query, alpha=self.scale)
+                accumulate(of_query, part, keys.key, columns, self.scale)
+                keys_gradient.key.add_(self._product(part.transpose(1, 2), query, self.scale))
+            query_gradient[:, rows] = of_query
             if self.relative is not None and relative_gradient is not None:
                 self.relative.backward(block, score_gradient, relative_gradient)
         return PartGradients(query_gradient, band_gradient, global_gradient, relative_gradient)
@@ -126,6 +130,15 @@ class PartAttention:
         if self.generator is None:
             return None
         return draw_kept(self.scratch("kept", tuple(probabilities.shape)), self.dropout, self.generator)
+
+    def _product(self, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+        """Return `scale * left @ right`, which holds until the next product.
+
+        Products go to contiguous memory, from which they are added where they belong: only so are those of all
+        sequences one call of the matrix library.
+        """
+        out = self.scratch("product", (left.shape[0], left.shape[1], right.shape[2]))
+        return out.baddbmm_(left, right, beta=0, alpha=scale)
 
     def _zeros(self, name: str, keys: KeyValue) -> KeyValue:
         return KeyValue(

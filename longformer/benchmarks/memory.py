@@ -1,7 +1,6 @@
 """Peak memory of one piece of work: in a process of its own on the CPU, by PyTorch's own count on a GPU."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -20,10 +19,8 @@ def in_own_process(module: str, *arguments: str, what: str) -> Any:
     Raises:
         LongformerError: the process failed; the message says at `what`.
     """
-    # Memory that is freed goes back to the system at once, so that peaks are those of the work.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
     command = [sys.executable, "-m", module, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or [f"it ended with exit code {result.returncode}"])[-1]
         raise LongformerError(f"could not measure {what}: {reason}")

@@ -30,12 +30,12 @@ class Case:
         return {"output": output.detach(), **dict(zip(inputs, gradients, strict=True))}
 
 
-SIDES = st.one_of(st.integers(0, 8), st.integers(0, 100), st.sampled_from([64, 127, 400]))
+SIDES = st.one_of(st.integers(0, 8), st.integers(0, 100), st.sampled_from([64, 127, 400, 1000]))
 PADDINGS = ("none", "left", "right", "random", "all", "one example")
 
 
 @st.composite
-def attention_cases(draw: st.DrawFn, *, longest: int = 300) -> Case:
+def attention_cases(draw: st.DrawFn, *, longest: int = 700) -> Case:
     """Draw a problem: any length, sides, dilations, causality, masks, global keys or a relative term."""
     positions = draw(st.one_of(st.integers(1, 8), st.integers(1, longest)))
     batch, heads = draw(st.integers(1, 3)), draw(st.integers(1, 4))

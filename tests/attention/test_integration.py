@@ -24,13 +24,14 @@ def tensors(positions: int = 90) -> list[torch.Tensor]:
     return [torch.randn(2, positions, 2, 8, requires_grad=True) for _ in range(3)]
 
 
-@pytest.mark.parametrize("name", ["plain", "causal", "masks"])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_opcheck_accepts_the_operator(name: str) -> None:
     options = OPTIONS[name]
     masks = (options.get("token_mask"), options.get("global_mask"))
-    dilations = options.get("dilation", [1, 1])
-    rest = (options["left"], options["right"], dilations, options.get("causal", False), 0.3, 0.0)
-    torch.library.opcheck(forward_operator, (*tensors(), *masks, None, None, None, *rest))
+    dilations, dropout = options.get("dilation", [1, 1]), options.get("dropout", 0.0)
+    seed = torch.tensor(5) if dropout else None
+    rest = (options["left"], options["right"], dilations, options.get("causal", False), 0.3, dropout)
+    torch.library.opcheck(forward_operator, (*tensors(), *masks, None, None, seed, *rest))
 
 
 def test_opcheck_accepts_the_operator_with_a_relative_term() -> None:

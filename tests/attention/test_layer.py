@@ -102,16 +102,17 @@ def test_values_and_gradients_are_those_of_hugging_face(
     direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
     (attended * direction).sum().backward()
     (expected * direction).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
     separate = torch.cat([other.query.weight.grad, other.key.weight.grad, other.value.weight.grad])
-    torch.testing.assert_close(layer.query_key_value.weight.grad, separate, rtol=1e-4, atol=1e-4)
+    pairs = [(ours.grad, theirs.grad), (layer.query_key_value.weight.grad, separate)]
     for name in ("query_global", "key_global", "value_global"):
         for kind in ("weight", "bias"):
-            gradient = getattr(getattr(layer, name), kind).grad
-            other_gradient = getattr(getattr(other, name), kind).grad
-            assert (gradient is None) == (other_gradient is None)
-            if gradient is not None:
-                torch.testing.assert_close(gradient, other_gradient, rtol=1e-4, atol=1e-4)
+            pairs.append((getattr(getattr(layer, name), kind).grad, getattr(getattr(other, name), kind).grad))
+    # That of the global key's bias is 0 but for rounding, so all are measured by the largest.
+    largest = max(expected.abs().max() for _, expected in pairs if expected is not None).clamp(min=1)
+    for found, expected in pairs:
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert (found - expected).abs().max() <= 1e-5 * largest
 
 
 @settings(max_examples=25, deadline=None)
