@@ -37,6 +37,9 @@ def step(
     with Console(stderr=True).status("measuring") as status:
         measurements = compare_steps(model.value, lengths, repeats=repeats, report=status.update)
     Console().print(as_table(model.value, measurements))
+    for measurement in measurements:
+        if measurement.failure is not None:
+            Console().print(measurement.failure, style="dim", highlight=False)
     if json_file is not None:
         results = [asdict(measurement) for measurement in measurements]
         write_json(json_file, {"machine": machine("cpu"), "measurements": results})
@@ -50,13 +53,19 @@ def as_table(model: str, measurements: list[StepMeasurement]) -> Table:
     ours = {each.positions: each for each in measurements if each.contender == OURS}
     for each in measurements:
         base = ours[each.positions]
+        if each.seconds is None or each.peak_bytes is None:
+            table.add_row(f"{each.positions:,}", each.contender, "-", "-", "-", "-", "-")
+            continue
+        compared = ("-", "-")
+        if base.seconds is not None and base.peak_bytes is not None:
+            compared = (f"{each.seconds / base.seconds:.2f}x as fast", f"{base.peak_bytes / each.peak_bytes:.2f} of it")
         table.add_row(
             f"{each.positions:,}",
             each.contender,
             f"{each.seconds:.2f}",
             f"{each.tokens_per_second:,.0f}",
-            f"{each.seconds / base.seconds:.2f}x as fast",
+            compared[0],
             f"{each.peak_bytes / 2**20:,.0f}",
-            f"{base.peak_bytes / each.peak_bytes:.2f} of it",
+            compared[1],
         )
     return table

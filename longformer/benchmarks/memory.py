@@ -2,6 +2,7 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +23,16 @@ def in_own_process(module: str, *arguments: str, what: str) -> Any:
     command = [sys.executable, "-m", module, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        reason = (result.stderr.strip().splitlines() or [f"it ended with exit code {result.returncode}"])[-1]
+        reason = (result.stderr.strip().splitlines() or [how_it_ended(result.returncode)])[-1]
         raise LongformerError(f"could not measure {what}: {reason}")
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Say what a process's exit code means."""
+    if exit_code == -signal.SIGKILL:
+        return "the system killed it, most likely for lack of memory"
+    return f"it ended with exit code {exit_code}"
 
 
 def memory_of(work: Callable[[], object], device: str) -> tuple[int, int]:

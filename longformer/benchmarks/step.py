@@ -17,14 +17,18 @@ from longformer.errors import LongformerError
 
 @dataclass(frozen=True)
 class StepMeasurement:
-    """A contender at a length: seconds of its fastest step, and the peak memory of its whole process."""
+    """A contender at a length: seconds of its fastest step, and the peak memory of its whole process.
+
+    Where `failure` says why there is no result, the numbers are None.
+    """
 
     model: str
     positions: int
     contender: str
-    seconds: float
-    tokens_per_second: float
-    peak_bytes: int
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_bytes: int | None = None
+    failure: str | None = None
 
 
 def compare_steps(
@@ -33,7 +37,7 @@ def compare_steps(
     """Measure all contenders at all lengths, ours first; `report` is told what is being done.
 
     Raises:
-        LongformerError: transformers is not installed, or a process failed.
+        LongformerError: transformers is not installed.
     """
     if find_spec("transformers") is None:
         raise LongformerError("the comparison needs Hugging Face's models: pip install transformers")
@@ -41,11 +45,18 @@ def compare_steps(
     for positions in lengths:
         for contender in contenders(model, positions):
             report(f"{contender}: {repeats} steps of {model} at {positions:,} tokens")
-            seconds, peak = in_own_process(
-                __name__, model, contender, str(positions), str(repeats), what=f"{contender} at {positions} tokens"
-            )
-            measurements.append(StepMeasurement(model, positions, contender, seconds, positions / seconds, peak))
+            measurements.append(measure(model, positions, contender, repeats))
     return measurements
+
+
+def measure(model: str, positions: int, contender: str, repeats: int) -> StepMeasurement:
+    """Measure one contender in a process of its own; a peer may well be killed for the memory it wants."""
+    what = f"{contender} at {positions} tokens"
+    try:
+        seconds, peak = in_own_process(__name__, model, contender, str(positions), str(repeats), what=what)
+    except LongformerError as failure:
+        return StepMeasurement(model, positions, contender, failure=str(failure))
+    return StepMeasurement(model, positions, contender, seconds, positions / seconds, peak)
 
 
 def main(model: str, contender: str, positions: int, repeats: int) -> None:

@@ -1,13 +1,15 @@
 """The step benchmark runs the real models, each in a process of its own."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from launcher.cli import main
 from launcher.commands.bench_step import as_table
-from longformer.benchmarks.step import StepMeasurement
+from longformer.benchmarks.memory import how_it_ended
+from longformer.benchmarks.step import StepMeasurement, measure
 from longformer.benchmarks.step_models import HUGGING_FACE, OURS, ROBERTA, contenders
 
 pytest.importorskip("transformers", reason="the comparison needs transformers")
@@ -17,6 +19,13 @@ def test_a_short_text_is_given_to_roberta_too() -> None:
     assert contenders("longformer-base", 64) == [OURS, HUGGING_FACE, ROBERTA]
     assert contenders("longformer-base", 4096) == [OURS, HUGGING_FACE]
     assert contenders("led-base-encoder", 64) == [OURS, HUGGING_FACE]
+
+
+def test_a_contender_that_fails_is_named_with_its_reason() -> None:
+    measurement = measure("longformer-base", 100_000, ROBERTA, 1)
+    assert measurement.seconds is None
+    assert "could not measure RoBERTa at 100000 tokens" in str(measurement.failure)
+    assert "killed" in how_it_ended(-signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -34,7 +43,8 @@ def test_the_command_measures_every_contender(model: str, expected: int, tmp_pat
 def test_the_table_sets_every_contender_beside_ours() -> None:
     rows = [StepMeasurement("led-base-encoder", 64, OURS, 2.0, 32.0, 2**30)]
     rows.append(StepMeasurement("led-base-encoder", 64, HUGGING_FACE, 5.0, 12.8, 2**32))
+    rows.append(StepMeasurement("led-base-encoder", 64, ROBERTA, failure="could not measure it: killed"))
     table = as_table("led-base-encoder", rows)
     cells = {str(column.header): list(column.cells) for column in table.columns}
-    assert cells["ours is"] == ["1.00x as fast", "2.50x as fast"]
-    assert cells["ours needs"] == ["1.00 of it", "0.25 of it"]
+    assert cells["ours is"] == ["1.00x as fast", "2.50x as fast", "-"]
+    assert cells["ours needs"] == ["1.00 of it", "0.25 of it", "-"]
