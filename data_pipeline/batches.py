@@ -108,6 +108,8 @@ class RankBatches(ABC):
             sampler=self._micro_batches(position),
             batch_size=None,
             num_workers=self._workers,
+            # Of its own, so that making a loader draws nothing from the generator that training's dropout uses.
+            generator=torch.Generator(),
         )
         with _signals_left_to_this_process():
             made_ahead = iter(loader)
