@@ -88,3 +88,19 @@ def test_control_c_keeps_the_finished_shards(test_data: Path, tmp_path: Path) ->
     assert process.returncode == 130
     assert errors == "stopped: finished shards are kept; the same command goes on\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_loader_and_the_preparation_are_measured(
+    documents_once: DocumentData, small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "loader.json"
+    sizes = ["--sequence-length", "64", "--open-shards", "3", "--workers", "0", "--seconds", "0.2"]
+    assert main(["bench", "data", documents_once.location, *sizes, "--json", str(report)]) == 0
+    speeds = json.loads(report.read_text())["measurements"]
+    assert [speed["cold"] for speed in speeds] == [True, False]
+    assert min(speed["tokens_per_second"] for speed in speeds) > 0
+    capsys.readouterr()
+
+    tokenizer = f"{documents_once.location}/tokenizer.json"
+    assert main(["bench", "prepare", "--source", str(small_corpus), "--tokenizer", tokenizer, "--repeats", "1"]) == 0
+    assert "MB of text: library alone" in capsys.readouterr().out
