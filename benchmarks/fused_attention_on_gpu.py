@@ -3,86 +3,46 @@
     python benchmarks/fused_attention_on_gpu.py --output benchmarks/results/fused_attention_h100.json
 
 First runs the numeric suite on the device with pytest, and a small case under compute-sanitizer where that is there; a
-failure ends the script before anything is timed. Then measures forward and backward against FlashAttention-2's sliding
-window (PyTorch's own operator), FlashAttention-3's where it is installed, FlexAttention with the Longformer mask, dense
-SDPA, our portable engine and Hugging Face's layer. Writes the JSON after every measurement, so that a session cut short
-keeps what it has, and prints a short table last. Needs this repository's root on PYTHONPATH where it is not installed.
+failure ends the script before anything is timed. Then measures forward and backward beside every peer that is there
+(longformer/benchmarks/attention_engines.py). Writes the JSON after every setting, so that a session cut short keeps
+what it has, and prints a short table last. Needs this repository's root on PYTHONPATH where it is not installed.
 """
 
 import argparse
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-import triton
-from gpu_attention_peers import Attend, Setting, engines
-from torch import Tensor
-from triton.testing import do_bench
 
 from longformer.attention import banded_attention
+from longformer.benchmarks.attention import Comparison, Measurement, compare
+from longformer.benchmarks.machine import machine
+from longformer.benchmarks.plot import pattern
+from longformer.benchmarks.setting import Setting
 from longformer.files import write_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+USUAL = Setting(positions=16_384, batch=4, device="cuda", dtype="bfloat16")
 SETTINGS = (
-    Setting(),
-    Setting(global_tokens=1),
-    Setting(global_tokens=64),
-    Setting(dilation=2),
-    Setting(dilation=4),
-    Setting(causal=True),
-    Setting(window=128),
-    Setting(window=1024),
-    Setting(head_dim=128),
-    Setting(positions=4_096, batch=16),
-    Setting(positions=65_536, batch=1),
-    Setting(positions=262_144, batch=1),
+    USUAL,
+    replace(USUAL, global_tokens=1),
+    replace(USUAL, global_tokens=64),
+    replace(USUAL, dilation=2),
+    replace(USUAL, dilation=4),
+    replace(USUAL, causal=True),
+    replace(USUAL, window=128),
+    replace(USUAL, window=1024),
+    replace(USUAL, head_dim=128),
+    replace(USUAL, positions=4_096, batch=16),
+    replace(USUAL, positions=65_536, batch=1),
+    replace(USUAL, positions=262_144, batch=1),
 )
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Medians in milliseconds; `peak_bytes` is how far allocated memory rises over one forward and backward pass."""
-
-    engine: str
-    setting: Setting
-    forward_ms: float
-    backward_ms: float
-    forward_tflops: float
-    backward_tflops: float
-    saved_bytes: int
-    peak_bytes: int
-
-
-@dataclass
-class Report:
-    """What one run found; the numbers of operations are those of pairs inside the band."""
-
-    device: str
-    versions: dict[str, str]
-    peak_tflops: float
-    measurements: list[Measurement] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        """Return one line per measurement: times, useful TFLOP/s with their share of the peak, time against ours."""
-        lines = [f"{self.device}, {self.peak_tflops:.0f} TFLOP/s on a bf16 product"]
-        ours = {one.setting: one for one in self.measurements if one.engine == "fused"}
-        for one in self.measurements:
-            changed = {name: value for name, value in asdict(one.setting).items() if value != asdict(Setting())[name]}
-            parts = [f"{one.engine:12}"]
-            for name in ("forward", "backward"):
-                time, flops = getattr(one, f"{name}_ms"), getattr(one, f"{name}_tflops")
-                part = f"{name} {time:8.3f} ms {flops:4.0f} TFLOP/s {flops / self.peak_tflops:4.0%}"
-                if one.setting in ours:
-                    part += f" {time / getattr(ours[one.setting], f'{name}_ms'):6.2f} x ours"
-                parts.append(part)
-            lines.append("  ".join([*parts, f"saved {one.saved_bytes / 2**20:6.0f} MiB", str(changed or "default")]))
-        return "\n".join(lines + self.refusals)
+REPEATS = 30
 
 
 def check() -> None:
@@ -105,62 +65,40 @@ def check() -> None:
 
 def run_small_case() -> None:
     """Do little, with every kernel: what compute-sanitizer watches."""
-    setting = Setting(positions=300, window=100, batch=2, heads=2, global_tokens=2)
-    inputs, positions = setting.inputs(), setting.positions
+    setting = replace(USUAL, positions=300, window=100, batch=2, heads=2, global_tokens=2)
+    (*inputs, gradient), positions = setting.inputs(), setting.positions
     token_mask = torch.arange(positions, device="cuda") < torch.tensor([[positions], [200]], device="cuda")
     relative = {"relative_query": torch.randn_like(inputs[0]), "relative_key": torch.randn_like(inputs[0][0, :101])}
     attend = partial(banded_attention, *inputs, left=50, right=50, token_mask=token_mask, dropout=0.1, backend="fused")
     for options in ({"global_mask": setting.global_mask(), "dilation": (1, 3)}, relative):
-        attend(**options).sum().backward()
+        attend(**options).backward(gradient)
     torch.cuda.synchronize()
 
 
-def measure(engine: str, attend: Attend, setting: Setting) -> Measurement:
-    inputs = setting.inputs()
-    gradient = torch.randn_like(inputs[0])
-    # Hugging Face's layer reads only the first of the inputs.
-    differentiate = partial(torch.autograd.grad, inputs=inputs, grad_outputs=gradient, allow_unused=True)
-    saved: dict[int, int] = {}
-
-    def remember(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        differentiate(attend(*inputs))
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    output = attend(*inputs)
-    differentiate(output, retain_graph=True)
-    peak = torch.cuda.max_memory_allocated() - before
-    forward_ms = do_bench(lambda: attend(*inputs), return_mode="median")
-    backward_ms = do_bench(lambda: differentiate(output, retain_graph=True), return_mode="median")
-    flops = setting.useful_flops() / 1e9
-    return Measurement(
-        engine, setting, forward_ms, backward_ms, flops / forward_ms, 2.5 * flops / backward_ms,
-        sum(saved.values()), peak,
-    )  # fmt: skip
-
-
-def measured_peak_tflops() -> float:
-    """What a large bf16 product reaches on this device."""
-    factor = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    return 2 * 8192**3 / do_bench(lambda: factor @ factor, return_mode="median") / 1e9
-
-
-def measure_all(output: Path) -> Report:
-    versions = {"torch": torch.__version__, "triton": triton.__version__}
-    report = Report(torch.cuda.get_device_name(), versions, measured_peak_tflops())
+def measure(output: Path) -> Comparison:
+    """Measure every setting and write what is known after each."""
+    found = Comparison()
     for setting in SETTINGS:
-        for engine, build in engines(setting):
-            try:
-                report.measurements.append(measure(engine, build(setting), setting))
-            except Exception as problem:  # whatever keeps a peer from running must not end the comparison
-                first_line = (str(problem).splitlines() or [""])[0]
-                report.refusals.append(f"{engine} did not run {setting}: {type(problem).__name__}: {first_line}")
-            torch.cuda.empty_cache()
-            write_json(output, asdict(report))
-    return report
+        comparison = compare([setting], repeats=REPEATS, report=print)
+        found.measurements += comparison.measurements
+        found.absences += comparison.absences
+        write_json(output, {"machine": machine("cuda"), **found.as_json()})
+        torch.cuda.empty_cache()
+    return found
+
+
+def table(measurements: list[Measurement]) -> str:
+    """Return one line per measurement; times also as multiples of those of the first engine, which is ours."""
+    lines = []
+    for each in measurements:
+        ours = next(other for other in measurements if other.setting == each.setting)
+        lines.append(
+            f"{each.engine:17} forward {each.forward_seconds * 1e3:8.3f} ms {each.forward_tflops:4.0f} TFLOP/s "
+            f"{each.forward_seconds / ours.forward_seconds:6.2f}x  backward {each.backward_seconds * 1e3:8.3f} ms "
+            f"{each.backward_tflops:4.0f} TFLOP/s {each.backward_seconds / ours.backward_seconds:6.2f}x  "
+            f"saves {each.saved_bytes / 2**20:6,.0f} MiB  {each.setting.positions:,} positions, {pattern(each.setting)}"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -180,7 +118,10 @@ def main() -> None:
         check()
     if not arguments.only_checks:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        print(measure_all(arguments.output).table())
+        found = measure(arguments.output)
+        print(table(found.measurements))
+        for each in found.absences:
+            print(f"not measured: {each.engine}, {pattern(each.setting)}: {each.reason}")
 
 
 if __name__ == "__main__":
