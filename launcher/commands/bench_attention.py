@@ -110,8 +110,8 @@ def print_results(comparison: Comparison) -> None:
 def as_table(title: str, measurements: list[Measurement]) -> Table:
     """Return the measurements of one pattern, every engine beside ours at the same length."""
     # Narrow enough for a terminal of 80 columns.
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("positions", justify="right")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("positions", justify="right", no_wrap=True, min_width=7)
     table.add_column("engine", no_wrap=True)
     headings = ("forward\nms", "backward\nms", "/ ours", "useful\nTFLOP/s", "of\npeak", "adds\nMiB", "saves\nMiB")
     for heading in headings:
@@ -126,7 +126,7 @@ def as_table(title: str, measurements: list[Measurement]) -> Table:
             f"{each.forward_seconds * 1e3:,.4g}",
             f"{each.backward_seconds * 1e3:,.4g}",
             f"{each.seconds / base.seconds:.2f}x",
-            f"{(forward_flops + backward_flops) / each.seconds / 1e12:.3g}",
+            f"{(forward_flops + backward_flops) / each.seconds / 1e12:.2g}",
             f"{each.share_of_peak:.0%}",
             f"{each.extra_bytes / 2**20:,.0f}",
             f"{each.saved_bytes / 2**20:,.0f}",
