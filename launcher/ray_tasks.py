@@ -1,5 +1,6 @@
 """Tasks on a Ray cluster: the same promise as data_pipeline.parallel.LocalProcesses, on many machines."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -29,7 +30,7 @@ class RayTasks:
         try:
             # One thread of the tokenizer per task, as Ray counts one core per task.
             environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
-            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="warning")
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError) as error:
             raise DataError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
 
