@@ -22,7 +22,6 @@ class EncoderShape:
     heads: int
     inner_width: int
     """Of the feed-forward parts."""
-    dropout: float
     decoder_layers: int
     """0 without a decoder."""
 
@@ -34,7 +33,7 @@ class EncoderMemory:
     reading: int
     """Without gradients."""
     training: int
-    """Forward and backward with AdamW, nothing computed twice."""
+    """Forward and backward with AdamW, without activation checkpointing."""
 
 
 def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
@@ -46,7 +45,6 @@ def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
             width=config.d_model,
             heads=config.encoder_attention_heads,
             inner_width=config.encoder_ffn_dim,
-            dropout=config.dropout,
             decoder_layers=config.decoder_layers,
         )
     return EncoderShape(
@@ -55,7 +53,6 @@ def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
         width=config.hidden_size,
         heads=config.num_attention_heads,
         inner_width=config.intermediate_size,
-        dropout=config.hidden_dropout_prob,
         decoder_layers=0,
     )
 
@@ -80,6 +77,6 @@ def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> Enco
 def kept_numbers(shape: EncoderShape, length: int) -> int:
     """Return how many numbers the encoder's layers keep for the backward pass on one text."""
     # The layer's input, queries, keys and values, attended values, input of the feed-forward part, and those of the
-    # two norms; both sides of the activation; masks of two dropouts.
-    of_width = 1 + 3 + 1 + 1 + 2 + (2 if shape.dropout else 0)
-    return shape.layers * length * (of_width * shape.width + 2 * shape.inner_width)
+    # two norms; what the activation is given. The rest is computed again (longformer/models/recomputation.py).
+    of_width = 1 + 3 + 1 + 1 + 2
+    return shape.layers * length * (of_width * shape.width + shape.inner_width)

@@ -51,14 +51,15 @@ def test_a_run_that_lost_its_disk_goes_on_from_the_copies_of_its_checkpoints(
     run = new_run(checkpoint_copies=copies.as_uri(), checkpoint_in_background=in_background)
     with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
         assert run.go().status is Status.FAILED
-    kept = run.checkpoints()
-    assert sorted(path.name for path in (copies / "tiny" / "01-short").iterdir()) == kept
+    # In the background a run may be killed before its newest checkpoint is copied.
+    copied = sorted(path.parent.name for path in copies.glob("tiny/01-short/*/manifest.json"))
+    assert len(copied) > 1
     shutil.rmtree(run.run.path / "phases")
-    newest = copies / "tiny" / "01-short" / kept[-1] / "state" / "mp_rank_00_model_states.pt"
+    newest = copies / "tiny" / "01-short" / copied[-1] / "state" / "mp_rank_00_model_states.pt"
     newest.write_bytes(newest.read_bytes()[:-1])
     assert run.go().status is Status.COMPLETED
     (warning,) = run.warnings
-    assert kept[-1] in warning
+    assert copied[-1] in warning
     assert run.losses() == undisturbed().losses()
 
 
