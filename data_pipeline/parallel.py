@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from data_pipeline.errors import DataError
 
@@ -46,6 +46,11 @@ class LocalProcesses:
         # Not forked from this process, whose threads could hold locks; modules are imported once for all workers.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([function.__module__, "webdataset.writer"])
+        # The first process waits until the server has imported everything. Interrupted while it waits, the server would
+        # go on and start it; this one needs nothing that is gone by then.
+        first: Any = context.Process(target=_do_nothing)
+        first.start()
+        first.join()
         others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(self._workers, context, initializer=_start_worker)
         waiting: deque[Future[Result]] = deque()
@@ -69,6 +74,10 @@ class LocalProcesses:
                 for worker in set(multiprocessing.active_children()) - others:
                     worker.kill()
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _do_nothing() -> None:
+    """Show that processes can be started."""
 
 
 def _start_worker() -> None:
