@@ -1,10 +1,8 @@
 """Where two runs part: in what was asked of them, and at which step they first gave another result."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from launcher.metrics_follower import MetricsFollower
 from launcher.run_directory import RunDirectory
 
 
@@ -50,17 +48,11 @@ def compare_runs(first: RunDirectory, second: RunDirectory, *, tolerance: float)
         if before != after:
             settings.append(f"{name}: {before} -> {after}")
     parting, largest, compared = None, 0.0, 0
-    for before, after in zip(_records(first.metrics_file), _records(second.metrics_file), strict=False):
+    records = (MetricsFollower(run.metrics_file).new_records() for run in (first, second))
+    for before, after in zip(*records, strict=False):
         difference = abs(before["loss"] - after["loss"]) / abs(before["loss"])
         largest = max(largest, difference)
         if parting is None and (difference > tolerance or before["phase"] != after["phase"]):
             parting = Parting(before["global_step"], before["phase"], before["step"], before["loss"], after["loss"])
         compared += 1
     return RunDifference(settings, compared, largest, parting)
-
-
-def _records(metrics_file: Path) -> list[dict[str, Any]]:
-    if not metrics_file.exists():
-        return []
-    lines = metrics_file.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
