@@ -92,14 +92,17 @@ def masks(case: Case, generator: torch.Generator) -> dict[str, Tensor | None]:
         "all": position >= 0,
         "padded": position >= case.positions - 2,
     }[case.globals_]
-    on_device = lambda mask: None if mask is None else mask.to(DEVICE)  # noqa: E731
-    return {"token_mask": on_device(real), "global_mask": on_device(chosen)}
+    masks = {"token_mask": real, "global_mask": chosen}
+    return {name: None if mask is None else mask.to(DEVICE) for name, mask in masks.items()}
 
 
 def check_against_reference(case: Case) -> None:
     """Compare the fused output and every gradient with the dense reference in float64."""
     generator = torch.Generator().manual_seed(case.positions)
-    draw = lambda *shape: torch.randn(*shape, generator=generator).to(DEVICE, case.dtype)  # noqa: E731
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(DEVICE, case.dtype)
+
     shape = (2, case.positions, 2, case.head_dim)
     inputs = [draw(*shape) for _ in range(3)]
     if case.relative:

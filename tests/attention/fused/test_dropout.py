@@ -17,7 +17,10 @@ def philox(seed: int, counters: list[Tensor], rounds: int) -> Tensor:
     """Philox-4x32 (Salmon et al. 2011) in plain integers: its first word for every counter."""
     key = [seed & MASK_32, seed >> 32]
     counters = [counter.to(torch.int64) for counter in counters]
-    multiply = lambda factor, word: ((factor * (word >> 16) + (factor * (word & 0xFFFF) >> 16)) >> 16, factor * word)  # noqa: E731
+
+    def multiply(factor: int, word: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (factor * (word >> 16) + (factor * (word & 0xFFFF) >> 16)) >> 16, factor * word
+
     for _ in range(rounds):
         high_0, low_0 = multiply(0xD2511F53, counters[0])
         high_2, low_2 = multiply(0xCD9E8D57, counters[2])

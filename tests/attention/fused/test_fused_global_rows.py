@@ -27,7 +27,10 @@ def dense(query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, keep: 
 
 def compare(count: int, positions: int, padding: str, dtype: torch.dtype, programs: int, dropout: float = 0.0) -> None:
     generator = torch.Generator().manual_seed(positions)
-    draw = lambda length: torch.randn(2, length, 2, 24, generator=generator).to(DEVICE, dtype)  # noqa: E731
+
+    def draw(length: int) -> torch.Tensor:
+        return torch.randn(2, length, 2, 24, generator=generator).to(DEVICE, dtype)
+
     leaves = [draw(length).requires_grad_() for length in (count, positions, positions)]
     arriving, place = draw(count), torch.arange(positions, device=DEVICE)
     real = {
@@ -75,7 +78,9 @@ def test_global_rows_drop_the_same_weights_forward_and_backward() -> None:
 def test_operator_of_global_rows_keeps_the_contract_of_pytorch() -> None:
     from longformer.attention.fused.op_rows import fused_global_rows_op
 
-    leaf = lambda length: torch.randn(2, length, 2, 16, device=DEVICE, requires_grad=True)  # noqa: E731
+    def leaf(length: int) -> torch.Tensor:
+        return torch.randn(2, length, 2, 16, device=DEVICE, requires_grad=True)
+
     layout = Tokens(torch.arange(20, device=DEVICE).expand(2, -1) < 15).layout.tensors()
     with patch.object(tiles, "choose_tiles", lambda *_: SMALL):
         torch.library.opcheck(fused_global_rows_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))

@@ -1,5 +1,6 @@
 """What PyTorch sees: the operators' contracts, gradients of packed projections, checkpointing and clear refusals."""
 
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -30,7 +31,9 @@ def some_layout() -> BatchLayout:
 def test_operator_keeps_the_contract_of_pytorch(kind: str) -> None:
     from longformer.attention.fused.op import fused_attention_op
 
-    leaf = lambda *shape: torch.randn(shape, device=DEVICE, requires_grad=True)  # noqa: E731
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=DEVICE, requires_grad=True)
+
     projections, relative, layout, seed, dropout = [leaf(2, 30, 2, 16) for _ in range(3)], [], (), None, 0.0
     if kind == "packed":
         projections = [leaf(2, 30, 3, 2, 16)]
@@ -63,7 +66,7 @@ def test_transposed_and_expanded_tensors_are_read_in_place() -> None:
 
 def test_activation_checkpointing_replays_the_dropout() -> None:
     inputs = [torch.randn(1, 30, 2, 16, device=DEVICE, requires_grad=True) for _ in range(3)]
-    attend = lambda *tensors: banded_attention(*tensors, left=5, right=5, dropout=0.3, backend="fused")  # noqa: E731
+    attend = partial(banded_attention, left=5, right=5, dropout=0.3, backend="fused")
     gradients = []
     for run in (attend, lambda *tensors: checkpoint(attend, *tensors, use_reentrant=False)):
         torch.manual_seed(3)
