@@ -30,6 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("launcher.commands.train", "train", "Train a model phase by phase, as a run file says."),
     "resume": Command("launcher.commands.train", "resume", "Go on with an interrupted run."),
+    "submit": Command("launcher.commands.submit", "submit", "Hand a run to Slurm, or to a process of its own."),
+    "status": Command("launcher.commands.status", "status", "Say whether a run is waiting, running or finished."),
+    "logs": Command("launcher.commands.status", "logs", "Show what a submitted run or a rank has printed."),
     "stop": Command("launcher.commands.stop", "stop", "Stop a run after a checkpoint, or at once."),
     "runs": Command("launcher.commands.runs", "app", "Tell where two runs part."),
     "checkpoint": Command("launcher.commands.checkpoint", "app", "List, check, convert and compare checkpoints."),

@@ -1,8 +1,7 @@
 """Requests to stop: signals become a flag that is looked at where stopping is safe."""
 
-import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -22,27 +21,22 @@ class StopFlag:
 
 
 @contextmanager
-def signals_noted(force: Callable[[int], None] | None = None) -> Iterator[StopFlag]:
-    """While the block runs, note the first of SIGNALS instead of dying; call `force` at a second one.
+def signals_noted(*, most: int | None = None) -> Iterator[StopFlag]:
+    """While the block runs, count SIGNALS instead of dying of them.
 
     Args:
-        force: what a second signal does; by default it kills this process.
+        most: no more requests than that are counted, however many signals come; None for no limit.
     """
     flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:
-        flag.requests += 1
-        if flag.requests > 1:
-            (force or _die)(number)
+        flag.requests = flag.requests + 1 if most is None else min(flag.requests + 1, most)
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
+    # A process forked from the server of ranks begins with them blocked: what came meanwhile is noted now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield flag
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _die(number: int) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
@@ -45,6 +45,9 @@ class Outcome:
 
     status: Status
     message: str = ""
+
+
+BackendName = Literal["local", "slurm"]
 
 
 class Backend(Protocol):

@@ -48,6 +48,20 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     @property
+    def job_log(self) -> Path:
+        """What the driver of a submitted run printed."""
+        return self.path / "logs" / "job.log"
+
+    def node_file(self, phase_index: int, node: int) -> Path:
+        """How the ranks of a node of a cluster ended in a phase, for the driver."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}.json"
+
+    @property
+    def submission_directory(self) -> Path:
+        """Run file, code, script and number of the latest submitted job."""
+        return self.path / "submission"
+
+    @property
     def report_directory(self) -> Path:
         """Summary and plots of the finished run."""
         return self.path / "report"

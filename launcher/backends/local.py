@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, get_context
+from multiprocessing import connection, forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from multiprocessing.reduction import DupFd
@@ -19,14 +19,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launcher.backends.local_rank import EXIT_EXPECTED, EXIT_ROLLED_BACK, EXIT_STALLED, EXIT_STOPPED, run_rank
-from launcher.interruption import StopFlag
+from launcher.backends.local_rank import (
+    EXIT_EXPECTED,
+    EXIT_ROLLED_BACK,
+    EXIT_STALLED,
+    EXIT_STOPPED,
+    RanksHere,
+    run_rank,
+)
+from launcher.interruption import SIGNALS, StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
 from launcher.shortage import ShortageWatch
 
 _SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
 """How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
+_LEAST_SEVERE = 3
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint before they are ended."""
 
@@ -38,7 +46,21 @@ def warm_up() -> None:
     # MLflow, which DeepSpeed imports, would call home from a thread, and threads do not survive a fork.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _context().set_forkserver_preload(["launcher.worker"])
+    # A signal to the whole group, as Slurm sends it, must not end the server: through it the driver learns how ranks
+    # end. Blocked signals stay blocked in what is started, and nothing is lost; `signals_noted` lets them through.
+    resource_tracker.ensure_running()  # it would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     forkserver.ensure_running()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the ranks of one machine ended."""
+
+    outcome: Outcome
+    severity: int
+    """Of what happens on several machines at about the same moment, the lowest is the cause of the others."""
 
 
 @dataclass
@@ -48,32 +70,39 @@ class LocalBackend:
     Args:
         stop: the driver's flag; the first request is passed on to the ranks, the second ends them, as does
             a first one that takes too long. A stop file in the run directory counts like a request.
-        lock: file descriptor of the run directory's lock, which the ranks hold too.
+        lock: file descriptor of the run directory's lock, which the ranks hold too; None to leave that to the driver.
         warn: is told when disk or memory run short; when memory is about to end, the ranks are asked to stop.
     """
 
     stop: StopFlag
-    lock: int
+    lock: int | None
     warn: Callable[[str], None]
 
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
+        with TemporaryDirectory(prefix="longformer-") as meeting_place:
+            here = RanksHere(range(task.ranks), Path(meeting_place, "ranks").as_uri())
+            return self.run_ranks(task, here).outcome
+
+    def run_ranks(self, task: PhaseTask, here: RanksHere) -> Ending:
+        """Run those ranks of a phase that belong on this machine."""
         warm_up()
         run = RunDirectory(task.run_directory)
         ranks: list[_Rank] = []
-        with TemporaryDirectory(prefix="longformer-") as meeting_place:
-            rendezvous = Path(meeting_place, "ranks").as_uri()
-            try:
-                for number in range(task.ranks):
-                    ranks.append(_start(task, number, rendezvous, self.lock))
-                first = self._wait(ranks, run, task.phase_index)
-            finally:
-                for rank in ranks:
-                    rank.process.kill()
-                for rank in ranks:
-                    rank.process.join()
+        try:
+            for number in here.numbers:
+                ranks.append(_start(task, number, here, self.lock))
+            first = self._wait(ranks, run, task.phase_index)
+        finally:
+            for rank in ranks:
+                rank.process.kill()
+            for rank in ranks:
+                rank.process.join()
         if first is None:
-            return Outcome(Status.COMPLETED)
+            return Ending(Outcome(Status.COMPLETED), _LEAST_SEVERE)
+        return Ending(self._outcome(first, ranks, run), first.severity())
+
+    def _outcome(self, first: "_Rank", ranks: "list[_Rank]", run: RunDirectory) -> Outcome:
         if first.code == EXIT_ROLLED_BACK:
             return Outcome(
                 Status.ROLLED_BACK, f"{run.latest_left_out()}; going on from the last checkpoint without that batch"
@@ -132,7 +161,7 @@ class _Rank:
         """Order what is seen at the same moment: a cause before what may only be its consequence."""
         if self.code is not None and self.code < 0:
             return 0
-        return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, 3)
+        return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, _LEAST_SEVERE)
 
     def why_it_stalled(self) -> str:
         """Return where the rank says it hangs."""
@@ -151,10 +180,11 @@ class _Rank:
         return f"rank {self.number} was ended by {name}{hint}; resume goes on from the last checkpoint"
 
 
-def _start(task: PhaseTask, number: int, rendezvous: str, lock: int) -> _Rank:
+def _start(task: PhaseTask, number: int, here: RanksHere, lock: int | None) -> _Rank:
     log = RunDirectory(task.run_directory).log_file(task.phase_index, number)
     receiver, sender = _context().Pipe(duplex=False)
-    process = _context().Process(target=run_rank, args=(task, number, rendezvous, log, sender, DupFd(lock)))
+    handle = None if lock is None else DupFd(lock)
+    process = _context().Process(target=run_rank, args=(task, number, here, log, sender, handle))
     process.start()
     sender.close()  # so that the end of the process is the end of what it can say
     return _Rank(number, process, receiver, log)

@@ -1,10 +1,11 @@
-"""One rank of the local backend, from the fork to the exit code."""
+"""One rank, from the fork to the exit code; its machine may run all ranks or, in a cluster, some of them."""
 
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,25 +27,35 @@ EXIT_ROLLED_BACK = 72
 _CODES = {"COMPLETED": 0, "STOPPED": EXIT_STOPPED, "ROLLED_BACK": EXIT_ROLLED_BACK}
 
 
-def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words: Connection, lock: Any) -> None:
+@dataclass(frozen=True)
+class RanksHere:
+    """Which ranks of a phase one machine runs, and where they meet all others."""
+
+    numbers: range
+    rendezvous: str
+    """torch.distributed address."""
+
+
+def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words: Connection, lock: Any) -> None:
     """Carry out a rank's part of a phase and end the process.
 
     Args:
         task: the phase.
         rank: which of its ranks this is.
-        rendezvous: where the ranks meet.
+        here: the ranks of this machine.
         log: what this process prints is appended there.
         last_words: on failure, one sentence is sent there.
         lock: handle of the run directory's lock; held until this process ends, so that no other run can
-            start beside ranks that have lost their driver.
+            start beside ranks that have lost their driver. None where Slurm sees to that.
     """
     os.setsid()
     _print_into(log)
-    lock.detach()
+    if lock is not None:
+        lock.detach()
     driver = os.getppid()
     with signals_noted() as flag:
         try:
-            code = _train(task, rank, rendezvous, lambda: flag() or os.getppid() != driver, last_words)
+            code = _train(task, rank, here, lambda: flag() or os.getppid() != driver, last_words)
         except (LongformerError, DataError) as error:
             code = EXIT_EXPECTED
             last_words.send(str(error))
@@ -58,7 +69,7 @@ def run_rank(task: PhaseTask, rank: int, rendezvous: str, log: Path, last_words:
 
 
 def _train(
-    task: PhaseTask, rank: int, rendezvous: str, stop_requested: Callable[[], bool], last_words: Connection
+    task: PhaseTask, rank: int, here: RanksHere, stop_requested: Callable[[], bool], last_words: Connection
 ) -> int:
     import torch
 
@@ -73,10 +84,15 @@ def _train(
         os._exit(EXIT_STALLED)
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // task.ranks))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(here.numbers)))
     with (
         watched(limit, end) as heartbeat,
-        process_group(rank=rank, local_rank=rank, world_size=task.ranks, rendezvous=rendezvous) as ranks,
+        process_group(
+            rank=rank,
+            local_rank=here.numbers.index(rank),
+            world_size=task.ranks,
+            rendezvous=here.rendezvous,
+        ) as ranks,
     ):
         outcome = train_one_phase(task, ranks, stop_requested=stop_requested, heartbeat=heartbeat)
     return _CODES[outcome.name]

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from launcher.run_directory import RunDirectory
+from launcher.slurm import cancel_job
+from launcher.submission import Submission
 
 
 def stop(
@@ -18,7 +20,13 @@ def stop(
 ) -> None:
     """Stop a run at its next step border and wait until it has ended; `longformer resume` goes on with it."""
     run = RunDirectory(run_directory)
-    run.identity()
+    submission = Submission.of(run)
+    if submission is None:
+        run.identity()
+    elif not run.is_running() and submission.state():
+        cancel_job(submission.job)
+        print(f"job {submission.job} is taken out of the queue; `longformer submit` goes on with the run")
+        return
     run.request_stop(save=save)
     with Console(stderr=True).status("waiting for the run to end"):
         while run.is_running():

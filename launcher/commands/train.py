@@ -9,9 +9,10 @@ import typer
 from data_pipeline.recipes import prepare
 from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
+from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
 from launcher.checks import check_surroundings
-from launcher.interruption import signals_noted
-from launcher.phases import Outcome, Status, run_phases
+from launcher.interruption import StopFlag, signals_noted
+from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
 from launcher.progress import RunProgress
 from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
@@ -27,10 +28,15 @@ def train(
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
+    backend: Annotated[
+        BackendName, typer.Option(help="Where the ranks run: on this machine, or on all nodes of this Slurm job.")
+    ] = "local",
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
     config = RunConfig.load(run_file, overrides or [])
     config.check_ranks(ranks)
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks)
     run = RunDirectory(run_directory or Path("runs") / config.name)
     data = prepare(
         config.data.recipe,
@@ -45,7 +51,7 @@ def train(
             run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
         else:
             run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
-        return _go_on(run, lock)
+        return _go_on(run, lock, backend)
 
 
 def resume(
@@ -60,22 +66,25 @@ def resume(
     with run.locked() as lock:
         if ranks is not None:
             run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
-        return _go_on(run, lock)
+        return _go_on(run, lock, "local")
 
 
-def _go_on(run: RunDirectory, lock: int) -> int:
+def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
     if _is_done(run, config):
         show_report(write_report(run.path))
         return 0
-    warm_up()
+    if backend == "local":
+        warm_up()
     run_id = start_or_continue_run(config, run.path)
     run.write_identity(replace(identity, mlflow_run_id=run_id))
     outcome = Outcome(Status.FAILED)
     try:
-        with signals_noted(force=lambda number: None) as stop, RunProgress(run.path, config):
-            outcome = run_phases(run, LocalBackend(stop, lock, _warn), ranks=identity.ranks, warn=_warn)
+        with signals_noted() as stop, RunProgress(run.path, config):
+            outcome = run_phases(
+                run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
+            )
         if outcome.status is Status.COMPLETED:
             show_report(write_report(run.path))
     finally:
@@ -87,6 +96,12 @@ def _go_on(run: RunDirectory, lock: int) -> int:
         typer.echo(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint", err=True)
         return EXIT_STOPPED
     return 0
+
+
+def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> Backend:
+    if name == "slurm":
+        return SlurmBackend(stop, nodes_of_this_job(ranks=ranks))
+    return LocalBackend(stop, lock, _warn)
 
 
 _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {

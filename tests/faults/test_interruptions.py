@@ -37,7 +37,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
 def test_a_signal_to_the_driver_is_passed_on_once_and_checkpoints(new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()
     interrupt = partial(os.kill, os.getpid(), signal.SIGTERM)
-    with signals_noted(force=lambda number: None) as stop, once(run.has_reached(5), interrupt):
+    with signals_noted() as stop, once(run.has_reached(5), interrupt):
         assert run.go(stop).status is Status.STOPPED
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
     assert run.go().status is Status.COMPLETED

@@ -1,0 +1,137 @@
+"""`longformer status` and `longformer logs`: how a run goes that another process or a cluster drives."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from launcher.metrics_follower import MetricsFollower
+from launcher.progress import STEPS_AVERAGED, standing
+from launcher.run_directory import RunDirectory
+from launcher.submission import Submission
+from launcher.wording import clock
+from longformer.errors import LongformerError
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run.")]
+
+
+def status(
+    run_directory: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """Say whether a run is waiting, running, stopped or finished, and how far it is."""
+    run = RunDirectory(run_directory)
+    found = run_status(run)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    job, at = found["job"], found["standing"]
+    print(found["state"] + (f": {job['backend']} job {job['job']}, {job['reason']}" if job and job["reason"] else ""))
+    if at:
+        print(
+            f"phase {at['phase_index'] + 1} of {at['phases']} ({at['phase']}), step {at['step']:,} of {at['steps']:,}: "
+            f"loss {at['loss']:.3f}, BPC {at['bits_per_character']:.3f}, {at['tokens_per_second']:,.0f} tokens/s, "
+            f"about {clock(at['seconds_left'])} of training left"
+        )
+    if found["state"] == "stopped":
+        print(f"`longformer logs {run.path}` shows its last words")
+
+
+def logs(
+    run_directory: RunPath,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="What this rank printed in all phases; else the driver's words.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
+) -> None:
+    """Show what a submitted run, or a rank of any run, has printed."""
+    run = RunDirectory(run_directory)
+    _check(run)
+    shown: dict[Path, int] = {}
+    while True:
+        over = not follow or run_state(run) not in ("waiting", "running")  # asked first: the last words come after
+        for path in _log_files(run, rank):
+            with path.open("rb") as file:
+                shown[path] = _copy(file, shown.get(path, 0))
+        if over:
+            break
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if not shown:
+        raise LongformerError(_nothing_printed(run, rank))
+
+
+def run_status(run: RunDirectory) -> dict[str, Any]:
+    """Return state, job and standing of a run, as `status --json` prints them.
+
+    Raises:
+        LongformerError: this is not the directory of a run or of a submitted one, or Slurm does not answer.
+    """
+    _check(run)
+    submission = Submission.of(run)
+    queued = submission.state() if submission else None
+    return {
+        "run": str(run.path),
+        "state": run_state(run),
+        "job": submission and asdict(submission) | {"reason": queued and f"{queued[0]} ({queued[1]})"},
+        "standing": _standing(run),
+    }
+
+
+def run_state(run: RunDirectory) -> str:
+    """Return waiting, running, stopped or finished."""
+    submission = Submission.of(run)
+    queued = submission.state() if submission else None
+    if run.is_running() or (queued and queued[0] in ("RUNNING", "COMPLETING")):
+        return "running"
+    if queued:
+        return "waiting"
+    if run.exists:
+        phases = run.config().phases
+        if all(run.result_directory(index, phase.name).exists() for index, phase in enumerate(phases)):
+            return "finished"
+    return "stopped"
+
+
+def _check(run: RunDirectory) -> None:
+    if Submission.of(run) is None:
+        run.identity()
+
+
+def _standing(run: RunDirectory) -> dict[str, Any] | None:
+    records = MetricsFollower(run.metrics_file).new_records()
+    if not records:
+        return None
+    config = run.config()
+    newest = records[-1]
+    recent = [record for record in records[-STEPS_AVERAGED:] if record["phase_index"] == newest["phase_index"]]
+    phase = config.phases[newest["phase_index"]]
+    about = {"phase": phase.name, "phases": len(config.phases), "steps": phase.steps}
+    return asdict(standing(recent, config)) | about
+
+
+def _log_files(run: RunDirectory, rank: int | None) -> list[Path]:
+    if rank is None:
+        return [run.job_log] if run.job_log.exists() else []
+    return sorted((run.path / "logs").glob(f"phase-*-rank-{rank}.log"))
+
+
+def _copy(file: BinaryIO, offset: int) -> int:
+    """Print a file from an offset on; return where it ends now."""
+    file.seek(offset)
+    content = file.read()
+    print(content.decode(errors="replace"), end="", flush=True)
+    return offset + len(content)
+
+
+def _nothing_printed(run: RunDirectory, rank: int | None) -> str:
+    if rank is not None:
+        return f"rank {rank} of {run.path} has printed nothing"
+    if Submission.of(run) is None:
+        return (
+            f"{run.path} was not submitted, so its driver's words are in the terminal; --rank 0 shows the first rank's"
+        )
+    return f"the job of {run.path} has printed nothing yet"

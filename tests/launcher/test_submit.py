@@ -1,0 +1,127 @@
+"""`longformer submit`, `status`, `logs` and `stop` where there is no Slurm: scripts, refusals, local jobs."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from example_run import QUICKSTART
+
+from launcher.cli import main
+from launcher.run_directory import RunDirectory
+from tests.faults.tiny_run import prepare_text, tiny_config
+
+
+def script(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return what a dry run prints."""
+    assert main(["submit", str(QUICKSTART), "--dry-run", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_dry_run_prints_a_script_that_bash_accepts_and_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = script(
+        capsys, "--nodes", "1-2", "--gpus-per-node", "4", "--time", "1-12:00:00", "--partition", "a100,h100",
+        "--sbatch", "account=physics", "--sbatch", "exclusive", "--checkpoint-seconds", "300",
+    )  # fmt: skip
+    options = {line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")}
+    assert options >= {
+        "nodes=1-2",
+        "gpus-per-node=4",
+        "time=1-12:00:00",
+        "partition=a100,h100",
+        "account=physics",
+        "exclusive",
+        "signal=B:USR1@300",
+        "requeue",
+        f"chdir={tmp_path}",
+    }
+    assert '--ranks "$((SLURM_JOB_NUM_NODES * 4))"' in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--nodes", "two"], "--nodes 'two' is not a number such as 2"),
+        (["--nodes", "4-2"], "--nodes 4-2: the fewest come first, such as 2-4"),
+        (["--time", "soon"], "--time 'soon' is not minutes"),
+        (["--partition", "a\n#SBATCH --uid=0"], "is not the name of a partition"),
+        (["--sbatch", "wrap=$(reboot)"], "is not an option of sbatch"),
+        (["--gpus-per-node", "2", "--ranks-per-node", "4"], "each rank needs a GPU of its own"),
+        (["--nodes", "1-3"], "cannot be divided over 3 ranks"),
+        (["--run-directory", "my runs; reboot"], "cannot be written into a batch script"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_remedy(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", str(QUICKSTART), "--dry-run", *arguments]) == 2
+    assert sentence in capsys.readouterr().err.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_slurm_the_remedy_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["submit", str(QUICKSTART)]) == 2
+    assert "sbatch was not found" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_slurm_backend_outside_a_job_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_NUM_NODES", raising=False)
+    assert main(["train", str(QUICKSTART), "--backend", "slurm"]) == 2
+    assert "works inside a Slurm job" in capsys.readouterr().err
+
+
+def test_a_run_that_was_not_submitted_has_no_words_of_a_driver(
+    finished_run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["logs", str(finished_run.path)]) == 2
+    assert "was not submitted" in capsys.readouterr().err
+    assert main(["status", str(finished_run.path)]) == 0
+    assert capsys.readouterr().out.startswith("finished\n")
+
+
+@pytest.mark.slow
+def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_config(tmp_path, prepare_text(tmp_path), steps=(5000, 10), checkpoint_every_steps=1000)
+    run = RunDirectory(tmp_path / "runs" / "tiny")
+    source = f"data.source={tmp_path / 'words.txt'}"
+    command = ["submit", str(tmp_path / "tiny.yaml"), source, "--backend", "local", "--run-directory", str(run.path)]
+    assert main(command) == 0
+    job = json.loads((run.submission_directory / "job.json").read_text())["job"]
+    assert capsys.readouterr().out.startswith(f"process {job};")
+    assert (run.submission_directory / "code" / "launcher" / "cli.py").exists()
+    while not run.metrics_file.exists():
+        assert Path(f"/proc/{job}").exists(), run.job_log.read_text()
+        time.sleep(0.1)
+    assert main(command) == 2
+    assert "a run is going on" in capsys.readouterr().err
+    assert main(["status", str(run.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "running"
+    following = subprocess.Popen(
+        [sys.executable, "-m", "launcher.cli", "logs", str(run.path), "--follow"], stdout=subprocess.PIPE, text=True
+    )
+    assert main(["stop", str(run.path)]) == 0
+    said, _ = following.communicate(timeout=60)
+    assert "stopped; `longformer resume" in said
+    capsys.readouterr()
+    assert main(["status", str(run.path)]) == 0
+    assert capsys.readouterr().out.startswith("stopped\nphase 1 of 2 (short), step ")
+    assert main(["logs", str(run.path), "--rank", "0"]) == 0
+    assert "phase short: 0 of 5000 steps done" in capsys.readouterr().out
