@@ -57,6 +57,11 @@ class RunDirectory:
         return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
 
     @property
+    def ranks_file(self) -> Path:
+        """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""
+        return self.path / "ranks.json"
+
+    @property
     def submission_directory(self) -> Path:
         """Run file, code, script and number of the latest submitted job."""
         return self.path / "submission"
@@ -140,7 +145,6 @@ class RunDirectory:
                 f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
                 f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
             )
-        config.check_ranks(ranks)
         write_atomically(self.config_file, config.to_yaml().encode())
         self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
 

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from launcher import run_file_reading
+from launcher.cluster_section import ClusterSection
 from launcher.run_sections import (
     Count,
     DataSection,
@@ -22,10 +23,10 @@ from launcher.run_sections import (
     ModelSection,
     Name,
     PhaseSection,
-    Section,
     TrackingSection,
     TrainingSection,
 )
+from launcher.section import Section
 from longformer.errors import LongformerError
 from longformer.models.config import CharacterModelConfig
 from longformer.training.checkpoints.copies import CheckpointCopies
@@ -34,7 +35,8 @@ _OF_THE_MACHINE = re.compile(
     r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
     r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
     r"|data\.loader_workers: "
-    r"|phases\.\d+\.micro_batch_size: "
+    r"|phases\.\d+\.(micro_batch_size|resources\.\w+): "
+    r"|cluster\."
 )
 
 
@@ -57,6 +59,8 @@ class RunConfig(Section):
     """How held-out text is judged after each phase."""
     tracking: TrackingSection = TrackingSection()
     """Where MLflow keeps the run."""
+    cluster: ClusterSection = ClusterSection()
+    """How the run lives on a Ray cluster."""
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
