@@ -21,7 +21,7 @@ def promote(
         bool, typer.Option("--even-if-worse", help="Do not compare with the version that has the alias now.")
     ] = False,
 ) -> None:
-    """Give a version an alias if its stored metrics meet every condition and none is worse than the present holder's."""
+    """Give a version an alias if its metrics meet every condition and none is worse than the present holder's."""
     demands = [Condition.parse(text) for text in conditions or []]
     from launcher.registry.models import ModelAddress, ModelRegistry  # which imports MLflow, which takes seconds
 

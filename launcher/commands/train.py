@@ -1,5 +1,6 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,6 +18,7 @@ from launcher.progress import RunProgress
 from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.start_model import bring_start_model
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import WorkFailed
 
@@ -31,9 +33,14 @@ def train(
     backend: Annotated[
         BackendName, typer.Option(help="Where the ranks run: on this machine, or on all nodes of this Slurm job.")
     ] = "local",
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
-    config = RunConfig.load(run_file, overrides or [])
+    written_init = [] if init is None else [f"init={json.dumps(init)}"]
+    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
     config.check_ranks(ranks)
     if backend == "slurm":
         nodes_of_this_job(ranks=ranks)
@@ -50,7 +57,13 @@ def train(
         if run.exists:
             run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
         else:
-            run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
+            run.create(
+                config,
+                ranks=ranks,
+                data_directory=data.directory,
+                data_fingerprint=data.fingerprint,
+                start_model=bring_start_model(run, config, data),
+            )
         return _go_on(run, lock, backend)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.registry.served_model import CHARACTERS
 from launcher.run_directory import RunDirectory
 from launcher.run_sections import EvaluationSection
 from launcher.trained_model import TrainedModel, newest_result
@@ -18,6 +17,8 @@ from longformer.interop.tokenizer import FILES
 from longformer.models.storage import CONFIG_FILE
 from longformer.prediction import TASKS, task_of
 
+CHARACTERS = "characters"
+"""Task of the character model; the others are those of `longformer.prediction`."""
 VOCABULARY_FILE = "vocabulary.json"
 
 

@@ -11,8 +11,8 @@ from mlflow.models import Model, ModelSignature, infer_signature
 import data_pipeline
 import longformer
 from launcher.registry import served_model
-from launcher.registry.export import Exportable
-from launcher.registry.served_model import CHARACTERS, ServedModel
+from launcher.registry.export import CHARACTERS, Exportable
+from launcher.registry.served_model import ServedModel
 from longformer.interop.tokenizer import read_tokenizer
 from longformer.prediction import MASKS
 

@@ -25,7 +25,7 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
     """
     client = registry.client
     with failures_told(registry.address), tempfile.TemporaryDirectory(prefix="longformer-") as made:
-        run_id = exportable.run and exportable.run.identity().mlflow_run_id
+        run_id = exportable.run.identity().mlflow_run_id if exportable.run else None
         experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, EXPERIMENT)
         folder, package = Path(made, "model"), Path(made, "package")
         exportable.write(folder)

@@ -23,8 +23,6 @@ from longformer.models.char_lm import CharacterLM
 from longformer.models.generation import generate
 from longformer.prediction import Predictor
 
-CHARACTERS = "characters"
-"""Task of the character model; the others are those of `longformer.prediction.TASKS`."""
 Row = dict[str, Any]
 Answer = Callable[[Row, Row], Row]
 """Turns the columns of a row and the request's parameters into the columns of the result."""
@@ -40,10 +38,10 @@ class ServedModel(PythonModel):
     def open(self, folder: Path, settings: dict[str, Any]) -> None:
         """Read a model for what `settings` say."""
         task = settings["task"]
-        if task == CHARACTERS:
-            self._answer = _characters(folder, settings)
+        if task in _PREDICTIONS:
+            self._answer = _PREDICTIONS[task](Predictor.load(folder, task))
         else:
-            self._answer = _ANSWERS[task](Predictor.load(folder, task))
+            self._answer = _characters(folder, settings)
 
     def predict(
         self,
@@ -102,7 +100,7 @@ def _summarize(predictor: Predictor) -> Answer:
     }
 
 
-_ANSWERS: dict[str, Callable[[Predictor], Answer]] = {
+_PREDICTIONS: dict[str, Callable[[Predictor], Answer]] = {
     "fill-mask": _fill_mask,
     "classify": _classify,
     "answer": _answers,
