@@ -47,6 +47,9 @@ class RunConfig(Section):
     """Name of the run; its directory is `runs/<name>` unless another is given."""
     seed: Count = 0
     """Seed of the initial weights, the order of the samples and the dropout."""
+    init: str | None = None
+    """Model that the first phase starts from: a folder, a run directory, or one in MLflow's registry
+    (`models:/NAME@ALIAS`, `models:/NAME/VERSION`); `null` = random weights."""
     model: ModelSection = ModelSection()
     """The model."""
     data: DataSection

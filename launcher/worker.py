@@ -170,11 +170,13 @@ class _PhaseWork:
         )
 
     def initial_model(self) -> CharacterLM:
-        """Return the model with the weights the phase starts from: random ones, or the result before."""
+        """Return the model with the weights the phase starts from: the result before, the run's start, or random."""
         torch.manual_seed(self.config.seed)
         model = CharacterLM(self.model_config)
         if self.task.phase_index > 0:
             model.load_weights(self._previous_result / "model")
+        elif self.run.start_directory.exists():
+            model.load_weights(self.run.start_directory)
         return model
 
     @property

@@ -1,5 +1,6 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import DataSection
+from launcher.start_model import bring_start_model
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import LongformerError, WorkFailed
 
@@ -51,9 +53,14 @@ def train(
         str | None,
         typer.Option(help="Ray cluster, as HOST:PORT of its head, or local for one of this machine alone."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
-    config = RunConfig.load(run_file, overrides or [])
+    written_init = [] if init is None else [f"init={json.dumps(init)}"]
+    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
     at_first = _ranks_at_first(config, ranks, backend)
     run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     with connected(address) if backend == "ray" else nullcontext() as cluster:
@@ -66,7 +73,13 @@ def train(
             if run.exists:
                 run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
             else:
-                run.create(config, ranks=at_first, data_directory=data.directory, data_fingerprint=data.fingerprint)
+                run.create(
+                    config,
+                    ranks=at_first,
+                    data_directory=data.directory,
+                    data_fingerprint=data.fingerprint,
+                    start_model=bring_start_model(run, config, data),
+                )
             return _go_on(run, lock, backend, cluster, ranks)
 
 
