@@ -1,4 +1,4 @@
-"""Claims about registered models in other processes: loaded without the training stack, served over HTTP, trained on."""
+"""Claims about registered models in other processes: loaded without the training stack, served, trained on."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def test_summaries_and_masked_words_over_the_registry_are_those_of_the_folder(
 
 def test_run_from_the_registry_is_resumed_without_it(environment: dict[str, str], tmp_path: Path) -> None:
     data = prepare_text(tmp_path)
-    first = TinyRun(tmp_path / "runs" / "first", tiny_config(tmp_path, data, steps=(4, 2)), data, ranks=1)
+    first = TinyRun(tmp_path / "runs" / "first", tiny_config(tmp_path, data, steps=(4, 3)), data, ranks=1)
     assert first.go().status.name == "COMPLETED"
     assert main(["register", str(first.run.path), "--name", "tiny"]) == 0
     assert main(["promote", "tiny", "--if", "bits_per_character <= 8"]) == 0
