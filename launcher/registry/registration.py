@@ -25,6 +25,11 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
     """
     client = registry.client
     with failures_told(registry.address), tempfile.TemporaryDirectory(prefix="longformer-") as made:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         run_id = exportable.run.identity().mlflow_run_id if exportable.run else None
         experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, EXPERIMENT)
         folder, package = Path(made, "model"), Path(made, "package")
@@ -37,11 +42,6 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
             client.finalize_logged_model(model.model_id, "FAILED")
             raise
         client.finalize_logged_model(model.model_id, "READY")
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         scores = {METRIC_TAG + metric: repr(value) for metric, value in exportable.metrics.items()}
         version = client.create_model_version(
             name,
