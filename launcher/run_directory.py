@@ -95,6 +95,11 @@ class RunDirectory:
         return self.path / "start"
 
     @property
+    def export_directory(self) -> Path:
+        """The trained model in the form in which it leaves the run, where its task has one."""
+        return self.path / "export"
+
+    @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return (self.path / "identity.json").exists()
