@@ -52,9 +52,9 @@ class RunDirectory:
         """What the driver of a submitted run printed."""
         return self.path / "logs" / "job.log"
 
-    def node_file(self, phase_index: int, node: int) -> Path:
-        """How the ranks of a node of a cluster ended in a phase, for the driver."""
-        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}.json"
+    def node_file(self, phase_index: int, node: int, start: str) -> Path:
+        """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
 
     @property
     def ranks_file(self) -> Path:
