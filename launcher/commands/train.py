@@ -1,6 +1,6 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.ray_cluster import RayCluster, connected
 from launcher.backends.ray_train import RayBackend, check_room
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
+from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
 from launcher.checks import check_surroundings
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
@@ -45,7 +46,10 @@ def train(
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
         BackendName,
-        typer.Option(help="Where the ranks run: on this machine, all nodes of this Slurm job, or a Ray cluster."),
+        typer.Option(
+            help="Where the ranks run: on this machine, all nodes of this Slurm job, a Ray cluster, "
+            "or in the processes that torchrun has started."
+        ),
     ] = "local",
     address: Annotated[
         str | None,
@@ -53,6 +57,9 @@ def train(
     ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
+    if backend == "torchrun" and rank_and_ranks()[0] > 0:
+        follow()
+        return 0
     config = RunConfig.load(run_file, overrides or [])
     at_first = _ranks_at_first(config, ranks, backend)
     run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
@@ -75,15 +82,20 @@ def resume(
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Processes that train together; as many as before unless given.")
     ] = None,
+    backend: Annotated[
+        Literal["local", "slurm"], typer.Option(help="On this machine, or on all nodes of this Slurm job.")
+    ] = "local",
 ) -> int:
     """Go on with an interrupted run from its newest good checkpoint, with as many processes as there are now."""
     run = RunDirectory(run_directory)
     identity = run.identity()  # refuses what is not a run before a lock is made in it
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks or identity.ranks)
     with run.locked() as lock:
         if ranks is not None:
             run.config().check_ranks(ranks)
             run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
-        return _go_on(run, lock, "local")
+        return _go_on(run, lock, backend)
 
 
 def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:
@@ -95,6 +107,8 @@ def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -
     if backend == "ray":
         most = [phase.possible_ranks(ranks)[-1] for phase in config.phases]
         return most[0]
+    if backend == "torchrun":
+        ranks = RankRange(*[rank_and_ranks()[1]] * 2)
     if ranks.fewest != ranks.most:
         raise LongformerError(f"--ranks {ranks}: only --backend ray can choose between numbers of ranks; give one")
     config.check_ranks(ranks.most)
@@ -137,9 +151,8 @@ def _go_on(
                 on_ray = RayBackend(cluster, run, ranks, stop, _warn)
                 outcome = run_phases(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
             else:
-                outcome = run_phases(
-                    run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
-                )
+                with _backend(backend, stop, lock, ranks=identity.ranks) as chosen:
+                    outcome = run_phases(run, chosen, ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
             show_report(write_report(run.path))
     finally:
@@ -147,22 +160,28 @@ def _go_on(
             finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
-    if outcome.status is Status.STOPPED:
-        again = "the same command" if cluster is not None else f"`longformer resume {run.path}`"
-        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
+    if outcome.status is Status.LOST:
+        _warn(outcome.message)
         return EXIT_STOPPED
+    if outcome.status is Status.STOPPED:
+        again = f"`longformer resume {run.path}`" if backend in ("local", "slurm") else "the same command"
+        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
+        return 0 if backend == "torchrun" else EXIT_STOPPED  # after any other code torchrun starts the ranks again
     return 0
 
 
-def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> Backend:
+def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> AbstractContextManager[Backend]:
+    if name == "torchrun":
+        return first_rank(stop)
     if name == "slurm":
-        return SlurmBackend(stop, nodes_of_this_job(ranks=ranks))
-    return LocalBackend(stop, lock, _warn)
+        return nullcontext(SlurmBackend(stop, nodes_of_this_job(ranks=ranks)))
+    return nullcontext(LocalBackend(stop, lock, _warn))
 
 
 _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
     Status.COMPLETED: "FINISHED",
     Status.STOPPED: "KILLED",
+    Status.LOST: "KILLED",
     Status.FAILED: "FAILED",
 }
 
