@@ -65,8 +65,8 @@ class SlurmBackend:
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
         return Outcome(
             Status.LOST,
-            f"srun ended with code {code} and of node {silent} of the job nothing was heard; the next start goes on from "
-            f"the last checkpoint",
+            f"srun ended with code {code} and of node {silent} of the job nothing was heard; "
+            "the next start goes on from the last checkpoint",
         )
 
     def _command(self, task: PhaseTask) -> list[str]:

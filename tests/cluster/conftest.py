@@ -66,9 +66,15 @@ def short_run_file(run_file: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Path, run_file: Path) -> SubmittedRun:
+def two_phases(run_file: Path) -> Path:
+    """The run file of the first two."""
+    return first_phases(run_file, 2)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Path, two_phases: Path) -> SubmittedRun:
     """Two phases that Slurm has carried out from beginning to end."""
-    run = submit(first_phases(run_file, 2), cluster / "undisturbed")
+    run = submit(two_phases, cluster / "undisturbed")
     run.wait_for_the_end()
     return run
 

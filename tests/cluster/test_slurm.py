@@ -1,9 +1,12 @@
 """On a real Slurm of two nodes a run trains over both, keeps what it had if cancelled, and is refused briefly."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from launcher.batch_script import TEMPLATES
 from tests.cluster.submitted_run import SubmittedRun, longformer, slurm, submit
 
 pytestmark = pytest.mark.slow
@@ -26,7 +29,9 @@ def test_a_job_makes_a_ray_cluster_and_trains_three_phases_whose_bits_per_charac
     assert run.losses()[:100] == undisturbed.losses()
 
 
-def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(cluster: Path, short_run_file: Path) -> None:
+def test_a_cancelled_job_leaves_a_checkpoint_does_not_come_back_and_can_be_resumed(
+    undisturbed: SubmittedRun, cluster: Path, short_run_file: Path
+) -> None:
     run = submit(short_run_file, cluster / "cancelled")
     run.wait_for_steps()
     again = longformer("submit", short_run_file, "--nodes", 2, "--run-directory", run.run.path)
@@ -39,6 +44,35 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(cluster: Pat
     assert run.losses()[-1][0] < 80
     verified = longformer("checkpoint", "verify", run.run.path)
     assert verified.returncode == 0, verified.stdout
+    resume = f"{sys.executable} -m launcher.cli resume {run.run.path} --backend slurm"
+    resumed = SubmittedRun(
+        run.run.path, slurm("sbatch", "--parsable", "--nodes=2", "--output=/dev/null", f"--wrap={resume}").strip()
+    )
+    resumed.wait_for_the_end()
+    assert resumed.losses() == undisturbed.losses()[:80]
+
+
+def test_where_ray_is_forbidden_torchrun_trains_the_same_and_outlives_the_time_limit(
+    undisturbed: SubmittedRun, cluster: Path, two_phases: Path
+) -> None:
+    edited = cluster / "edited.sbatch"
+    lines = (TEMPLATES / "by_hand.sbatch").read_text().splitlines(keepends=True)
+    too_much = ("#SBATCH --gpus-per-node", "#SBATCH --cpus-per-task")
+    edited.write_text("".join(line for line in lines if not line.startswith(too_much)))
+    directory = cluster / "torchrun"
+    (directory / "logs").mkdir(parents=True)
+    job = slurm(
+        "sbatch", "--parsable", "--nodes=2", f"--output={directory}/logs/job.log",
+        f"--export=ALL,PATH={Path(sys.executable).parent}:{os.environ['PATH']}",
+        str(edited), str(two_phases), str(directory),
+    )  # fmt: skip
+    run = SubmittedRun(directory, job.strip())
+    run.wait_for_steps(85)
+    slurm("scancel", "--batch", "--signal=USR1", run.job)  # as slurmctld does before the time limit
+    run.wait_in_the_queue()
+    assert run.losses()[-1][0] < 100
+    run.wait_for_the_end()
+    assert run.losses() == undisturbed.losses()
 
 
 def test_a_job_that_waits_can_be_stopped(cluster: Path, short_run_file: Path) -> None:
