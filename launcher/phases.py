@@ -38,6 +38,8 @@ class Status(Enum):
     REGROUPED = "regrouped"
     """Ranks came or went; the phase is to go on from its last checkpoint with those there are."""
     STOPPED = "stopped"
+    LOST = "lost"
+    """A machine was lost, and the job with it; the same run is to be started again."""
     FAILED = "failed"
 
 
@@ -49,7 +51,7 @@ class Outcome:
     message: str = ""
 
 
-BackendName = Literal["local", "slurm", "ray"]
+BackendName = Literal["local", "slurm", "ray", "torchrun"]
 
 Ranks = int | Callable[[int], int | None]
 """How many ranks; or what says, before each start of a phase (given by its index), how many there are now, and None

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launcher.backends.local import Ending
+from launcher.backends.local import LEAST_SEVERE, Ending
 from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
@@ -54,17 +54,19 @@ class SlurmBackend:
             code = step.wait()
         endings = [ending for file in files if (ending := _ending(file))]
         failures = [ending for ending in endings if ending.outcome.status is not Status.COMPLETED]
-        if failures:
-            return min(failures, key=lambda ending: ending.severity).outcome
+        first = min(failures, key=lambda ending: ending.severity, default=None)
+        # A rank that loses the others fails too, in some way, so that only a failure with a clear cause counts here.
+        if first is not None and (len(endings) == self.nodes or first.severity < LEAST_SEVERE):
+            return first.outcome
         if len(endings) == self.nodes:
             return Outcome(Status.COMPLETED)
         if self.stop():
             return Outcome(Status.STOPPED)
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
         return Outcome(
-            Status.FAILED,
-            f"srun ended with code {code} and of node {silent} of the job nothing was heard; its words, if any, are in "
-            f"{run.job_log}, and the next job goes on from the last checkpoint",
+            Status.LOST,
+            f"srun ended with code {code} and of node {silent} of the job nothing was heard; "
+            "the next start goes on from the last checkpoint",
         )
 
     def _command(self, task: PhaseTask) -> list[str]:

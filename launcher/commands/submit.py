@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from launcher.batch_script import JobRequest, batch_script
-from launcher.phases import BackendName
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.slurm import check_slurm, submit_job
@@ -25,7 +24,9 @@ def submit(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
-    backend: Annotated[BackendName, typer.Option(help="Slurm's queue, or a process on this machine.")] = "slurm",
+    backend: Annotated[
+        Literal["local", "slurm"], typer.Option(help="Slurm's queue, or a process on this machine.")
+    ] = "slurm",
     nodes: Annotated[str, typer.Option(help="Nodes; or the fewest and the most, such as 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 trains on processors.")] = 0,
     ranks_per_node: Annotated[

@@ -1,7 +1,7 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
 import json
-from contextlib import chdir, nullcontext
+from contextlib import AbstractContextManager, chdir, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.ray_cluster import RayCluster, connected
 from launcher.backends.ray_train import RayBackend, check_room
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
+from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
 from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status
@@ -45,7 +46,10 @@ def train(
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
         BackendName,
-        typer.Option(help="Where the ranks run: on this machine, all nodes of this Slurm job, or a Ray cluster."),
+        typer.Option(
+            help="Where the ranks run: on this machine, all nodes of this Slurm job, a Ray cluster, "
+            "or in the processes that torchrun has started."
+        ),
     ] = "local",
     address: Annotated[
         str | None,
@@ -57,6 +61,9 @@ def train(
     ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
+    if backend == "torchrun" and rank_and_ranks()[0] > 0:
+        follow()
+        return 0
     written_init = [] if init is None else [f"init={json.dumps(init)}"]
     config = RunConfig.load(run_file, [*(overrides or []), *written_init])
     at_first = _ranks_at_first(config, ranks, backend)
@@ -87,15 +94,20 @@ def resume(
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Processes that train together; as many as before unless given.")
     ] = None,
+    backend: Annotated[
+        Literal["local", "slurm"], typer.Option(help="On this machine, or on all nodes of this Slurm job.")
+    ] = "local",
 ) -> int:
     """Go on with an interrupted run from its newest good checkpoint, with as many processes as there are now."""
     run = RunDirectory(run_directory)
     identity = run.identity()  # refuses what is not a run before a lock is made in it
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks or identity.ranks)
     with run.locked() as lock:
         if ranks is not None:
             run.config().check_ranks(ranks)
             run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
-        return _go_on(run, lock, "local")
+        return _go_on(run, lock, backend)
 
 
 def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:
@@ -107,6 +119,8 @@ def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -
     if backend == "ray":
         most = [phase.possible_ranks(ranks)[-1] for phase in config.phases]
         return most[0]
+    if backend == "torchrun":
+        ranks = RankRange(*[rank_and_ranks()[1]] * 2)
     if ranks.fewest != ranks.most:
         raise LongformerError(f"--ranks {ranks}: only --backend ray can choose between numbers of ranks; give one")
     config.check_ranks(ranks.most)
@@ -131,7 +145,8 @@ def _go_on(
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
     if is_done(run):
-        task_of(config).report(run)
+        with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting
+            task_of(config).report(run)
         return 0
     if backend == "local":
         warm_up()
@@ -144,9 +159,8 @@ def _go_on(
                 on_ray = RayBackend(cluster, run, ranks, stop, _warn)
                 outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
             else:
-                outcome = run_chain(
-                    run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
-                )
+                with _backend(backend, stop, lock, ranks=identity.ranks) as chosen:
+                    outcome = run_chain(run, chosen, ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
             task_of(config).report(run)
     finally:
@@ -154,22 +168,28 @@ def _go_on(
             finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
-    if outcome.status is Status.STOPPED:
-        again = "the same command" if cluster is not None else f"`longformer resume {run.path}`"
-        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
+    if outcome.status is Status.LOST:
+        _warn(outcome.message)
         return EXIT_STOPPED
+    if outcome.status is Status.STOPPED:
+        again = f"`longformer resume {run.path}`" if backend in ("local", "slurm") else "the same command"
+        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
+        return 0 if backend == "torchrun" else EXIT_STOPPED  # after any other code torchrun starts the ranks again
     return 0
 
 
-def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> Backend:
+def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> AbstractContextManager[Backend]:
+    if name == "torchrun":
+        return first_rank(stop)
     if name == "slurm":
-        return SlurmBackend(stop, nodes_of_this_job(ranks=ranks))
-    return LocalBackend(stop, lock, _warn)
+        return nullcontext(SlurmBackend(stop, nodes_of_this_job(ranks=ranks)))
+    return nullcontext(LocalBackend(stop, lock, _warn))
 
 
 _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
     Status.COMPLETED: "FINISHED",
     Status.STOPPED: "KILLED",
+    Status.LOST: "KILLED",
     Status.FAILED: "FAILED",
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.submitted_run import SubmittedRun
+from tests.cluster.submitted_run import SubmittedRun, submit
 from tests.faults.tiny_run import prepare_text, tiny_config
 
 HERE = Path(__file__).parent
@@ -47,7 +47,7 @@ def cluster() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def run_file(cluster: Path) -> Path:
     """The run file of three short phases."""
-    tiny_config(cluster, prepare_text(cluster), steps=(40, 20))
+    tiny_config(cluster, prepare_text(cluster), steps=(80, 20))
     path = cluster / "tiny.yaml"
     content = yaml.safe_load(path.read_text())
     content["data"]["source"] = str(cluster / "words.txt")
@@ -62,15 +62,26 @@ def run_file(cluster: Path) -> Path:
 @pytest.fixture(scope="session")
 def short_run_file(run_file: Path) -> Path:
     """The run file of the first of the three phases."""
-    content = yaml.safe_load(run_file.read_text())
-    path = run_file.with_name("short.yaml")
-    path.write_text(yaml.safe_dump(content | {"phases": content["phases"][:1]}))
-    return path
+    return first_phases(run_file, 1)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Path, run_file: Path) -> SubmittedRun:
-    """A run that Slurm has carried out from beginning to end."""
-    run = SubmittedRun(run_file, cluster / "undisturbed")
+def two_phases(run_file: Path) -> Path:
+    """The run file of the first two."""
+    return first_phases(run_file, 2)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Path, two_phases: Path) -> SubmittedRun:
+    """Two phases that Slurm has carried out from beginning to end."""
+    run = submit(two_phases, cluster / "undisturbed")
     run.wait_for_the_end()
     return run
+
+
+def first_phases(run_file: Path, phases: int) -> Path:
+    """Write a run file of so many phases beside the one of all; return where it is."""
+    content = yaml.safe_load(run_file.read_text())
+    path = run_file.with_name(f"{phases}-phases.yaml")
+    path.write_text(yaml.safe_dump(content | {"phases": content["phases"][:phases]}))
+    return path

@@ -19,42 +19,32 @@ PATIENCE_SECONDS = 600
 
 
 class SubmittedRun:
-    """The job of a run over both nodes.
+    """A run and its jobs, of which the first is meant where none is named."""
 
-    Args:
-        run_file: what is trained.
-        directory: where the run is to lie.
-        options: more options of `submit`, and overrides.
-        user: a command that begins as root and goes on as the user who submits.
-    """
-
-    def __init__(self, run_file: Path, directory: Path, *options: object, user: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, *jobs: str) -> None:
         self.run = RunDirectory(directory)
-        submitted = longformer(
-            "submit", run_file, "--nodes", 2, "--time", 10, "--run-directory", directory, *options, user=user
-        )
-        assert submitted.returncode == 0, submitted.stderr
-        self.job = submitted.stdout.split(";")[0].removeprefix("job ")
+        self.jobs = jobs
+        self.job = jobs[0]
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Any:
         """Return what `longformer status` says."""
         return json.loads(longformer("status", self.run.path, "--json").stdout)
 
-    def slurm(self, field: str) -> str:
+    def slurm(self, field: str, job: str | None = None) -> str:
         """Return a field of `scontrol show job`."""
-        shown = slurm("scontrol", "show", "job", self.job)
+        shown = slurm("scontrol", "show", "job", job or self.job)
         return dict(word.split("=", 1) for word in shown.split() if "=" in word)[field]
 
-    def wait(self, condition: Callable[[], bool]) -> None:
+    def wait(self, condition: Callable[[], bool], *, pause_seconds: float = 0.5) -> None:
         """Wait until something is true; fail with the job's words where it does not become so."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < deadline, self.words()
-            time.sleep(0.2)
+            time.sleep(pause_seconds)
 
     def wait_for_steps(self, steps: int = 5) -> None:
         """Wait until so many steps have been recorded."""
-        self.wait(lambda: len(self.losses()) >= steps)
+        self.wait(lambda: len(self.losses()) >= steps, pause_seconds=0.02)
 
     def wait_for_the_end(self, state: str = "COMPLETED") -> None:
         """Wait until the job is in none but a last state, and that in the one expected."""
@@ -75,6 +65,11 @@ class SubmittedRun:
         lines = self.run.metrics_file.read_text().splitlines(keepends=True) if self.run.metrics_file.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("\n")]
         return [(record["global_step"], record["loss"]) for record in records]
+
+    def scores(self) -> list[float]:
+        """Return the bits per character of the finished phases on held-out text."""
+        files = sorted(self.run.path.glob("phases/*/result/evaluation.json"))
+        return [json.loads(file.read_text())["validation"]["bits_per_character"] for file in files]
 
     def checkpoints(self) -> list[str]:
         """Return the names of the first phase's committed checkpoints."""
@@ -98,6 +93,22 @@ class SubmittedRun:
         finally:
             for process in ranks:
                 process.send_signal(signal.SIGCONT)
+
+
+def submit(run_file: Path, directory: Path, *options: object, user: Sequence[str] = ()) -> SubmittedRun:
+    """Submit a run over both nodes.
+
+    Args:
+        run_file: what is trained.
+        directory: where the run is to lie.
+        options: more options of `submit`, and overrides.
+        user: a command that begins as root and goes on as the user who submits.
+    """
+    answer = longformer(
+        "submit", run_file, "--nodes", 2, "--time", 10, "--run-directory", directory, *options, user=user
+    )
+    assert answer.returncode == 0, answer.stderr
+    return SubmittedRun(directory, *answer.stdout.split(";")[0].removeprefix("job ").split(", "))
 
 
 def longformer(*arguments: object, user: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:

@@ -129,12 +129,13 @@ name=$1; shift; . "$(dirname "$0")/testbed-library.sh"
 hostname "$name"
 mount --bind "$R/etc/hosts" /etc/hosts; mount --bind "$R/etc/resolv.conf" /etc/resolv.conf
 mount --bind "$R/bin-box" "$R/bin"   # jobs inherit PATH from the submitter: inside a box the wrappers are the plain clients
-# The interpreter may lie in root's home, and jobs of other users must be able to pass through it.
-cd /root; mount -t tmpfs -o mode=755 tmpfs /root
-for entry in * .[!.]*; do
-  [ -d "$entry" ] && mkdir "/root/$entry" && mount --no-canonicalize --bind "$entry" "/root/$entry"
-done
-cd /
+cover() { # directory, mode: gives the box a directory of its own, with the directories inside that are there now
+  cd "$1"; mount -t tmpfs -o mode="$2" tmpfs "$1"
+  for entry in * .[!.]*; do [ -d "$entry" ] && mkdir "$1/$entry" && mount --no-canonicalize --bind "$entry" "$1/$entry"; done
+  cd /
+}
+cover /root 755   # the interpreter may lie in root's home, and jobs of other users must be able to pass through it
+cover /tmp 1777   # what a node puts there later, another does not see
 "$@" & d=$!
 trap 'kill -TERM $d 2>/dev/null' TERM INT
 while kill -0 $d 2>/dev/null; do wait $d; done
