@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 SQLITE = "sqlite:///"
 _SCHEMES = ("http://", "https://", SQLITE)
 

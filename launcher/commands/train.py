@@ -1,7 +1,6 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
 from launcher.checks import check_surroundings
+from launcher.example_predictions import write_examples
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
 from launcher.progress import RunProgress
@@ -19,7 +19,7 @@ from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.start_model import bring_start_model
-from launcher.tracking import finish_run, start_or_continue_run
+from launcher.tracking import finish_run, start_run
 from longformer.errors import WorkFailed
 
 
@@ -87,11 +87,12 @@ def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     config, identity = run.config(), run.identity()
     if _is_done(run, config):
         show_report(write_report(run.path))
+        if identity.mlflow_status != "FINISHED":
+            finish_run(run, status="FINISHED")
         return 0
     if backend == "local":
         warm_up()
-    run_id = start_or_continue_run(config, run.path)
-    run.write_identity(replace(identity, mlflow_run_id=run_id))
+    start_run(run)
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted() as stop, RunProgress(run.path, config):
@@ -100,9 +101,9 @@ def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
             )
         if outcome.status is Status.COMPLETED:
             show_report(write_report(run.path))
+            write_examples(run)
     finally:
-        if run_id is not None:
-            finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
+        finish_run(run, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
     if outcome.status is Status.STOPPED:
