@@ -51,7 +51,7 @@ def database() -> Iterator[str]:
     call("initdb", "--pgdata", folder / "data", "--auth", "trust", "--username", "mlflow", "--no-sync")
     call(*control, "--log", folder / "log", "--options", f"-p {port} -k {folder} -c fsync=off", "start")
     try:
-        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/postgres"
     finally:
         call(*control, "--mode", "immediate", "stop")
         shutil.rmtree(folder)
