@@ -38,6 +38,7 @@ COMMANDS = {
     "checkpoint": Command("launcher.commands.checkpoint", "app", "List, check, convert and compare checkpoints."),
     "check": Command("launcher.commands.check", "check", "Check a run file without running it."),
     "plan": Command("launcher.commands.plan", "plan", "Show steps, memory, FLOPs and time of a run before it starts."),
+    "doctor": Command("launcher.commands.doctor", "doctor", "Examine this machine, or every node of a Slurm job."),
     "data": Command("launcher.commands.data", "app", "Prepare, inspect and verify training text."),
     "evaluate": Command("launcher.commands.evaluate", "evaluate", "Measure bits per character on held-out text."),
     "generate": Command("launcher.commands.generate", "generate", "Continue a text with a trained model."),

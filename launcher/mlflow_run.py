@@ -7,6 +7,7 @@ decides what they mean.
 
 import hashlib
 import json
+import math
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +29,6 @@ from launcher.submission import code_version
 
 STEP_METRICS = (
     "loss",
-    "bits_per_character",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",
@@ -38,7 +38,8 @@ STEP_METRICS = (
     "phase_index",
     "tokens",
 )
-"""Fields of a StepRecord that become the metrics `train/<name>`, over the step of the whole run."""
+"""Fields of a StepRecord that become the metrics `train/<name>`, over the step of the whole run; the loss also in bits,
+under the task's own name."""
 
 _METRICS_PER_REQUEST = 1000  # MLflow's own limits
 _PARAMETERS_PER_REQUEST = 100
@@ -135,11 +136,11 @@ class MlflowRun:
             # arrives twice all the same, after an answer that was lost, MLflow drops: every field of it is the same.
             arrived = self._client.get_run(self.run_id).data.metrics.get("train/tokens", 0)
             missing = [record for record in records if record["tokens"] > arrived]
-            for batch in _batches(missing, _METRICS_PER_REQUEST // len(STEP_METRICS)):
+            for batch in _batches(missing, _METRICS_PER_REQUEST // (len(STEP_METRICS) + 1)):
                 metrics = [
-                    Metric(f"train/{name}", float(record[name]), times[record["global_step"]], record["global_step"])
+                    Metric(f"train/{name}", value, times[record["global_step"]], record["global_step"])
                     for record in batch
-                    for name in STEP_METRICS
+                    for name, value in self._values(record).items()
                 ]
                 self._client.log_batch(self.run_id, metrics=metrics)
         except Exception:
@@ -152,6 +153,11 @@ class MlflowRun:
         if on_disk != self._checkpoints:
             send_checkpoints(self._client, self._experiment_id, self.run_id, self._directory)
             self._checkpoints = on_disk
+
+    def _values(self, record: dict[str, Any]) -> dict[str, float]:
+        """Return the metrics of a step."""
+        values = {name: float(record[name]) for name in STEP_METRICS}
+        return values | {self._config.words.bits: values["loss"] / math.log(2)}
 
     def send_phases(self) -> None:
         """Send the result of every finished phase: held-out scores of the run, and a child run for the phase."""
@@ -172,9 +178,10 @@ class MlflowRun:
     ) -> None:
         phase = self._config.phases[index]
         scores = {
-            f"{split}/bits_per_character": evaluation[split]["bits_per_character"]
+            f"{split}/{name}": evaluation[split][name]
             for split in ("validation", "test")
             if split in evaluation
+            for name in self._config.words.scores
         }
         now = _milliseconds(ended)
         for key, value in scores.items():

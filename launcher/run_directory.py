@@ -56,9 +56,14 @@ class RunDirectory:
         """What the driver of a submitted run printed."""
         return self.path / "logs" / "job.log"
 
-    def node_file(self, phase_index: int, node: int) -> Path:
-        """How the ranks of a node of a cluster ended in a phase, for the driver."""
-        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}.json"
+    def node_file(self, phase_index: int, node: int, start: str) -> Path:
+        """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
+
+    @property
+    def ranks_file(self) -> Path:
+        """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""
+        return self.path / "ranks.json"
 
     @property
     def submission_directory(self) -> Path:
@@ -94,6 +99,11 @@ class RunDirectory:
     def start_directory(self) -> Path:
         """The model that the first phase starts from, where the run does not start from random weights."""
         return self.path / "start"
+
+    @property
+    def export_directory(self) -> Path:
+        """The trained model in the form in which it leaves the run, where its task has one."""
+        return self.path / "export"
 
     @property
     def exists(self) -> bool:
@@ -162,7 +172,6 @@ class RunDirectory:
                 f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
                 f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
             )
-        config.check_ranks(ranks)
         write_atomically(self.config_file, config.to_yaml().encode())
         self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
 

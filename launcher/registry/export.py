@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from launcher.run_directory import RunDirectory
-from launcher.run_sections import EvaluationSection
+from launcher.tasks.character_phase import VOCABULARY_FILE
+from launcher.tasks.character_sections import CharacterRun, EvaluationSection
 from launcher.trained_model import TrainedModel, newest_result
 from longformer import models
 from longformer.errors import LongformerError
@@ -19,7 +20,6 @@ from longformer.prediction import TASKS, task_of
 
 CHARACTERS = "characters"
 """Task of the character model; the others are those of `longformer.prediction`."""
-VOCABULARY_FILE = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ class Exportable:
             return cls._of_folder(source, EvaluationSection(), {}, None)
         result = newest_result(run)
         metrics = dict(_metrics(json.loads((result / "evaluation.json").read_text(encoding="utf-8"))))
-        return cls._of_folder(result / "model", run.config().evaluation, metrics, run)
+        config = run.config()
+        evaluation = config.evaluation if isinstance(config, CharacterRun) else EvaluationSection()
+        model = run.export_directory if run.export_directory.exists() else result / "model"
+        return cls._of_folder(model, evaluation, metrics, run)
 
     @classmethod
     def _of_folder(
