@@ -1,14 +1,22 @@
 """Where MLflow keeps runs and models, and how that is written down: never with a password in it.
 
 An address is a server's (http, https) or that of an SQLite file; databases of other kinds stand behind a server.
+Whoever works with MLflow imports this module first, because it settles how MLflow behaves.
 """
 
 import os
 import re
 from pathlib import Path
 
+# Read by MLflow when it is imported: it must not call home, must give up on an absent server in seconds, and must not
+# draw over our own output.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
 ADDRESS_VARIABLE = "MLFLOW_TRACKING_URI"
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 SQLITE = "sqlite:///"
 _SCHEMES = ("http://", "https://", SQLITE)
 

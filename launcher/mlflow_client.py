@@ -1,19 +1,12 @@
-"""A client of MLflow that keeps quiet, gives up in seconds, and whose failures become one sentence.
+"""A client of MLflow that keeps quiet, and whose failures become one sentence.
 
-MLflow is imported only here and in modules that need this one, because importing it takes seconds.
+It takes seconds to import, as does everything that imports MLflow; other modules do so where they first need it.
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-# Read by MLflow when it is imported: it must not call home, and must give up on an absent server in seconds.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import requests
 from mlflow.exceptions import MlflowException

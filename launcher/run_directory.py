@@ -29,6 +29,8 @@ class Identity:
     """Absolute, so that the run can be resumed from any working directory."""
     data_fingerprint: str
     mlflow_run_id: str | None = None
+    mlflow_status: str | None = None
+    """With which status MLflow has everything of the run; None while something may be missing there."""
     start_model: str | None = None
     """Exactly which model `init` meant when the run was created."""
 
@@ -84,6 +86,10 @@ class RunDirectory:
     def checkpoints_directory(self, phase_index: int, name: str) -> Path:
         """The committed checkpoints of a phase."""
         return self.phase_directory(phase_index, name) / "checkpoints"
+
+    def all_checkpoints(self) -> list[Path]:
+        """Return the committed checkpoints of all phases."""
+        return sorted(self.path.glob("phases/*/checkpoints/step-*"))
 
     def result_directory(self, phase_index: int, name: str) -> Path:
         """Model and evaluation of a phase; exists once the phase is done."""

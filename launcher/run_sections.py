@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from launcher.cluster_section import ResourcesSection
+from launcher.mlflow_address import check_address
 from launcher.rank_range import RankRange
 from launcher.section import Section
 from longformer.errors import LongformerError
@@ -169,6 +170,16 @@ class TrackingSection(Section):
     """MLflow, which keeps the parameters, metrics, plots and the model of every run."""
 
     uri: str | None = None
-    """MLflow tracking address; `null` = an SQLite file beside the run directories, opened by `longformer ui`."""
+    """Address of an MLflow server or SQLite file, without credentials; `null` = MLFLOW_TRACKING_URI where it is set,
+    else an SQLite file beside the run directories, opened by `longformer ui`."""
     experiment: str = "longformer"
     """MLflow experiment the run belongs to."""
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.uri is not None:
+            try:
+                check_address(self.uri)
+            except ValueError as error:
+                raise ValueError(f"uri {error}") from None
+        return self

@@ -1,5 +1,6 @@
 """What is kept of a submitted run: its run file, the code it runs with, and which job it is."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from launcher import slurm
 from launcher.phases import BackendName
@@ -65,6 +67,25 @@ def copy_code(run: RunDirectory) -> None:
         if target.exists():
             shutil.rmtree(target)
         shutil.copytree(_ROOT / package, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+class CodeVersion(NamedTuple):
+    """The code that a process runs."""
+
+    fingerprint: str
+    """SHA-256 (hex) of the Python files of all packages."""
+    commit: str | None
+    """Git commit, None where the code does not lie in a repository."""
+
+
+def code_version(run: RunDirectory) -> CodeVersion:
+    """Return the version of the code that this process works on a run with."""
+    digest = hashlib.sha256()
+    for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(_ROOT)}\n".encode() + path.read_bytes())
+    submission = Submission.of(run)
+    is_copy = submission is not None and _ROOT.resolve() == code_directory(run).resolve()
+    return CodeVersion(digest.hexdigest(), submission.commit if submission and is_copy else _git("rev-parse", "HEAD"))
 
 
 def check_free(run: RunDirectory) -> None:

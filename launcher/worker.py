@@ -20,7 +20,7 @@ from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
 from launcher.tasks.kinds import task_of
 from launcher.tasks.task_phase import TaskPhase
-from launcher.tracking import MlflowCallback
+from launcher.tracking import MlflowCallback, SystemMetricsCallback
 from longformer.cost import measured_peak_flops
 from longformer.training.batches import BatchSource
 from longformer.training.callbacks.callback import Callback
@@ -68,7 +68,7 @@ def train_one_phase(
     progress = work.restore(engine, batches)
     print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
-    callbacks = [*watchers, *(work.callbacks() if ranks.is_first else [])]
+    callbacks = [*watchers, *work.callbacks()]
     try:
         outcome, progress = train_phase(
             engine,
@@ -115,8 +115,8 @@ def train_one_phase(
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
         )
-        for callback in callbacks:
-            callback.on_phase_end(work.info(), evaluation)
+    for callback in callbacks:
+        callback.on_phase_end(work.info(), evaluation)
     torch.distributed.barrier()
     return outcome
 
@@ -220,11 +220,12 @@ class _PhaseWork:
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return what watches the training from the first rank."""
-        callbacks: list[Callback] = [MetricsFile(self.run.metrics_file)]
-        run_id = self.run.identity().mlflow_run_id
-        if run_id:
-            callbacks.append(MlflowCallback(run_id, self.config, self.run.path))
+        """Return what watches the training from this rank."""
+        callbacks: list[Callback] = []
+        if self.ranks.is_first:
+            callbacks += [MetricsFile(self.run.metrics_file), MlflowCallback(self.run)]
+        if self.ranks.is_first_of_machine:
+            callbacks.append(SystemMetricsCallback(self.run))
         return callbacks
 
     def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:

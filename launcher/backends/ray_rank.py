@@ -46,7 +46,7 @@ def run_rank(settings: dict[str, RankOrders]) -> str:
     run = RunDirectory(task.run_directory)
     print_into(run.log_file(task.phase_index, rank))
     sign = Sign(rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), step=0, place="")
-    ranks = Ranks(rank, context.get_world_size(), ray.train.torch.get_device())
+    ranks = Ranks(rank, context.get_world_size(), ray.train.torch.get_device(), context.get_local_rank())
     try:
         with (
             BoardWriter(ray, board, sign) as writer,

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import AbstractContextManager, chdir, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +23,7 @@ from launcher.run_file import RunConfig
 from launcher.start_model import bring_start_model
 from launcher.tasks.kinds import task_of
 from launcher.tasks.task import InputData, Task
-from launcher.tracking import finish_run, start_or_continue_run
+from launcher.tracking import finish_run, start_run
 from longformer.errors import LongformerError, WorkFailed
 
 _ONE_RANK = RankRange(1, 1)
@@ -147,11 +146,12 @@ def _go_on(
     if is_done(run):
         with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting
             task_of(config).report(run)
+        if identity.mlflow_status != "FINISHED":
+            finish_run(run, status="FINISHED")
         return 0
     if backend == "local":
         warm_up()
-    run_id = start_or_continue_run(config, run.path)
-    run.write_identity(replace(identity, mlflow_run_id=run_id))
+    start_run(run)
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted() as stop, RunProgress(run.path, config):
@@ -164,8 +164,7 @@ def _go_on(
         if outcome.status is Status.COMPLETED:
             task_of(config).report(run)
     finally:
-        if run_id is not None:
-            finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
+        finish_run(run, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
     if outcome.status is Status.LOST:

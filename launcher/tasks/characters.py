@@ -56,9 +56,11 @@ class CharacterTask:
         raise NotImplementedError("a character model has one form only")
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.example_predictions import write_examples
         from launcher.report import show_report, write_report
 
         show_report(write_report(run.path))
+        write_examples(run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
         from launcher.tasks.character_evaluation import judge
