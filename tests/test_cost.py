@@ -168,9 +168,8 @@ def test_zero_stages_shard_optimizer_gradients_and_weights_in_turn() -> None:
             precision=precision,
             activation_checkpointing=False,
         )
-        assert estimate.total == sum(
-            (estimate.parameters, estimate.gradients, estimate.optimizer, estimate.activations)
-        )
+        states = estimate.parameters + estimate.gradients + estimate.optimizer
+        assert estimate.total >= states + estimate.activations + estimate.communication
         return tuple(part / weights for part in (estimate.parameters, estimate.gradients, estimate.optimizer))
 
     config = config_of(vocabulary_size=104)

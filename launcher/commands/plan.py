@@ -11,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.plan_gpus import ASSUMED_MFU, show_forecast
+from launcher.gpus import GPUS, gpu_of
 from launcher.plan import RunPlan, plan_run
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
@@ -26,10 +28,19 @@ def plan(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    gpu: Annotated[str | None, typer.Option(help=f"Plan for GPUs of a kind instead: {', '.join(GPUS)}.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of each node, a rank on each.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes with so many GPUs.")] = 1,
+    mfu: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Share of the GPUs' peak speed that training is assumed to reach.")
+    ] = ASSUMED_MFU,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = RunConfig.load(run_file, overrides or [])
+    if gpu is not None:
+        show_forecast(config, gpu_of(gpu, config.training.precision), gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
+        return
     config.check_ranks(ranks)
     notes = task_of(config).check()
     on_cuda = torch.cuda.is_available()

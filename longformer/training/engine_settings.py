@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from longformer.cost import LARGEST_BUCKET
+
 Precision = Literal["fp32", "bf16", "fp16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,7 +61,7 @@ def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any
             "stage": settings.zero_stage,
             "overlap_comm": False,
             # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
-            "reduce_bucket_size": min(parameters, 500_000_000),
+            "reduce_bucket_size": min(parameters, LARGEST_BUCKET),
         },
         # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
         "zero_allow_untested_optimizer": True,

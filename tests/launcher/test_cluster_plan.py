@@ -1,0 +1,106 @@
+"""The plan for a cluster: sums that a person can check, warnings of what does not fit, and remedies that are true."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from example_run import QUICKSTART, SHIPPED
+
+from launcher.cli import main
+from launcher.cluster_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
+from launcher.gpus import GPUS, gpu_of
+from launcher.run_file import RunConfig
+from longformer.cost import training_flops_per_token
+from longformer.errors import LongformerError
+
+LARGE = SHIPPED / "enwik8_large.yaml"
+SOURCE = f"data.source={Path(__file__)}"
+
+
+def large(*overrides: str) -> RunConfig:
+    return RunConfig.load(LARGE, [SOURCE, *overrides])
+
+
+def test_time_is_operations_over_assumed_speed() -> None:
+    config = large()
+    plan = forecast(config, GPUS["h100"], gpus=8, mfu=0.25)
+    for index, (phase, planned) in enumerate(zip(config.phases, plan.phases, strict=True)):
+        flops = training_flops_per_token(config.character_model(index, 256), phase.sequence_length)
+        work = phase.steps * phase.tokens_per_step * flops * RECOMPUTATION
+        assert planned.seconds == pytest.approx(work / (8 * 0.25 * 989e12))
+        assert planned.checkpoint_seconds == pytest.approx(planned.seconds / phase.steps * 1000)
+        assert plan.bytes_a_day(planned) == pytest.approx(plan.checkpoint_bytes * 86400 / planned.checkpoint_seconds)
+    assert plan.seconds == pytest.approx(sum(phase.seconds for phase in plan.phases))
+    halved = forecast(config, GPUS["h100"], gpus=16, mfu=0.25)
+    assert halved.seconds == pytest.approx(plan.seconds / 2)
+
+
+def test_checkpointing_off_saves_the_second_forward_pass() -> None:
+    with_it, without = (
+        forecast(large(f"training.activation_checkpointing={on}"), GPUS["h100"], gpus=8, mfu=0.3).seconds
+        for on in ("true", "false")
+    )
+    assert with_it == pytest.approx(RECOMPUTATION * without)
+
+
+def test_higher_stages_need_less_for_states() -> None:
+    memory = forecast(large(), GPUS["h100"], gpus=8, mfu=0.3).phases[0].memory
+    states = [each.parameters + each.gradients + each.optimizer for each in memory]
+    assert states == sorted(states, reverse=True)
+    assert len({each.activations for each in memory}) == 1
+
+
+def test_a_checkpoint_holds_weights_averages_and_masters() -> None:
+    assert [checkpoint_bytes(10, "bf16", stage) for stage in (0, 2)] == [140, 140]
+    assert [checkpoint_bytes(10, "fp32", stage) for stage in (0, 1, 3)] == [120, 160, 120]
+
+
+def test_what_does_not_fit_is_warned_of_with_a_setting_that_does() -> None:
+    overrides = ("training.activation_checkpointing=false", "phases.4.batch_size=64")
+    plan = forecast(large(*overrides), GPUS["a100-40"], gpus=4, mfu=0.3)
+    (warning,) = [each for each in plan.warnings if each.startswith("phases[4] (23k) needs about")]
+    remedy = re.search(r"it fits with (.*)$", warning)
+    assert remedy, warning
+    mended = forecast(large(*overrides, *remedy[1].split()), GPUS["a100-40"], gpus=4, mfu=0.3)
+    assert fits(mended.phases[4].memory[2], GPUS["a100-40"])
+    assert not fits(plan.phases[4].memory[2], GPUS["a100-40"])
+
+
+def test_what_never_fits_is_said_to() -> None:
+    config = large("model.layers=null", "phases.4.sequence_length=90000000")
+    (warning,) = [each for each in forecast(config, GPUS["h100"], gpus=1, mfu=0.3).warnings if "needs about" in each]
+    assert "no setting makes it fit" in warning
+
+
+def test_checkpoints_too_rare_or_too_often_are_warned_of() -> None:
+    often = forecast(large("training.checkpoint_every_steps=10"), GPUS["h100"], gpus=8, mfu=0.3)
+    assert any("phases[0] (2k) writes a checkpoint every 0:00" in warning for warning in often.warnings)
+    plan = forecast(large("training.checkpoint_every_steps=300000"), GPUS["a100"], gpus=1, mfu=0.3)
+    assert any("between checkpoints, which a failure can cost" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("h1000", "--gpu h1000 is not known; known are v100"), ("v100", "does not compute in bf16")],
+)
+def test_unknown_gpus_and_precisions_are_refused(name: str, sentence: str) -> None:
+    with pytest.raises(LongformerError, match=re.escape(sentence)):
+        gpu_of(name, "bf16")
+
+
+def test_command_prints_memory_time_and_assumptions(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["plan", str(LARGE), SOURCE, "--gpu", "h100", "--gpus", "4", "--nodes", "2"]
+    assert main(arguments) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in ("8 x H100 SXM 80 GB", "2, chosen", "23k", "989T FLOP/s", "reaches 30%", "4 GPUs on each of 2"):
+        assert expected in text
+    assert main([*arguments, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["gpus"] == 8
+    assert len(plan["phases"][0]["memory"]) == 4
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), "training.precision=bf16", "--gpu", "h100", "--gpus", "5"]) == 2
+    assert "cannot be divided over 5 ranks" in capsys.readouterr().err

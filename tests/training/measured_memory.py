@@ -1,0 +1,36 @@
+"""What a real rank needs: its largest sum of live tensors while it trains, and what it writes into a checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from longformer.training.distributed import Ranks
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings
+from longformer.training.objectives import Objective
+from tests.training.small_model import SETTINGS, no_spikes
+
+
+def peak_live_bytes(
+    ranks: Ranks, model: Callable[[], nn.Module], batch: dict[str, torch.Tensor], objective: Objective, **settings: Any
+) -> tuple[int, int]:
+    """Make an engine, train twice on a batch, and return the peak and the size of this rank's checkpoint, in bytes.
+
+    The peak is by PyTorch's own count of what it allocates and frees.
+    """
+    written: EngineSettings = replace(SETTINGS, micro_batch_size=len(next(iter(batch.values()))), **settings)
+    with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as profiler:
+        engine = TrainingEngine(model(), written, ranks)
+        for _ in range(2):
+            engine.train_step(iter([batch]), objective, learning_rate=1e-3, guard=no_spikes())
+    live = peak = 0
+    for event in profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    files = engine.state_files(Path("unused"), "state")
+    return peak, sum(len(content) for content in files.values())
