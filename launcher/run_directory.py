@@ -83,6 +83,16 @@ class RunDirectory:
         return self.phase_directory(phase_index, name) / "result"
 
     @property
+    def start_directory(self) -> Path:
+        """The model that the first phase starts from, where the run does not start from random weights."""
+        return self.path / "start"
+
+    @property
+    def export_directory(self) -> Path:
+        """The trained model in the form in which it leaves the run, where its task has one."""
+        return self.path / "export"
+
+    @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return (self.path / "identity.json").exists()

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from launcher.checks import check_surroundings
 from launcher.phases import BackendName
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.slurm import JobRequest, batch_script, check_slurm, submit_job
 from launcher.submission import Submission, check_free, code_directory, copy_code
+from launcher.tasks.kinds import task_of
 from longformer.files import write_atomically
 
 
@@ -67,7 +67,7 @@ def submit(
         return
     if backend == "slurm":
         check_slurm()
-    for note in check_surroundings(config):
+    for note in task_of(config).check():
         typer.echo(f"note: {note}", err=True)
     check_free(run)
     for directory in (run.submission_directory, run.job_log.parent):

@@ -6,17 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from data_pipeline.recipes import prepare
 from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
-from launcher.checks import check_surroundings
+from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
-from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
+from launcher.phases import Backend, BackendName, Outcome, Status
 from launcher.progress import RunProgress
-from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.tasks.kinds import task_of
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import WorkFailed
 
@@ -38,13 +37,9 @@ def train(
     if backend == "slurm":
         nodes_of_this_job(ranks=ranks)
     run = RunDirectory(run_directory or Path("runs") / config.name)
-    data = prepare(
-        config.data.recipe,
-        source=config.data.source,
-        output=config.data.directory,
-        limit_bytes=config.data.limit_bytes,
-    )
-    for note in check_surroundings(config):
+    task = task_of(config)
+    data = task.prepare()
+    for note in task.check():
         typer.echo(f"note: {note}", err=True)
     with run.locked() as lock:
         if run.exists:
@@ -72,8 +67,8 @@ def resume(
 def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
-    if _is_done(run, config):
-        show_report(write_report(run.path))
+    if is_done(run):
+        task_of(config).report(run)
         return 0
     if backend == "local":
         warm_up()
@@ -82,11 +77,11 @@ def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted() as stop, RunProgress(run.path, config):
-            outcome = run_phases(
+            outcome = run_chain(
                 run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
             )
         if outcome.status is Status.COMPLETED:
-            show_report(write_report(run.path))
+            task_of(config).report(run)
     finally:
         if run_id is not None:
             finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
@@ -109,10 +104,6 @@ _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
     Status.STOPPED: "KILLED",
     Status.FAILED: "FAILED",
 }
-
-
-def _is_done(run: RunDirectory, config: RunConfig) -> bool:
-    return all(run.result_directory(index, phase.name).exists() for index, phase in enumerate(config.phases))
 
 
 def _warn(message: str) -> None:

@@ -11,6 +11,7 @@ from data_pipeline.prepared import PreparedData
 from launcher.cli import main
 from launcher.phase_result import commit_result
 from launcher.run_directory import RunDirectory
+from launcher.tasks.kinds import task_of
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
 from longformer.models.char_lm import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest
@@ -24,11 +25,10 @@ def finish_phase(run: RunDirectory, index: int, data: PreparedData) -> Character
     model = CharacterLM(config.character_model(index, len(data.vocabulary))).eval()
     with torch.no_grad():  # far from uniform: evaluations of different phases must differ
         model.output.weight.mul_(1 + index)
+    phase = task_of(config).phase(index, data.directory)
     commit_result(
         run.result_directory(index, config.phases[index].name),
-        model_config=model.config,
-        weights={name: parameter.detach() for name, parameter in model.named_parameters()},
-        data=data,
+        write_model=lambda target: phase.write_model(dict(model.named_parameters()), None, target),
         evaluation={},
         manifest=Manifest(
             phase=config.phases[index].name,
