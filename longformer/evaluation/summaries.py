@@ -5,11 +5,12 @@ Which documents are written about together does not depend on the number of rank
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
@@ -160,21 +161,25 @@ def _of_all_ranks(mine: dict[int, Judged], world_size: int) -> list[Judged]:
 
 
 def summary_of(table: Sequence[Judged]) -> dict[str, Any]:
-    """Return what the table says as a whole, ready for JSON: for the model and both extracts the mean of every metric
-    with its interval, and the model's rouge1 by the length of the documents."""
-    means = {
-        name: {
-            metric: asdict(mean_with_interval([getattr(line, name)[metric] for line in table]))
-            for metric in ALL_METRICS
-        }
-        for name in ("scores", "lead", "oracle")
-    }
+    """Return what the table says as a whole, ready for JSON.
+
+    It holds, for each metric, the model's mean; `intervals` of these means; the means of both extracts; and the model's
+    rouge1 by the length of the documents.
+    """
+    means = {metric: mean_with_interval([line.scores[metric] for line in table]) for metric in ALL_METRICS}
     lengths = by_length([line.tokens for line in table], [line.scores["rouge1"] for line in table])
     return {
+        **{metric: found.mean for metric, found in means.items()},
         "documents": len(table),
-        **means,
+        "intervals": {metric: [found.low, found.high] for metric, found in means.items()},
+        "lead": {metric: _mean(line.lead[metric] for line in table) for metric in ALL_METRICS},
+        "oracle": {metric: _mean(line.oracle[metric] for line in table) for metric in ALL_METRICS},
         "rouge1_by_tokens": {name: {"documents": count, "mean": mean} for name, (count, mean) in lengths.items()},
     }
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
 
 
 def write_table(path: Path, table: Sequence[Judged]) -> None:
