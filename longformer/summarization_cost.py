@@ -74,9 +74,8 @@ def training_memory(
     kept = kept_numbers(shape, source_length)
     # Two attentions of six and five hidden states each, and the feed-forward part.
     written = config.decoder_layers * target_length * (14 * width + config.decoder_ffn_dim)
-    # Keys and values of the document, and the weights of cross-attention, in every layer of the decoder.
-    pairs = config.decoder_attention_heads * target_length * (source_length + target_length)
-    shown = config.decoder_layers * (2 * source_length * width + pairs)
+    # Keys and values of the document, in every layer of the decoder.
+    shown = config.decoder_layers * 2 * source_length * width
     if activation_checkpointing:
         kept = shape.layers * source_length * width + kept // shape.layers
         written = config.decoder_layers * target_length * width + written // config.decoder_layers
