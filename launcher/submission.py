@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +20,11 @@ _PACKAGES = ("launcher", "longformer", "data_pipeline")
 
 @dataclass(frozen=True)
 class Submission:
-    """The latest job of a run; submission/job.json."""
+    """The latest job of a run, or the latest chain of jobs; submission/job.json."""
 
     backend: BackendName
-    job: int
-    """Slurm's number of the job, or the process of a local one."""
+    jobs: tuple[str, ...]
+    """Slurm's numbers of the jobs, in the order in which they carry on the run, or the process of a local one."""
     version: str
     commit: str | None
     """Git commit of the code, None where it does not lie in a repository; the copy is what runs."""
@@ -34,21 +35,22 @@ class Submission:
     def of(cls, run: RunDirectory) -> "Submission | None":
         """Return the latest submission of a run, None where it was never submitted."""
         try:
-            return cls(**json.loads((run.submission_directory / "job.json").read_text()))
+            content = json.loads((run.submission_directory / "job.json").read_text())
         except FileNotFoundError:
             return None
+        return cls(**content | {"jobs": tuple(content["jobs"])})
 
     @classmethod
-    def record(cls, run: RunDirectory, backend: BackendName, job: int) -> None:
-        """Write down which job a run is now."""
+    def record(cls, run: RunDirectory, backend: BackendName, jobs: Sequence[str]) -> None:
+        """Write down which jobs a run is now."""
         commit = _git("rev-parse", "HEAD")
         changed = bool(commit and _git("status", "--porcelain", "--", *_PACKAGES))
-        submission = cls(backend, job, version("longformer-train"), commit, changed)
+        submission = cls(backend, tuple(jobs), version("longformer-train"), commit, changed)
         write_json(run.submission_directory / "job.json", asdict(submission))
 
-    def state(self) -> tuple[str, str] | None:
-        """Return a Slurm job's state in the queue and the reason, None when it has left the queue or is a local one."""
-        return slurm.job_state(self.job) if self.backend == "slurm" else None
+    def queued(self) -> tuple[str, str, str] | None:
+        """Return number, state and reason of the job that Slurm has or will start next, None where there is none."""
+        return slurm.queued_job(self.jobs) if self.backend == "slurm" else None
 
 
 def code_directory(run: RunDirectory) -> Path:
@@ -68,10 +70,10 @@ def copy_code(run: RunDirectory) -> None:
 def check_free(run: RunDirectory) -> None:
     """Raise LongformerError where a run goes on already or waits in a queue."""
     submission = Submission.of(run)
-    state = submission and submission.state()
-    if submission and state:
+    if submission and (queued := submission.queued()):
+        job, state, _ = queued
         raise LongformerError(
-            f"{run.path} has job {submission.job} in Slurm's queue ({state[0]}); `longformer stop {run.path}` ends it"
+            f"{run.path} has job {job} in Slurm's queue ({state}); `longformer stop {run.path}` ends it"
         )
     if run.is_running():
         raise LongformerError(f"a run is going on in {run.path}; `longformer stop {run.path}` ends it")

@@ -5,7 +5,7 @@ task of the run is.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,12 @@ from longformer.training.records import PhaseInfo, Progress
 
 
 def train_one_phase(
-    task: PhaseTask, ranks: Ranks, *, stop_requested: Callable[[], bool], heartbeat: Callable[[], None]
+    task: PhaseTask,
+    ranks: Ranks,
+    *,
+    stop_requested: Callable[[], bool],
+    heartbeat: Callable[[], None],
+    watchers: Sequence[Callback] = (),
 ) -> PhaseOutcome:
     """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
 
@@ -45,6 +50,7 @@ def train_one_phase(
         ranks: this rank among the others.
         stop_requested: says whether this rank was asked to stop.
         heartbeat: called at every sign of progress.
+        watchers: callbacks of this rank, beside those that only the first rank has.
 
     Raises:
         LongformerError, DataError: training cannot go on; the message is one sentence.
@@ -62,7 +68,7 @@ def train_one_phase(
     progress = work.restore(engine, batches)
     print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
-    callbacks = work.callbacks() if ranks.is_first else []
+    callbacks = [*watchers, *(work.callbacks() if ranks.is_first else [])]
     try:
         outcome, progress = train_phase(
             engine,

@@ -43,7 +43,7 @@ class SlurmBackend:
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first node that did not complete ended, or that all completed."""
         run = RunDirectory(task.run_directory)
-        files = [run.node_file(task.phase_index, node) for node in range(self.nodes)]
+        files = [run.node_file(task.phase_index, node, start_of_this_job()) for node in range(self.nodes)]
         for file in files:
             file.unlink(missing_ok=True)
         step = subprocess.Popen(self._command(task), stdin=subprocess.DEVNULL, start_new_session=True)
@@ -103,6 +103,11 @@ class SlurmBackend:
                 if first is not None:
                     deadline = min(deadline, time.monotonic() + _SECONDS_TO_FOLLOW[first.outcome.status])
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def start_of_this_job() -> str:
+    """Return what tells this start of a Slurm job from all others: a node that was cut off may still end an earlier."""
+    return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def nodes_of_this_job(*, ranks: int) -> int:

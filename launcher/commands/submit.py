@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
+from launcher.batch_script import JobRequest, batch_script
 from launcher.phases import BackendName
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-from launcher.slurm import JobRequest, batch_script, check_slurm, submit_job
+from launcher.slurm import check_slurm, submit_job
 from launcher.submission import Submission, check_free, code_directory, copy_code
+from launcher.sweep import combinations, record_sweep, run_of
 from launcher.tasks.kinds import task_of
+from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
 
@@ -36,10 +39,22 @@ def submit(
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Another option of sbatch without its dashes, such as account=physics.")
     ] = None,
+    chain: Annotated[
+        int, typer.Option(min=1, help="Jobs that carry on the run one after the other, where none may requeue itself.")
+    ] = 1,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="A run per value, such as seed=0,1,2, or per combination."),
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Run the ranks on a Ray cluster inside the job.")] = False,
+    module: Annotated[list[str] | None, typer.Option(help="Environment module that the job loads.")] = None,
+    container: Annotated[str | None, typer.Option(help="Image for Apptainer to work in; with --ray.")] = None,
+    pyxis: Annotated[bool, typer.Option("--pyxis", help="The image is for Slurm's plugin Pyxis.")] = False,
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the batch script.")] = False,
 ) -> None:
     """Submit a run as a job that goes on by itself until the run is done; the same command again resumes it."""
+    tasks = combinations(sweep or [])
     config = RunConfig.load(run_file, overrides or [])
     request = JobRequest(
         nodes=nodes,
@@ -49,48 +64,78 @@ def submit(
         partition=partition,
         checkpoint_seconds=checkpoint_seconds,
         options=tuple(sbatch or ()),
+        modules=tuple(module or ()),
+        ray=ray,
+        container=container,
+        pyxis=pyxis,
+        chain=chain,
+        tasks=len(tasks) if sweep else None,
     )
-    for ranks in request.possible_ranks():
-        config.check_ranks(ranks)
-    run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
-    submitted_file = run.submission_directory / "run.yaml"
+    submitted = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     script = batch_script(
         request,
         name=config.name,
-        run_directory=run.path,
-        run_file=submitted_file,
-        code=code_directory(run),
-        log=run.job_log,
+        run_directory=submitted.path,
+        code=code_directory(submitted),
+        data=task_of(config).data_directory.resolve(),
     )
+    runs = {submitted: config}
+    if sweep:
+        runs = {
+            run_of(submitted, index): RunConfig.load(
+                run_file, [*(overrides or []), *values, f"name={config.name}-{index}"]
+            )
+            for index, values in enumerate(tasks)
+        }
+    for one in runs.values():
+        for ranks in request.possible_ranks():
+            one.check_ranks(ranks)
     if dry_run:
         print(script, end="")
         return
     if backend == "slurm":
         check_slurm()
-    for note in task_of(config).check():
+    elif sweep or chain > 1:
+        raise LongformerError("--sweep and --chain are for --backend slurm")
+    for note in dict.fromkeys(note for one in runs.values() for note in task_of(one).check()):
         typer.echo(f"note: {note}", err=True)
-    check_free(run)
-    for directory in (run.submission_directory, run.job_log.parent):
-        directory.mkdir(parents=True, exist_ok=True)
-    copy_code(run)
-    write_atomically(submitted_file, config.to_yaml().encode())
+    for run, one in runs.items():
+        check_free(run)
+        for directory in (run.submission_directory, run.job_log.parent):
+            directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.submission_directory / "run.yaml", one.to_yaml().encode())
+    copy_code(submitted)
     if backend == "slurm":
-        script_file = run.submission_directory / "run.sbatch"
-        write_atomically(script_file, script.encode())
-        job = submit_job(script_file)
+        jobs = _hand_to_slurm(submitted, script, chain)
     else:
-        job = _start_here(run, submitted_file, ranks=request.ranks_per_node)
-    Submission.record(run, backend, job)
-    kind = "job" if backend == "slurm" else "process"
-    print(f"{kind} {job}; `longformer status {run.path}` and `longformer logs {run.path} --follow` tell how it goes")
+        jobs = [_start_here(submitted, ranks=request.ranks_per_node)]
+    if sweep:
+        record_sweep(submitted, tasks)
+    for index, run in enumerate(runs):
+        Submission.record(run, backend, [f"{jobs[0]}_{index}"] if sweep else jobs)
+    print(
+        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.path}` and "
+        f"`longformer logs {next(iter(runs)).path} --follow` tell how it goes"
+    )
 
 
-def _start_here(run: RunDirectory, run_file: Path, *, ranks: int) -> int:
+def _hand_to_slurm(submitted: RunDirectory, script: str, chain: int) -> list[str]:
+    """Submit the script, as often as the chain is long; return the jobs' numbers."""
+    script_file = submitted.submission_directory / "run.sbatch"
+    write_atomically(script_file, script.encode())
+    jobs: list[str] = []
+    for _ in range(chain):
+        jobs.append(submit_job(script_file, unless=jobs))
+    return jobs
+
+
+def _start_here(run: RunDirectory, *, ranks: int) -> str:
     """Start a driver that outlives this command; return its process number."""
-    command = [sys.executable, "-m", "launcher.cli", "train", str(run_file)]
+    command = [sys.executable, "-m", "launcher.cli", "train", str(run.submission_directory / "run.yaml")]
     command += ["--run-directory", str(run.path), "--ranks", str(ranks)]
     environment = os.environ | {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}
     with run.job_log.open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        ).pid
+        )
+    return str(process.pid)

@@ -1,5 +1,7 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
+import json
+from contextlib import chdir, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,16 +10,23 @@ import typer
 
 from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
+from launcher.backends.ray_cluster import RayCluster, connected
+from launcher.backends.ray_train import RayBackend, check_room
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
 from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status
 from launcher.progress import RunProgress
+from launcher.rank_range import RankRange
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.start_model import bring_start_model
 from launcher.tasks.kinds import task_of
+from launcher.tasks.task import InputData, Task
 from launcher.tracking import finish_run, start_or_continue_run
-from longformer.errors import WorkFailed
+from longformer.errors import LongformerError, WorkFailed
+
+_ONE_RANK = RankRange(1, 1)
 
 
 def train(
@@ -25,28 +34,52 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
-    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    ranks: Annotated[
+        RankRange,
+        typer.Option(
+            parser=RankRange.parse,
+            metavar="N",
+            help="Processes that train together; on a Ray cluster also the fewest and the most, such as 2-4.",
+        ),
+    ] = _ONE_RANK,
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
-        BackendName, typer.Option(help="Where the ranks run: on this machine, or on all nodes of this Slurm job.")
+        BackendName,
+        typer.Option(help="Where the ranks run: on this machine, all nodes of this Slurm job, or a Ray cluster."),
     ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, as HOST:PORT of its head, or local for one of this machine alone."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
-    config = RunConfig.load(run_file, overrides or [])
-    config.check_ranks(ranks)
-    if backend == "slurm":
-        nodes_of_this_job(ranks=ranks)
-    run = RunDirectory(run_directory or Path("runs") / config.name)
-    task = task_of(config)
-    data = task.prepare()
-    for note in task.check():
-        typer.echo(f"note: {note}", err=True)
-    with run.locked() as lock:
-        if run.exists:
-            run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
-        else:
-            run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
-        return _go_on(run, lock, backend)
+    written_init = [] if init is None else [f"init={json.dumps(init)}"]
+    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
+    at_first = _ranks_at_first(config, ranks, backend)
+    run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
+    with connected(address) if backend == "ray" else nullcontext() as cluster:
+        if cluster is not None:
+            check_room(cluster, config, ranks)
+        task = task_of(config)
+        data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
+        for note in task.check():
+            typer.echo(f"note: {note}", err=True)
+        with run.locked() as lock:
+            if run.exists:
+                run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
+            else:
+                run.create(
+                    config,
+                    ranks=at_first,
+                    data_directory=data.directory,
+                    data_fingerprint=data.fingerprint,
+                    start_model=bring_start_model(run, task, config, data),
+                )
+            return _go_on(run, lock, backend, cluster, ranks)
 
 
 def resume(
@@ -60,11 +93,41 @@ def resume(
     identity = run.identity()  # refuses what is not a run before a lock is made in it
     with run.locked() as lock:
         if ranks is not None:
+            run.config().check_ranks(ranks)
             run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
         return _go_on(run, lock, "local")
 
 
-def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
+def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:
+    """Return how many ranks a run begins with where there is room for the most.
+
+    Raises:
+        LongformerError: no such number divides the batches; a range where there is no choice.
+    """
+    if backend == "ray":
+        most = [phase.possible_ranks(ranks)[-1] for phase in config.phases]
+        return most[0]
+    if ranks.fewest != ranks.most:
+        raise LongformerError(f"--ranks {ranks}: only --backend ray can choose between numbers of ranks; give one")
+    config.check_ranks(ranks.most)
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks.most)
+    return ranks.most
+
+
+def _prepare_in(directory: Path, task: Task) -> InputData:
+    """Make the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
+    with chdir(directory):
+        return task.prepare()
+
+
+def _go_on(
+    run: RunDirectory,
+    lock: int,
+    backend: BackendName,
+    cluster: RayCluster | None = None,
+    ranks: RankRange | None = None,
+) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
     if is_done(run):
@@ -77,9 +140,13 @@ def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted() as stop, RunProgress(run.path, config):
-            outcome = run_chain(
-                run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
-            )
+            if cluster is not None and ranks is not None:
+                on_ray = RayBackend(cluster, run, ranks, stop, _warn)
+                outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
+            else:
+                outcome = run_chain(
+                    run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
+                )
         if outcome.status is Status.COMPLETED:
             task_of(config).report(run)
     finally:
@@ -88,7 +155,8 @@ def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
     if outcome.status is Status.STOPPED:
-        typer.echo(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint", err=True)
+        again = "the same command" if cluster is not None else f"`longformer resume {run.path}`"
+        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
         return EXIT_STOPPED
     return 0
 

@@ -26,6 +26,10 @@ class CharacterTask:
     has_start = False
     has_export = False
 
+    @property
+    def data_directory(self) -> Path:
+        return self.config.data.directory
+
     def check(self) -> list[str]:
         return character_checks.check_surroundings(self.config)
 
@@ -37,6 +41,11 @@ class CharacterTask:
 
     def make_start(self, target: Path) -> None:
         raise NotImplementedError("a character model starts from random weights")
+
+    def check_start(self, model: Path, data: Path) -> None:
+        from launcher.tasks.character_start import check_start
+
+        check_start(self.config, model, data)
 
     def phase(self, index: int, data: Path) -> "TaskPhase":
         from launcher.tasks.character_phase import CharacterPhase
