@@ -10,7 +10,9 @@ IGNORED = -100
 ROWS = 256
 
 
-def masked_lm_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+def masked_lm_loss(
+    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], *, label_smoothing: float = 0.0
+) -> Tensor:
     """Return the mean cross-entropy over labelled positions.
 
     Logits exist for `ROWS` positions at a time, forward and backward; backward computes them again.
@@ -19,6 +21,7 @@ def masked_lm_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tens
         hidden: (batch, positions, width).
         labels: (batch, positions) long; `IGNORED` where nothing is to be predicted.
         head: turns (rows, width) into logits (rows, vocabulary).
+        label_smoothing: probability that the target gives away to all tokens in equal parts (Szegedy et al. 2016).
 
     Returns:
         () float32; 0 where nothing is labelled.
@@ -33,7 +36,7 @@ def masked_lm_loss(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tens
     rows, targets = hidden.flatten(0, 1).index_select(0, labelled), labels[labelled]
 
     def summed_loss(rows: Tensor, targets: Tensor) -> Tensor:
-        return functional.cross_entropy(head(rows).float(), targets, reduction="sum")
+        return functional.cross_entropy(head(rows).float(), targets, reduction="sum", label_smoothing=label_smoothing)
 
     # The empty sum keeps a batch without labels differentiable.
     total = rows.sum().float() * 0
