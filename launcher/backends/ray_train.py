@@ -54,10 +54,10 @@ class RayBackend:
     ranks: RankRange
     stop: StopFlag
     warn: Callable[[str], None]
-    _losses: "_Losses" = field(init=False)
+    _losses: "Losses" = field(init=False)
 
     def __post_init__(self) -> None:
-        self._losses = _Losses(self.run.config().cluster.max_failures)
+        self._losses = Losses(self.run.config().cluster.max_failures)
 
     def ranks_now(self, phase_index: int) -> int | None:
         """Return how many ranks a phase gets now: the most that fit; wait for its fewest.
@@ -109,7 +109,7 @@ class RayBackend:
         phase = self.run.config().phases[task.phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
-        growth = _Growth(possible, per_rank, task.ranks)
+        growth = Growth(possible, per_rank, task.ranks)
         shortages = ShortageWatch(self.run.checkpoints_directory(task.phase_index, phase.name), self.warn)
         reason: str | None = None
         deadline = float("inf")
@@ -217,7 +217,7 @@ def what_was_lost(failures: Mapping[int, Exception], signs: Sequence[Sign], node
 
 
 @dataclass
-class _Losses:
+class Losses:
     """Counts the losses since the newest checkpoint."""
 
     most: int
@@ -233,7 +233,7 @@ class _Losses:
 
 
 @dataclass
-class _Growth:
+class Growth:
     """Notices that there has been room for more ranks for a while."""
 
     possible: Sequence[int]

@@ -18,15 +18,13 @@ from launcher.checks import check_surroundings
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
 from launcher.progress import RunProgress
-from launcher.rank_range import RankRange
+from launcher.rank_range import RankRange, given_ranks
 from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import DataSection
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import LongformerError, WorkFailed
-
-_ONE_RANK = RankRange(1, 1)
 
 
 def train(
@@ -35,13 +33,8 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
     ranks: Annotated[
-        RankRange,
-        typer.Option(
-            parser=RankRange.parse,
-            metavar="N",
-            help="Processes that train together; on a Ray cluster also the fewest and the most, such as 2-4.",
-        ),
-    ] = _ONE_RANK,
+        str, typer.Option(help="Processes that train together; on a Ray cluster also the fewest and the most: 2-4.")
+    ] = "1",
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
         BackendName,
@@ -54,11 +47,12 @@ def train(
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
     config = RunConfig.load(run_file, overrides or [])
-    at_first = _ranks_at_first(config, ranks, backend)
+    asked = given_ranks(ranks)
+    at_first = _ranks_at_first(config, asked, backend)
     run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:
-            check_room(cluster, config, ranks)
+            check_room(cluster, config, asked)
         data = _prepare(config.data, cluster)
         for note in check_surroundings(config):
             typer.echo(f"note: {note}", err=True)
@@ -67,7 +61,7 @@ def train(
                 run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
             else:
                 run.create(config, ranks=at_first, data_directory=data.directory, data_fingerprint=data.fingerprint)
-            return _go_on(run, lock, backend, cluster, ranks)
+            return _go_on(run, lock, backend, cluster, asked)
 
 
 def resume(

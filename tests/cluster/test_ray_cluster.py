@@ -49,7 +49,7 @@ def nodes() -> Iterator[TwoNodes]:
 def run_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without dropout, whose losses do not depend on the number of ranks; it takes long enough to be disturbed."""
     directory = tmp_path_factory.mktemp("words")
-    tiny_config(directory, prepare_text(directory), dropout=0.0, steps=(STEPS, 1), checkpoint_every_steps=10)
+    tiny_config(directory, prepare_text(directory), dropout=0.0, steps=(STEPS, 20), checkpoint_every_steps=10)
     path = directory / "tiny.yaml"
     content = yaml.safe_load(path.read_text())
     content["data"]["source"] = str(directory / "words.txt")
