@@ -1,4 +1,4 @@
-"""What is decided for a run on a Ray cluster: how many ranks, when they make way, what was lost, and what is refused."""
+"""Decisions about a run on a Ray cluster: how many ranks, when they make way, what was lost, what is refused."""
 
 import socket
 import sys
@@ -48,7 +48,7 @@ def test_possible_ranks_are_all_that_divide_the_batch(asked: RankRange, batch: i
     if expected:
         assert phase.possible_ranks(asked) == expected
     else:
-        with pytest.raises(LongformerError, match="cannot be divided over|can be divided over no number"):
+        with pytest.raises(LongformerError, match=r"cannot be divided over|can be divided over no number"):
             phase.possible_ranks(asked)
 
 
@@ -85,7 +85,7 @@ def node(host: str, *, free: float = 0, is_leaving: bool = False) -> Node:
 
 
 def sign(rank: int, host: str, *, stalled: bool = False) -> Sign:
-    return Sign(rank, host, host, step=7, place="all_reduce (distributed_c10d.py:1)", stalled=stalled)
+    return Sign(rank, host, host, process=1, step=7, place="all_reduce (distributed_c10d.py:1)", stalled=stalled)
 
 
 def test_ranks_make_way_only_for_the_end_of_their_own_machine() -> None:
