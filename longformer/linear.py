@@ -62,7 +62,7 @@ def product(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 def onednn_multiplies(hidden: Tensor) -> bool:
     """Return whether products of `hidden` are oneDNN's: float32 on a CPU, unless `torch.backends.mkldnn` is off."""
-    return (
+    return bool(
         hidden.device.type == "cpu"
         and hidden.dtype == torch.float32
         and hidden.numel() > 0
