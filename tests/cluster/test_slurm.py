@@ -120,7 +120,7 @@ def test_the_runs_of_a_sweep_are_tasks_of_one_array(
         (("--gpus-per-node", 4), "Invalid generic resource (gres) specification; lower --gpus-per-node"),
         (("--nodes", 4), "Node count specification invalid; lower --nodes"),
         (
-            ("--time", "11", "--partition", "spot"),
+            ("--time", 61, "--partition", "spot"),
             "Requested time limit is invalid (missing or exceeds some limit); lower",
         ),
     ],
