@@ -7,6 +7,7 @@ decides what they mean.
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -30,7 +31,6 @@ from mlflow.tracking import MlflowClient
 
 STEP_METRICS = (
     "loss",
-    "bits_per_character",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",
@@ -40,7 +40,8 @@ STEP_METRICS = (
     "phase_index",
     "tokens",
 )
-"""Fields of a StepRecord that become the metrics `train/<name>`, over the step of the whole run."""
+"""Fields of a StepRecord that become the metrics `train/<name>`, over the step of the whole run; the loss also in bits,
+under the task's own name."""
 
 _METRICS_PER_REQUEST = 1000  # MLflow's own limits
 _PARAMETERS_PER_REQUEST = 100
@@ -105,17 +106,22 @@ class MlflowRun:
         arrived = self._client.get_run(self.run_id).data.metrics.get("train/tokens", 0)
         missing = [record for record in records if record["tokens"] > arrived]
         try:
-            for batch in _batches(missing, _METRICS_PER_REQUEST // len(STEP_METRICS)):
+            for batch in _batches(missing, _METRICS_PER_REQUEST // (len(STEP_METRICS) + 1)):
                 now = _milliseconds(time.time())
                 metrics = [
-                    Metric(f"train/{name}", float(record[name]), now, record["global_step"])
+                    Metric(f"train/{name}", value, now, record["global_step"])
                     for record in batch
-                    for name in STEP_METRICS
+                    for name, value in self._values(record).items()
                 ]
                 self._client.log_batch(self.run_id, metrics=metrics)
         except Exception:
             self._metrics = MetricsFollower(self._directory.metrics_file)  # read them again next time
             raise
+
+    def _values(self, record: dict[str, Any]) -> dict[str, float]:
+        """Return the metrics of a step."""
+        values = {name: float(record[name]) for name in STEP_METRICS}
+        return values | {self._config.words.bits: values["loss"] / math.log(2)}
 
     def send_phases(self) -> None:
         """Send the result of every finished phase: held-out scores of the run, and a child run for the phase."""
@@ -132,9 +138,10 @@ class MlflowRun:
     def _send_phase(self, index: int, evaluation: dict[str, Any], *, last_step: int, ended: float) -> None:
         phase = self._config.phases[index]
         scores = {
-            f"{split}/bits_per_character": evaluation[split]["bits_per_character"]
+            f"{split}/{name}": evaluation[split][name]
             for split in ("validation", "test")
             if split in evaluation
+            for name in self._config.words.scores
         }
         now = _milliseconds(ended)
         for key, value in scores.items():

@@ -51,6 +51,10 @@ class Outcome:
 
 BackendName = Literal["local", "slurm", "ray"]
 
+Ranks = int | Callable[[int], int | None]
+"""How many ranks; or what says, before each start of a phase (given by its index), how many there are now, and None
+when it was asked to stop instead."""
+
 
 class Backend(Protocol):
     """Somewhere to run the ranks of a phase."""
@@ -64,7 +68,7 @@ def run_phases(
     run_directory: RunDirectory,
     backend: Backend,
     *,
-    ranks: int | Callable[[int], int | None],
+    ranks: Ranks,
     warn: Callable[[str], None],
 ) -> Outcome:
     """Carry out every phase that is not done yet; stop at the first that does not complete.
@@ -72,8 +76,7 @@ def run_phases(
     Args:
         run_directory: the run.
         backend: what runs a phase's ranks.
-        ranks: how many; or what says, before each start of a phase (given by its index), how many there are now,
-            and None when it was asked to stop instead.
+        ranks: how many.
         warn: is told why a phase starts again and what of its checkpoints is damaged.
     """
     config = run_directory.config()

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
@@ -34,12 +35,13 @@ STEPS_AVERAGED = 20
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands; loss, score and speed are means of the last steps of the phase."""
+    """Where a run stands; loss and speed are means of the last steps of the phase."""
 
     phase_index: int
     step: int
     loss: float
-    bits_per_character: float
+    bits: float
+    """The loss in bits."""
     tokens_per_second: float
     mfu: float
     seconds_left: float
@@ -58,7 +60,7 @@ def standing(recent: Sequence[dict[str, Any]], config: RunConfig) -> Standing:
         phase_index=phase_index,
         step=step,
         loss=fmean(record["loss"] for record in recent),
-        bits_per_character=fmean(record["bits_per_character"] for record in recent),
+        bits=fmean(record["loss"] for record in recent) / log(2),
         tokens_per_second=tokens_per_second,
         mfu=fmean(record["mfu"] for record in recent),
         seconds_left=tokens_left / tokens_per_second,
@@ -114,10 +116,11 @@ class RunProgress:
             if index not in self._announced and result.exists():
                 self._announced.add(index)
                 evaluation = json.loads(result.read_text(encoding="utf-8"))
-                bits = evaluation["validation"]["bits_per_character"]
+                words = self._config.words
+                score = evaluation["validation"][words.scores[0]]
                 self._console.print(
-                    f"{self._phase_title(index)} done: {bits:.3f} BPC on held-out text, {phase.steps:,} steps in "
-                    f"{clock(evaluation['seconds'])}",
+                    f"{self._phase_title(index)} done: {score:.3f} {words.score_short} on held-out text, "
+                    f"{phase.steps:,} steps in {clock(evaluation['seconds'])}",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -141,7 +144,7 @@ class RunProgress:
         phase = self._config.phases[now.phase_index]
         title = Text.assemble(
             (self._phase_title(now.phase_index), "bold"),
-            (f"  {phase.sequence_length:,} characters, windows {phase.windows[0]:,} to {phase.windows[-1]:,}", "dim"),
+            (f"  sequences of {phase.sequence_length:,} tokens", "dim"),
         )
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
@@ -155,6 +158,6 @@ class RunProgress:
         if now.step == self._config.phases[now.phase_index].steps:
             return "evaluating on held-out text"
         return (
-            f"loss {now.loss:.3f}  BPC {now.bits_per_character:.3f}  {now.tokens_per_second:,.0f} tokens/s  "
-            f"MFU {now.mfu:.0%}  about {clock(now.seconds_left)} left"
+            f"loss {now.loss:.3f}  {self._config.words.bits_short} {now.bits:.3f}  "
+            f"{now.tokens_per_second:,.0f} tokens/s  MFU {now.mfu:.0%}  about {clock(now.seconds_left)} left"
         )

@@ -1,4 +1,4 @@
-"""The report of a finished run: what each phase cost and brought, and how well the model does on unseen text.
+"""The report of a finished character run: what each phase cost and brought, and how well the model does on unseen text.
 
 Everything comes from the run directory and the prepared data; writing it again gives the same report.
 report/{summary.json, summary.md, bits_per_character.png, cost.png}, each written atomically.
@@ -19,7 +19,7 @@ from launcher.metrics_follower import MetricsFollower
 from launcher.report_plots import bits_per_character_plot, cost_plot
 from launcher.report_summary import PhaseSummary, Summary, TestScore
 from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
+from launcher.tasks.character_sections import CharacterRun
 from launcher.wording import clock, short
 from longformer.cost import parameter_count
 from longformer.files import write_atomically, write_json
@@ -33,6 +33,7 @@ def write_report(run_directory: Path) -> Summary:
     """
     directory = RunDirectory(run_directory)
     config = directory.config()
+    assert isinstance(config, CharacterRun), "other tasks have reports of their own"
     identity = directory.identity()
     data = PreparedData.open(Path(identity.data_directory))
     evaluations = [
@@ -106,7 +107,7 @@ def _markdown(summary: Summary) -> str:
     )
 
 
-def _phase_summary(config: RunConfig, index: int, evaluation: dict) -> PhaseSummary:
+def _phase_summary(config: CharacterRun, index: int, evaluation: dict) -> PhaseSummary:
     phase = config.phases[index]
     return PhaseSummary(
         name=phase.name,

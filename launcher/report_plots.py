@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from launcher.plan import phase_memory
 from launcher.report_summary import Summary
-from launcher.run_file import RunConfig
+from launcher.tasks.character_cost import phase_memory
+from launcher.tasks.character_sections import CharacterRun
 from launcher.wording import short
 from longformer.cost import training_flops_per_token
 
@@ -31,7 +31,7 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.add_subplot()
     tokens = np.array([record["tokens"] for record in records], dtype=float)
-    bits = np.array([record["bits_per_character"] for record in records])
+    bits = np.array([record["loss"] for record in records]) / np.log(2)
     axes.plot(tokens, bits, color=_BLUE, alpha=0.25, linewidth=0.8)
     axes.plot(tokens, _smoothed(bits), color=_BLUE, linewidth=1.8, label="training, smoothed")
 
@@ -85,7 +85,7 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
     return _png(figure)
 
 
-def cost_plot(config: RunConfig, vocabulary_size: int, summary: Summary) -> bytes:
+def cost_plot(config: CharacterRun, vocabulary_size: int, summary: Summary) -> bytes:
     """Return what a character costs at each sequence length: computed FLOPs, measured time, memory per rank."""
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     flops, time, memory = figure.subplots(1, 3)

@@ -29,6 +29,8 @@ class Identity:
     """Absolute, so that the run can be resumed from any working directory."""
     data_fingerprint: str
     mlflow_run_id: str | None = None
+    start_model: str | None = None
+    """Exactly which model `init` meant when the run was created."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,16 @@ class RunDirectory:
         return self.phase_directory(phase_index, name) / "result"
 
     @property
+    def start_directory(self) -> Path:
+        """The model that the first phase starts from, where the run does not start from random weights."""
+        return self.path / "start"
+
+    @property
+    def export_directory(self) -> Path:
+        """The trained model in the form in which it leaves the run, where its task has one."""
+        return self.path / "export"
+
+    @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return (self.path / "identity.json").exists()
@@ -113,7 +125,15 @@ class RunDirectory:
         """Replace identity.json."""
         write_json(self.path / "identity.json", asdict(identity))
 
-    def create(self, config: RunConfig, *, ranks: int, data_directory: Path, data_fingerprint: str) -> None:
+    def create(
+        self,
+        config: RunConfig,
+        *,
+        ranks: int,
+        data_directory: Path,
+        data_fingerprint: str,
+        start_model: str | None = None,
+    ) -> None:
         """Write config and identity of a new run; the identity comes last and makes it a run."""
         (self.path / "logs").mkdir(exist_ok=True)
         write_atomically(self.config_file, config.to_yaml().encode())
@@ -124,6 +144,7 @@ class RunDirectory:
                 config_fingerprint=config.fingerprint(),
                 data_directory=str(data_directory.resolve()),
                 data_fingerprint=data_fingerprint,
+                start_model=start_model,
             )
         )
 

@@ -1,15 +1,17 @@
 """The run file: everything a training run needs to know, checked before anything is spent.
 
 `RunConfig.load` reads a YAML file with its `extends` and overrides; what comes back is immutable and
-consistent. Two runs with equal `fingerprint()` train the same model in the same way.
+consistent. Two runs with equal `fingerprint()` train the same model in the same way. What only one
+task knows stands in `launcher/tasks`.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import ValidationError, model_validator
@@ -18,9 +20,6 @@ from launcher import run_file_reading
 from launcher.cluster_section import ClusterSection
 from launcher.run_sections import (
     Count,
-    DataSection,
-    EvaluationSection,
-    ModelSection,
     Name,
     PhaseSection,
     TrackingSection,
@@ -28,7 +27,6 @@ from launcher.run_sections import (
 )
 from launcher.section import Section
 from longformer.errors import LongformerError
-from longformer.models.config import CharacterModelConfig
 from longformer.training.checkpoints.copies import CheckpointCopies
 
 _OF_THE_MACHINE = re.compile(
@@ -40,65 +38,72 @@ _OF_THE_MACHINE = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class TaskWords:
+    """How a task calls its numbers."""
+
+    bits: str
+    """Metric of the training loss in bits, such as bits_per_character."""
+    bits_short: str
+    """The same for a line of text, such as BPC."""
+    scores: tuple[str, ...]
+    """Keys of a split in evaluation.json by which held-out text is judged, the most important first."""
+    score_short: str
+    """The first of them for a line of text."""
+
+
 class RunConfig(Section):
-    """A whole run: one model, one text, and the phases in which the one learns the other."""
+    """What the run files of all tasks share: a name, how weights are learned, and in which phases."""
+
+    words: ClassVar[TaskWords]
 
     name: Name
     """Name of the run; its directory is `runs/<name>` unless another is given."""
+    task: str
+    """What is learned."""
     seed: Count = 0
     """Seed of the initial weights, the order of the samples and the dropout."""
-    model: ModelSection = ModelSection()
-    """The model."""
-    data: DataSection
-    """The text."""
+    init: str | None = None
+    """Model that the first phase starts from: a folder, a run directory, or one in MLflow's registry
+    (`models:/NAME@ALIAS`, `models:/NAME/VERSION`); `null` = the start of the task."""
     training: TrainingSection = TrainingSection()
     """Optimizer, precision, sharding and checkpoints."""
     phases: tuple[PhaseSection, ...]
     """The phases, in order."""
-    evaluation: EvaluationSection = EvaluationSection()
-    """How held-out text is judged after each phase."""
     tracking: TrackingSection = TrackingSection()
     """Where MLflow keeps the run."""
     cluster: ClusterSection = ClusterSection()
     """How the run lives on a Ray cluster."""
 
-    @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+    @staticmethod
+    def load(path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
         """Read the run file at `path`, with overrides such as `phases.0.steps=100` laid over it.
+
+        Returns:
+            The config of the file's task.
 
         Raises:
             LongformerError: a file is missing or malformed, a key is unknown, or values do not fit
                 together; one line per problem.
         """
+        from launcher.tasks.kinds import run_file_of  # tasks build on this module
+
         written = run_file_reading.read(Path(path), overrides)
+        kind = run_file_of(written)
         try:
-            return cls.model_validate(written.content)
+            return kind.model_validate(written.content)
         except ValidationError as error:
-            raise LongformerError(run_file_reading.problems(error, cls, written)) from None
+            raise LongformerError(run_file_reading.problems(error, kind, written)) from None
 
     @model_validator(mode="after")
     def _check_phases(self) -> Self:
         names = [phase.name for phase in self.phases]
-        layers = self.model.shape["layers"]
         if not names:
             raise ValueError("phases is empty: a run needs at least one phase")
-        for index, phase in enumerate(self.phases):
-            if phase.name in names[:index]:
-                raise ValueError(f"phases[{index}].name is {phase.name!r}, which an earlier phase has already")
-            if len(phase.windows) != layers:
-                raise ValueError(
-                    f"phases[{index}].windows has {len(phase.windows)} values, but the model has {layers} layers: "
-                    "give one window per layer"
-                )
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"phases[{index}].name is {name!r}, which an earlier phase has already")
         return self
-
-    def character_model(self, phase_index: int, vocabulary_size: int) -> CharacterModelConfig:
-        """Return the shape of the model in a phase: the same weights everywhere, the windows of that phase."""
-        return self.model.character_model(
-            windows=self.phases[phase_index].windows,
-            vocabulary_size=vocabulary_size,
-            activation_checkpointing=self.training.activation_checkpointing,
-        )
 
     def check_ranks(self, ranks: int) -> None:
         """Raise LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""

@@ -1,4 +1,4 @@
-"""The sections of a run file: what may be written in it, with which defaults and limits.
+"""The sections that all run files share: what may be written in them, with which defaults and limits.
 
 Each section is a frozen pydantic model; an unknown key is refused. The text under a field is its
 documentation, from which docs/configuration.md is generated. The message of a check over several
@@ -6,7 +6,6 @@ fields begins with the field it is about, so that the reader of the file sees th
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -15,88 +14,12 @@ from launcher.cluster_section import ResourcesSection
 from launcher.rank_range import RankRange
 from launcher.section import Section
 from longformer.errors import LongformerError
-from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.training.schedules import Decay
 
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class ModelSection(Section):
-    """The character language model of the Longformer paper; everything but the windows, which belong to a phase."""
-
-    size: Literal["tiny", "small", "large"] = "tiny"
-    """Named shape to start from: tiny (about 3M parameters), small (41.0M) or large (102.4M)."""
-    layers: PositiveInt | None = None
-    """Number of layers, where it differs from the size's."""
-    hidden_size: PositiveInt | None = None
-    """Width of the residual stream, where it differs from the size's; an even multiple of `heads`."""
-    heads: PositiveInt | None = None
-    """Attention heads per layer, where they differ from the size's."""
-    feedforward_size: PositiveInt | None = None
-    """Inner width of the feed-forward blocks, where it differs from the size's."""
-    position: Literal["transformer_xl", "rotary"] = "transformer_xl"
-    """Relative positions: the sinusoidal ones of Transformer-XL (as in the paper) or rotary ones (faster)."""
-    dropout: Fraction = 0.0
-    """Dropout of the embeddings, the attention output and the feed-forward blocks."""
-    attention_dropout: Fraction = 0.0
-    """Dropout of the attention probabilities."""
-    dilations: tuple[PositiveInt, ...] | None = None
-    """Dilation of each layer, bottom to top; 1 or `null` = no gaps, 2 = every second position, and so on."""
-    dilated_heads: Count = 2
-    """How many heads of a layer use its dilation; the others look at neighbours without gaps."""
-
-    @property
-    def shape(self) -> dict[str, int]:
-        """Layers, hidden size, heads and feed-forward size: those of the named size with the overrides."""
-        overrides = {name: getattr(self, name) for name in ("layers", "hidden_size", "heads", "feedforward_size")}
-        return CHARACTER_MODEL_SIZES[self.size] | {name: value for name, value in overrides.items() if value}
-
-    def character_model(
-        self, *, windows: tuple[int, ...], vocabulary_size: int, activation_checkpointing: bool = False
-    ) -> CharacterModelConfig:
-        """Return the complete shape of the model with these windows (one per layer) and this vocabulary."""
-        return CharacterModelConfig(
-            **self.shape,
-            windows=windows,
-            vocabulary_size=vocabulary_size,
-            dilations=self.dilations or (1,) * self.shape["layers"],
-            dilated_heads=self.dilated_heads,
-            position=self.position,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            activation_checkpointing=activation_checkpointing,
-        )
-
-    @model_validator(mode="after")
-    def _check_shape(self) -> Self:
-        # The model's own checks name the field; windows and vocabulary are not known here and any will do.
-        self.character_model(windows=(1,) * self.shape["layers"], vocabulary_size=2)
-        return self
-
-
-class DataSection(Section):
-    """Which text is learned, and where its prepared form lies."""
-
-    recipe: Literal["enwik8", "text8", "text", "python_library"] = "python_library"
-    """How the text is read and split. `python_library` needs no source: it is the English text of this Python."""
-    source: Path | None = None
-    """File or folder the text comes from (plain, .xz, .gz or .zip); relative to the working directory."""
-    directory: Path
-    """Folder of the prepared shards; made when it is absent, reused when source and recipe are unchanged."""
-    limit_bytes: PositiveInt | None = None
-    """Use only this many bytes from the start of the source; `null` = all of it."""
-    loader_workers: Count = 0
-    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
-
-    @model_validator(mode="after")
-    def _check_source(self) -> Self:
-        if self.source is None and self.recipe != "python_library":
-            raise ValueError(f"source is missing: the recipe {self.recipe} reads a file or folder, name it here")
-        if self.source is not None and self.recipe == "python_library":
-            raise ValueError("source must be null: the recipe python_library reads the installed Python only")
-        return self
 
 
 class TrainingSection(Section):
@@ -162,13 +85,12 @@ class PhaseSection(Section):
     name: Name
     """Name of the phase, unique in the run; part of folder names."""
     sequence_length: PositiveInt
-    """Characters per training sequence."""
-    windows: tuple[PositiveInt, ...]
-    """Look-back of each layer, bottom to top, in keys (times the dilation, where the layer is dilated)."""
+    """Tokens per training sequence; of a character model, characters."""
     learning_rate: PositiveNumber
     """Peak learning rate, reached at the end of the warm-up."""
-    decay: Literal["constant", "linear", "cosine"] = "constant"
-    """Course of the learning rate after the warm-up; linear and cosine fall to 0 right after the last step."""
+    decay: Decay = "constant"
+    """Course of the learning rate after the warm-up; linear, cosine and cubic (polynomial of power 3) fall to 0 right
+    after the last step."""
     warmup_steps: Count = 0
     """Steps over which the learning rate rises linearly from 0."""
     steps: PositiveInt
@@ -194,7 +116,7 @@ class PhaseSection(Section):
 
     @property
     def tokens_per_step(self) -> int:
-        """Characters predicted in one optimizer step, over all ranks."""
+        """Tokens read in one optimizer step, over all ranks."""
         return self.batch_size * self.sequence_length
 
     def batching(self, ranks: int) -> Batching:
@@ -241,25 +163,6 @@ class PhaseSection(Section):
                 f"be divided over no number of ranks from {allowed.fewest} to {allowed.most}; widen the range"
             )
         return tuple(possible)
-
-
-class EvaluationSection(Section):
-    """How held-out text is judged: long overlapping sequences of which only the last positions are scored."""
-
-    sequence_length: PositiveInt = 2048
-    """Characters per evaluated sequence; 32,256 in the paper."""
-    stride: PositiveInt = 512
-    """Step between two sequences, and how many positions at the end of each are scored; 512 in the paper."""
-    batch_size: PositiveInt = 4
-    """Sequences per rank and forward pass."""
-    limit_tokens: PositiveInt | None = None
-    """Judge only this much of the validation split at the end of a phase; the test split is always judged whole."""
-
-    @model_validator(mode="after")
-    def _check_stride(self) -> Self:
-        if self.stride > self.sequence_length:
-            raise ValueError(f"stride is {self.stride}, more than sequence_length ({self.sequence_length})")
-        return self
 
 
 class TrackingSection(Section):

@@ -1,6 +1,7 @@
 """What one rank does in one phase: build, restore, train, evaluate, commit the result.
 
-Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started.
+Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started, nor what the
+task of the run is.
 """
 
 import os
@@ -12,26 +13,25 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from data_pipeline.batches import SequenceBatches
-from data_pipeline.prepared import PreparedData
-from launcher.phase_result import StopRequested, commit_result, evaluate_splits, peak_memory_bytes
+from launcher.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
 from launcher.phases import PhaseTask
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
+from launcher.tasks.kinds import task_of
+from launcher.tasks.task_phase import TaskPhase
 from launcher.tracking import MlflowCallback
-from longformer.cost import measured_peak_flops, training_flops_per_token
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CharacterModelConfig
+from longformer.cost import measured_peak_flops
+from longformer.training.batches import BatchSource
 from longformer.training.callbacks.callback import Callback
 from longformer.training.callbacks.metrics_file import MetricsFile, losses_until
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
 from longformer.training.distributed import Ranks
-from longformer.training.engine import DTYPES, EngineSettings, TrainingEngine
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import DTYPES, EngineSettings
 from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
 from longformer.training.loop import PhaseOutcome, RollBack, Schedule, Speedometer, train_phase
-from longformer.training.objectives import next_character_loss
 from longformer.training.records import PhaseInfo, Progress
 
 
@@ -59,8 +59,9 @@ def train_one_phase(
     if work.config.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
         torch.use_deterministic_algorithms(True)
-    batches = work.batches()
-    engine = TrainingEngine(work.initial_model().to(ranks.device), work.engine_settings(), ranks)
+    batches = work.parts.batches(ranks, work.run.left_out_batches(task.phase_index))
+    torch.manual_seed(work.config.seed)  # of fresh weights
+    engine = TrainingEngine(work.parts.model(work.origin).to(ranks.device), work.engine_settings(), ranks)
     speedometer = work.speedometer()
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
@@ -72,7 +73,7 @@ def train_one_phase(
         outcome, progress = train_phase(
             engine,
             batches,
-            next_character_loss,
+            work.parts.objective,
             phase=work.info(),
             schedule=work.schedule(),
             speedometer=speedometer,
@@ -92,13 +93,11 @@ def train_one_phase(
     if outcome is PhaseOutcome.STOPPED:
         return outcome
     try:
-        scores = evaluate_splits(
-            engine,
-            work.data,
-            work.config.evaluation,
+        scores = work.parts.evaluate(
+            engine.model,
+            ranks,
             with_test=work.is_last,
-            stop_requested=stop_requested,
-            heartbeat=heartbeat,
+            report_progress=leaving_if_asked(ranks, stop_requested, heartbeat),
         )
     except StopRequested:
         return PhaseOutcome.STOPPED
@@ -112,9 +111,7 @@ def train_one_phase(
     if ranks.is_first:
         commit_result(
             work.run.result_directory(task.phase_index, work.phase.name),
-            model_config=work.model_config,
-            weights=weights,
-            data=work.data,
+            write_model=lambda target: work.parts.write_model(weights, work.origin, target),
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
         )
@@ -126,7 +123,7 @@ def train_one_phase(
 
 @dataclass(frozen=True)
 class _PhaseWork:
-    """The parts of a phase, made from the run file, the prepared data and the task."""
+    """The parts of a phase that are the same for every task, made from the run file and the phase's task."""
 
     task: PhaseTask
     ranks: Ranks
@@ -148,34 +145,16 @@ class _PhaseWork:
         return self.task.phase_index == len(self.config.phases) - 1
 
     @cached_property
-    def data(self) -> PreparedData:
-        return PreparedData.open(Path(self.run.identity().data_directory))
+    def parts(self) -> TaskPhase:
+        """The parts of the phase that only the run's task knows."""
+        return task_of(self.config).phase(self.task.phase_index, Path(self.run.identity().data_directory))
 
-    @cached_property
-    def model_config(self) -> CharacterModelConfig:
-        return self.config.character_model(self.task.phase_index, len(self.data.vocabulary))
-
-    def batches(self) -> SequenceBatches:
-        return SequenceBatches(
-            self.data.split("train"),
-            sequence_length=self.phase.sequence_length,
-            global_batch_size=self.phase.batch_size,
-            micro_batch_size=self.phase.batching(self.ranks.world_size).micro_batch_size,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
-            # Phases of equal length would otherwise see the same samples in the same order.
-            seed=self.config.seed + self.task.phase_index,
-            workers=self.config.data.loader_workers,
-            left_out=self.run.left_out_batches(self.task.phase_index),
-        )
-
-    def initial_model(self) -> CharacterLM:
-        """Return the model with the weights the phase starts from: random ones, or the result before."""
-        torch.manual_seed(self.config.seed)
-        model = CharacterLM(self.model_config)
+    @property
+    def origin(self) -> Path | None:
+        """The model directory the phase starts from: the result before, or the run's start; None = fresh weights."""
         if self.task.phase_index > 0:
-            model.load_weights(self._previous_result / "model")
-        return model
+            return self._previous_result / "model"
+        return self.run.start_directory if self.run.start_directory.exists() else None
 
     @property
     def _previous_result(self) -> Path:
@@ -195,7 +174,7 @@ class _PhaseWork:
             adam_epsilon=training.adam_epsilon,
         )
 
-    def restore(self, engine: TrainingEngine, batches: SequenceBatches) -> Progress:
+    def restore(self, engine: TrainingEngine, batches: BatchSource) -> Progress:
         """Bring everything into the state the task asks for and return where that is."""
         if self.task.resume_from:
             manifest = restore(self.task.resume_from, engine)
@@ -236,7 +215,7 @@ class _PhaseWork:
     def speedometer(self) -> Speedometer:
         dtype = DTYPES[self.config.training.precision]
         return Speedometer(
-            flops_per_token=training_flops_per_token(self.model_config, self.phase.sequence_length),
+            flops_per_token=self.parts.flops_per_token(),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
 

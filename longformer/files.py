@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,24 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+@contextmanager
+def committed_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty directory that becomes `target`, with all it holds on the disk, when the block ends well.
+
+    What a process that died has left is removed first; there must be one writer at a time.
+    """
+    staging = target.with_name(f".{target.name}.staging")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    yield staging
+    for directory, _, names in os.walk(staging):
+        for name in names:
+            sync_file(Path(directory, name))
+        sync_directory(Path(directory))
+    staging.rename(target)
+    sync_directory(target.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from data_pipeline.errors import DataError
-from launcher.checks import check_surroundings
 from launcher.run_file import RunConfig
+from launcher.tasks.kinds import task_of
 from longformer.errors import LongformerError
 
 
@@ -22,7 +22,7 @@ def check(
     """Check a run file and what it needs without running it; every problem is one sentence."""
     try:
         config = RunConfig.load(run_file, overrides or [])
-        notes = check_surroundings(config)
+        notes = task_of(config).check()
     except (LongformerError, DataError) as error:
         if not as_json:
             raise

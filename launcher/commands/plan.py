@@ -11,9 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launcher.checks import check_surroundings, prepared_data
 from launcher.plan import RunPlan, plan_run
 from launcher.run_file import RunConfig
+from launcher.tasks.kinds import task_of
 from launcher.wording import clock, short
 from longformer.cost import measured_peak_flops
 
@@ -31,12 +31,12 @@ def plan(
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = RunConfig.load(run_file, overrides or [])
     config.check_ranks(ranks)
-    notes = check_surroundings(config)
+    notes = task_of(config).check()
     on_cuda = torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])
     # Ranks on a CPU share it; on CUDA each has a device of its own.
-    result = plan_run(config, ranks=ranks, peak_flops=peak * (ranks if on_cuda else 1), data=prepared_data(config))
+    result = plan_run(config, ranks=ranks, peak_flops=peak * (ranks if on_cuda else 1))
     if as_json:
         document = asdict(result) | {"notes": notes}
         for phase in document["phases"]:

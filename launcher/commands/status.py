@@ -43,7 +43,7 @@ def _show(found: dict[str, Any]) -> None:
     if at:
         print(
             f"phase {at['phase_index'] + 1} of {at['phases']} ({at['phase']}), step {at['step']:,} of {at['steps']:,}: "
-            f"loss {at['loss']:.3f}, BPC {at['bits_per_character']:.3f}, {at['tokens_per_second']:,.0f} tokens/s, "
+            f"loss {at['loss']:.3f}, {at['bits_short']} {at['bits']:.3f}, {at['tokens_per_second']:,.0f} tokens/s, "
             f"about {clock(at['seconds_left'])} of training left"
         )
     for rank in found["ranks"]:
@@ -131,6 +131,7 @@ def _standing(run: RunDirectory) -> dict[str, Any] | None:
     recent = [record for record in records[-STEPS_AVERAGED:] if record["phase_index"] == newest["phase_index"]]
     phase = config.phases[newest["phase_index"]]
     about = {"phase": phase.name, "phases": len(config.phases), "steps": phase.steps}
+    about |= {"bits_short": config.words.bits_short}
     return asdict(standing(recent, config)) | about
 
 

@@ -11,7 +11,6 @@ import typer
 
 from launcher import ray_jobs
 from launcher.batch_script import JobRequest, batch_script
-from launcher.checks import check_surroundings
 from launcher.phases import BackendName
 from launcher.rank_range import RankRange, given_ranks
 from launcher.run_directory import RunDirectory
@@ -19,6 +18,7 @@ from launcher.run_file import RunConfig
 from launcher.slurm import check_slurm, submit_job
 from launcher.submission import Submission, check_free, code_directory, copy_code
 from launcher.sweep import combinations, record_sweep, run_of
+from launcher.tasks.kinds import task_of
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
@@ -86,7 +86,7 @@ def submit(
         name=config.name,
         run_directory=submitted.path,
         code=code_directory(submitted),
-        data=config.data.directory.resolve(),
+        data=task_of(config).data_directory.resolve(),
     )
     runs = {submitted: config}
     if sweep:
@@ -110,7 +110,7 @@ def submit(
         check_slurm()
     elif sweep or chain > 1:
         raise LongformerError("--sweep and --chain are for --backend slurm")
-    for note in dict.fromkeys(note for one in runs.values() for note in check_surroundings(one)):
+    for note in dict.fromkeys(note for one in runs.values() for note in task_of(one).check()):
         typer.echo(f"note: {note}", err=True)
     for run, one in runs.items():
         check_free(run)

@@ -1,28 +1,28 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
-from contextlib import nullcontext
+import json
+from contextlib import chdir, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
 from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.ray_cluster import RayCluster, connected
 from launcher.backends.ray_train import RayBackend, check_room
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
-from launcher.checks import check_surroundings
+from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
-from launcher.phases import Backend, BackendName, Outcome, Status, run_phases
+from launcher.phases import Backend, BackendName, Outcome, Status
 from launcher.progress import RunProgress
 from launcher.rank_range import RankRange, given_ranks
-from launcher.report import show_report, write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-from launcher.run_sections import DataSection
+from launcher.start_model import bring_start_model
+from launcher.tasks.kinds import task_of
+from launcher.tasks.task import InputData, Task
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import LongformerError, WorkFailed
 
@@ -44,23 +44,35 @@ def train(
         str | None,
         typer.Option(help="Ray cluster, as HOST:PORT of its head, or local for one of this machine alone."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
-    config = RunConfig.load(run_file, overrides or [])
+    written_init = [] if init is None else [f"init={json.dumps(init)}"]
+    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
     asked = given_ranks(ranks)
     at_first = _ranks_at_first(config, asked, backend)
     run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:
             check_room(cluster, config, asked)
-        data = _prepare(config.data, cluster)
-        for note in check_surroundings(config):
+        task = task_of(config)
+        data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
+        for note in task.check():
             typer.echo(f"note: {note}", err=True)
         with run.locked() as lock:
             if run.exists:
                 run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
             else:
-                run.create(config, ranks=at_first, data_directory=data.directory, data_fingerprint=data.fingerprint)
+                run.create(
+                    config,
+                    ranks=at_first,
+                    data_directory=data.directory,
+                    data_fingerprint=data.fingerprint,
+                    start_model=bring_start_model(run, task, config, data),
+                )
             return _go_on(run, lock, backend, cluster, asked)
 
 
@@ -97,15 +109,10 @@ def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -
     return ranks.most
 
 
-def _prepare(section: DataSection, cluster: RayCluster | None) -> PreparedData:
-    """Return the prepared text, made now where it is not there yet: here, or on a machine of the cluster."""
-    arguments: dict[str, Any] = {
-        "recipe": section.recipe,
-        "source": section.source and section.source.resolve(),
-        "output": section.directory.resolve(),
-        "limit_bytes": section.limit_bytes,
-    }
-    return prepare(**arguments) if cluster is None else cluster.call(prepare, **arguments)
+def _prepare_in(directory: Path, task: Task) -> InputData:
+    """Make the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
+    with chdir(directory):
+        return task.prepare()
 
 
 def _go_on(
@@ -117,8 +124,8 @@ def _go_on(
 ) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
-    if _is_done(run, config):
-        show_report(write_report(run.path))
+    if is_done(run):
+        task_of(config).report(run)
         return 0
     if backend == "local":
         warm_up()
@@ -129,13 +136,13 @@ def _go_on(
         with signals_noted() as stop, RunProgress(run.path, config):
             if cluster is not None and ranks is not None:
                 on_ray = RayBackend(cluster, run, ranks, stop, _warn)
-                outcome = run_phases(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
+                outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
             else:
-                outcome = run_phases(
+                outcome = run_chain(
                     run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
                 )
         if outcome.status is Status.COMPLETED:
-            show_report(write_report(run.path))
+            task_of(config).report(run)
     finally:
         if run_id is not None:
             finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
@@ -159,10 +166,6 @@ _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
     Status.STOPPED: "KILLED",
     Status.FAILED: "FAILED",
 }
-
-
-def _is_done(run: RunDirectory, config: RunConfig) -> bool:
-    return all(run.result_directory(index, phase.name).exists() for index, phase in enumerate(config.phases))
 
 
 def _warn(message: str) -> None:

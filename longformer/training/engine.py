@@ -1,4 +1,4 @@
-"""One optimizer step over all ranks, carried out by DeepSpeed, which is configured here and nowhere else.
+"""One optimizer step over all ranks, carried out by DeepSpeed.
 
 The engine promises that every rank sees the same outcome of every step, that no update is applied after a
 loss or a gradient that is not finite, and that an update that was skipped is reported as such.
@@ -11,9 +11,9 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from longformer.errors import LongformerError
 from longformer.training.batches import Batch
 from longformer.training.distributed import Ranks
+from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Objective
 
@@ -44,28 +45,8 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distribu
 # after probing all its operators; we use none of them.
 deepspeed.ops.__compatible_ops__ = {}
 
-Precision = Literal["fp32", "bf16", "fp16"]
-
 PARAMETER_NAMES = "parameter_names"
 """Entry of a saved state: names of the parameters in the order of the optimizer's."""
-
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """How the weights are learned."""
-
-    zero_stage: Literal[0, 1, 2, 3]
-    precision: Precision
-    micro_batch_size: int
-    """Sequences per rank and forward pass."""
-    accumulation_steps: int
-    """Forward passes per optimizer step."""
-    gradient_clipping: float
-    weight_decay: float
-    adam_betas: tuple[float, float]
-    adam_epsilon: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +54,7 @@ class StepOutcome:
     """What one step did, the same on every rank."""
 
     loss: float
-    """Mean over ranks and micro-batches, nats per token; not finite where one rank's is not."""
+    """Mean over all predictions of the global batch, nats; not finite where one rank's is not."""
     gradient_norm: float
     """Before clipping; not finite where the step was skipped."""
     applied: bool
@@ -130,7 +111,8 @@ class TrainingEngine:
 
         Args:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
-            objective: returns the mean loss of a micro-batch.
+            objective: the loss of a micro-batch. Where micro-batches hold different numbers of predictions, each
+                prediction of the global batch counts alike, on whichever rank it is.
             learning_rate: of this step.
             guard: judges the loss; what it refuses changes no weight on any rank.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
@@ -139,9 +121,10 @@ class TrainingEngine:
             group["lr"] = learning_rate
         total_loss = 0.0
         losses, stop, refusal = [math.nan], False, None
-        for micro_step in range(self.settings.accumulation_steps):
-            batch = {name: tensor.to(self.ranks.device) for name, tensor in next(batches).items()}
-            loss = objective(self._engine, batch)
+        micro_batches = list(islice(batches, self.settings.accumulation_steps))
+        for micro_step, weight in enumerate(self._weights(micro_batches, objective)):
+            batch = {name: tensor.to(self.ranks.device) for name, tensor in micro_batches[micro_step].items()}
+            loss = objective.loss(self._engine, batch) * weight
             total_loss += loss.detach().double().item()
             if micro_step == self.settings.accumulation_steps - 1:
                 losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
@@ -157,8 +140,19 @@ class TrainingEngine:
         gradient_norm, applied = self._update()
         return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, refusal, stop)
 
+    def _weights(self, micro_batches: list[Batch], objective: Objective) -> list[float]:
+        """Return what each micro-batch counts in the mean over all of the global batch; 1 where all count alike."""
+        if objective.predictions is None:
+            return [1.0] * len(micro_batches)
+        counts = [objective.predictions(batch) for batch in micro_batches]
+        total = torch.tensor(sum(counts), dtype=torch.int64, device=self.ranks.device)
+        torch.distributed.all_reduce(total)
+        # A global batch without any prediction, which chance allows, is a step with a loss and a gradient of 0.
+        mean = max(1, int(total.item())) / (len(micro_batches) * self.ranks.world_size)
+        return [count / mean for count in counts]
+
     def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
-        """Return every rank's loss and whether any rank is to stop; the only collective of ours in a step."""
+        """Return every rank's loss and whether any rank is to stop."""
         table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
         table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
         torch.distributed.all_reduce(table)
@@ -289,50 +283,3 @@ class _HeldInMemory(TorchCheckpointEngine):
         content = io.BytesIO()
         torch.save(state_dict, content)
         self.files[Path(path)] = content.getbuffer()
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
-
-    Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
-    the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
-    """
-    spared = {
-        parameter
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.LayerNorm)
-        for parameter in module.parameters(recurse=False)
-    }
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
-        # DeepSpeed cannot do with a group of frozen parameters.
-        if parameter.requires_grad:
-            (decayed if is_matrix else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
-def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
-    """Return the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.accumulation_steps,
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "overlap_comm": False,
-            # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
-            "reduce_bucket_size": min(parameters, 500_000_000),
-        },
-        # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-    }
-    if settings.precision == "fp32" and settings.zero_stage == 0:
-        config["gradient_clipping"] = 0.0  # TrainingEngine clips: DeepSpeed would not tell the norm
-    else:
-        config["gradient_clipping"] = settings.gradient_clipping
-    if settings.precision != "fp32":
-        config[settings.precision] = {"enabled": True}
-    return config

@@ -4,7 +4,6 @@ The loop promises: progress counts applied updates only; all ranks stop at the s
 committed checkpoint; a phase that ends has a checkpoint of its last step.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -182,7 +181,6 @@ def _record(
         global_step=progress.global_step,
         tokens=progress.tokens,
         loss=outcome.loss,
-        bits_per_character=outcome.loss / math.log(2),
         learning_rate=learning_rate,
         gradient_norm=outcome.gradient_norm,
         tokens_per_second=tokens_per_second,

@@ -1,16 +1,29 @@
-"""What a model learns: functions of (model, batch) that return the mean loss in nats."""
+"""What a model learns: the mean loss of a micro-batch in nats, and how many predictions it is the mean of."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from longformer.models.masked_lm_loss import IGNORED
 from longformer.training.batches import Batch
 
-Objective = Callable[[Callable[[Tensor], Tensor], Batch], Tensor]
+Model = Callable[..., Any]
 
 
-def next_character_loss(model: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what it needs to be the same for every division of a batch."""
+
+    loss: Callable[[Model, Batch], Tensor]
+    """Returns the mean over the predictions of a micro-batch, in nats; 0 where there are none."""
+    predictions: Callable[[Batch], int] | None = None
+    """Returns how many predictions a micro-batch holds; None = all micro-batches hold as many."""
+
+
+def next_character_loss(model: Model, batch: Batch) -> Tensor:
     """Return the mean cross-entropy in nats of every character given the ones before it (spec 3.1).
 
     Args:
@@ -20,3 +33,27 @@ def next_character_loss(model: Callable[[Tensor], Tensor], batch: Batch) -> Tens
     tokens = batch["tokens"]
     logits = model(tokens[:, :-1])
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def masked_token_loss(model: Model, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy in nats of the hidden tokens (spec 4).
+
+    Documents packed into one row see each other, as in the paper: `document_ids` of the batch are not used.
+
+    Args:
+        model: a masked language model under Hugging Face's names.
+        batch: input_ids, attention_mask and labels, each (batch, positions) long.
+    """
+    loss: Tensor = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+    ).loss
+    return loss
+
+
+def labels_in(batch: Batch) -> int:
+    """Return how many positions are labelled."""
+    return int((batch["labels"] != IGNORED).sum())
+
+
+NEXT_CHARACTER = Objective(next_character_loss)
+MASKED_TOKENS = Objective(masked_token_loss, labels_in)

@@ -46,7 +46,6 @@ class StepRecord:
     """Tokens trained on so far in the run, all ranks."""
     loss: float
     """Mean nats per token over all ranks, before the update."""
-    bits_per_character: float
     learning_rate: float
     gradient_norm: float
     """Before clipping."""

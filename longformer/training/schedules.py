@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-Decay = Literal["constant", "linear", "cosine"]
+Decay = Literal["constant", "linear", "cosine", "cubic"]
 
 
 def learning_rate_at(
@@ -19,7 +19,7 @@ def learning_rate_at(
         peak: the highest learning rate.
         warmup_steps: length of the rise; 0 starts at `peak`.
         total_steps: steps of the phase.
-        decay: "constant" stays at `peak`; "linear" and "cosine" fall to zero.
+        decay: "constant" stays at `peak`; "linear", "cosine" and "cubic", the cube of the linear one, fall to zero.
 
     Raises:
         ValueError: `step` is outside the phase or `decay` is unknown.
@@ -36,4 +36,6 @@ def learning_rate_at(
             return peak * (1.0 - fraction_done)
         case "cosine":
             return peak * 0.5 * (1.0 + math.cos(math.pi * fraction_done))
-    raise ValueError(f"decay must be constant, linear or cosine, not {decay!r}")
+        case "cubic":
+            return peak * (1.0 - fraction_done) ** 3
+    raise ValueError(f"decay must be constant, linear, cosine or cubic, not {decay!r}")

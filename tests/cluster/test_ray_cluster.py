@@ -4,21 +4,27 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from launcher.backends import ray_train
 from launcher.backends.local_rank import EXIT_STOPPED
+from launcher.backends.ray_cluster import connected
 from launcher.cli import main
 from launcher.commands.status import run_status
 from launcher.run_directory import RunDirectory
+from longformer.errors import LongformerError
 from tests.faults.tiny_run import once, prepare_text, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -42,6 +48,7 @@ class TwoNodes:
         self.wait_for(2)
 
     def add_second(self) -> None:
+        """Start the second node, again."""
         self.second = self._start("--address", self.address)
 
     def kill_second(self) -> None:
@@ -49,12 +56,24 @@ class TwoNodes:
         end(self.second)
 
     def announce_the_end_of_second(self) -> None:
-        """As a cloud does that takes back a machine: Ray's daemon is told, and has half a minute."""
-        psutil.Process(self.second.pid).children()[0]
+        """As a cloud does that takes a machine back: its daemon gets a SIGTERM, and has half a minute to leave."""
+        for process in psutil.Process(self.second.pid).children(recursive=True):
+            if process.name() == "raylet":
+                process.terminate()
 
     def wait_for(self, nodes: int) -> None:
-        command = (sys.executable, "-m", "launcher.backends.ray_ready", self.address, str(nodes))
-        subprocess.run(command, check=True, timeout=120)
+        """Return once so many nodes have joined."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with connected(self.address) as there:
+                    while len(there.nodes()) < nodes:
+                        assert time.monotonic() < deadline, (self._directory / "words.log").read_text()
+                        time.sleep(0.2)
+                return
+            except LongformerError:
+                assert time.monotonic() < deadline, (self._directory / "words.log").read_text()
+                time.sleep(0.5)
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *options]
@@ -74,10 +93,23 @@ def end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[TwoNodes]:
-    two = TwoNodes()
-    yield two
-    two.cluster.shutdown()
+def cluster() -> Iterator[TwoNodes]:
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
+        two = TwoNodes(Path(short_path))
+        try:
+            yield two
+        finally:
+            end(two.second)
+            end(two.head)
+
+
+@pytest.fixture
+def nodes(cluster: TwoNodes) -> TwoNodes:
+    """The cluster with both of its nodes."""
+    if cluster.second.poll() is not None:
+        cluster.add_second()
+    cluster.wait_for(2)
+    return cluster
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +153,7 @@ def wait_until(run: Path, condition: Callable[[list[dict[str, Any]]], bool]) -> 
 
 
 def train(run_file: Path, directory: Path, nodes: TwoNodes, *options: str) -> int:
-    where = ["--backend", "ray", "--address", nodes.cluster.address, "--run-directory", str(directory)]
+    where = ["--backend", "ray", "--address", nodes.address, "--run-directory", str(directory)]
     return main(["train", str(run_file), *where, *options])
 
 
@@ -167,12 +199,9 @@ def test_a_notice_that_a_node_will_leave_becomes_a_checkpoint_and_so_does_a_requ
 
     # Only a request makes a checkpoint.
     options = ("--ranks", "1-2", "training.checkpoint_every_steps=100000")
-    try:
-        with once(lambda: len(losses(run)) >= 5, disturb):
-            assert train(run_file, run, nodes, *options) == EXIT_STOPPED
-    finally:
-        nodes.kill_second()
-        nodes.add_second()
+    with once(lambda: len(losses(run)) >= 5, disturb):
+        assert train(run_file, run, nodes, *options) == EXIT_STOPPED
+    nodes.kill_second()
     warned = capsys.readouterr().err
     assert "will leave the cluster" in warned
     assert "the same command goes on" in warned

@@ -32,7 +32,6 @@ def records(config: RunConfig) -> list[StepRecord]:
                     global_step=len(result) + 1,
                     tokens=tokens,
                     loss=bits * math.log(2),
-                    bits_per_character=bits,
                     learning_rate=phase.learning_rate,
                     gradient_norm=0.5,
                     tokens_per_second=9000.0 / (index + 1),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,25 +12,27 @@ from data_pipeline.prepared import PreparedData
 from launcher.cli import main
 from launcher.phase_result import commit_result
 from launcher.run_directory import RunDirectory
+from launcher.tasks.kinds import task_of
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
 from longformer.models.char_lm import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import Progress
 
 
-def finish_phase(run: RunDirectory, index: int, data: PreparedData) -> CharacterLM:
+def finish_phase(
+    run: RunDirectory, index: int, data: PreparedData, evaluation: dict[str, Any] | None = None
+) -> CharacterLM:
     """Commit an untrained model as the result of a phase, and return it."""
     config = run.config()
     torch.manual_seed(index)
     model = CharacterLM(config.character_model(index, len(data.vocabulary))).eval()
     with torch.no_grad():  # far from uniform: evaluations of different phases must differ
         model.output.weight.mul_(1 + index)
+    phase = task_of(config).phase(index, data.directory)
     commit_result(
         run.result_directory(index, config.phases[index].name),
-        model_config=model.config,
-        weights={name: parameter.detach() for name, parameter in model.named_parameters()},
-        data=data,
-        evaluation={},
+        write_model=lambda target: phase.write_model(dict(model.named_parameters()), None, target),
+        evaluation=evaluation or {},
         manifest=Manifest(
             phase=config.phases[index].name,
             phase_index=index,

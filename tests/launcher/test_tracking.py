@@ -17,14 +17,6 @@ from launcher.tracking import MlflowCallback, finish_run, start_or_continue_run
 from longformer.training.records import PhaseInfo, Progress
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without runs; making its tables takes seconds, so it is made once and copied."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def mlflow_client(run_directory: RunDirectory, empty_store: Path) -> MlflowClient:
     store = run_directory.path.parent / "mlflow.db"

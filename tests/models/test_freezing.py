@@ -16,6 +16,7 @@ from longformer.interop.convert import convert
 from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
+from longformer.training.objectives import Objective
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, no_spikes
 
@@ -86,7 +87,7 @@ def train_with_deepspeed(ranks: Ranks, folder: Path) -> dict[str, np.ndarray]:
     engine = TrainingEngine(model, replace(SETTINGS, zero_stage=2), ranks)
     for _ in range(3):
         engine.train_step(
-            itertools.repeat({}), lambda engine, _: loss_of(engine), learning_rate=0.05, guard=no_spikes()
+            itertools.repeat({}), Objective(lambda engine, _: loss_of(engine)), learning_rate=0.05, guard=no_spikes()
         )
     weights = engine.full_weights() | {
         f"{TABLE}.pretrained": model.longformer.embeddings.position_embeddings.pretrained

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from longformer.training.distributed import Ranks
-from longformer.training.engine import EngineSettings, TrainingEngine
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings
 from longformer.training.guards import GuardSettings, LossGuard
-from longformer.training.objectives import next_character_loss
+from longformer.training.objectives import NEXT_CHARACTER
 
 VOCABULARY, LENGTH = 32, 12
 
@@ -82,9 +83,7 @@ def train_small(
     settings = replace(settings, micro_batch_size=micro)
     engine = small_engine(ranks, settings, **model or {})
     batches = micro_batches(ranks, settings, size=size)
-    outcomes = [
-        engine.train_step(batches, next_character_loss, learning_rate=0.01, guard=no_spikes()) for _ in range(steps)
-    ]
+    outcomes = [engine.train_step(batches, NEXT_CHARACTER, learning_rate=0.01, guard=no_spikes()) for _ in range(steps)]
     assert all(outcome.applied for outcome in outcomes)
     weights = {name: tensor.numpy() for name, tensor in engine.full_weights().items()}
     return [outcome.loss for outcome in outcomes], [outcome.gradient_norm for outcome in outcomes], weights

@@ -15,8 +15,9 @@ from longformer.training.checkpoints.store import (
     prune_checkpoints,
 )
 from longformer.training.checkpoints.write import CheckpointWriter, restore
-from longformer.training.engine import EngineSettings, TrainingEngine
-from longformer.training.objectives import next_character_loss
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings
+from longformer.training.objectives import NEXT_CHARACTER
 from longformer.training.records import Progress
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, micro_batches, no_spikes, small_engine
@@ -30,8 +31,7 @@ def writer(engine: TrainingEngine, directory: Path, *, kept: int = 2, in_backgro
 
 def losses(engine: TrainingEngine, batches: Iterator[Any], steps: int) -> list[float]:
     return [
-        engine.train_step(batches, next_character_loss, learning_rate=0.01, guard=no_spikes()).loss
-        for _ in range(steps)
+        engine.train_step(batches, NEXT_CHARACTER, learning_rate=0.01, guard=no_spikes()).loss for _ in range(steps)
     ]
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from longformer.training.engine import EngineSettings, StepOutcome, parameter_groups
-from longformer.training.objectives import next_character_loss
+from longformer.training.engine import StepOutcome
+from longformer.training.engine_settings import EngineSettings, parameter_groups
+from longformer.training.objectives import NEXT_CHARACTER, Objective, next_character_loss
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import (
     SETTINGS,
@@ -106,7 +107,7 @@ def _overflow_in_step_1(ranks: Any, settings: EngineSettings) -> tuple[list[bool
     applied, changed = [], []
     for step in range(3):
         before = engine.full_weights()
-        objective = _finite_loss_without_finite_gradient if step == 1 else next_character_loss
+        objective = Objective(_finite_loss_without_finite_gradient) if step == 1 else NEXT_CHARACTER
         applied.append(engine.train_step(batches, objective, learning_rate=0.01, guard=no_spikes()).applied)
         after = engine.full_weights()
         changed.append(any(not before[name].equal(after[name]) for name in before))
@@ -142,12 +143,12 @@ def _lose_on_rank_1_in_step_1(
         before = engine.full_weights()
         is_lost = disturbed and step == 1 and ranks.rank == 1
 
-        def objective(model: Any, batch: Any, factor: float = torch.nan if is_lost else 1.0) -> torch.Tensor:
+        def loss(model: Any, batch: Any, factor: float = torch.nan if is_lost else 1.0) -> torch.Tensor:
             return next_character_loss(model, batch) * factor
 
         # The lost step is an extra one: the others see the same batches as without it.
         batches = micro_batches(ranks, settings, size=4, first_step=step - 1 if disturbed and step == 2 else step)
-        outcomes.append(engine.train_step(batches, objective, learning_rate=0.01, guard=no_spikes()))
+        outcomes.append(engine.train_step(batches, Objective(loss), learning_rate=0.01, guard=no_spikes()))
         after = engine.full_weights()
         changed.append(any(not before[name].equal(after[name]) for name in before))
     return outcomes, changed
@@ -163,7 +164,7 @@ def _stop_on_rank_1_in_step_2(ranks: Any, settings: EngineSettings) -> list[bool
     return [
         engine.train_step(
             batches,
-            next_character_loss,
+            NEXT_CHARACTER,
             learning_rate=0.01,
             guard=no_spikes(),
             stop_requested=ranks.rank == 1 and step == 2,

@@ -19,7 +19,6 @@ RECORD = StepRecord(
     global_step=1,
     tokens=16,
     loss=1.0,
-    bits_per_character=1.4,
     learning_rate=0.1,
     gradient_norm=1.0,
     tokens_per_second=10.0,

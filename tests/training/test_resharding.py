@@ -17,8 +17,9 @@ from longformer.training.checkpoints.store import (
     universal_path,
 )
 from longformer.training.checkpoints.write import CheckpointWriter, restore
-from longformer.training.engine import EngineSettings, TrainingEngine
-from longformer.training.objectives import next_character_loss
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings
+from longformer.training.objectives import NEXT_CHARACTER
 from longformer.training.records import Progress
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, micro_batches, no_spikes, small_engine
@@ -33,8 +34,7 @@ def settings_for(ranks: int, zero_stage: Any, precision: Any = "fp32") -> Engine
 def step_losses(ranks: Any, engine: TrainingEngine, first_step: int, steps: int) -> list[float]:
     batches = micro_batches(ranks, engine.settings, size=GLOBAL_BATCH, first_step=first_step)
     return [
-        engine.train_step(batches, next_character_loss, learning_rate=0.01, guard=no_spikes()).loss
-        for _ in range(steps)
+        engine.train_step(batches, NEXT_CHARACTER, learning_rate=0.01, guard=no_spikes()).loss for _ in range(steps)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What can be known of a run before it starts: is the text there, is there enough of it, do the lengths make sense.
+"""What can be known of a character run before it starts: is the text there and long enough, do the lengths make sense.
 
 The run file's own consistency is checked when it is loaded; this looks at the world around it.
 """
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepared import PreparedData
-from launcher.run_file import RunConfig
+from launcher.tasks.character_sections import CharacterRun
 from longformer.errors import LongformerError
 
 
-def check_surroundings(config: RunConfig) -> list[str]:
+def check_surroundings(config: CharacterRun) -> list[str]:
     """Return notes on what is unusual but allowed.
 
     Raises:
@@ -29,7 +29,7 @@ def check_surroundings(config: RunConfig) -> list[str]:
     return [*_short_text(config, data), *_long_windows(config)]
 
 
-def prepared_data(config: RunConfig) -> PreparedData | None:
+def prepared_data(config: CharacterRun) -> PreparedData | None:
     """Return the run's prepared data, None where it has not been prepared yet.
 
     Raises:
@@ -40,7 +40,7 @@ def prepared_data(config: RunConfig) -> PreparedData | None:
     return PreparedData.open(config.data.directory)
 
 
-def _check_source(config: RunConfig) -> None:
+def _check_source(config: CharacterRun) -> None:
     source = config.data.source
     if source is None:
         return
@@ -53,7 +53,7 @@ def _check_source(config: RunConfig) -> None:
         raise LongformerError(f"data.source {source} is empty; name another file")
 
 
-def _check_recipe(config: RunConfig, data: PreparedData) -> None:
+def _check_recipe(config: CharacterRun, data: PreparedData) -> None:
     found = data.manifest.recipe
     if (found.name, found.limit_bytes) != (config.data.recipe, config.data.limit_bytes):
         raise DataError(
@@ -62,7 +62,7 @@ def _check_recipe(config: RunConfig, data: PreparedData) -> None:
         )
 
 
-def _check_samples(config: RunConfig, data: PreparedData) -> None:
+def _check_samples(config: CharacterRun, data: PreparedData) -> None:
     tokens = data.manifest.splits["train"].tokens
     for index, phase in enumerate(config.phases):
         samples = (tokens - 1) // phase.sequence_length
@@ -77,7 +77,7 @@ def _check_samples(config: RunConfig, data: PreparedData) -> None:
             )
 
 
-def _short_text(config: RunConfig, data: PreparedData) -> list[str]:
+def _short_text(config: CharacterRun, data: PreparedData) -> list[str]:
     return [
         f"the {name} text of {split.tokens:,} characters is shorter than evaluation.sequence_length "
         f"({config.evaluation.sequence_length:,}): no character is judged with full context"
@@ -86,7 +86,7 @@ def _short_text(config: RunConfig, data: PreparedData) -> list[str]:
     ]
 
 
-def _long_windows(config: RunConfig) -> list[str]:
+def _long_windows(config: CharacterRun) -> list[str]:
     return [
         f"phases[{index}]: the longest window ({max(phase.windows):,}) is longer than the sequences "
         f"({phase.sequence_length:,})"

@@ -1,0 +1,74 @@
+"""How weights are learned: the settings of the engine, and what DeepSpeed and AdamW are told of them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How the weights are learned."""
+
+    zero_stage: Literal[0, 1, 2, 3]
+    precision: Precision
+    micro_batch_size: int
+    """Sequences per rank and forward pass."""
+    accumulation_steps: int
+    """Forward passes per optimizer step."""
+    gradient_clipping: float
+    weight_decay: float
+    adam_betas: tuple[float, float]
+    adam_epsilon: float
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
+
+    Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
+    the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
+    """
+    spared = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.LayerNorm)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
+        # DeepSpeed cannot do with a group of frozen parameters.
+        if parameter.requires_grad:
+            (decayed if is_matrix else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
+    """Return the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
+            "reduce_bucket_size": min(parameters, 500_000_000),
+        },
+        # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    if settings.precision == "fp32" and settings.zero_stage == 0:
+        config["gradient_clipping"] = 0.0  # TrainingEngine clips: DeepSpeed would not tell the norm
+    else:
+        config["gradient_clipping"] = settings.gradient_clipping
+    if settings.precision != "fp32":
+        config[settings.precision] = {"enabled": True}
+    return config
