@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+from longformer.errors import LongformerError
+
 
 @dataclass(frozen=True)
 class RankRange:
@@ -28,3 +30,15 @@ class RankRange:
 
     def __str__(self) -> str:
         return str(self.most) if self.fewest == self.most else f"{self.fewest}-{self.most}"
+
+
+def given_ranks(option: str) -> RankRange:
+    """Return the range that `--ranks` was given.
+
+    Raises:
+        LongformerError: it is none.
+    """
+    try:
+        return RankRange.parse(option)
+    except ValueError as error:
+        raise LongformerError(f"--ranks: {error}") from None

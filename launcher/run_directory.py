@@ -189,6 +189,13 @@ class RunDirectory:
     def _left_out_file(self) -> Path:
         return self.path / "left-out-batches.json"
 
+    def ranks(self) -> list[dict[str, Any]]:
+        """Return where each rank of a run on a Ray cluster was last seen: the fields of a Sign each."""
+        try:
+            return list(loads(self.ranks_file.read_text())["ranks"])
+        except FileNotFoundError:
+            return []
+
     def request_stop(self, *, save: bool) -> None:
         """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.
 

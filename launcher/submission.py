@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from launcher import slurm
+from launcher import ray_jobs, slurm
 from launcher.phases import BackendName
 from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
@@ -24,7 +24,8 @@ class Submission:
 
     backend: BackendName
     jobs: tuple[str, ...]
-    """Slurm's numbers of the jobs, in the order in which they carry on the run, or the process of a local one."""
+    """Slurm's numbers of the jobs, in the order in which they carry on the run, the URL of a job on a Ray cluster, or
+    the process of a local one."""
     version: str
     commit: str | None
     """Git commit of the code, None where it does not lie in a repository; the copy is what runs."""
@@ -49,8 +50,14 @@ class Submission:
         write_json(run.submission_directory / "job.json", asdict(submission))
 
     def queued(self) -> tuple[str, str, str] | None:
-        """Return number, state and reason of the job that Slurm has or will start next, None where there is none."""
+        """Return number, state and reason of the job that goes on or will start next, None where there is none."""
+        if self.backend == "ray":
+            return ray_jobs.queued_job(self.jobs)
         return slurm.queued_job(self.jobs) if self.backend == "slurm" else None
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Take jobs out of the queue, or end them at once; those that are over stay as they are."""
+        (ray_jobs.stop_jobs if self.backend == "ray" else slurm.cancel_jobs)(jobs)
 
 
 def code_directory(run: RunDirectory) -> Path:
@@ -72,9 +79,8 @@ def check_free(run: RunDirectory) -> None:
     submission = Submission.of(run)
     if submission and (queued := submission.queued()):
         job, state, _ = queued
-        raise LongformerError(
-            f"{run.path} has job {job} in Slurm's queue ({state}); `longformer stop {run.path}` ends it"
-        )
+        where = "on its Ray cluster" if submission.backend == "ray" else "in Slurm's queue"
+        raise LongformerError(f"{run.path} has job {job} {where} ({state}); `longformer stop {run.path}` ends it")
     if run.is_running():
         raise LongformerError(f"a run is going on in {run.path}; `longformer stop {run.path}` ends it")
 

@@ -25,6 +25,7 @@ class Sign:
     host: str
     node: str
     """Ray's identifier of the machine."""
+    process: int
     step: int
     """Steps of the phase done."""
     place: str

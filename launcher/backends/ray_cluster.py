@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from launcher.cluster_section import ResourcesSection
@@ -40,8 +41,18 @@ class Node:
     """How much it has of each resource: CPU, GPU."""
     free: Mapping[str, float]
     """How much of that nobody uses."""
-    is_leaving: bool
+    is_leaving: bool = False
     """Whether it has been announced that it will go away."""
+    door: tuple[str, int] | None = None
+    """Address and port of Ray's daemon there."""
+
+    def answers(self) -> bool:
+        """Return whether somebody listens at the door; the head notices a lost machine only after half a minute."""
+        try:
+            socket.create_connection(self.door or ("", 0), _SECONDS_TO_CONNECT).close()
+        except OSError:
+            return False
+        return True
 
 
 def ranks_that_fit(rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, float]) -> int:
@@ -67,6 +78,7 @@ class RayCluster:
                 node["Resources"],
                 free.get(node["NodeID"], {}),
                 node["NodeID"] in leaving,
+                (node["NodeManagerAddress"], node["NodeManagerPort"]),
             )
             for node in self.ray.nodes()
             if node["Alive"]
@@ -110,23 +122,31 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         import ray.util.scheduling_strategies
     except ImportError:
         raise LongformerError("--backend ray needs Ray: pip install 'longformer-train[ray]'") from None
+    # Of a lost machine Ray prints twenty lines of its daemon's log into our output; no setting keeps them out.
+    ray._private.worker.print_to_stdstream = _leave_unsaid
     named = address or os.environ.get("RAY_ADDRESS") or "auto"
     _check_reachable(named)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        ray.init(
-            address=named,
-            runtime_env={"env_vars": _ENVIRONMENT},
-            include_dashboard=False if named == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise LongformerError(_no_cluster(named, _first_line(error))) from None
-    try:
-        yield RayCluster(ray, named)
-    finally:
-        ray.shutdown()
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
+        alone: dict[str, Any] = {"include_dashboard": False, "_temp_dir": short_path} if named == "local" else {}
+        try:
+            ray.init(
+                address=named,
+                runtime_env={"env_vars": _ENVIRONMENT},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **alone,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise LongformerError(_no_cluster(named, _first_line(error))) from None
+        try:
+            yield RayCluster(ray, named)
+        finally:
+            ray.shutdown()
+
+
+def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:
+    """Stand where Ray prints."""
 
 
 def _check_reachable(address: str) -> None:

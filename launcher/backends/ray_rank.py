@@ -1,5 +1,6 @@
 """One rank on a Ray cluster: the function that Ray Train calls in every worker process of a phase."""
 
+import os
 import socket
 import traceback
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def run_rank(settings: dict[str, RankOrders]) -> str:
     rank = context.get_world_rank()
     run = RunDirectory(task.run_directory)
     print_into(run.log_file(task.phase_index, rank))
-    sign = Sign(rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), step=0, place="")
+    sign = Sign(rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid(), step=0, place="")
     ranks = Ranks(rank, context.get_world_size(), ray.train.torch.get_device())
     try:
         with (

@@ -54,10 +54,10 @@ class RayBackend:
     ranks: RankRange
     stop: StopFlag
     warn: Callable[[str], None]
-    _losses: "_Losses" = field(init=False)
+    _losses: "Losses" = field(init=False)
 
     def __post_init__(self) -> None:
-        self._losses = _Losses(self.run.config().cluster.max_failures)
+        self._losses = Losses(self.run.config().cluster.max_failures)
 
     def ranks_now(self, phase_index: int) -> int | None:
         """Return how many ranks a phase gets now: the most that fit; wait for its fewest.
@@ -74,7 +74,7 @@ class RayBackend:
         began = since = time.monotonic()
         before: int | None = None
         while not self._stop_requested():
-            nodes = [node for node in self.cluster.nodes() if not node.is_leaving]
+            nodes = [node for node in self.cluster.nodes() if node.answers() and not node.is_leaving]
             now = largest_that_fits(possible, [node.free for node in nodes], per_rank)
             if now != before:
                 before, since = now, time.monotonic()
@@ -109,7 +109,7 @@ class RayBackend:
         phase = self.run.config().phases[task.phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
-        growth = _Growth(possible, per_rank, task.ranks)
+        growth = Growth(possible, per_rank, task.ranks)
         shortages = ShortageWatch(self.run.checkpoints_directory(task.phase_index, phase.name), self.warn)
         reason: str | None = None
         deadline = float("inf")
@@ -140,15 +140,18 @@ class RayBackend:
         return self.stop()
 
     def _outcome_of(self, failure: Exception, group: "_Group", task: PhaseTask, *, announced: bool) -> Outcome:
-        if self._stop_requested():
-            return Outcome(Status.STOPPED)
-        phase = self.run.config().phases[task.phase_index]
         failures = getattr(failure, "worker_failures", {})
         for rank, error in failures.items():
             if isinstance(error, LongformerError | DataError):
                 log = self.run.log_file(task.phase_index, rank)
                 return Outcome(Status.FAILED, f"{error} (rank {rank}; its log is {log})")
-        what = what_was_lost(failures, group.last_signs, self.cluster.nodes()) or str(failure).splitlines()[-1]
+        if self._stop_requested():
+            return Outcome(Status.STOPPED)
+        phase = self.run.config().phases[task.phase_index]
+        what = (
+            what_was_lost(failures, group.last_signs, [node for node in self.cluster.nodes() if node.answers()])
+            or str(failure).splitlines()[-1]
+        )
         if announced:
             return Outcome(Status.REGROUPED, f"{what}; going on from the last checkpoint")
         lost = self._losses.one_more(self.run.checkpoints_directory(task.phase_index, phase.name))
@@ -217,7 +220,7 @@ def what_was_lost(failures: Mapping[int, Exception], signs: Sequence[Sign], node
 
 
 @dataclass
-class _Losses:
+class Losses:
     """Counts the losses since the newest checkpoint."""
 
     most: int
@@ -233,7 +236,7 @@ class _Losses:
 
 
 @dataclass
-class _Growth:
+class Growth:
     """Notices that there has been room for more ranks for a while."""
 
     possible: Sequence[int]

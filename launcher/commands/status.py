@@ -46,6 +46,11 @@ def _show(found: dict[str, Any]) -> None:
             f"loss {at['loss']:.3f}, {at['bits_short']} {at['bits']:.3f}, {at['tokens_per_second']:,.0f} tokens/s, "
             f"about {clock(at['seconds_left'])} of training left"
         )
+    for rank in found["ranks"]:
+        print(
+            f"rank {rank['rank']} on {rank['host']} (process {rank['process']}): step {rank['step']:,}, in "
+            f"{rank['place']}, {rank['silent_seconds']:.0f} s ago"
+        )
     if found["state"] == "stopped":
         print(f"`longformer logs {found['run']}` shows its last words")
 
@@ -90,6 +95,7 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
         "submission": submission and asdict(submission),
         "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
         "standing": _standing(run),
+        "ranks": run.ranks() if run.is_running() else [],
     }
 
 

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from launcher.commands.status import run_state
 from launcher.run_directory import RunDirectory
-from launcher.slurm import cancel_jobs
 from launcher.submission import Submission
 from launcher.sweep import runs_of
 
@@ -41,9 +40,9 @@ def _stop(run: RunDirectory, *, save: bool) -> None:
     elif queued := submission.queued():
         job, *following = submission.jobs[submission.jobs.index(queued[0]) :]
         if run.is_running():
-            cancel_jobs(following)
+            submission.cancel(following)
         else:
-            cancel_jobs([job, *following])
+            submission.cancel([job, *following])
             print(f"job {job} is taken out of the queue; `longformer submit` goes on with the run")
             return
     run.request_stop(save=save)

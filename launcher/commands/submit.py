@@ -1,6 +1,7 @@
-"""`longformer submit`: hand a run to Slurm's queue, or to a process of its own on this machine."""
+"""`longformer submit`: hand a run to Slurm's queue, to a Ray cluster, or to a process of its own on this machine."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from launcher import ray_jobs
 from launcher.batch_script import JobRequest, batch_script
+from launcher.rank_range import RankRange, given_ranks
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.slurm import check_slurm, submit_job
@@ -25,8 +28,13 @@ def submit(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
     backend: Annotated[
-        Literal["local", "slurm"], typer.Option(help="Slurm's queue, or a process on this machine.")
+        Literal["local", "slurm", "ray"],
+        typer.Option(help="Slurm's queue, a running Ray cluster, or a process on this machine."),
     ] = "slurm",
+    address: Annotated[
+        str | None, typer.Option(help="With --backend ray: its dashboard, such as http://HOST:8265.")
+    ] = None,
+    ranks: Annotated[str, typer.Option(help="With --backend ray: as for `longformer train`.")] = "1",
     nodes: Annotated[str, typer.Option(help="Nodes; or the fewest and the most, such as 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 trains on processors.")] = 0,
     ranks_per_node: Annotated[
@@ -89,11 +97,15 @@ def submit(
             for index, values in enumerate(tasks)
         }
     for one in runs.values():
-        for ranks in request.possible_ranks():
-            one.check_ranks(ranks)
+        for possible in request.possible_ranks():
+            one.check_ranks(possible)
     if dry_run:
         print(script, end="")
         return
+    if backend == "ray":
+        address = ray_jobs.check_address(address)
+        for phase in config.phases:
+            phase.possible_ranks(given_ranks(ranks))
     if backend == "slurm":
         check_slurm()
     elif sweep or chain > 1:
@@ -108,6 +120,8 @@ def submit(
     copy_code(submitted)
     if backend == "slurm":
         jobs = _hand_to_slurm(submitted, script, chain)
+    elif address is not None:
+        jobs = [_hand_to_ray(submitted, address, name=config.name, ranks=given_ranks(ranks))]
     else:
         jobs = [_start_here(submitted, ranks=request.ranks_per_node)]
     if sweep:
@@ -130,13 +144,30 @@ def _hand_to_slurm(submitted: RunDirectory, script: str, chain: int) -> list[str
     return jobs
 
 
+def _hand_to_ray(run: RunDirectory, address: str, *, name: str, ranks: RankRange) -> str:
+    """Let a Ray cluster start the driver on its head; return the URL of the job."""
+    settings = [f"{name}={value}" for name, value in _environment(run).items()]
+    command = shlex.join(["env", *settings, *_driver(run), "--backend", "ray", "--ranks", str(ranks)])
+    where, log = shlex.quote(str(Path.cwd())), shlex.quote(str(run.job_log))
+    return ray_jobs.submit_job(address, f"cd {where} && exec {command} >>{log} 2>&1", name=name)
+
+
 def _start_here(run: RunDirectory, *, ranks: int) -> str:
     """Start a driver that outlives this command; return its process number."""
-    command = [sys.executable, "-m", "launcher.cli", "train", str(run.submission_directory / "run.yaml")]
-    command += ["--run-directory", str(run.path), "--ranks", str(ranks)]
-    environment = os.environ | {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}
+    command = [*_driver(run), "--ranks", str(ranks)]
+    environment = os.environ | _environment(run)
     with run.job_log.open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
     return str(process.pid)
+
+
+def _driver(run: RunDirectory) -> list[str]:
+    run_file = run.submission_directory / "run.yaml"
+    return [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--run-directory", str(run.path)]
+
+
+def _environment(run: RunDirectory) -> dict[str, str]:
+    """Return what makes a driver run the submitted code."""
+    return {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}

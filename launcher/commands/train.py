@@ -18,7 +18,7 @@ from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status
 from launcher.progress import RunProgress
-from launcher.rank_range import RankRange
+from launcher.rank_range import RankRange, given_ranks
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.start_model import bring_start_model
@@ -27,8 +27,6 @@ from launcher.tasks.task import InputData, Task
 from launcher.tracking import finish_run, start_or_continue_run
 from longformer.errors import LongformerError, WorkFailed
 
-_ONE_RANK = RankRange(1, 1)
-
 
 def train(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file.")],
@@ -36,13 +34,8 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
     ranks: Annotated[
-        RankRange,
-        typer.Option(
-            parser=RankRange.parse,
-            metavar="N",
-            help="Processes that train together; on a Ray cluster also the fewest and the most, such as 2-4.",
-        ),
-    ] = _ONE_RANK,
+        str, typer.Option(help="Processes that train together; on a Ray cluster also the fewest and the most: 2-4.")
+    ] = "1",
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
         BackendName,
@@ -66,11 +59,12 @@ def train(
         return 0
     written_init = [] if init is None else [f"init={json.dumps(init)}"]
     config = RunConfig.load(run_file, [*(overrides or []), *written_init])
-    at_first = _ranks_at_first(config, ranks, backend)
+    asked = given_ranks(ranks)
+    at_first = _ranks_at_first(config, asked, backend)
     run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:
-            check_room(cluster, config, ranks)
+            check_room(cluster, config, asked)
         task = task_of(config)
         data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
         for note in task.check():
@@ -86,7 +80,7 @@ def train(
                     data_fingerprint=data.fingerprint,
                     start_model=bring_start_model(run, task, config, data),
                 )
-            return _go_on(run, lock, backend, cluster, ranks)
+            return _go_on(run, lock, backend, cluster, asked)
 
 
 def resume(
