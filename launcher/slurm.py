@@ -7,6 +7,16 @@ from pathlib import Path
 
 from longformer.errors import LongformerError
 
+_REMEDIES = {
+    "partition name": "choose another --partition",
+    "account": "name yours with --sbatch account=NAME, `sacctmgr show associations user=$USER` lists them",
+    "generic resource": "lower --gpus-per-node",
+    "time limit": "lower --time",
+    "Node count": "lower --nodes",
+    "processors": "lower --sbatch cpus-per-task",
+}
+"""What to do about a refusal in which Slurm uses these words."""
+
 
 def check_slurm() -> None:
     """Raise LongformerError where Slurm's commands are not there."""
@@ -30,8 +40,10 @@ def submit_job(script: Path, *, unless: Sequence[str] = ()) -> str:
         return answer.stdout.strip().partition(";")[0]
     reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
     reason = reason.removeprefix("sbatch: ").removeprefix("error: ").removeprefix("Batch job submission failed: ")
-    offered = _slurm("sinfo", "--noheader", "--format=%R (%D nodes of %c processors, GPUs %G, at most %l)").stdout
-    raise LongformerError(f"Slurm refuses the job: {reason}; it offers: {', '.join(offered.split(chr(10))[:-1])}")
+    remedy = next((f"{remedy}; " for words, remedy in _REMEDIES.items() if words in reason), "")
+    sinfo = _slurm("sinfo", "--noheader", "--format=%R (%D nodes of %c processors, GPUs: %G, at most %l)")
+    offered = ", ".join(sinfo.stdout.replace("(null)", "none").splitlines())
+    raise LongformerError(f"Slurm refuses the job: {reason}; {remedy}it offers: {offered}")
 
 
 def queued_job(jobs: Sequence[str]) -> tuple[str, str, str] | None:

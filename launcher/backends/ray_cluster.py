@@ -122,7 +122,7 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         import ray.util.scheduling_strategies
     except ImportError:
         raise LongformerError("--backend ray needs Ray: pip install 'longformer-train[ray]'") from None
-    # What Ray's daemons say of a lost machine, twenty lines of their log each time; no setting keeps that out of ours.
+    # Of a lost machine Ray prints twenty lines of its daemon's log into our output; no setting keeps them out.
     ray._private.worker.print_to_stdstream = _leave_unsaid
     named = address or os.environ.get("RAY_ADDRESS") or "auto"
     _check_reachable(named)

@@ -77,7 +77,7 @@ class SlurmBackend:
             f"--ntasks={self.nodes}",
             "--ntasks-per-node=1",
             *([f"--cpus-per-task={processors}"] if processors else []),
-            "--kill-on-bad-exit=0",  # the others may still be writing their part of a checkpoint
+            "--kill-on-bad-exit=1",  # ends well on a node unless the node itself is lost, however its ranks end
             "--wait=0",
             "--mpi=none",
             sys.executable,

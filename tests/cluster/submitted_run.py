@@ -105,7 +105,7 @@ def submit(run_file: Path, directory: Path, *options: object, user: Sequence[str
         user: a command that begins as root and goes on as the user who submits.
     """
     answer = longformer(
-        "submit", run_file, "--nodes", 2, "--time", 10, "--run-directory", directory, *options, user=user
+        "submit", run_file, "--nodes", 2, "--time", 60, "--run-directory", directory, *options, user=user
     )
     assert answer.returncode == 0, answer.stderr
     return SubmittedRun(directory, *answer.stdout.split(";")[0].removeprefix("job ").split(", "))

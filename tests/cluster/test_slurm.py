@@ -76,7 +76,7 @@ def test_where_ray_is_forbidden_torchrun_trains_the_same_and_outlives_the_time_l
 
 
 def test_a_job_that_waits_can_be_stopped(cluster: Path, short_run_file: Path) -> None:
-    run = submit(short_run_file, cluster / "waiting", "--nodes", 4)
+    run = submit(short_run_file, cluster / "waiting", "--sbatch", "hold")
     assert run.status()["state"] == "waiting"
     stopped = longformer("stop", run.run.path)
     assert f"job {run.job} is taken out of the queue" in stopped.stdout
@@ -115,13 +115,20 @@ def test_the_runs_of_a_sweep_are_tasks_of_one_array(
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (("--partition", "gone"), "Slurm refuses the job: Invalid partition name specified; it offers: main (2 nodes"),
-        (("--gpus-per-node", "4", "--ranks-per-node", "1"), "it offers: main (2 nodes"),
+        (("--partition", "gone"), "Invalid partition name specified; choose another --partition"),
+        (("--partition", "closed"), "Invalid account or account/partition combination specified; name yours with"),
+        (("--gpus-per-node", 4), "Invalid generic resource (gres) specification; lower --gpus-per-node"),
+        (("--nodes", 4), "Node count specification invalid; lower --nodes"),
+        (
+            ("--time", 61, "--partition", "spot"),
+            "Requested time limit is invalid (missing or exceeds some limit); lower",
+        ),
     ],
 )
 def test_what_slurm_refuses_is_one_sentence_that_says_what_there_is(
-    option: tuple[str, ...], sentence: str, cluster: Path, short_run_file: Path
+    option: tuple[object, ...], sentence: str, cluster: Path, short_run_file: Path
 ) -> None:
     answer = longformer("submit", short_run_file, *option, "--run-directory", cluster / "refused")
     assert answer.returncode == 2
-    assert sentence in answer.stderr
+    assert f"error: Slurm refuses the job: {sentence}" in answer.stderr
+    assert "it offers: main (2 nodes of 8 processors, GPUs: none, at most infinite), spot (2" in answer.stderr

@@ -67,6 +67,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PriorityType=priority/basic
 JobRequeue=1
+EnforcePartLimits=ALL
 ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=20
@@ -80,7 +81,8 @@ for n in "${nodes[@]}"; do
 done
 cat >>"$C.new" <<EOC
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=spot Nodes=ALL MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=spot Nodes=ALL MaxTime=60 DefaultTime=10 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=closed Nodes=ALL MaxTime=60 State=UP AllowAccounts=physics
 EOC
 mv "$C.new" "$C"
 printf 'CgroupAutomount=no\n' >"$R/cgroup.conf"

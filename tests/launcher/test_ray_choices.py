@@ -21,6 +21,7 @@ from launcher.rank_range import RankRange
 from launcher.run_file import RunConfig
 from longformer.errors import LongformerError
 
+PHASE = RunConfig.load(QUICKSTART).phases[0]
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 40)).map(lambda pair: RankRange(pair[0], sum(pair)))
 amounts = st.fixed_dictionaries({"CPU": st.integers(1, 4)}, optional={"GPU": st.integers(1, 2)})
 rooms = st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 9)}, optional={"GPU": st.integers(0, 4)}), max_size=4)
@@ -40,8 +41,7 @@ def test_what_is_no_range_of_ranks_is_refused(written: str) -> None:
 @given(ranges, st.integers(1, 60), st.one_of(st.none(), st.integers(1, 6)))
 def test_possible_ranks_are_all_that_divide_the_batch(asked: RankRange, batch: int, micro_batch: int | None) -> None:
     batch *= micro_batch or 1
-    values = {"phases.0.batch_size": batch, "phases.0.micro_batch_size": "null" if micro_batch is None else micro_batch}
-    phase = RunConfig.load(QUICKSTART, [f"{key}={value}" for key, value in values.items()]).phases[0]
+    phase = PHASE.model_copy(update={"batch_size": batch, "micro_batch_size": micro_batch})
     expected = tuple(
         ranks for ranks in range(asked.fewest, asked.most + 1) if batch % (ranks * (micro_batch or 1)) == 0
     )
