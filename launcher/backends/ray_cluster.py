@@ -6,6 +6,7 @@ Promises that whatever keeps a cluster from being used is one LongformerError wi
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from longformer.errors import LongformerError
 Result = TypeVar("Result")
 
 _SECONDS_TO_CONNECT = 5.0
+_SECONDS_TO_LEAVE = 20.0
 _ENVIRONMENT = {
     # The driver's code, wherever a worker was started.
     "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -48,11 +50,7 @@ class Node:
 
     def answers(self) -> bool:
         """Return whether somebody listens at the door; the head notices a lost machine only after half a minute."""
-        try:
-            socket.create_connection(self.door or ("", 0), _SECONDS_TO_CONNECT).close()
-        except OSError:
-            return False
-        return True
+        return self.door is not None and _somebody_listens(self.door)
 
 
 def ranks_that_fit(rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, float]) -> int:
@@ -66,6 +64,11 @@ class RayCluster:
 
     ray: Any
     address: str
+
+    def answers(self) -> bool:
+        """Return whether its head is there; where it is not, Ray's own calls wait for a minute and end the process."""
+        host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
+        return _somebody_listens((host.strip("[]"), int(port)))
 
     def nodes(self) -> list[Node]:
         """Return the machines that are alive."""
@@ -142,7 +145,18 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         try:
             yield RayCluster(ray, named)
         finally:
-            ray.shutdown()
+            # Aside, because it would wait long for a head that is gone.
+            leaving = threading.Thread(target=ray.shutdown, daemon=True)
+            leaving.start()
+            leaving.join(_SECONDS_TO_LEAVE)
+
+
+def _somebody_listens(door: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(door, _SECONDS_TO_CONNECT).close()
+    except OSError:
+        return False
+    return True
 
 
 def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:

@@ -32,6 +32,7 @@ _SECONDS_TO_GROW = 10.0
 """How long there must be room for more ranks before those that train make way for a larger group."""
 _SECONDS_FOR_ROOM = 1800.0
 """How long a run waits until there is room for its fewest ranks again."""
+_SECONDS_WITHOUT_HEAD = 15.0
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint."""
 
@@ -74,6 +75,7 @@ class RayBackend:
         began = since = time.monotonic()
         before: int | None = None
         while not self._stop_requested():
+            self._check_head()
             nodes = [node for node in self.cluster.nodes() if node.answers() and not node.is_leaving]
             now = largest_that_fits(possible, [node.free for node in nodes], per_rank)
             if now != before:
@@ -114,6 +116,7 @@ class RayBackend:
         reason: str | None = None
         deadline = float("inf")
         while group.is_going_on:
+            self._check_head()
             shortages.look()
             self.stop.requests = max(self.stop.requests, int(shortages.must_stop))
             signs = group.signs()
@@ -134,6 +137,21 @@ class RayBackend:
                     group.ask_to_stop()
             group.wait(_SECONDS_BETWEEN_LOOKS)
         return reason
+
+    def _check_head(self) -> None:
+        """Return once the head of the cluster answers, at once as a rule.
+
+        Raises:
+            WorkFailed: it does not.
+        """
+        deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
+        while not self.cluster.answers():
+            if time.monotonic() > deadline:
+                raise WorkFailed(
+                    f"the head of the Ray cluster {self.cluster.address} does not answer any more; start the cluster "
+                    "again, and the same command goes on from the last checkpoint"
+                )
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _stop_requested(self) -> bool:
         self.stop.requests = max(self.stop.requests, self.run.stop_requests())
