@@ -64,7 +64,8 @@ def server(database: str, folder: Path, port: int, *options: str) -> Iterator[ps
     command = [Path(sys.executable).with_name("mlflow"), "server", "--backend-store-uri", database, "--port", str(port)]
     command += ["--artifacts-destination", folder / "artifacts", "--workers", "1", *options]
     with log.open("a") as output:
-        process = psutil.Popen(command, stdout=output, stderr=output, cwd=folder)
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        process = psutil.Popen(command, stdout=output, stderr=output, cwd=folder, env=os.environ | settings)
     try:
         deadline = time.monotonic() + SECONDS
         while not answers(port):
