@@ -15,6 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from launcher.mlflow_address import without_credentials
 from longformer.errors import LongformerError
 
 Location = tuple[str | int, ...]
@@ -188,7 +189,7 @@ def _sentence(problem: Any, model: type[BaseModel], written: Written) -> str:
     else:
         expected = _IN_WORDS_OF_YAML.get(problem["type"], problem["msg"].removeprefix("Input "))
         text = f"{path} is {problem['input']!r:.60}, but it {expected}"
-    return f"{written.origin(location)}: {text}"
+    return without_credentials(f"{written.origin(location)}: {text}")
 
 
 def _suggestion(key: str, known: list[str]) -> str:

@@ -16,6 +16,8 @@ from launcher.registry.models import ModelAddress, ModelRegistry
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.start_model import bring_start_model
+from launcher.tasks.kinds import task_of
+from launcher.tasks.task import InputData
 from longformer.errors import LongformerError
 from longformer.models.char_lm import CharacterLM
 from tests.launcher.example_run import QUICKSTART, SMALL
@@ -145,6 +147,10 @@ def test_registered_model_continues_a_text_as_the_run_does(run: Path, command: C
     assert command("generate", "models:/letters/1", *options) == written
 
 
+def start_of(run: RunDirectory, config: RunConfig, data: PreparedData) -> str | None:
+    return bring_start_model(run, task_of(config), config, InputData(data.directory, data.fingerprint))
+
+
 def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(
     run: Path, command: Command, prepared: PreparedData
 ) -> None:
@@ -153,7 +159,7 @@ def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(
     config = RunConfig.load(QUICKSTART, [*SMALL, "init=models:/letters@champion"])
     new = RunDirectory(run.parent / "new")
     new.path.mkdir()
-    assert bring_start_model(new, config, prepared) == "models:/letters/1"
+    assert start_of(new, config, prepared) == "models:/letters/1"
     kept = CharacterLM.from_pretrained(new.start_directory).state_dict()
     trained = CharacterLM.from_pretrained(RunDirectory(run).result_directory(0, "short") / "model").state_dict()
     assert kept.keys() == trained.keys()
@@ -164,12 +170,12 @@ def test_model_of_another_shape_or_vocabulary_cannot_be_the_start(run: Path, pre
     new = RunDirectory(run.parent / "new")
     other_shape = RunConfig.load(QUICKSTART, [*SMALL, f"init={run}", "model.feedforward_size=128"])
     with pytest.raises(LongformerError, match=r"expand.weight has shape .* instead of"):
-        bring_start_model(new, other_shape, prepared)
+        start_of(new, other_shape, prepared)
     model = run.parent / "other"
     shutil.copytree(RunDirectory(run).result_directory(0, "short") / "model", model)
     vocabulary = json.loads((model / "vocabulary.json").read_text())
     vocabulary["symbols"].reverse()
     (model / "vocabulary.json").write_text(json.dumps(vocabulary))
     with pytest.raises(LongformerError, match="reads other characters than"):
-        bring_start_model(new, RunConfig.load(QUICKSTART, [*SMALL, f"init={model}"]), prepared)
+        start_of(new, RunConfig.load(QUICKSTART, [*SMALL, f"init={model}"]), prepared)
     assert not new.start_directory.exists()

@@ -146,8 +146,8 @@ def test_run_from_the_registry_is_resumed_without_it(environment: dict[str, str]
     assert first.go().status.name == "COMPLETED"
     assert main(["register", str(first.run.path), "--name", "tiny"]) == 0
     assert main(["promote", "tiny", "--if", "bits_per_character <= 8"]) == 0
-    train = ["train", str(tmp_path / "tiny.yaml"), "--init", "models:/tiny@champion", "--run-directory"]
-    assert main([*train, "runs/second"]) == 0
+    train = ["train", str(tmp_path / "tiny.yaml"), f"data.source={tmp_path / 'words.txt'}"]
+    assert main([*train, "--init", "models:/tiny@champion", "--run-directory", "runs/second"]) == 0
     second = RunDirectory(tmp_path / "runs" / "second")
     assert second.identity().start_model == "models:/tiny/1"
     trained = CharacterLM.from_pretrained(first.run.result_directory(1, "long") / "model").state_dict()
