@@ -93,18 +93,47 @@ def training_memory(
         activation_checkpointing: keep only each layer's input, and one layer at a time in full.
     """
     weights = parameter_count(config)
-    size = _FLOAT32_BYTES if precision == "fp32" else 2
-    own_weights = 1 if zero_stage > 0 or precision != "fp32" else 0
     layers = [_layer_activations(config, layer, sequence_length, micro_batch_size) for layer in range(config.layers)]
     layer_inputs = config.layers * micro_batch_size * sequence_length * config.hidden_size
     kept = layer_inputs + max(layers) if activation_checkpointing else layer_inputs + sum(layers)
     positions = micro_batch_size * sequence_length
-    log_probabilities = positions * config.vocabulary_size * _FLOAT32_BYTES
+    return memory_estimate(
+        weights=weights,
+        trained=weights,
+        activations=kept + positions * _end_activations(config),
+        float32_activations=positions * config.vocabulary_size,
+        ranks=ranks,
+        zero_stage=zero_stage,
+        precision=precision,
+    )
+
+
+def memory_estimate(
+    *,
+    weights: int,
+    trained: int,
+    activations: int,
+    float32_activations: int,
+    ranks: int,
+    zero_stage: int,
+    precision: Precision,
+) -> MemoryEstimate:
+    """Return the bytes that one rank needs for so many numbers.
+
+    Args:
+        weights: of the model.
+        trained: those of them that have a gradient.
+        activations: what is kept for the backward pass, in the training precision.
+        float32_activations: what is kept in float32 whatever the precision.
+        ranks, zero_stage, precision: as in `training_memory`.
+    """
+    size = _FLOAT32_BYTES if precision == "fp32" else 2
+    own_weights = 1 if zero_stage > 0 or precision != "fp32" else 0
     parts = {
         "parameters": _share(weights * size, ranks if zero_stage >= 3 else 1),
-        "gradients": _share(weights * size, ranks if zero_stage >= 2 else 1),
-        "optimizer": _share(weights * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1),
-        "activations": size * (kept + positions * _end_activations(config)) + log_probabilities,
+        "gradients": _share(trained * size, ranks if zero_stage >= 2 else 1),
+        "optimizer": _share(trained * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1),
+        "activations": size * activations + _FLOAT32_BYTES * float32_activations,
     }
     return MemoryEstimate(**parts, total=sum(parts.values()))
 

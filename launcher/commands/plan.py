@@ -11,10 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.errors import DataError
 from launcher.plan import RunPlan, plan_run
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
 from launcher.wording import clock, short
+from longformer.errors import LongformerError
 from longformer.cost import measured_peak_flops
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +33,7 @@ def plan(
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = RunConfig.load(run_file, overrides or [])
     config.check_ranks(ranks)
-    notes = task_of(config).check()
+    notes = _notes(config)
     on_cuda = torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])
@@ -46,6 +48,14 @@ def plan(
     _show(result)
     for note in notes:
         print(f"note: {note}")
+
+
+def _notes(config: RunConfig) -> list[str]:
+    """Return what is unusual, and what is still missing: a plan is often made where the data is not."""
+    try:
+        return task_of(config).check()
+    except (LongformerError, DataError) as error:
+        return [f"before it can start: {problem}" for problem in str(error).splitlines()]
 
 
 def _show(result: RunPlan) -> None:
