@@ -19,7 +19,10 @@ from longformer.interop.tokenizer import read_tokenizer
 from longformer.models import LongformerForMaskedLM
 from longformer.models.longformer_config import LongformerConfig
 
-HEAVY_CHAIN = "QVQLVQSGVEVKKPGASVKVSCKASGYTFTNYYMYWVRQAPGQGLEWMGGINPSNGGTNFNEKFKNRVTLTTDSSTTTAYMELKSLQFDDTAVYYCARRDYRFDMGFDYWGQGTTVTVSS"
+HEAVY_CHAIN = (
+    "QVQLVQSGVEVKKPGASVKVSCKASGYTFTNYYMYWVRQAPGQGLEWMGGINPSNGGTNFNEKFKNRV"
+    "TLTTDSSTTTAYMELKSLQFDDTAVYYCARRDYRFDMGFDYWGQGTTVTVSS"
+)
 """An antibody's heavy chain that all sequences are drawn around."""
 
 

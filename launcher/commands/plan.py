@@ -16,8 +16,8 @@ from launcher.plan import RunPlan, plan_run
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
 from launcher.wording import clock, short
-from longformer.errors import LongformerError
 from longformer.cost import measured_peak_flops
+from longformer.errors import LongformerError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
