@@ -43,6 +43,10 @@ class SummarizationTask:
     has_start = True
     has_export = True
 
+    @property
+    def data_directory(self) -> Path:
+        return self.config.data.directory
+
     def check(self) -> list[str]:
         section = self.config.model
         if not (section.source / "config.json").is_file():
@@ -84,6 +88,12 @@ class SummarizationTask:
         special = {name: settings.get(name, default) for name, default in _SPECIAL_TOKENS.items()}
         own = {"decoder_start_token_id": settings["decoder_start_token_id"], "forced_eos_token_id": end}
         write_json(target / GENERATION_FILE, special | own | self.config.evaluation.generation)
+
+    def check_start(self, model: Path, data: Path) -> None:
+        from launcher.tasks.long_start import check_long_start
+
+        length = max(phase.sequence_length for phase in self.config.phases)
+        check_long_start(self.config.init, model, family="led", length=length)
 
     def phase(self, index: int, data: Path) -> "TaskPhase":
         from launcher.tasks.summarization_phase import SummarizationPhase
