@@ -131,10 +131,12 @@ class Predictor:
             found.append(Candidate(piece.strip(), score))
         return found
 
-    def summarize(self, text: str, **settings: Any) -> str:
-        """Return what an LED writes about a text; `settings` are those of `generate`."""
-        ids = ids_of(self._encode(text))
-        is_global = torch.zeros_like(ids)
+    def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
+        """Return what an LED writes about a text, or about a text with regard to a query; `settings` are those of
+        `generate`. The first token and the query are global."""
+        encoding = self._encode(query, text) if query else self._encode(text)
+        ids = ids_of(encoding)
+        is_global = torch.tensor([[bool(query) and part == 0 for part in encoding.sequence_ids]]).long()
         is_global[:, 0] = 1
         written = self.model.generate(ids, global_attention_mask=is_global, **settings)
         return self.tokenizer.decode(written[0].tolist()).strip()

@@ -29,8 +29,8 @@ def check_long_start(asked: str | None, model: Path, *, family: str, length: int
         positions = settings["max_position_embeddings"] - settings.get("pad_token_id", 1) - 1
     if positions < length:
         raise LongformerError(
-            f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the model "
-            f"longer with `longformer convert`"
+            f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the "
+            "model longer with `longformer convert`"
         )
     if needed is not None and needed not in settings:
         raise LongformerError(f"init: {asked} has no {needed} in {CONFIG_FILE}, which model.freeze_pretrained needs")

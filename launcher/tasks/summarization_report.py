@@ -1,10 +1,9 @@
 """What a summarization run brought: ROUGE after every phase beside the extracts, and the tables of what was written.
 
-report/{summary.json, summary.md, summaries-validation.jsonl, summaries-test.jsonl}
+report/{summary.json, summary.md, tables/summaries-validation.json, tables/summaries-test.json}
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +36,23 @@ def write_and_show_report(config: SummarizationRun, run: RunDirectory) -> None:
     rows += [row for name in ("lead", "oracle") for row in _rows(name, summary[config.phases[-1].name], of=name)]
     report = run.report_directory
     report.mkdir(exist_ok=True)
+    tables = report / "tables"
+    tables.mkdir(exist_ok=True)
     for split in ("validation", "test"):
-        shutil.copyfile(result / table_name(split), report / table_name(split))
+        write_json(tables / f"summaries-{split}.json", _as_mlflow_shows_it(result / table_name(split)))
     write_json(report / "summary.json", summary)
     lines = [_HEADINGS, ("---",) * len(_HEADINGS), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     write_atomically(report / "summary.md", f"# {config.name}\n\n{table}\n".encode())
     Console().print(_table(config.name, rows))
+
+
+def _as_mlflow_shows_it(table: Path) -> dict[str, list[Any]]:
+    """Return the lines of a table of `write_table` as columns and rows."""
+    lines = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    columns = ["identifier", "query", "tokens", "document", "references", "prediction"]
+    rows = [[*(line[name] for name in columns), *line["scores"].values()] for line in lines]
+    return {"columns": [*columns, *lines[0]["scores"]], "data": rows}
 
 
 def _rows(text: str, evaluation: dict[str, Any], *, of: str | None = None) -> list[tuple[str, ...]]:

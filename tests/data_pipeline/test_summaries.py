@@ -27,6 +27,7 @@ from data_pipeline.sources.summaries import summary_corpus
 from data_pipeline.summary_rows import SummaryRows
 from data_pipeline.summary_samples import SummarySample, read_samples, source_tokens
 from data_pipeline.tokenization import TextTokenizer
+from longformer.interop.tokenizer import read_tokenizer
 from tests.data_pipeline.random_texts import random_texts
 
 GLOBAL_BATCH = 12
@@ -195,6 +196,20 @@ def test_the_encoder_reads_begin_query_and_document_and_the_query_is_global(
     whole += [*range(200, 200 + document)]
     assert tokens.tolist() == [*whole[: length - 1], end]
     assert tokens[:global_tokens].tolist() == [begin, *asked]
+
+
+@pytest.mark.parametrize("query", ["", "what of the cells?"])
+def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str, test_data: Path) -> None:
+    folder = test_data / "tokenizer_gpt2_roberta"
+    document = "The cells <mask> bind\nthe receptor."
+    ours = TextTokenizer.open(folder)
+    asked, text = (tokens.astype(np.int64) for tokens in ours.encode([query, document]))
+    tokens, global_tokens = source_tokens(SummarySample(asked[:0], asked, text, ()), ours.special, length=64)
+    theirs = read_tokenizer(folder)
+    theirs.encode_special_tokens = True
+    encoding = theirs.encode(query, document) if query else theirs.encode(document)
+    assert tokens.tolist() == encoding.ids
+    assert global_tokens == 1 + (encoding.sequence_ids.count(0) if query else 0)
 
 
 def rows_of(prepared: DocumentData, **changes: object) -> SummaryRows:

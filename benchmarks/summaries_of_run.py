@@ -1,0 +1,59 @@
+"""Put on record what a summarization run has learned: its losses, and ROUGE beside the untrained model and extracts.
+
+    python benchmarks/summaries_of_run.py runs/led-sumpubmed-small --output benchmarks/results/led_sumpubmed_small.json
+
+The untrained model is the run's start: the BART made long, before the first step. It writes about the same documents of
+the test split with the same settings.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from launcher.metrics_follower import MetricsFollower
+from launcher.run_directory import RunDirectory
+from launcher.tasks.summarization_data import held_out, written_text
+from launcher.tasks.summarization_sections import SummarizationRun
+from longformer.benchmarks.machine import machine
+from longformer.evaluation.summaries import judge_summaries, summary_of
+from longformer.files import write_json
+from longformer.models import LEDForConditionalGeneration
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    run = RunDirectory(arguments.run)
+    config = run.config()
+    assert isinstance(config, SummarizationRun), "another task has no summaries"
+    directory = Path(run.identity().data_directory)
+    documents = held_out(
+        directory,
+        "test",
+        source_length=config.phases[-1].sequence_length,
+        limit=config.evaluation.limit_documents,
+    )
+    untrained = judge_summaries(
+        LEDForConditionalGeneration.from_pretrained(run.start_directory),
+        documents,
+        written_text(directory),
+        settings=config.evaluation.generation,
+        batch_size=config.evaluation.batch_size,
+    )
+    records = MetricsFollower(run.metrics_file).new_records()
+    phases = {
+        phase.name: {
+            "losses": [round(record["loss"], 4) for record in records if record["phase"] == phase.name],
+            **json.loads((run.result_directory(index, phase.name) / "evaluation.json").read_text()),
+        }
+        for index, phase in enumerate(config.phases)
+    }
+    write_json(
+        arguments.output, {"machine": machine("cpu"), "phases": phases, "untrained": {"test": summary_of(untrained)}}
+    )
+
+
+if __name__ == "__main__":
+    main()
