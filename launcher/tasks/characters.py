@@ -48,8 +48,11 @@ class CharacterTask:
 
     def report(self, run: RunDirectory) -> None:
         from launcher.report import show_report, write_report
+        from launcher.tasks.character_page import write_character_page
 
-        show_report(write_report(run.path))
+        summary = write_report(run.path)
+        write_character_page(run)
+        show_report(summary)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
         from launcher.tasks.character_evaluation import judge
