@@ -69,7 +69,7 @@ def attention_picture(maps: Mapping[str, np.ndarray]) -> bytes:
 
     Colours are logarithmic; white is never seen, or less than `FAINTEST`.
     """
-    columns = min(3, len(maps))
+    columns = 3 if len(maps) % 3 == 0 else min(2, len(maps))
     rows = -(-len(maps) // columns)
     canvas = Canvas(figsize=(3.6 * columns + 0.8, 3.7 * rows), layout="constrained")
     panels = canvas.subplots(rows, columns, squeeze=False).ravel()
