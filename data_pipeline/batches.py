@@ -4,6 +4,7 @@ The global batch of a step is the same whatever the number of ranks and of loade
 integer, so training can stop and go on anywhere.
 """
 
+import math
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
@@ -63,7 +64,7 @@ class RankBatches(ABC):
 
     @abstractmethod
     def _batch(self, positions: range) -> Batch:
-        """Return the samples at these positions of the endless order; all tensors have the same shape and dtype."""
+        """Return the samples at these positions of the endless order; all tensors have the same dtype."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield micro-batches without end, from the current position.
@@ -119,8 +120,9 @@ class RankBatches(ABC):
         for handed_over in made_ahead:
             if isinstance(handed_over, DataError):
                 raise handed_over
-            names, tensors = handed_over
-            yield dict(zip(names, tensors.unbind(), strict=True))
+            shapes, values = handed_over
+            tensors = values.split([math.prod(shape) for shape in shapes.values()])
+            yield {name: tensor.view(shape) for (name, shape), tensor in zip(shapes.items(), tensors, strict=True)}
 
     def _micro_batches(self, position: int) -> Iterator[range]:
         while True:
@@ -138,19 +140,20 @@ class RankBatches(ABC):
 class _BatchesByPositions(Dataset[Any]):
     """What a loader worker is asked for.
 
-    A batch is handed over as its names and one tensor, which costs half of what one tensor per name does; an expected
-    failure as a value, not as a traceback.
+    A batch is handed over as the shapes of its tensors and one tensor of all their values, which costs half of what one
+    tensor per name does; an expected failure as a value, not as a traceback.
     """
 
     def __init__(self, batches: RankBatches) -> None:
         self._batches = batches
 
-    def __getitem__(self, positions: range) -> tuple[list[str], torch.Tensor] | DataError:
+    def __getitem__(self, positions: range) -> tuple[dict[str, torch.Size], torch.Tensor] | DataError:
         try:
             batch = self._batches._batch(positions)
         except DataError as error:
             return error
-        return list(batch), torch.stack(list(batch.values()))
+        shapes = {name: tensor.shape for name, tensor in batch.items()}
+        return shapes, torch.cat([tensor.flatten() for tensor in batch.values()])
 
 
 @contextmanager

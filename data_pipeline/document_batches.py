@@ -10,13 +10,14 @@ import torch
 from data_pipeline.batches import Batch, RankBatches
 from data_pipeline.masking import IGNORED, Masking
 from data_pipeline.order import permutation
-from data_pipeline.rows import Row, Rows, check_enough
+from data_pipeline.rows import Rows, check_enough
 
 
 class DocumentBatches(RankBatches):
-    """The endless micro-batches of one rank, each a dictionary of int64 (micro_batch_size, longest row) tensors:
+    """The endless micro-batches of one rank, each a dictionary of int64 (micro_batch_size, longest) tensors that are
+    padded at the end. They are the columns of the rows; of plain documents:
 
-    - input_ids, padded at the end;
+    - input_ids;
     - attention_mask: 1 at tokens, 0 at padding and where a damaged document would stand;
     - document_ids: 1, 2, 3 ... for the documents packed into a row, 0 where attention_mask is 0, so that a model can
       refuse attention from one document to another;
@@ -73,30 +74,22 @@ class DocumentBatches(RankBatches):
         return [int(self._sorted_window(position // size)[position % size]) for position in positions]
 
     def _batch(self, positions: range) -> Batch:
-        padding = self._rows.tokenizer.special.padding
-        rows = [(position, self._rows.row(position)) for position in self.positions(positions)]
-        shape = (len(rows), max(len(row.tokens) for _, row in rows))
-        batch = {
-            "input_ids": np.full(shape, padding, dtype=np.int64),
-            "attention_mask": np.zeros(shape, dtype=np.int64),
-            "document_ids": np.zeros(shape, dtype=np.int64),
-        }
-        if self._masking:
-            batch["labels"] = np.full(shape, IGNORED, dtype=np.int64)
-        for number, (position, row) in enumerate(rows):
-            for name, values in self._columns(position, row).items():
-                batch[name][number, : len(values)] = values
-        return {name: torch.from_numpy(values) for name, values in batch.items()}
+        rows = [self._columns(position) for position in self.positions(positions)]
+        return {name: self._padded(name, [columns[name] for columns in rows]) for name in rows[0]}
 
-    def _columns(self, position: int, row: Row) -> dict[str, np.ndarray]:
-        columns = {
-            "input_ids": row.tokens,
-            "attention_mask": row.documents > 0,
-            "document_ids": row.documents,
-        }
+    def _columns(self, position: int) -> dict[str, np.ndarray]:
+        row = self._rows.row(position)
+        columns = row.columns()
         if self._masking:
             columns["input_ids"], columns["labels"] = self._masking(row.tokens, position)
         return columns
+
+    def _padded(self, name: str, values: list[np.ndarray]) -> torch.Tensor:
+        filling = {"input_ids": self._rows.tokenizer.special.padding, "labels": IGNORED}.get(name, 0)
+        padded = np.full((len(values), max(map(len, values))), filling, dtype=np.int64)
+        for row, of_row in zip(padded, values, strict=True):
+            row[: len(of_row)] = of_row
+        return torch.from_numpy(padded)
 
     def _sort_window(self, window: int) -> np.ndarray:
         """Return the rows of a window of batches: sorted by length, cut into batches, the batches shuffled."""

@@ -96,6 +96,7 @@ class DocumentData:
             shards,
             name=f"{self.location} ({name})",
             fingerprint=f"{self.fingerprint}/{name}",
+            kind=self.manifest.source.kind,
             tokenizer=self.manifest.tokenizer,
             open_shards=open_shards,
             quarantine=quarantine or Quarantine(0),
@@ -147,6 +148,8 @@ class DocumentSplit:
     """For messages."""
     fingerprint: str
     """Of the prepared data, and which split it is."""
+    kind: str
+    """What a sample is made of, as in the manifest."""
     tokenizer: TokenizerRecord
     open_shards: int
     quarantine: Quarantine

@@ -8,11 +8,11 @@ from pathlib import Path
 from data_pipeline.document_shards import ShardRecord
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import check_fingerprint, damage_explained
+from data_pipeline.sources.samples import DOCUMENTS, DRAWN
 from data_pipeline.staging import write_file
 from data_pipeline.tokenization import SpecialTokens
 
 FORMAT = "longformer-documents-1"
-SPLIT_RULE = "of every 20 documents one is held out for validation and one for test, drawn by their number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class CorpusRecord:
 
     path: str
     field: str
-    """Where JSON lines and Parquet keep the text."""
+    """Where JSON lines and Parquet keep the text, or the layout of a corpus of summaries."""
     files: int
     signature: str
     """SHA-256 over the files' names, sizes and times of change: equal means unchanged."""
@@ -30,6 +30,8 @@ class CorpusRecord:
     """Left out because they hold no token."""
     damaged_documents: int
     """Left out and named in quarantine.jsonl."""
+    kind: str = DOCUMENTS
+    """What the texts of a sample are (data_pipeline/sources/samples.py); several are joined by the end token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class DocumentManifest:
     source: CorpusRecord
     tokenizer: TokenizerRecord
     splits: dict[str, tuple[ShardRecord, ...]]
-    split_rule: str = SPLIT_RULE
+    split_rule: str = DRAWN
 
     @property
     def fingerprint(self) -> str:

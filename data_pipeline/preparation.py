@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from data_pipeline.document_data import DocumentData
 from data_pipeline.document_manifest import CorpusRecord, DocumentManifest, TokenizerRecord
 from data_pipeline.document_shards import ShardRecord, write_document_shard
@@ -22,7 +24,8 @@ from data_pipeline.manifest import is_prepared
 from data_pipeline.order import sample_at
 from data_pipeline.parallel import LocalProcesses, TaskMap
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.sources.corpus import TextDocument, find_corpus_files, read_corpus
+from data_pipeline.sources.corpus import text_corpus
+from data_pipeline.sources.samples import Corpus, Sample
 from data_pipeline.splits import SPLITS
 from data_pipeline.staging import staged_directory, write_file
 from data_pipeline.tokenization import TextTokenizer
@@ -48,42 +51,69 @@ def prepare_documents(
     Args:
         source: a file or folder of text, JSON lines or Parquet (data_pipeline/sources/corpus.py).
         field: where JSON lines and Parquet keep the text.
-        damaged_allowed: how many documents may be unreadable; they are left out and named in quarantine.jsonl.
+
+    The other arguments, and what is raised, are those of `prepare_corpus`.
+    """
+    return prepare_corpus(
+        text_corpus(source, field=field),
+        tokenizer=tokenizer,
+        output=output,
+        damaged_allowed=damaged_allowed,
+        task_map=task_map,
+        shard_characters=shard_characters,
+        report_progress=report_progress,
+    )
+
+
+def prepare_corpus(
+    corpus: Corpus,
+    *,
+    tokenizer: TextTokenizer,
+    output: Path,
+    damaged_allowed: int = 0,
+    task_map: TaskMap | None = None,
+    shard_characters: int = SHARD_CHARACTERS,
+    report_progress: ReportProgress | None = None,
+) -> DocumentData:
+    """Return the prepared samples of a corpus in `output`, making them first where they are not there yet.
+
+    Args:
+        damaged_allowed: how many samples may be unreadable; they are left out and named in quarantine.jsonl.
         task_map: where the work is done; None: on all cores of this machine.
-        shard_characters: a shard is full when its documents have so many characters.
+        shard_characters: a shard is full when its samples have so many characters.
         report_progress: called with (done, total) in bytes of the source as stored.
 
     Raises:
         DataError: source missing, empty or damaged; `output` holds something else; no space left. Finished shards are
             kept for the next start, except where `output` is something else.
     """
-    files = find_corpus_files(source)
-    signature = source_signature(files)
-    documents = _CountedDocuments(files, DocumentReader(files, report_progress), field, damaged_allowed)
+    signature = source_signature(corpus.files)
+    samples = _CountedSamples(corpus, DocumentReader(corpus.files, report_progress), damaged_allowed)
     if is_prepared(output):
         existing = DocumentData.open(str(output))
-        _check_unchanged(existing, tokenizer, field, signature, documents, shard_characters)
+        _check_unchanged(existing, tokenizer, corpus, signature, samples, shard_characters)
         _remove_leftovers(output, existing.manifest)
         return existing
     with staged_directory(output, resumable=True) as staging:
         tokenizer.save(staging / "tokenizer.json")
-        tasks = _shard_tasks(documents, staging, tokenizer.sha256, shard_characters)
+        tasks = _shard_tasks(samples, staging, tokenizer.sha256, shard_characters)
         splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
         run = task_map or LocalProcesses(len(os.sched_getaffinity(0)))
         for task_split, record in run(tokenise_shard, tasks):
             splits[task_split].append(record)
         kept = sum(shard.documents for shards in splits.values() for shard in shards)
         if not kept:
-            raise DataError(f"source {source} holds no text: nothing to prepare")
+            raise DataError(f"source {corpus.source} holds no text: nothing to prepare")
         DocumentManifest(
             source=CorpusRecord(
-                path=str(source.absolute()),
-                field=field,
-                files=len(files),
+                path=str(corpus.source.absolute()),
+                field=corpus.field,
+                files=len(corpus.files),
                 signature=signature,
-                documents=documents.count,
-                empty_documents=documents.count - kept,
-                damaged_documents=len(documents.quarantine.items()),
+                documents=samples.count,
+                empty_documents=samples.count - kept,
+                damaged_documents=len(samples.quarantine.items()),
+                kind=corpus.kind,
             ),
             tokenizer=TokenizerRecord(
                 sha256=tokenizer.sha256,
@@ -92,10 +122,11 @@ def prepare_documents(
                 special=tokenizer.special,
             ),
             splits={split: tuple(shards) for split, shards in splits.items()},
+            split_rule=corpus.split_rule,
         ).save(staging)
         (staging / QUARANTINE_FILE).unlink(missing_ok=True)
-        if documents.quarantine.items():
-            documents.quarantine.save(staging / QUARANTINE_FILE)
+        if samples.quarantine.items():
+            samples.quarantine.save(staging / QUARANTINE_FILE)
     prepared = DocumentData.open(str(output))
     _remove_leftovers(output, prepared.manifest)
     return prepared
@@ -103,21 +134,22 @@ def prepare_documents(
 
 @dataclass(frozen=True)
 class ShardTask:
-    """The documents of one shard, numbered, and where the shard goes."""
+    """The samples of one shard, numbered, and where the shard goes."""
 
     directory: Path
     tokenizer_sha256: str
     split: str
     name: str
-    documents: list[tuple[int, str]]
+    samples: list[tuple[int, tuple[str, ...]]]
 
     @property
     def text_sha256(self) -> str:
         digest = hashlib.sha256()
-        for number, text in self.documents:
-            content = text.encode()
-            digest.update(f"{number}:{len(content)}\n".encode())
-            digest.update(content)
+        for number, texts in self.samples:
+            for text in texts:
+                content = text.encode()
+                digest.update(f"{number}:{len(content)}\n".encode())
+                digest.update(content)
         return digest.hexdigest()
 
 
@@ -131,13 +163,19 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
             return task.split, ShardRecord(**written)
     record_file.unlink(missing_ok=True)
     tokenizer = _opened(task.directory / "tokenizer.json", task.tokenizer_sha256)
-    numbers = [number for number, _ in task.documents]
-    tokens = zip(numbers, tokenizer.encode(text for _, text in task.documents), strict=True)
-    with_tokens = {number: ids for number, ids in tokens if len(ids)}
+    encoded = tokenizer.encode(text for _, texts in task.samples for text in texts)
+    end = np.array([tokenizer.special.end], dtype=tokenizer.token_type)
+    tokens = {number: _joined([next(encoded) for _ in texts], end) for number, texts in task.samples}
+    with_tokens = {number: ids for number, ids in tokens.items() if len(ids)}
     record = write_document_shard(task.directory, task.name, with_tokens, text_sha256=text_sha256)
     # Written last: where it is, the shard is whole.
     write_file(record_file, json.dumps({"tokenizer_sha256": task.tokenizer_sha256, **asdict(record)}).encode())
     return task.split, record
+
+
+def _joined(texts: list[np.ndarray], end: np.ndarray) -> np.ndarray:
+    """Return the tokens of all texts with the end token between them; no text holds one of its own."""
+    return np.concatenate([piece for text in texts for piece in (end, text)][1:])
 
 
 @lru_cache(maxsize=1)
@@ -146,25 +184,25 @@ def _opened(path: Path, sha256: str) -> TextTokenizer:
     return TextTokenizer.open(path)
 
 
-class _CountedDocuments:
-    """The documents of the corpus with their numbers; can be read once."""
+class _CountedSamples:
+    """The samples of the corpus with their numbers; can be read once."""
 
-    def __init__(self, files: list[Path], reader: DocumentReader, field: str, damaged_allowed: int) -> None:
+    def __init__(self, corpus: Corpus, reader: DocumentReader, damaged_allowed: int) -> None:
         self.quarantine = Quarantine(damaged_allowed)
         self.count = 0
-        self._documents = read_corpus(files, reader, field=field, quarantine=self.quarantine)
+        self._samples = corpus.read(reader, self.quarantine)
 
-    def __iter__(self) -> Iterator[tuple[int, TextDocument]]:
-        for number, document in enumerate(self._documents):
+    def __iter__(self) -> Iterator[tuple[int, Sample]]:
+        for number, sample in enumerate(self._samples):
             self.count = number + 1
-            yield number, document
+            yield number, sample
 
 
 def _shard_tasks(
-    documents: _CountedDocuments, directory: Path, tokenizer_sha256: str, shard_characters: int
+    samples: _CountedSamples, directory: Path, tokenizer_sha256: str, shard_characters: int
 ) -> Iterator[ShardTask]:
-    """Deal the documents to the splits and hand out a task whenever one has enough for a shard."""
-    pending: dict[str, list[tuple[int, str]]] = {split: [] for split in SPLITS}
+    """Deal the samples to the splits and hand out a task whenever one has enough for a shard."""
+    pending: dict[str, list[tuple[int, tuple[str, ...]]]] = {split: [] for split in SPLITS}
     characters = dict.fromkeys(SPLITS, 0)
     shards = dict.fromkeys(SPLITS, 0)
 
@@ -175,10 +213,10 @@ def _shard_tasks(
         pending[split], characters[split] = [], 0
         return task
 
-    for number, document in documents:
-        split = split_of(number)
-        pending[split].append((number, document.text))
-        characters[split] += len(document.text)
+    for number, sample in samples:
+        split = sample.split or split_of(number)
+        pending[split].append((number, sample.texts))
+        characters[split] += sum(map(len, sample.texts))
         if characters[split] >= shard_characters:
             yield task(split)
     yield from (task(split) for split in SPLITS if pending[split])
@@ -196,22 +234,24 @@ def split_of(number: int) -> str:
 def _check_unchanged(
     existing: DocumentData,
     tokenizer: TextTokenizer,
-    field: str,
+    corpus: Corpus,
     signature: str,
-    documents: _CountedDocuments,
+    samples: _CountedSamples,
     shard_characters: int,
 ) -> None:
     """Return when `existing` is what was asked for; its text decides where the signature of the source differs."""
     manifest = existing.manifest
-    if (manifest.tokenizer.sha256, manifest.source.field) != (tokenizer.sha256, field):
+    asked = (tokenizer.sha256, corpus.field, corpus.kind)
+    if (manifest.tokenizer.sha256, manifest.source.field, manifest.source.kind) != asked:
         raise DataError(
             f"{existing.location} already holds documents of another tokenizer or field: choose another output "
             "directory or delete this one"
         )
     if manifest.source.signature == signature:
         return
-    found = [task.text_sha256 for task in _shard_tasks(documents, Path(), tokenizer.sha256, shard_characters)]
-    if sorted(found) != sorted(shard.text_sha256 for shards in manifest.splits.values() for shard in shards):
+    tasks = _shard_tasks(samples, Path(), tokenizer.sha256, shard_characters)
+    found = [(task.split, task.text_sha256) for task in tasks]
+    if sorted(found) != sorted((name, shard.text_sha256) for name, kept in manifest.splits.items() for shard in kept):
         raise DataError(
             f"{existing.location} was prepared from other text than the source holds now: choose another output "
             "directory or delete this one"

@@ -16,14 +16,14 @@ from data_pipeline.manifest import Manifest, RecipeRecord, SourceRecord, SplitRe
 from data_pipeline.prepared import PreparedData
 from data_pipeline.shards import TOKENS_PER_MEMBER, index_path, write_index, write_shards
 from data_pipeline.sources import Source, enwik8, python_library, text, text8
+from data_pipeline.sources.samples import DOCUMENTS, SUMMARIES
 from data_pipeline.splits import CollectedText, collect, split_ranges
 from data_pipeline.staging import staged_directory
 from data_pipeline.vocabulary import Vocabulary
 
 _SOURCES = {module.SOURCE.name: module.SOURCE for module in (enwik8, text8, text, python_library)}
 RECIPES = tuple(_SOURCES)
-DOCUMENTS = "documents"
-"""Stands beside the recipes: subword tokens of whole documents, made by data_pipeline/preparation.py."""
+"""Of characters; DOCUMENTS and SUMMARIES, of subwords, stand beside them (data_pipeline/preparation.py)."""
 _SMALLEST_TEXT = 100
 
 
@@ -94,7 +94,7 @@ def prepare(
 
 def _source_named(recipe: str) -> Source:
     if recipe not in _SOURCES:
-        near = get_close_matches(recipe, [*RECIPES, DOCUMENTS], n=1)
+        near = get_close_matches(recipe, [*RECIPES, DOCUMENTS, SUMMARIES], n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
         raise DataError(f"{recipe} is not a known recipe: {hint}")
     return _SOURCES[recipe]

@@ -25,6 +25,14 @@ class Row:
     documents: np.ndarray
     """(length,) int64: 1, 2, 3 ... for the documents of the row; 0 where there is none to be read."""
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return what a batch holds of the row, by name; `input_ids` and `attention_mask` are always among it."""
+        return {
+            "input_ids": self.tokens,
+            "attention_mask": (self.documents > 0).astype(np.int64),
+            "document_ids": self.documents,
+        }
+
 
 class Rows(Protocol):
     """An endless order of sequences."""
@@ -60,7 +68,7 @@ class PackedRows:
         self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = f"{split.name} in sequences of {sequence_length:,}"
-        self.fingerprint = _digest("packed", split.fingerprint, split.open_shards, sequence_length, seed)
+        self.fingerprint = digest("packed", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, gap=1)
         self.per_epoch = self._line.length // self._text
@@ -104,7 +112,7 @@ class DocumentRows:
         self._text = _room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self.name = split.name
-        self.fingerprint = _digest("documents", split.fingerprint, split.open_shards, sequence_length, seed)
+        self.fingerprint = digest("documents", split.fingerprint, split.open_shards, sequence_length, seed)
         self._split = split
         self._line = DocumentLine(split, seed, by_document=True)
         self.per_epoch = self._line.length
@@ -155,7 +163,7 @@ class MixedRows:
                     "prepare both with the same"
                 )
         self.name = " and ".join(rows.name for rows in self._sources)
-        self.fingerprint = _digest("mixed", [rows.fingerprint for rows in self._sources], self._shares, seed)
+        self.fingerprint = digest("mixed", [rows.fingerprint for rows in self._sources], self._shares, seed)
         self.per_epoch = min(
             rows.per_epoch * _MIXING_CYCLE // share for rows, share in zip(self._sources, self._shares, strict=True)
         )
@@ -212,5 +220,6 @@ def _rounded_shares(weights: list[float]) -> list[int]:
     return shares.tolist()
 
 
-def _digest(*parts: object) -> str:
+def digest(*parts: object) -> str:
+    """Return the SHA-256 (hexadecimal) of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

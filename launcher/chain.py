@@ -6,7 +6,7 @@ Each step leaves a directory that exists whole or not at all, and is skipped whe
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.phases import Backend, Outcome, Status, run_phases
+from launcher.phases import Backend, Outcome, Ranks, Status, run_phases
 from launcher.run_directory import RunDirectory
 from launcher.tasks.kinds import task_of
 from launcher.tasks.task import Task
@@ -14,7 +14,7 @@ from longformer.errors import LongformerError
 from longformer.files import committed_directory
 
 
-def run_chain(run: RunDirectory, backend: Backend, *, ranks: int, warn: Callable[[str], None]) -> Outcome:
+def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callable[[str], None]) -> Outcome:
     """Carry out every step that is not done yet; stop at the first that does not complete.
 
     Only training needs the backend's ranks; the other steps are done by the process that drives it.

@@ -45,6 +45,8 @@ COMMANDS = {
     "convert": Command("launcher.commands.convert", "convert", "Make a Longformer or an LED of a short model."),
     "inspect": Command("launcher.commands.inspect", "inspect", "Show what a Longformer or LED checkpoint is."),
     "predict": Command("launcher.commands.predict", "predict", "Run a Longformer or an LED on a text."),
+    "register": Command("launcher.commands.register", "register", "Put a trained model into the MLflow registry."),
+    "promote": Command("launcher.commands.promote", "promote", "Give a registered model an alias, if good enough."),
     "bench": Command("launcher.commands.bench", "app", "Measure speed and memory."),
     "ui": Command("launcher.commands.ui", "ui", "Open the MLflow pages of the runs."),
 }

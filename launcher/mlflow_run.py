@@ -5,29 +5,27 @@ after a restart or an outage changes nothing. Failures of MLflow pass through; `
 decides what they mean.
 """
 
+import hashlib
 import json
-import logging
 import math
-import os
-import time
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from launcher.metrics_follower import MetricsFollower
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-
-# Read by MLflow when it is imported: it must not call home, and must give up on an absent server in seconds.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS
+
+from launcher.metrics_follower import MetricsFollower
+from launcher.mlflow_address import address_of_run
+from launcher.mlflow_checkpoints import send_checkpoints
+from launcher.mlflow_client import client_of, experiment_id, is_missing
+from launcher.run_directory import RunDirectory
+from launcher.submission import code_version
 
 STEP_METRICS = (
     "loss",
@@ -50,50 +48,74 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class MlflowRun:
-    """An MLflow run that holds a training run: parameters, metrics, phases as child runs, report and model."""
+    """An MLflow run that holds a training run: parameters, metrics, phases as child runs, report and model.
 
-    def __init__(self, run_id: str, config: RunConfig, directory: RunDirectory) -> None:
-        self.run_id = run_id
-        self.uri = tracking_uri(config, directory)
-        self._config = config
+    The run that identity.json names is gone on with; where it names none, or the store has lost it, a run is made and
+    named there.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
-        self._client = _client(self.uri)
-        self._experiment_id = self._client.get_run(run_id).info.experiment_id
-        self._metrics = MetricsFollower(directory.metrics_file)
-
-    @classmethod
-    def continue_or_create(cls, run_id: str | None, config: RunConfig, directory: RunDirectory) -> Self:
-        """Return the run `run_id`, marked as running again; a new one when there is none or the store has lost it."""
+        self._config = directory.config()
+        self._address = address_of_run(self._config.tracking.uri, directory.path)
+        self._client = client_of(self._address)
+        known = directory.identity().mlflow_run_id
         try:
-            run = cls(run_id, config, directory) if run_id else cls._create(config, directory)
+            run = self._client.get_run(known) if known else None
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if not is_missing(error):
                 raise
-            run = cls._create(config, directory)
-        run._client.update_run(run.run_id, status="RUNNING")
-        return run
+            run = None
+        if run is None:
+            self.run_id, self._experiment_id = self._found_or_created()
+            directory.write_identity(replace(directory.identity(), mlflow_run_id=self.run_id))
+        else:
+            self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
+        self._metrics = MetricsFollower(directory.metrics_file)
+        self._training_seconds = 0.0
+        self._checkpoints: set[str] = set()
 
-    @classmethod
-    def _create(cls, config: RunConfig, directory: RunDirectory) -> Self:
-        """Start a new run in the config's experiment and store every value of the run file as a parameter."""
-        client = _client(tracking_uri(config, directory))
-        experiment_id = _experiment(client, config, directory)
-        tags = {
-            "mlflow.runName": config.name,
-            "mlflow.source.name": "longformer train",
+    def _found_or_created(self) -> tuple[str, str]:
+        """Return the numbers of the run and its experiment; a run whose making was not heard of is found again."""
+        experiment = experiment_id(self._client, self._config.tracking.experiment)
+        identity = self._directory.identity()
+        path = str(self._directory.path.resolve())
+        key = hashlib.sha256(f"{path} {identity.created}".encode()).hexdigest()
+        found = self._client.search_runs([experiment], f"tags.`longformer.key` = '{key}'")
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            identifying = {"longformer.key": key, "mlflow.source.name": "longformer train"}
+            run_id = self._client.create_run(experiment, tags=identifying, run_name=self._config.name).info.run_id
+        code = code_version(self._directory)
+        facts = {
             "longformer.version": version("longformer-train"),
-            "longformer.run_directory": str(directory.path.resolve()),
-            "longformer.config_fingerprint": config.fingerprint(),
+            "longformer.code": code.fingerprint,
+            MLFLOW_GIT_COMMIT: code.commit,
+            "longformer.run_directory": path,
+            "longformer.config_fingerprint": self._config.fingerprint(),
+            "longformer.start_model": identity.start_model,
         }
-        run = client.create_run(experiment_id, tags=tags, run_name=config.name)
-        parameters = [Param(key, _parameter(value)) for key, value in config.values().items()]
+        tags = [RunTag(name, value) for name, value in facts.items() if value is not None]
+        self._client.log_batch(run_id, tags=tags)
+        parameters = [Param(key, _parameter(value)) for key, value in self._config.values().items()]
         for batch in _batches(parameters, _PARAMETERS_PER_REQUEST):
-            client.log_batch(run.info.run_id, params=batch)
-        return cls(run.info.run_id, config, directory)
+            self._client.log_batch(run_id, params=batch)
+        return run_id, experiment
 
-    def watch_system(self) -> SystemMetricsMonitor:
+    def mark_running(self) -> None:
+        """Say that training goes on."""
+        self._client.update_run(self.run_id, status="RUNNING")
+
+    def watch_system(self) -> "SystemMonitor":
         """Start sampling processor, memory, disk, network and GPU of this machine; the caller finishes it."""
-        monitor = SystemMetricsMonitor(self.run_id, sampling_interval=5, resume_logging=True, tracking_uri=self.uri)
+        monitor = SystemMonitor(
+            self.run_id,
+            sampling_interval=5,
+            node_id=socket.gethostname(),
+            resume_logging=True,
+            tracking_uri=self._address,
+        )
         monitor.start()
         return monitor
 
@@ -102,14 +124,21 @@ class MlflowRun:
         records = self._metrics.new_records()
         if not records:
             return
-        # A request is stored whole or not at all, so the newest `tokens` tells which steps have arrived.
-        arrived = self._client.get_run(self.run_id).data.metrics.get("train/tokens", 0)
-        missing = [record for record in records if record["tokens"] > arrived]
+        if records[0]["global_step"] == 1:
+            self._training_seconds = 0.0  # the file was cut back, and is read from its start
+        created = datetime.fromisoformat(self._directory.identity().created).timestamp()
+        times = {}
+        for record in records:
+            self._training_seconds += record["seconds"] + record["saving_seconds"]
+            times[record["global_step"]] = _milliseconds(created + self._training_seconds)
         try:
+            # A request is stored whole or not at all, so the newest `tokens` tells which steps have arrived. What
+            # arrives twice all the same, after an answer that was lost, MLflow drops: every field of it is the same.
+            arrived = self._client.get_run(self.run_id).data.metrics.get("train/tokens", 0)
+            missing = [record for record in records if record["tokens"] > arrived]
             for batch in _batches(missing, _METRICS_PER_REQUEST // (len(STEP_METRICS) + 1)):
-                now = _milliseconds(time.time())
                 metrics = [
-                    Metric(f"train/{name}", value, now, record["global_step"])
+                    Metric(f"train/{name}", value, times[record["global_step"]], record["global_step"])
                     for record in batch
                     for name, value in self._values(record).items()
                 ]
@@ -117,6 +146,13 @@ class MlflowRun:
         except Exception:
             self._metrics = MetricsFollower(self._directory.metrics_file)  # read them again next time
             raise
+
+    def send_checkpoints(self) -> None:
+        """Point to the checkpoints that exist now."""
+        on_disk = {str(path) for path in self._directory.all_checkpoints()}
+        if on_disk != self._checkpoints:
+            send_checkpoints(self._client, self._experiment_id, self.run_id, self._directory)
+            self._checkpoints = on_disk
 
     def _values(self, record: dict[str, Any]) -> dict[str, float]:
         """Return the metrics of a step."""
@@ -126,16 +162,20 @@ class MlflowRun:
     def send_phases(self) -> None:
         """Send the result of every finished phase: held-out scores of the run, and a child run for the phase."""
         children = self._client.search_runs([self._experiment_id], f"tags.mlflow.parentRunId = '{self.run_id}'")
-        known = {child.data.tags["longformer.phase"] for child in children}
+        known = {child.data.tags["longformer.phase"]: child for child in children}
         last_step = 0
         for index, phase in enumerate(self._config.phases):
             last_step += phase.steps
             path = self._directory.result_directory(index, phase.name) / "evaluation.json"
-            if phase.name not in known and path.exists():
+            child = known.get(phase.name)
+            if path.exists() and (child is None or child.info.status != "FINISHED"):
+                child_id = child.info.run_id if child else None
                 evaluation = json.loads(path.read_text(encoding="utf-8"))
-                self._send_phase(index, evaluation, last_step=last_step, ended=path.stat().st_mtime)
+                self._send_phase(index, evaluation, child_id, last_step=last_step, ended=path.stat().st_mtime)
 
-    def _send_phase(self, index: int, evaluation: dict[str, Any], *, last_step: int, ended: float) -> None:
+    def _send_phase(
+        self, index: int, evaluation: dict[str, Any], child_id: str | None, *, last_step: int, ended: float
+    ) -> None:
         phase = self._config.phases[index]
         scores = {
             f"{split}/{name}": evaluation[split][name]
@@ -151,24 +191,31 @@ class MlflowRun:
             "mlflow.source.name": "longformer train",
             "longformer.phase": phase.name,
         }
-        child = self._client.create_run(
-            self._experiment_id,
-            start_time=now - _milliseconds(evaluation["seconds"]),
-            tags=tags,
-            run_name=f"{self._config.name}: {index + 1} {phase.name}",
-        )
+        if child_id is None:
+            child_id = self._client.create_run(
+                self._experiment_id,
+                start_time=now - _milliseconds(evaluation["seconds"]),
+                tags=tags,
+                run_name=f"{self._config.name}: {index + 1} {phase.name}",
+            ).info.run_id
         measured = {name: evaluation[name] for name in ("steps", "tokens", "seconds", "peak_memory_bytes")}
         metrics = [Metric(key, float(value), now, last_step) for key, value in (scores | measured).items()]
         parameters = [Param(name, _parameter(value)) for name, value in phase.model_dump(mode="json").items()]
-        self._client.log_batch(child.info.run_id, metrics=metrics, params=parameters)
-        self._client.set_terminated(child.info.run_id, "FINISHED", now)
+        self._client.log_batch(child_id, metrics=metrics, params=parameters)
+        self._client.set_terminated(child_id, "FINISHED", now)
 
     def send_report(self) -> None:
-        """Send the report (its summary as the run's description) and the model of the last finished phase."""
+        """Send the report (its summary as the run's description) and the model of the last finished phase.
+
+        Files in report/tables are shown as MLflow's evaluation tables: {"columns": [...], "data": [[...], ...]}.
+        """
         report = self._directory.report_directory
         if report.is_dir():
             self._client.log_artifacts(self.run_id, str(report), "report")
             self._client.set_tag(self.run_id, "mlflow.note.content", (report / "summary.md").read_text("utf-8"))
+            tables = [str(path.relative_to(report.parent)) for path in sorted(report.glob("tables/*.json"))]
+            shown = [{"path": table, "type": "table"} for table in tables]
+            self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(shown))
         self._client.log_artifact(self.run_id, str(self._directory.config_file))
         results = [self._directory.result_directory(i, phase.name) for i, phase in enumerate(self._config.phases)]
         finished = [result for result in results if result.exists()]
@@ -180,30 +227,13 @@ class MlflowRun:
         self._client.set_terminated(self.run_id, status)
 
 
-def tracking_uri(config: RunConfig, directory: RunDirectory) -> str:
-    """Return where MLflow keeps the run: the config's address, else an SQLite file beside the run directories."""
-    return config.tracking.uri or store_uri(directory.path.resolve().parent)
+class SystemMonitor(SystemMetricsMonitor):
+    """MLflow's sampler, which ends by itself when its server does not answer."""
 
-
-def store_uri(runs_folder: Path) -> str:
-    """Return the address of the embedded store of a folder of runs."""
-    return f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
-
-
-def _client(uri: str) -> MlflowClient:
-    for chatty in ("mlflow", "alembic"):  # their notes on creating tables are of no use to us
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    return MlflowClient(uri)
-
-
-def _experiment(client: MlflowClient, config: RunConfig, directory: RunDirectory) -> str:
-    name = config.tracking.experiment
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    # A server has its own artifact store; the embedded one would use ./mlruns of wherever it is started.
-    beside = (directory.path.resolve().parent / "mlflow-artifacts").as_uri() if config.tracking.uri is None else None
-    return str(client.create_experiment(name, artifact_location=beside))
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is sampled any more."""
+        return self._process is None or not self._process.is_alive()
 
 
 def _parameter(value: Any) -> str:

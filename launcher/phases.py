@@ -35,7 +35,11 @@ class Status(Enum):
     COMPLETED = "completed"
     ROLLED_BACK = "rolled back"
     """A batch was left out; the phase is to go on from its last checkpoint."""
+    REGROUPED = "regrouped"
+    """Ranks came or went; the phase is to go on from its last checkpoint with those there are."""
     STOPPED = "stopped"
+    LOST = "lost"
+    """A machine was lost, and the job with it; the same run is to be started again."""
     FAILED = "failed"
 
 
@@ -47,7 +51,11 @@ class Outcome:
     message: str = ""
 
 
-BackendName = Literal["local", "slurm"]
+BackendName = Literal["local", "slurm", "ray", "torchrun"]
+
+Ranks = int | Callable[[int], int | None]
+"""How many ranks; or what says, before each start of a phase (given by its index), how many there are now, and None
+when it was asked to stop instead."""
 
 
 class Backend(Protocol):
@@ -58,16 +66,33 @@ class Backend(Protocol):
         ...
 
 
-def run_phases(run_directory: RunDirectory, backend: Backend, *, ranks: int, warn: Callable[[str], None]) -> Outcome:
-    """Carry out every phase that is not done yet; stop at the first that does not complete."""
+def run_phases(
+    run_directory: RunDirectory,
+    backend: Backend,
+    *,
+    ranks: Ranks,
+    warn: Callable[[str], None],
+) -> Outcome:
+    """Carry out every phase that is not done yet; stop at the first that does not complete.
+
+    Args:
+        run_directory: the run.
+        backend: what runs a phase's ranks.
+        ranks: how many.
+        warn: is told why a phase starts again and what of its checkpoints is damaged.
+    """
     config = run_directory.config()
     for index, phase in enumerate(config.phases):
         if run_directory.result_directory(index, phase.name).exists():
             continue
-        outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
-        while outcome.status is Status.ROLLED_BACK:
-            warn(outcome.message)
-            outcome = backend.run_phase(_task(run_directory, index, ranks, warn))
+        outcome = Outcome(Status.REGROUPED)
+        while outcome.status in (Status.REGROUPED, Status.ROLLED_BACK):
+            if outcome.message:
+                warn(outcome.message)
+            ranks_now = ranks(index) if callable(ranks) else ranks
+            if ranks_now is None:
+                return Outcome(Status.STOPPED)
+            outcome = backend.run_phase(_task(run_directory, index, ranks_now, warn))
         if outcome.status is not Status.COMPLETED:
             return outcome
     return Outcome(Status.COMPLETED)

@@ -29,6 +29,10 @@ class Identity:
     """Absolute, so that the run can be resumed from any working directory."""
     data_fingerprint: str
     mlflow_run_id: str | None = None
+    mlflow_status: str | None = None
+    """With which status MLflow has everything of the run; None while something may be missing there."""
+    start_model: str | None = None
+    """Exactly which model `init` meant when the run was created."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,14 @@ class RunDirectory:
         """What the driver of a submitted run printed."""
         return self.path / "logs" / "job.log"
 
-    def node_file(self, phase_index: int, node: int) -> Path:
-        """How the ranks of a node of a cluster ended in a phase, for the driver."""
-        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}.json"
+    def node_file(self, phase_index: int, node: int, start: str) -> Path:
+        """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
+
+    @property
+    def ranks_file(self) -> Path:
+        """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""
+        return self.path / "ranks.json"
 
     @property
     def submission_directory(self) -> Path:
@@ -77,6 +86,10 @@ class RunDirectory:
     def checkpoints_directory(self, phase_index: int, name: str) -> Path:
         """The committed checkpoints of a phase."""
         return self.phase_directory(phase_index, name) / "checkpoints"
+
+    def all_checkpoints(self) -> list[Path]:
+        """Return the committed checkpoints of all phases."""
+        return sorted(self.path.glob("phases/*/checkpoints/step-*"))
 
     def result_directory(self, phase_index: int, name: str) -> Path:
         """Model and evaluation of a phase; exists once the phase is done."""
@@ -118,7 +131,15 @@ class RunDirectory:
         """Replace identity.json."""
         write_json(self.path / "identity.json", asdict(identity))
 
-    def create(self, config: RunConfig, *, ranks: int, data_directory: Path, data_fingerprint: str) -> None:
+    def create(
+        self,
+        config: RunConfig,
+        *,
+        ranks: int,
+        data_directory: Path,
+        data_fingerprint: str,
+        start_model: str | None = None,
+    ) -> None:
         """Write config and identity of a new run; the identity comes last and makes it a run."""
         (self.path / "logs").mkdir(exist_ok=True)
         write_atomically(self.config_file, config.to_yaml().encode())
@@ -129,6 +150,7 @@ class RunDirectory:
                 config_fingerprint=config.fingerprint(),
                 data_directory=str(data_directory.resolve()),
                 data_fingerprint=data_fingerprint,
+                start_model=start_model,
             )
         )
 
@@ -150,7 +172,6 @@ class RunDirectory:
                 f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
                 f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
             )
-        config.check_ranks(ranks)
         write_atomically(self.config_file, config.to_yaml().encode())
         self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
 
@@ -173,6 +194,13 @@ class RunDirectory:
     @property
     def _left_out_file(self) -> Path:
         return self.path / "left-out-batches.json"
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Return where each rank of a run on a Ray cluster was last seen: the fields of a Sign each."""
+        try:
+            return list(loads(self.ranks_file.read_text())["ranks"])
+        except FileNotFoundError:
+            return []
 
     def request_stop(self, *, save: bool) -> None:
         """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.

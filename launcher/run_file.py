@@ -17,14 +17,15 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from launcher import run_file_reading
+from launcher.cluster_section import ClusterSection
 from launcher.run_sections import (
     Count,
     Name,
     PhaseSection,
-    Section,
     TrackingSection,
     TrainingSection,
 )
+from launcher.section import Section
 from longformer.errors import LongformerError
 from longformer.training.checkpoints.copies import CheckpointCopies
 
@@ -32,7 +33,8 @@ _OF_THE_MACHINE = re.compile(
     r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
     r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
     r"|data\.loader_workers: "
-    r"|phases\.\d+\.micro_batch_size: "
+    r"|phases\.\d+\.(micro_batch_size|resources\.\w+): "
+    r"|cluster\."
 )
 
 
@@ -61,12 +63,17 @@ class RunConfig(Section):
     """What is learned."""
     seed: Count = 0
     """Seed of the initial weights, the order of the samples and the dropout."""
+    init: str | None = None
+    """Model that the first phase starts from: a folder, a run directory, or one in MLflow's registry
+    (`models:/NAME@ALIAS`, `models:/NAME/VERSION`); `null` = the start of the task."""
     training: TrainingSection = TrainingSection()
     """Optimizer, precision, sharding and checkpoints."""
     phases: tuple[PhaseSection, ...]
     """The phases, in order."""
     tracking: TrackingSection = TrackingSection()
     """Where MLflow keeps the run."""
+    cluster: ClusterSection = ClusterSection()
+    """How the run lives on a Ray cluster."""
 
     @staticmethod
     def load(path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":

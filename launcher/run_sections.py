@@ -8,8 +8,12 @@ fields begins with the field it is about, so that the reader of the file sees th
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
+from launcher.cluster_section import ResourcesSection
+from launcher.mlflow_address import check_address
+from launcher.rank_range import RankRange
+from launcher.section import Section
 from longformer.errors import LongformerError
 from longformer.training.schedules import Decay
 
@@ -17,12 +21,6 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, no unknown keys, docstrings as field descriptions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TrainingSection(Section):
@@ -104,6 +102,8 @@ class PhaseSection(Section):
     """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation."""
     optimizer: Literal["keep", "reset"] = "keep"
     """Whether the optimizer's moving averages go on from the phase before or start anew."""
+    resources: ResourcesSection = ResourcesSection()
+    """What the phase asks of a Ray cluster: `ranks`, `gpus_per_rank`, `processors_per_rank`."""
 
     @model_validator(mode="after")
     def _check_steps_and_batch(self) -> Self:
@@ -139,11 +139,47 @@ class PhaseSection(Section):
             )
         return Batching(micro_batch_size, self.batch_size // (micro_batch_size * ranks))
 
+    def possible_ranks(self, asked: RankRange) -> tuple[int, ...]:
+        """Return the numbers of ranks that divide the batch evenly, fewest first.
+
+        Args:
+            asked: the range to choose from, where the phase does not name its own.
+
+        Raises:
+            LongformerError: no number in the range does.
+        """
+        allowed = self.resources.rank_range or asked
+        possible = []
+        for ranks in range(allowed.fewest, allowed.most + 1):
+            try:
+                self.batching(ranks)
+            except LongformerError:
+                if allowed.fewest == allowed.most:
+                    raise
+            else:
+                possible.append(ranks)
+        if not possible:
+            raise LongformerError(
+                f"phase {self.name}: batch_size {self.batch_size} in micro-batches of {self.micro_batch_size or 1} can "
+                f"be divided over no number of ranks from {allowed.fewest} to {allowed.most}; widen the range"
+            )
+        return tuple(possible)
+
 
 class TrackingSection(Section):
     """MLflow, which keeps the parameters, metrics, plots and the model of every run."""
 
     uri: str | None = None
-    """MLflow tracking address; `null` = an SQLite file beside the run directories, opened by `longformer ui`."""
+    """Address of an MLflow server or SQLite file, without credentials; `null` = MLFLOW_TRACKING_URI where it is set,
+    else an SQLite file beside the run directories, opened by `longformer ui`."""
     experiment: str = "longformer"
     """MLflow experiment the run belongs to."""
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.uri is not None:
+            try:
+                check_address(self.uri)
+            except ValueError as error:
+                raise ValueError(f"uri {error}") from None
+        return self

@@ -7,17 +7,18 @@ No failure of MLflow ends a training; it is warned of once.
 
 import sys
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from launcher.mlflow_address import address_of_run
 from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
 from longformer.training.callbacks.callback import Callback
 from longformer.training.records import PhaseInfo, Progress
 
 if TYPE_CHECKING:  # importing MLflow takes seconds: it happens where it is first needed, off the training thread
-    from launcher.mlflow_run import MlflowRun
+    from launcher.mlflow_run import MlflowRun, SystemMonitor
 
 Result = TypeVar("Result")
 
@@ -26,48 +27,39 @@ LONGEST_GOODBYE_SECONDS = 30.0
 """How long the end of a phase waits for its last upload; `finish_run` sends what is left."""
 
 
-def start_or_continue_run(config: RunConfig, run_directory: Path) -> str | None:
-    """Return the id of the MLflow run of a training: the one in identity.json, else that of a new one.
-
-    None when there is none yet and MLflow cannot be reached; the training then goes on without it.
-    """
-    directory = RunDirectory(run_directory)
-    known = directory.identity().mlflow_run_id if directory.exists else None
-
-    def start() -> str:
-        from launcher.mlflow_run import MlflowRun
-
-        return MlflowRun.continue_or_create(known, config, directory).run_id
-
-    return _Tolerant().attempt(start) or known
+def start_run(run: RunDirectory) -> None:
+    """Go on with the MLflow run of a training, or start it; where MLflow cannot be reached, that is done later."""
+    run.write_identity(replace(run.identity(), mlflow_status=None))
+    _Tolerant(run, "training goes on, its steps are kept in metrics.jsonl and sent when MLflow is back").attempt(
+        lambda: _mlflow_run(run).mark_running()
+    )
 
 
-def finish_run(
-    run_id: str, config: RunConfig, run_directory: Path, *, status: Literal["FINISHED", "FAILED", "KILLED"]
-) -> None:
+def finish_run(run: RunDirectory, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """Send everything MLflow does not have yet, then report and model, and close the run."""
 
     def finish() -> None:
-        from launcher.mlflow_run import MlflowRun
-
-        run = MlflowRun(run_id, config, RunDirectory(run_directory))
+        tracked = _mlflow_run(run)
         try:
-            run.send_steps()
-            run.send_phases()
-            run.send_report()
+            tracked.send_steps()
+            tracked.send_checkpoints()
+            tracked.send_phases()
+            tracked.send_report()
         finally:
-            run.end(status)
+            tracked.end(status)
+        run.write_identity(replace(run.identity(), mlflow_status=status))
 
-    _Tolerant().attempt(finish)
+    _Tolerant(run, f"`longformer resume {run.path}` sends what is missing when MLflow is back").attempt(finish)
 
 
-class MlflowCallback(Callback):
-    """Sends steps, phase results and system metrics while training runs; for rank 0."""
+class _FollowingCallback(Callback):
+    """Does something every few seconds in a thread of its own while training runs."""
 
-    def __init__(self, run_id: str, config: RunConfig, run_directory: Path) -> None:
-        self._run_id = run_id
-        self._config = config
-        self._directory = RunDirectory(run_directory)
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self._tolerant = _Tolerant(
+            run, "training goes on, its steps are kept in metrics.jsonl and sent when MLflow is back"
+        )
         self._stop = threading.Event()
         # A daemon, so that a training that ends in an error is not held up.
         self._thread = threading.Thread(target=self._follow, name="mlflow", daemon=True)
@@ -80,47 +72,72 @@ class MlflowCallback(Callback):
         self._thread.join(LONGEST_GOODBYE_SECONDS)
 
     def _follow(self) -> None:
-        tolerant = _Tolerant()
-        run = None
-        system_metrics = None
-        while True:
+        last_time = False
+        while not last_time:
             last_time = self._stop.wait(SECONDS_BETWEEN_UPLOADS)
-            run = run or tolerant.attempt(self._connect)
-            if run is not None:
-                system_metrics = system_metrics or tolerant.attempt(run.watch_system)
-                tolerant.attempt(run.send_steps)
-            if last_time:
-                break
-        if system_metrics is not None:
-            tolerant.attempt(system_metrics.finish)
-        if run is not None:
-            tolerant.attempt(run.send_phases)
+            self._tolerant.attempt(lambda: self._look(last_time=last_time))  # noqa: B023
 
-    def _connect(self) -> "MlflowRun":
-        from launcher.mlflow_run import MlflowRun
+    @abstractmethod
+    def _look(self, *, last_time: bool) -> None:
+        """Do what is to be done now; called until it was the last time."""
 
-        return MlflowRun(self._run_id, self._config, self._directory)
+
+class MlflowCallback(_FollowingCallback):
+    """Sends steps, checkpoints and phase results while training runs; for the first rank."""
+
+    _tracked: "MlflowRun | None" = None
+
+    def _look(self, *, last_time: bool) -> None:
+        self._tracked = self._tracked or _mlflow_run(self._run)
+        self._tracked.send_steps()
+        self._tracked.send_checkpoints()
+        if last_time:
+            self._tracked.send_phases()
+
+
+class SystemMetricsCallback(_FollowingCallback):
+    """Sends processor, memory, disk, network and GPU of a machine; for the first rank on it.
+
+    They are of the moment: those of an outage of MLflow are not sent later.
+    """
+
+    _monitor: "SystemMonitor | None" = None
+
+    def _look(self, *, last_time: bool) -> None:
+        if last_time:
+            if self._monitor is not None:
+                self._monitor.finish()
+        # The first rank of all makes the run, where the driver could not.
+        elif (self._monitor is None or self._monitor.has_ended) and self._run.identity().mlflow_run_id:
+            self._monitor = _mlflow_run(self._run).watch_system()
 
 
 class _Tolerant:
-    """Turns any failure into None and, the first time, a warning."""
+    """Turns any failure into a warning the first time, and into nothing from then on.
 
-    def __init__(self) -> None:
+    Args:
+        run: whose MLflow run it is about.
+        remedy: how the warning ends.
+    """
+
+    def __init__(self, run: RunDirectory, remedy: str) -> None:
+        self._run = run
+        self._remedy = remedy
         self._warned = False
 
-    def attempt(self, action: Callable[[], Result]) -> Result | None:
+    def attempt(self, action: Callable[[], None]) -> None:
         try:
-            return action()
+            action()
         except Exception as error:
             if not self._warned:
                 self._warned = True
-                print(
-                    f"warning: MLflow does not answer ({_first_line(error)}); training goes on without it and its "
-                    "steps, kept in metrics.jsonl, are sent when it is back",
-                    file=sys.stderr,
-                )
-            return None
+                from launcher.mlflow_client import in_one_sentence
+
+                address = address_of_run(self._run.config().tracking.uri, self._run.path)
+                print(f"warning: {in_one_sentence(error, address)}; {self._remedy}", file=sys.stderr, flush=True)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _mlflow_run(run: RunDirectory) -> "MlflowRun":
+    from launcher.mlflow_run import MlflowRun
+
+    return MlflowRun(run)

@@ -5,7 +5,7 @@ task of the run is.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from launcher.run_file import RunConfig
 from launcher.run_sections import PhaseSection
 from launcher.tasks.kinds import task_of
 from launcher.tasks.task_phase import TaskPhase
-from launcher.tracking import MlflowCallback
+from launcher.tracking import MlflowCallback, SystemMetricsCallback
 from longformer.cost import measured_peak_flops
 from longformer.training.batches import BatchSource
 from longformer.training.callbacks.callback import Callback
@@ -36,7 +36,12 @@ from longformer.training.records import PhaseInfo, Progress
 
 
 def train_one_phase(
-    task: PhaseTask, ranks: Ranks, *, stop_requested: Callable[[], bool], heartbeat: Callable[[], None]
+    task: PhaseTask,
+    ranks: Ranks,
+    *,
+    stop_requested: Callable[[], bool],
+    heartbeat: Callable[[], None],
+    watchers: Sequence[Callback] = (),
 ) -> PhaseOutcome:
     """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
 
@@ -45,6 +50,7 @@ def train_one_phase(
         ranks: this rank among the others.
         stop_requested: says whether this rank was asked to stop.
         heartbeat: called at every sign of progress.
+        watchers: callbacks of this rank, beside those that only the first rank has.
 
     Raises:
         LongformerError, DataError: training cannot go on; the message is one sentence.
@@ -62,7 +68,7 @@ def train_one_phase(
     progress = work.restore(engine, batches)
     print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
     checkpoints = work.checkpoint_writer(engine)
-    callbacks = work.callbacks() if ranks.is_first else []
+    callbacks = [*watchers, *work.callbacks()]
     try:
         outcome, progress = train_phase(
             engine,
@@ -109,8 +115,8 @@ def train_one_phase(
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
         )
-        for callback in callbacks:
-            callback.on_phase_end(work.info(), evaluation)
+    for callback in callbacks:
+        callback.on_phase_end(work.info(), evaluation)
     torch.distributed.barrier()
     return outcome
 
@@ -214,11 +220,12 @@ class _PhaseWork:
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return what watches the training from the first rank."""
-        callbacks: list[Callback] = [MetricsFile(self.run.metrics_file)]
-        run_id = self.run.identity().mlflow_run_id
-        if run_id:
-            callbacks.append(MlflowCallback(run_id, self.config, self.run.path))
+        """Return what watches the training from this rank."""
+        callbacks: list[Callback] = []
+        if self.ranks.is_first:
+            callbacks += [MetricsFile(self.run.metrics_file), MlflowCallback(self.run)]
+        if self.ranks.is_first_of_machine:
+            callbacks.append(SystemMetricsCallback(self.run))
         return callbacks
 
     def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:

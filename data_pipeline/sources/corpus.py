@@ -14,6 +14,7 @@ from pathlib import Path
 from data_pipeline.documents import Document, DocumentReader
 from data_pipeline.errors import DataError
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.samples import Corpus, Sample
 from data_pipeline.sources.text import files_below
 
 LONGEST_DOCUMENT = 1 << 22
@@ -28,6 +29,17 @@ class TextDocument:
 
     name: str
     text: str
+
+
+def text_corpus(source: Path, *, field: str) -> Corpus:
+    """Return the documents at `source` as preparation reads them; arguments and errors as in `read_corpus`."""
+    files = find_corpus_files(source)
+
+    def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[Sample]:
+        for document in read_corpus(files, reader, field=field, quarantine=quarantine):
+            yield Sample((document.text,))
+
+    return Corpus(source, files, read, field)
 
 
 def find_corpus_files(source: Path | None) -> list[Path]:
@@ -88,17 +100,21 @@ def _plain_text(file: Path, reader: DocumentReader) -> Iterator[TextDocument]:
 
 
 def _json_lines(file: Path, reader: DocumentReader, field: str, quarantine: Quarantine) -> Iterator[TextDocument]:
+    for name, line in json_lines(file, reader):
+        try:
+            text = joined_text(json.loads(line)[field])
+        except (ValueError, KeyError, TypeError) as error:
+            quarantine.add(name, f"the line is no JSON object with text in the field {field} ({error})")
+        else:
+            yield TextDocument(name, text)
+
+
+def json_lines(file: Path, reader: DocumentReader) -> Iterator[tuple[str, bytes]]:
+    """Yield the lines of a file that are not blank, each with its name: `folder/file.jsonl:17`."""
     for chunks in reader.documents(file):
         for number, line in enumerate(_lines(chunks), start=1):
-            if not line.strip():
-                continue
-            name = f"{file}:{number}"
-            try:
-                text = _joined(json.loads(line)[field])
-            except (ValueError, KeyError, TypeError) as error:
-                quarantine.add(name, f"the line is no JSON object with text in the field {field} ({error})")
-            else:
-                yield TextDocument(name, text)
+            if line.strip():
+                yield f"{file}:{number}", line
 
 
 def _lines(chunks: Document) -> Iterator[bytes]:
@@ -124,7 +140,7 @@ def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarant
             for value in batch.column(0).to_pylist():
                 number += 1
                 try:
-                    yield TextDocument(f"{file}:{number}", _joined(value))
+                    yield TextDocument(f"{file}:{number}", joined_text(value))
                 except TypeError as error:
                     quarantine.add(f"{file}:{number}", f"the row holds no text in the column {field} ({error})")
     except (pyarrow.ArrowException, OSError) as error:
@@ -132,7 +148,12 @@ def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarant
     reader.finished(file)
 
 
-def _joined(value: object) -> str:
+def joined_text(value: object) -> str:
+    """Return a string, or a list of strings joined by line ends.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         value = "\n".join(value)
     if not isinstance(value, str):

@@ -34,7 +34,8 @@ from launcher.shortage import ShortageWatch
 
 _SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
 """How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
-_LEAST_SEVERE = 3
+LEAST_SEVERE = 3
+"""Of what may only be the consequence of a failure elsewhere."""
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint before they are ended."""
 
@@ -99,7 +100,7 @@ class LocalBackend:
             for rank in ranks:
                 rank.process.join()
         if first is None:
-            return Ending(Outcome(Status.COMPLETED), _LEAST_SEVERE)
+            return Ending(Outcome(Status.COMPLETED), LEAST_SEVERE)
         return Ending(self._outcome(first, ranks, run), first.severity())
 
     def _outcome(self, first: "_Rank", ranks: "list[_Rank]", run: RunDirectory) -> Outcome:
@@ -161,7 +162,7 @@ class _Rank:
         """Order what is seen at the same moment: a cause before what may only be its consequence."""
         if self.code is not None and self.code < 0:
             return 0
-        return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, _LEAST_SEVERE)
+        return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, LEAST_SEVERE)
 
     def why_it_stalled(self) -> str:
         """Return where the rank says it hangs."""

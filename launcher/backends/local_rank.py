@@ -49,7 +49,7 @@ def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words:
             start beside ranks that have lost their driver. None where Slurm sees to that.
     """
     os.setsid()
-    _print_into(log)
+    print_into(log)
     if lock is not None:
         lock.detach()
     driver = os.getppid()
@@ -59,11 +59,11 @@ def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words:
         except (LongformerError, DataError) as error:
             code = EXIT_EXPECTED
             last_words.send(str(error))
-            _log(f"error: {error}")
+            log_error(f"error: {error}")
         except Exception as error:
             code = EXIT_UNEXPECTED
             last_words.send(f"{type(error).__name__}: {error}")
-            _log(traceback.format_exc())
+            log_error(traceback.format_exc())
         # At once: a failed rank that lingers would let the others fail first, and theirs would be the message.
         os._exit(code)
 
@@ -98,7 +98,7 @@ def _train(
     return _CODES[outcome.name]
 
 
-def _print_into(log: Path) -> None:
+def print_into(log: Path) -> None:
     """Append everything this process prints, from C++ too, to its log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -107,6 +107,7 @@ def _print_into(log: Path) -> None:
     os.close(descriptor)
 
 
-def _log(text: str) -> None:
+def log_error(text: str) -> None:
+    """Print into the log, if that can still be written."""
     with suppress(OSError):  # the disk may be full
         print(text, file=sys.stderr, flush=True)

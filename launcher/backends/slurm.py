@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launcher.backends.local import Ending
+from launcher.backends.local import LEAST_SEVERE, Ending
 from launcher.interruption import StopFlag
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
@@ -43,7 +43,7 @@ class SlurmBackend:
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first node that did not complete ended, or that all completed."""
         run = RunDirectory(task.run_directory)
-        files = [run.node_file(task.phase_index, node) for node in range(self.nodes)]
+        files = [run.node_file(task.phase_index, node, start_of_this_job()) for node in range(self.nodes)]
         for file in files:
             file.unlink(missing_ok=True)
         step = subprocess.Popen(self._command(task), stdin=subprocess.DEVNULL, start_new_session=True)
@@ -54,17 +54,19 @@ class SlurmBackend:
             code = step.wait()
         endings = [ending for file in files if (ending := _ending(file))]
         failures = [ending for ending in endings if ending.outcome.status is not Status.COMPLETED]
-        if failures:
-            return min(failures, key=lambda ending: ending.severity).outcome
+        first = min(failures, key=lambda ending: ending.severity, default=None)
+        # A rank that loses the others fails too, in some way, so that only a failure with a clear cause counts here.
+        if first is not None and (len(endings) == self.nodes or first.severity < LEAST_SEVERE):
+            return first.outcome
         if len(endings) == self.nodes:
             return Outcome(Status.COMPLETED)
         if self.stop():
             return Outcome(Status.STOPPED)
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
         return Outcome(
-            Status.FAILED,
-            f"srun ended with code {code} and of node {silent} of the job nothing was heard; its words, if any, are in "
-            f"{run.job_log}, and the next job goes on from the last checkpoint",
+            Status.LOST,
+            f"srun ended with code {code} and of node {silent} of the job nothing was heard; "
+            "the next start goes on from the last checkpoint",
         )
 
     def _command(self, task: PhaseTask) -> list[str]:
@@ -103,6 +105,11 @@ class SlurmBackend:
                 if first is not None:
                     deadline = min(deadline, time.monotonic() + _SECONDS_TO_FOLLOW[first.outcome.status])
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def start_of_this_job() -> str:
+    """Return what tells this start of a Slurm job from all others: a node that was cut off may still end an earlier."""
+    return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def nodes_of_this_job(*, ranks: int) -> int:

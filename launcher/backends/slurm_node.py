@@ -7,6 +7,7 @@ from pathlib import Path
 
 from launcher.backends.local import LocalBackend
 from launcher.backends.local_rank import RanksHere
+from launcher.backends.slurm import start_of_this_job
 from launcher.interruption import signals_noted
 from launcher.phases import PhaseTask
 from launcher.run_directory import RunDirectory
@@ -34,7 +35,7 @@ def main(written_task: str, rendezvous: str) -> None:
     with signals_noted(most=1) as stop:
         ending = LocalBackend(stop, None, warn).run_ranks(task, here)
     write_json(
-        RunDirectory(task.run_directory).node_file(task.phase_index, node),
+        RunDirectory(task.run_directory).node_file(task.phase_index, node, start_of_this_job()),
         {"status": ending.outcome.status.value, "message": ending.outcome.message, "severity": ending.severity},
     )
 

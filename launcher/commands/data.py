@@ -17,55 +17,68 @@ from data_pipeline.document_data import DocumentData, open_prepared
 from data_pipeline.documents import DocumentReader, ReportProgress
 from data_pipeline.errors import DataError
 from data_pipeline.parallel import LocalProcesses
-from data_pipeline.preparation import prepare_documents
+from data_pipeline.preparation import prepare_corpus
 from data_pipeline.prepared import PreparedData
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.recipes import DOCUMENTS, RECIPES, prepare
-from data_pipeline.sources.corpus import find_corpus_files, read_corpus
+from data_pipeline.recipes import RECIPES, prepare
+from data_pipeline.sources.corpus import find_corpus_files, read_corpus, text_corpus
+from data_pipeline.sources.samples import DOCUMENTS, SUMMARIES
+from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
 from data_pipeline.tokenization import TextTokenizer, train_tokenizer
 from launcher.ray_tasks import RayTasks
 
 app = typer.Typer(no_args_is_help=True)
+
+_OF_SUBWORDS = (DOCUMENTS, SUMMARIES)
 
 PreparedDirectory = Annotated[str, typer.Argument(help="A directory or URL made by longformer data prepare.")]
 
 
 @app.command("prepare")
 def prepare_command(
-    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join([*RECIPES, DOCUMENTS])}.")],
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join([*RECIPES, *_OF_SUBWORDS])}.")],
     output: Annotated[Path, typer.Option(help="The directory to make.")],
     source: Annotated[
         Path | None, typer.Option(help="File or folder to read, plain or .xz, .gz, .zip; none for python_library.")
     ] = None,
     limit_bytes: Annotated[
-        int | None, typer.Option(help="Prepare only the first so many bytes of the text; not for documents.")
+        int | None,
+        typer.Option(help="Prepare only the first so many bytes of the text; not for documents or summaries."),
     ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="documents: tokenizer.json, or a folder with vocab.json and merges.txt.")
+        Path | None,
+        typer.Option(help="documents, summaries: tokenizer.json, or a folder with vocab.json and merges.txt."),
     ] = None,
     field: Annotated[str, typer.Option(help="documents: where JSON lines and Parquet keep the text.")] = "text",
-    workers: Annotated[int | None, typer.Option(min=1, help="documents: processes; all cores where not given.")] = None,
+    layout: Annotated[
+        str, typer.Option(help=f"summaries: one of {', '.join(LAYOUTS)}, or names of fields.")
+    ] = "document=document,summary=summary",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="documents, summaries: processes; all cores where not given.")
+    ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="documents: on this Ray cluster: auto, local or ray://HOST:PORT."),
+        typer.Option(
+            metavar="ADDRESS", help="documents, summaries: on this Ray cluster: auto, local or ray://HOST:PORT."
+        ),
     ] = None,
-    damaged_allowed: Annotated[int, typer.Option(min=0, help="documents: so many may be unreadable.")] = 0,
+    damaged_allowed: Annotated[int, typer.Option(min=0, help="documents, summaries: so many may be unreadable.")] = 0,
 ) -> None:
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
-    if recipe == DOCUMENTS and limit_bytes is not None:
-        raise DataError("documents take no --limit-bytes: give a smaller source")
-    if recipe != DOCUMENTS and tokenizer is not None:
+    if recipe in _OF_SUBWORDS and limit_bytes is not None:
+        raise DataError(f"{recipe} take no --limit-bytes: give a smaller source")
+    if recipe not in _OF_SUBWORDS and tokenizer is not None:
         raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
     was_there = (output / "manifest.json").exists()
     try:
         with _progress_bar(f"preparing {recipe}") as report_progress:
             prepared: PreparedData | DocumentData
-            if recipe == DOCUMENTS:
-                prepared = prepare_documents(
-                    source=_given("source", source),
-                    tokenizer=TextTokenizer.open(_given("tokenizer", tokenizer)),
+            if recipe in _OF_SUBWORDS:
+                given = _given("source", recipe, source)
+                prepared = prepare_corpus(
+                    text_corpus(given, field=field) if recipe == DOCUMENTS else summary_corpus(given, layout),
+                    tokenizer=TextTokenizer.open(_given("tokenizer", recipe, tokenizer)),
                     output=output,
-                    field=field,
                     damaged_allowed=damaged_allowed,
                     task_map=RayTasks(ray) if ray else LocalProcesses(workers) if workers else None,
                     report_progress=report_progress,
@@ -75,7 +88,9 @@ def prepare_command(
                     recipe, source=source, output=output, limit_bytes=limit_bytes, report_progress=report_progress
                 )
     except KeyboardInterrupt:
-        kept = "nothing was kept" if recipe != DOCUMENTS else "finished shards are kept; the same command goes on"
+        kept = (
+            "nothing was kept" if recipe not in _OF_SUBWORDS else "finished shards are kept; the same command goes on"
+        )
         print(f"stopped: {kept}", file=sys.stderr)
         raise
     if was_there:
@@ -127,9 +142,9 @@ def verify_command(directory: PreparedDirectory) -> None:
     print(f"{directory} is whole: {prepared.samples:,} samples agree with their checksums")
 
 
-def _given(name: str, path: Path | None) -> Path:
+def _given(name: str, recipe: str, path: Path | None) -> Path:
     if path is None:
-        raise DataError(f"documents need a {name}: give --{name}")
+        raise DataError(f"{recipe} need a {name}: give --{name}")
     return path
 
 
@@ -175,7 +190,7 @@ def _document_tables(prepared: DocumentData) -> tuple[Table, Table]:
     manifest = prepared.manifest
     source = manifest.source
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("source", f"{source.path}, field {source.field}")
+    facts.add_row("source", f"{source.path}, {'field' if source.kind == DOCUMENTS else 'layout'} {source.field}")
     facts.add_row(
         "documents", f"{source.documents:,} in {source.files:,} files, {source.empty_documents:,} of them empty"
     )

@@ -1,12 +1,12 @@
 """`longformer generate`: let a trained model continue a text, character by character."""
 
 import codecs
-from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from launcher.registry.opening import opened
 from launcher.run_directory import RunDirectory
 from launcher.trained_model import TrainedModel, newest_result
 from longformer.errors import LongformerError
@@ -15,7 +15,9 @@ from longformer.models.storage import CONFIG_FILE
 
 
 def generate(
-    source: Annotated[Path, typer.Argument(metavar="RUN_DIR|MODEL_DIR", help="A run, or the model of one.")],
+    source: Annotated[
+        str, typer.Argument(metavar="RUN_DIR|MODEL", help="A run, the folder of a model, or models:/NAME@ALIAS.")
+    ],
     prompt: Annotated[str, typer.Option(help="The text to continue.")],
     characters: Annotated[int, typer.Option(min=1, help="How many to write.")] = 400,
     temperature: Annotated[float, typer.Option(min=0, help="Below 1 safer, above 1 wilder; 0 = most probable.")] = 1.0,
@@ -25,8 +27,9 @@ def generate(
     """Continue a text with a trained model; every character appears as soon as it is drawn."""
     if not prompt:
         raise LongformerError("the prompt is empty: give at least one character to continue")
-    is_model = (source / CONFIG_FILE).is_file()
-    trained = TrainedModel.load(source if is_model else newest_result(RunDirectory(source)) / "model")
+    with opened(source) as found:
+        is_model = (found.folder / CONFIG_FILE).is_file()
+        trained = TrainedModel.load(found.folder if is_model else newest_result(RunDirectory(found.folder)) / "model")
     tokens = torch.from_numpy(trained.vocabulary.encode(prompt)).long()
     print(prompt, end="", flush=True)
     # A token is a byte: a character of several bytes appears with its last one.

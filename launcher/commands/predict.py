@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from launcher.registry.opening import opened
 from longformer.errors import LongformerError
 from longformer.prediction import Candidate, Predictor, task_of
 
@@ -24,7 +25,9 @@ class Task(StrEnum):
 
 
 def predict(
-    directory: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Folder of a Longformer or an LED.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Folder of a Longformer or an LED, or models:/NAME@ALIAS.")
+    ],
     source: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="The text, a file of it, or - to read it here.")],
     task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
     question: Annotated[str | None, typer.Option(help="What the text is to answer.")] = None,
@@ -35,13 +38,16 @@ def predict(
 ) -> None:
     """Run a Longformer or an LED on a text: guess masked words, classify, answer a question or summarize."""
     logging.basicConfig(format="%(message)s")
-    chosen = Task(task_of(directory)) if task is None else task
-    if (chosen is Task.answer) != (question is not None):
-        raise LongformerError(
-            "give the question with --question" if question is None else f"--question is for answers, not for {chosen}"
-        )
     text = text_of(source)
-    predictor = Predictor.load(directory, chosen)
+    with opened(model) as found:
+        chosen = Task(task_of(found.folder)) if task is None else task
+        if (chosen is Task.answer) != (question is not None):
+            raise LongformerError(
+                "give the question with --question"
+                if question is None
+                else f"--question is for answers, not for {chosen}"
+            )
+        predictor = Predictor.load(found.folder, chosen)
     result: Any
     match chosen:
         case Task.fill_mask:

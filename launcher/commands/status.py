@@ -12,6 +12,7 @@ from launcher.metrics_follower import MetricsFollower
 from launcher.progress import STEPS_AVERAGED, standing
 from launcher.run_directory import RunDirectory
 from launcher.submission import Submission
+from launcher.sweep import runs_of
 from launcher.wording import clock
 from longformer.errors import LongformerError
 
@@ -23,22 +24,35 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a
 def status(
     run_directory: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Say whether a run is waiting, running, stopped or finished, and how far it is."""
+    """Say whether a run is waiting, running, stopped or finished, and how far it is; of a sweep, every run."""
     run = RunDirectory(run_directory)
-    found = run_status(run)
+    sweep = runs_of(run)
+    found = [run_status(task) | {"values": values} for task, values in sweep] or [run_status(run)]
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found if sweep else found[0], indent=2))
         return
-    job, at = found["job"], found["standing"]
-    print(found["state"] + (f": {job['backend']} job {job['job']}, {job['reason']}" if job and job["reason"] else ""))
+    for one in found:
+        if sweep:
+            print(f"{one['run']} ({one['values']})")
+        _show(one)
+
+
+def _show(found: dict[str, Any]) -> None:
+    queued, at = found["queued"], found["standing"]
+    print(found["state"] + (f": job {queued['job']}, {queued['state']} ({queued['reason']})" if queued else ""))
     if at:
         print(
             f"phase {at['phase_index'] + 1} of {at['phases']} ({at['phase']}), step {at['step']:,} of {at['steps']:,}: "
             f"loss {at['loss']:.3f}, {at['bits_short']} {at['bits']:.3f}, {at['tokens_per_second']:,.0f} tokens/s, "
             f"about {clock(at['seconds_left'])} of training left"
         )
+    for rank in found["ranks"]:
+        print(
+            f"rank {rank['rank']} on {rank['host']} (process {rank['process']}): step {rank['step']:,}, in "
+            f"{rank['place']}, {rank['silent_seconds']:.0f} s ago"
+        )
     if found["state"] == "stopped":
-        print(f"`longformer logs {run.path}` shows its last words")
+        print(f"`longformer logs {found['run']}` shows its last words")
 
 
 def logs(
@@ -50,6 +64,8 @@ def logs(
 ) -> None:
     """Show what a submitted run, or a rank of any run, has printed."""
     run = RunDirectory(run_directory)
+    if sweep := runs_of(run):
+        raise LongformerError(f"{run.path} is a sweep; name one of its runs, {sweep[0][0].path} to {sweep[-1][0].path}")
     _check(run)
     shown: dict[Path, int] = {}
     while True:
@@ -72,20 +88,25 @@ def run_status(run: RunDirectory) -> dict[str, Any]:
     """
     _check(run)
     submission = Submission.of(run)
-    queued = submission.state() if submission else None
+    queued = submission.queued() if submission else None
     return {
         "run": str(run.path),
-        "state": run_state(run),
-        "job": submission and asdict(submission) | {"reason": queued and f"{queued[0]} ({queued[1]})"},
+        "state": _state(run, queued),
+        "submission": submission and asdict(submission),
+        "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
         "standing": _standing(run),
+        "ranks": run.ranks() if run.is_running() else [],
     }
 
 
 def run_state(run: RunDirectory) -> str:
     """Return waiting, running, stopped or finished."""
     submission = Submission.of(run)
-    queued = submission.state() if submission else None
-    if run.is_running() or (queued and queued[0] in ("RUNNING", "COMPLETING")):
+    return _state(run, submission.queued() if submission else None)
+
+
+def _state(run: RunDirectory, queued: tuple[str, str, str] | None) -> str:
+    if run.is_running() or (queued and queued[1] in ("RUNNING", "COMPLETING")):
         return "running"
     if queued:
         return "waiting"

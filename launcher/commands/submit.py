@@ -1,19 +1,24 @@
-"""`longformer submit`: hand a run to Slurm's queue, or to a process of its own on this machine."""
+"""`longformer submit`: hand a run to Slurm's queue, to a Ray cluster, or to a process of its own on this machine."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from launcher.phases import BackendName
+from launcher import ray_jobs
+from launcher.batch_script import JobRequest, batch_script
+from launcher.rank_range import RankRange, given_ranks
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-from launcher.slurm import JobRequest, batch_script, check_slurm, submit_job
+from launcher.slurm import check_slurm, submit_job
 from launcher.submission import Submission, check_free, code_directory, copy_code
+from launcher.sweep import combinations, record_sweep, run_of
 from launcher.tasks.kinds import task_of
+from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
 
@@ -22,7 +27,14 @@ def submit(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
-    backend: Annotated[BackendName, typer.Option(help="Slurm's queue, or a process on this machine.")] = "slurm",
+    backend: Annotated[
+        Literal["local", "slurm", "ray"],
+        typer.Option(help="Slurm's queue, a running Ray cluster, or a process on this machine."),
+    ] = "slurm",
+    address: Annotated[
+        str | None, typer.Option(help="With --backend ray: its dashboard, such as http://HOST:8265.")
+    ] = None,
+    ranks: Annotated[str, typer.Option(help="With --backend ray: as for `longformer train`.")] = "1",
     nodes: Annotated[str, typer.Option(help="Nodes; or the fewest and the most, such as 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 trains on processors.")] = 0,
     ranks_per_node: Annotated[
@@ -36,10 +48,22 @@ def submit(
     sbatch: Annotated[
         list[str] | None, typer.Option(help="Another option of sbatch without its dashes, such as account=physics.")
     ] = None,
+    chain: Annotated[
+        int, typer.Option(min=1, help="Jobs that carry on the run one after the other, where none may requeue itself.")
+    ] = 1,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="A run per value, such as seed=0,1,2, or per combination."),
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Run the ranks on a Ray cluster inside the job.")] = False,
+    module: Annotated[list[str] | None, typer.Option(help="Environment module that the job loads.")] = None,
+    container: Annotated[str | None, typer.Option(help="Image for Apptainer to work in; with --ray.")] = None,
+    pyxis: Annotated[bool, typer.Option("--pyxis", help="The image is for Slurm's plugin Pyxis.")] = False,
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the batch script.")] = False,
 ) -> None:
     """Submit a run as a job that goes on by itself until the run is done; the same command again resumes it."""
+    tasks = combinations(sweep or [])
     config = RunConfig.load(run_file, overrides or [])
     request = JobRequest(
         nodes=nodes,
@@ -49,48 +73,101 @@ def submit(
         partition=partition,
         checkpoint_seconds=checkpoint_seconds,
         options=tuple(sbatch or ()),
+        modules=tuple(module or ()),
+        ray=ray,
+        container=container,
+        pyxis=pyxis,
+        chain=chain,
+        tasks=len(tasks) if sweep else None,
     )
-    for ranks in request.possible_ranks():
-        config.check_ranks(ranks)
-    run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
-    submitted_file = run.submission_directory / "run.yaml"
+    submitted = RunDirectory((run_directory or Path("runs") / config.name).resolve())
     script = batch_script(
         request,
         name=config.name,
-        run_directory=run.path,
-        run_file=submitted_file,
-        code=code_directory(run),
-        log=run.job_log,
+        run_directory=submitted.path,
+        code=code_directory(submitted),
+        data=task_of(config).data_directory.resolve(),
     )
+    runs = {submitted: config}
+    if sweep:
+        runs = {
+            run_of(submitted, index): RunConfig.load(
+                run_file, [*(overrides or []), *values, f"name={config.name}-{index}"]
+            )
+            for index, values in enumerate(tasks)
+        }
+    for one in runs.values():
+        for possible in request.possible_ranks():
+            one.check_ranks(possible)
     if dry_run:
         print(script, end="")
         return
+    if backend == "ray":
+        address = ray_jobs.check_address(address)
+        for phase in config.phases:
+            phase.possible_ranks(given_ranks(ranks))
     if backend == "slurm":
         check_slurm()
-    for note in task_of(config).check():
+    elif sweep or chain > 1:
+        raise LongformerError("--sweep and --chain are for --backend slurm")
+    for note in dict.fromkeys(note for one in runs.values() for note in task_of(one).check()):
         typer.echo(f"note: {note}", err=True)
-    check_free(run)
-    for directory in (run.submission_directory, run.job_log.parent):
-        directory.mkdir(parents=True, exist_ok=True)
-    copy_code(run)
-    write_atomically(submitted_file, config.to_yaml().encode())
+    for run, one in runs.items():
+        check_free(run)
+        for directory in (run.submission_directory, run.job_log.parent):
+            directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(run.submission_directory / "run.yaml", one.to_yaml().encode())
+    copy_code(submitted)
     if backend == "slurm":
-        script_file = run.submission_directory / "run.sbatch"
-        write_atomically(script_file, script.encode())
-        job = submit_job(script_file)
+        jobs = _hand_to_slurm(submitted, script, chain)
+    elif address is not None:
+        jobs = [_hand_to_ray(submitted, address, name=config.name, ranks=given_ranks(ranks))]
     else:
-        job = _start_here(run, submitted_file, ranks=request.ranks_per_node)
-    Submission.record(run, backend, job)
-    kind = "job" if backend == "slurm" else "process"
-    print(f"{kind} {job}; `longformer status {run.path}` and `longformer logs {run.path} --follow` tell how it goes")
+        jobs = [_start_here(submitted, ranks=request.ranks_per_node)]
+    if sweep:
+        record_sweep(submitted, tasks)
+    for index, run in enumerate(runs):
+        Submission.record(run, backend, [f"{jobs[0]}_{index}"] if sweep else jobs)
+    print(
+        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.path}` and "
+        f"`longformer logs {next(iter(runs)).path} --follow` tell how it goes"
+    )
 
 
-def _start_here(run: RunDirectory, run_file: Path, *, ranks: int) -> int:
+def _hand_to_slurm(submitted: RunDirectory, script: str, chain: int) -> list[str]:
+    """Submit the script, as often as the chain is long; return the jobs' numbers."""
+    script_file = submitted.submission_directory / "run.sbatch"
+    write_atomically(script_file, script.encode())
+    jobs: list[str] = []
+    for _ in range(chain):
+        jobs.append(submit_job(script_file, unless=jobs))
+    return jobs
+
+
+def _hand_to_ray(run: RunDirectory, address: str, *, name: str, ranks: RankRange) -> str:
+    """Let a Ray cluster start the driver on its head; return the URL of the job."""
+    settings = [f"{name}={value}" for name, value in _environment(run).items()]
+    command = shlex.join(["env", *settings, *_driver(run), "--backend", "ray", "--ranks", str(ranks)])
+    where, log = shlex.quote(str(Path.cwd())), shlex.quote(str(run.job_log))
+    return ray_jobs.submit_job(address, f"cd {where} && exec {command} >>{log} 2>&1", name=name)
+
+
+def _start_here(run: RunDirectory, *, ranks: int) -> str:
     """Start a driver that outlives this command; return its process number."""
-    command = [sys.executable, "-m", "launcher.cli", "train", str(run_file)]
-    command += ["--run-directory", str(run.path), "--ranks", str(ranks)]
-    environment = os.environ | {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}
+    command = [*_driver(run), "--ranks", str(ranks)]
+    environment = os.environ | _environment(run)
     with run.job_log.open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        ).pid
+        )
+    return str(process.pid)
+
+
+def _driver(run: RunDirectory) -> list[str]:
+    run_file = run.submission_directory / "run.yaml"
+    return [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--run-directory", str(run.path)]
+
+
+def _environment(run: RunDirectory) -> dict[str, str]:
+    """Return what makes a driver run the submitted code."""
+    return {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}

@@ -1,6 +1,7 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
-from dataclasses import replace
+import json
+from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,16 +9,22 @@ import typer
 
 from launcher.backends.local import LocalBackend, warm_up
 from launcher.backends.local_rank import EXIT_STOPPED
+from launcher.backends.ray_cluster import RayCluster, connected
+from launcher.backends.ray_train import RayBackend, check_room
 from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
+from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
 from launcher.chain import is_done, run_chain
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Backend, BackendName, Outcome, Status
 from launcher.progress import RunProgress
+from launcher.rank_range import RankRange, given_ranks
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from launcher.start_model import bring_start_model
 from launcher.tasks.kinds import task_of
-from launcher.tracking import finish_run, start_or_continue_run
-from longformer.errors import WorkFailed
+from launcher.tasks.task import InputData, Task
+from launcher.tracking import finish_run, start_run
+from longformer.errors import LongformerError, WorkFailed
 
 
 def train(
@@ -25,28 +32,54 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
-    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    ranks: Annotated[
+        str, typer.Option(help="Processes that train together; on a Ray cluster also the fewest and the most: 2-4.")
+    ] = "1",
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
-        BackendName, typer.Option(help="Where the ranks run: on this machine, or on all nodes of this Slurm job.")
+        BackendName,
+        typer.Option(
+            help="Where the ranks run: on this machine, all nodes of this Slurm job, a Ray cluster, "
+            "or in the processes that torchrun has started."
+        ),
     ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster, as HOST:PORT of its head, or local for one of this machine alone."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
-    config = RunConfig.load(run_file, overrides or [])
-    config.check_ranks(ranks)
-    if backend == "slurm":
-        nodes_of_this_job(ranks=ranks)
-    run = RunDirectory(run_directory or Path("runs") / config.name)
-    task = task_of(config)
-    data = task.prepare()
-    for note in task.check():
-        typer.echo(f"note: {note}", err=True)
-    with run.locked() as lock:
-        if run.exists:
-            run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
-        else:
-            run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
-        return _go_on(run, lock, backend)
+    if backend == "torchrun" and rank_and_ranks()[0] > 0:
+        follow()
+        return 0
+    written_init = [] if init is None else [f"init={json.dumps(init)}"]
+    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
+    asked = given_ranks(ranks)
+    at_first = _ranks_at_first(config, asked, backend)
+    run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
+    with connected(address) if backend == "ray" else nullcontext() as cluster:
+        if cluster is not None:
+            check_room(cluster, config, asked)
+        task = task_of(config)
+        data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
+        for note in task.check():
+            typer.echo(f"note: {note}", err=True)
+        with run.locked() as lock:
+            if run.exists:
+                run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
+            else:
+                run.create(
+                    config,
+                    ranks=at_first,
+                    data_directory=data.directory,
+                    data_fingerprint=data.fingerprint,
+                    start_model=bring_start_model(run, task, config, data),
+                )
+            return _go_on(run, lock, backend, cluster, asked)
 
 
 def resume(
@@ -54,54 +87,102 @@ def resume(
     ranks: Annotated[
         int | None, typer.Option(min=1, help="Processes that train together; as many as before unless given.")
     ] = None,
+    backend: Annotated[
+        Literal["local", "slurm"], typer.Option(help="On this machine, or on all nodes of this Slurm job.")
+    ] = "local",
 ) -> int:
     """Go on with an interrupted run from its newest good checkpoint, with as many processes as there are now."""
     run = RunDirectory(run_directory)
     identity = run.identity()  # refuses what is not a run before a lock is made in it
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks or identity.ranks)
     with run.locked() as lock:
         if ranks is not None:
+            run.config().check_ranks(ranks)
             run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
-        return _go_on(run, lock, "local")
+        return _go_on(run, lock, backend)
 
 
-def _go_on(run: RunDirectory, lock: int, backend: BackendName) -> int:
+def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:
+    """Return how many ranks a run begins with where there is room for the most.
+
+    Raises:
+        LongformerError: no such number divides the batches; a range where there is no choice.
+    """
+    if backend == "ray":
+        most = [phase.possible_ranks(ranks)[-1] for phase in config.phases]
+        return most[0]
+    if backend == "torchrun":
+        ranks = RankRange(*[rank_and_ranks()[1]] * 2)
+    if ranks.fewest != ranks.most:
+        raise LongformerError(f"--ranks {ranks}: only --backend ray can choose between numbers of ranks; give one")
+    config.check_ranks(ranks.most)
+    if backend == "slurm":
+        nodes_of_this_job(ranks=ranks.most)
+    return ranks.most
+
+
+def _prepare_in(directory: Path, task: Task) -> InputData:
+    """Make the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
+    with chdir(directory):
+        return task.prepare()
+
+
+def _go_on(
+    run: RunDirectory,
+    lock: int,
+    backend: BackendName,
+    cluster: RayCluster | None = None,
+    ranks: RankRange | None = None,
+) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
     config, identity = run.config(), run.identity()
     if is_done(run):
-        task_of(config).report(run)
+        with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting
+            task_of(config).report(run)
+        if identity.mlflow_status != "FINISHED":
+            finish_run(run, status="FINISHED")
         return 0
     if backend == "local":
         warm_up()
-    run_id = start_or_continue_run(config, run.path)
-    run.write_identity(replace(identity, mlflow_run_id=run_id))
+    start_run(run)
     outcome = Outcome(Status.FAILED)
     try:
         with signals_noted() as stop, RunProgress(run.path, config):
-            outcome = run_chain(
-                run, _backend(backend, stop, lock, ranks=identity.ranks), ranks=identity.ranks, warn=_warn
-            )
+            if cluster is not None and ranks is not None:
+                on_ray = RayBackend(cluster, run, ranks, stop, _warn)
+                outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
+            else:
+                with _backend(backend, stop, lock, ranks=identity.ranks) as chosen:
+                    outcome = run_chain(run, chosen, ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
             task_of(config).report(run)
     finally:
-        if run_id is not None:
-            finish_run(run_id, config, run.path, status=_MLFLOW_STATUS[outcome.status])
+        finish_run(run, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
         raise WorkFailed(outcome.message)
-    if outcome.status is Status.STOPPED:
-        typer.echo(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint", err=True)
+    if outcome.status is Status.LOST:
+        _warn(outcome.message)
         return EXIT_STOPPED
+    if outcome.status is Status.STOPPED:
+        again = f"`longformer resume {run.path}`" if backend in ("local", "slurm") else "the same command"
+        typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
+        return 0 if backend == "torchrun" else EXIT_STOPPED  # after any other code torchrun starts the ranks again
     return 0
 
 
-def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> Backend:
+def _backend(name: BackendName, stop: StopFlag, lock: int, *, ranks: int) -> AbstractContextManager[Backend]:
+    if name == "torchrun":
+        return first_rank(stop)
     if name == "slurm":
-        return SlurmBackend(stop, nodes_of_this_job(ranks=ranks))
-    return LocalBackend(stop, lock, _warn)
+        return nullcontext(SlurmBackend(stop, nodes_of_this_job(ranks=ranks)))
+    return nullcontext(LocalBackend(stop, lock, _warn))
 
 
 _MLFLOW_STATUS: dict[Status, Literal["FINISHED", "FAILED", "KILLED"]] = {
     Status.COMPLETED: "FINISHED",
     Status.STOPPED: "KILLED",
+    Status.LOST: "KILLED",
     Status.FAILED: "FAILED",
 }
 

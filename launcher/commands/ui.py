@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from launcher.mlflow_address import without_credentials
 from longformer.errors import LongformerError
 
 
@@ -22,7 +23,8 @@ def ui(
     if uri and uri.startswith("http"):
         raise LongformerError(f"{uri} is a server with pages of its own: open it in a browser")
     store = uri or f"sqlite:///{_database(runs)}"
-    print(f"MLflow over {store}: open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
+    shown = without_credentials(store)
+    print(f"MLflow over {shown}: open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]
     # One worker starts fast and is enough for one reader. In its own session Ctrl-C does not reach the server, which
     # would answer with a traceback; it is ended in good order instead, and a SIGTERM of ours passed on likewise.

@@ -1,7 +1,6 @@
 """Slurm, Ray and MLflow as far as they can be reached from here; none of them is needed to train on one machine."""
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -9,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from launcher.doctor.finding import Finding, Level
+from launcher.mlflow_address import store_of, without_credentials
 
 _SECONDS = 15.0
-_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 def check_slurm() -> list[Finding]:
@@ -59,18 +58,16 @@ def check_mlflow(directory: Path, tracking: str | None) -> list[Finding]:
         directory: of the runs.
         tracking: its address; None = the embedded store beside the runs, made by the first of them.
     """
-    from launcher.mlflow_run import store_uri  # MLflow takes seconds to import and may be broken
-
     if tracking is None and not (directory / "mlflow.db").exists():
         return [Finding("MLflow", Level.OK, "the first run will make an embedded store beside the runs")]
-    from mlflow.tracking import MlflowClient
+    from mlflow.tracking import MlflowClient  # which takes seconds to import and may be broken
 
-    store = "the embedded store" if tracking is None else _PASSWORD.sub("//", tracking)
+    store = "the embedded store" if tracking is None else without_credentials(tracking)
     try:
-        MlflowClient(tracking or store_uri(directory)).search_experiments(max_results=1)
+        MlflowClient(tracking or store_of(directory)).search_experiments(max_results=1)
     except Exception as error:  # each kind of store has its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return [_mlflow_failure(store, _PASSWORD.sub("//", reason), is_embedded=tracking is None)]
+        return [_mlflow_failure(store, without_credentials(reason), is_embedded=tracking is None)]
     return [Finding("MLflow", Level.OK, f"{store} answers")]
 
 

@@ -26,6 +26,10 @@ class CharacterTask:
     has_start = False
     has_export = False
 
+    @property
+    def data_directory(self) -> Path:
+        return self.config.data.directory
+
     def check(self) -> list[str]:
         return character_checks.check_surroundings(self.config)
 
@@ -38,6 +42,11 @@ class CharacterTask:
     def make_start(self, target: Path) -> None:
         raise NotImplementedError("a character model starts from random weights")
 
+    def check_start(self, model: Path, data: Path) -> None:
+        from launcher.tasks.character_start import check_start
+
+        check_start(self.config, model, data)
+
     def phase(self, index: int, data: Path) -> "TaskPhase":
         from launcher.tasks.character_phase import CharacterPhase
 
@@ -47,11 +56,13 @@ class CharacterTask:
         raise NotImplementedError("a character model has one form only")
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.example_predictions import write_examples
         from launcher.report import show_report, write_report
         from launcher.tasks.character_page import write_character_page
 
         summary = write_report(run.path)
         write_character_page(run)
+        write_examples(run)
         show_report(summary)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:

@@ -6,6 +6,7 @@ from importlib import import_module
 from launcher.run_file import RunConfig
 from launcher.run_file_reading import Written
 from launcher.tasks.character_sections import CharacterRun
+from launcher.tasks.summarization_sections import SummarizationRun
 from launcher.tasks.task import Task
 from longformer.errors import LongformerError
 
@@ -21,6 +22,7 @@ class Kind:
 
 KINDS = {
     "characters": Kind(CharacterRun, "launcher.tasks.characters:CharacterTask"),
+    "summarization": Kind(SummarizationRun, "launcher.tasks.summarization:SummarizationTask"),
 }
 DEFAULT = "characters"
 """The task of a run file that names none."""

@@ -72,6 +72,11 @@ class Task(Protocol):
     has_export: bool
     """Whether the trained model has another form in which it leaves the run."""
 
+    @property
+    def data_directory(self) -> Path:
+        """Where the prepared data lies, or will lie."""
+        ...
+
     def check(self) -> list[str]:
         """Return notes on what is unusual but allowed in the world around the run file.
 
@@ -96,6 +101,14 @@ class Task(Protocol):
 
         Raises:
             LongformerError: the model that it is made of cannot be read or converted.
+        """
+        ...
+
+    def check_start(self, model: Path, data: Path) -> None:
+        """Check that the run can start from a model of the user's instead, as `init` asks, with prepared data.
+
+        Raises:
+            LongformerError: it is a model of another kind or shape.
         """
         ...
 

@@ -18,7 +18,10 @@ ReportProgress = Callable[[int, int], None]
 class TaskPhase(Protocol):
     """The parts of one phase on one rank."""
 
-    objective: Objective
+    @property
+    def objective(self) -> Objective:
+        """What the weights are moved towards."""
+        ...
 
     def batches(self, ranks: Ranks, left_out: Collection[int]) -> BatchSource:
         """Return the rank's batches without the global batches that begin at the positions in `left_out`."""

@@ -63,12 +63,17 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
     return made.report
 
 
-def copy_companions(source: Path, target: Path, tokenizer_class: str, max_length: int) -> None:
-    """Copy the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
+def copy_files(source: Path, target: Path) -> None:
+    """Copy the tokenizer and the settings for generation, as far as they are there, as they are."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, GENERATION_FILE):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+
+
+def copy_companions(source: Path, target: Path, tokenizer_class: str, max_length: int) -> None:
+    """Copy the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
+    copy_files(source, target)
     settings = read_json(target / SETTINGS) if (target / SETTINGS).is_file() else {}
     settings.setdefault("tokenizer_class", tokenizer_class)
     write_json(target / SETTINGS, {**settings, "model_max_length": max_length})

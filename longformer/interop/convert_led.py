@@ -81,10 +81,7 @@ def led_of(
     initialised = copy_to_global(tensors)
     return LongModel(
         {
-            **led_settings(settings, family),
-            "architectures": [led_architecture(settings)],
-            "attention_window": [window] * settings["encoder_layers"],
-            "max_encoder_position_embeddings": max_length,
+            **long_settings(settings, max_length=max_length, window=window),
             "max_decoder_position_embeddings": len(tensors[DECODER_POSITIONS]),
             "dtype": str(table.dtype).removeprefix("torch."),
         },
@@ -93,6 +90,18 @@ def led_of(
         new_rows=max_length - (len(table) - family.unused_positions),
         report=Conversion(copied, [ENCODER_POSITIONS], initialised, left_out),
     )
+
+
+def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) -> dict[str, Any]:
+    """Return config.json of the LED that a model with these settings becomes; arguments as in `convert`."""
+    written = settings.get("max_decoder_position_embeddings", settings.get("max_position_embeddings"))
+    return {
+        **led_settings(settings, FAMILIES[settings["model_type"]]),
+        "architectures": [led_architecture(settings)],
+        "attention_window": [window] * settings["encoder_layers"],
+        "max_encoder_position_embeddings": max_length,
+        "max_decoder_position_embeddings": written,
+    }
 
 
 def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:

@@ -11,7 +11,7 @@ from longformer.models import default_globals
 from longformer.models.encoder import EncoderInputs, LongformerModel
 from longformer.models.inputs import check_labels
 from longformer.models.longformer_config import LongformerConfig
-from longformer.models.masked_lm_loss import masked_lm_loss
+from longformer.models.masked_lm_loss import labelled, masked_lm_loss
 from longformer.models.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
 from longformer.models.pretrained import PretrainedModel
 
@@ -37,8 +37,17 @@ class MaskedLMHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return (..., vocab_size)."""
-        return self.decoder(self.layer_norm(functional.gelu(self.dense(hidden)))) + self.bias
+        """Return logits (..., vocab_size)."""
+        return self.decoder(self.transform(hidden)) + self.bias
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return what is compared with the vocabulary, (..., hidden_size)."""
+        return self.layer_norm(functional.gelu(self.dense(hidden)))
+
+    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of `labels`; see `labelled`."""
+        states, targets = labelled(hidden, labels)
+        return masked_lm_loss(self.transform(states), targets, self.decoder.weight, self.bias)
 
 
 class LongformerForMaskedLM(ModelWithHead):
@@ -76,7 +85,7 @@ class LongformerForMaskedLM(ModelWithHead):
             check_labels(labels, self.config.vocab_size)
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         hidden = encoded.last_hidden_state
-        loss = None if labels is None else masked_lm_loss(hidden, labels, self.lm_head)
+        loss = None if labels is None else self.lm_head.loss(hidden, labels)
         wants_logits = labels is None if output_logits is None else output_logits
         return head_output(encoded, loss, self.lm_head(hidden) if wants_logits else None)
 

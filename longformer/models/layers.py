@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.tokens import Tokens
+from longformer.linear import Linear
 from longformer.models.inputs import ModelInputs
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.recomputation import ActivatedLinear, Activation, Dropout
@@ -68,7 +69,7 @@ class Attention(nn.Module):
             config.band(layer),
             dropout=config.attention_probs_dropout_prob,
         )
-        self.output = AddAndNormalise(nn.Linear(config.hidden_size, config.hidden_size), config)
+        self.output = AddAndNormalise(Linear(config.hidden_size, config.hidden_size), config)
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states."""
@@ -80,7 +81,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = Linear(config.hidden_size, config.intermediate_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., intermediate_size)."""
@@ -113,7 +114,7 @@ class Pooler(nn.Module):
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (batch, hidden_size)."""

@@ -15,7 +15,7 @@ from longformer.models.led_generation import GeneratesText
 from longformer.models.led_inputs import check_states, check_target, padding_mask
 from longformer.models.led_memory import DecoderMemory
 from longformer.models.led_outputs import LEDGenerationOutput, LEDOutput, LEDQuestionAnsweringOutput
-from longformer.models.masked_lm_loss import IGNORED, masked_lm_loss
+from longformer.models.masked_lm_loss import IGNORED, labelled, masked_lm_loss
 from longformer.models.outputs import EncoderOutput
 from longformer.models.pretrained import PretrainedModel
 
@@ -176,6 +176,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         decoder_attention_mask: Tensor | None = None,
         *,
         labels: Tensor | None = None,
+        label_smoothing: float = 0.0,
         output_logits: bool | None = None,
         **inputs: Unpack[LEDInputs],
     ) -> LEDGenerationOutput:
@@ -184,6 +185,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         Args:
             labels: (rows, positions) long, what is to be written, -100 where it does not count; the decoder reads
                 them moved on by one unless it is given something else.
+            label_smoothing: as in `masked_lm_loss`; only the loss changes.
             output_logits: whether to compute the logits of all positions; None = only when no labels are given,
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LEDModel.forward`, as are the other arguments.
@@ -194,7 +196,14 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
                 decoder_input_ids = moved_on(labels, self.config)
         result: LEDOutput = self.led(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, **inputs)
         hidden = result.last_hidden_state
-        loss = None if labels is None else masked_lm_loss(hidden, labels, self.logits)
+        loss = None
+        if labels is not None:
+            loss = masked_lm_loss(
+                *labelled(hidden, labels),
+                self.lm_head.weight,
+                self.final_logits_bias[0],
+                label_smoothing=label_smoothing,
+            )
         wants_logits = labels is None if output_logits is None else output_logits
         return LEDGenerationOutput(loss, self.logits(hidden) if wants_logits else None, **result.trace())
 

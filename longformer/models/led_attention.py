@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longformer.linear import Linear
+
 
 class KeyValue(NamedTuple):
     """What can be attended to."""
@@ -44,8 +46,8 @@ class DecoderSelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, *, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.out_proj = Linear(width, width)
 
     def project(self, hidden: Tensor) -> tuple[Tensor, KeyValue]:
         """Return queries, (rows, heads, positions, head_dim), and what offers itself to them.
@@ -89,9 +91,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, *, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.q_proj = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.out_proj = Linear(width, width)
 
     def read(self, states: Tensor) -> KeyValue:
         """Return what can be attended to, of the encoder's states (documents, positions, width)."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.tokens import Tokens
+from longformer.linear import Linear
 from longformer.models.layers import ACTIVATIONS
 from longformer.models.led_attention import CrossAttention, DecoderSelfAttention, KeyValue
 from longformer.models.led_config import LEDConfig
@@ -36,7 +37,7 @@ class FeedForwardLayer(nn.Module):
         super().__init__()
         self.normalizes_before = config.normalize_before
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = nn.Linear(config.d_model, inner_width)
+        self.fc1 = Linear(config.d_model, inner_width)
         activation = ACTIVATIONS[config.activation_function]
         self.fc2 = ActivatedLinear(inner_width, config.d_model, activation, config.activation_dropout)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
@@ -64,7 +65,7 @@ class EncoderAttention(nn.Module):
         self.longformer_self_attn = LongformerSelfAttention(
             config.d_model, config.encoder_attention_heads, config.band(layer), dropout=config.attention_dropout
         )
-        self.output = nn.Linear(config.d_model, config.d_model)
+        self.output = Linear(config.d_model, config.d_model)
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return what the tokens gather, in the layout of `hidden`."""

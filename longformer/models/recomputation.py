@@ -8,14 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from longformer.attention.dropout import draw_kept
+from longformer.linear import Linear, product
+
+# Rows of 3,072 floats that a processor's last cache holds together with their gradients.
+ROWS_ON_CPU = 512
 
 Activation = Callable[[Tensor], Tensor]
 
 
-class ActivatedLinear(nn.Linear):
+class ActivatedLinear(Linear):
     """A linear layer of `dropout(activation(x))` that keeps x and nothing as large beside it.
 
     Args:
@@ -38,32 +43,45 @@ class ActivatedLinear(nn.Linear):
 
 
 class LinearOfActivation(torch.autograd.Function):
-    """`linear(activation(inner), weight, bias)`; backward activates again."""
+    """`linear(activation(inner), weight, bias)`, some rows at a time; backward activates again."""
 
     @staticmethod
     def forward(ctx: Any, inner: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
         ctx.save_for_backward(inner, weight)
         ctx.activation = activation
-        return functional.linear(activation(inner), weight, bias)
+        outputs = [product(activation(some), weight, bias) for some in inner.flatten(0, -2).split(rows_at_once(inner))]
+        return torch.cat(outputs).unflatten(0, inner.shape[:-1])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inner, weight = ctx.saved_tensors
-        with torch.enable_grad():
-            inner = inner.detach().requires_grad_()
-            activated = ctx.activation(inner)
-        inner_gradient = weight_gradient = bias_gradient = None
-        rows = gradient.flatten(0, -2)
-        if ctx.needs_input_grad[1]:
-            # Under autocast the product was in lower precision than the weight.
-            weight_gradient = (rows.T @ activated.detach().flatten(0, -2).to(rows.dtype)).to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            bias_gradient = rows.sum(0).to(weight.dtype)
-        if ctx.needs_input_grad[0]:
-            of_activated = (gradient @ weight.to(gradient.dtype)).to(activated.dtype)
-            (inner_gradient,) = torch.autograd.grad(activated, inner, of_activated)
-        return inner_gradient, weight_gradient, bias_gradient, None
+        needs_inner, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        # Under autocast the product was in lower precision than the weight.
+        weight_gradient = torch.zeros_like(weight, dtype=gradient.dtype) if needs_weight else None
+        inner_gradient = torch.empty_like(inner) if needs_inner else None
+        rows, at_once = gradient.flatten(0, -2), rows_at_once(inner)
+        for first in range(0, rows.shape[0], at_once):
+            some = slice(first, first + at_once)
+            with torch.enable_grad():
+                before = inner.flatten(0, -2)[some].detach().requires_grad_()
+                activated = ctx.activation(before)
+            if weight_gradient is not None:
+                weight_gradient.addmm_(rows[some].T, activated.detach().to(rows.dtype))
+            if inner_gradient is not None:
+                of_activated = product(rows[some], weight.to(rows.dtype).T).to(activated.dtype)
+                inner_gradient.flatten(0, -2)[some] = torch.autograd.grad(activated, before, of_activated)[0]
+        return (
+            inner_gradient,
+            None if weight_gradient is None else weight_gradient.to(weight.dtype),
+            rows.sum(0).to(weight.dtype) if needs_bias else None,
+            None,
+        )
+
+
+def rows_at_once(inner: Tensor) -> int:
+    """Return of how many rows the activated elements exist at a time: on a CPU few enough to stay in its cache."""
+    return ROWS_ON_CPU if inner.device.type == "cpu" else max(1, inner.numel() // inner.shape[-1])
 
 
 class Dropout(nn.Dropout):

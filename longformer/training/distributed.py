@@ -16,11 +16,18 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int
+    """This process among those of its machine."""
 
     @property
     def is_first(self) -> bool:
         """Whether this is the rank that writes what is written once."""
         return self.rank == 0
+
+    @property
+    def is_first_of_machine(self) -> bool:
+        """Whether this is the rank that does what is done once on every machine."""
+        return self.local_rank == 0
 
     def any_wants(self, wish: bool) -> bool:
         """Return whether at least one rank has a wish; all ranks must ask at the same time."""
@@ -50,7 +57,7 @@ def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: st
         "nccl" if on_cuda else "gloo", init_method=rendezvous, rank=rank, world_size=world_size
     )
     try:
-        yield Ranks(rank, world_size, device)
+        yield Ranks(rank, world_size, device, local_rank)
     finally:
         # Without it gloo may abort the process at exit, after everything went well.
         torch.distributed.destroy_process_group()

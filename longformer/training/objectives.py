@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -50,6 +51,19 @@ def masked_token_loss(model: Model, batch: Batch) -> Tensor:
     return loss
 
 
+def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tensor:
+    """Return the mean cross-entropy in nats of the tokens of the summaries given those before them (spec 6).
+
+    Args:
+        model: an LED under Hugging Face's names.
+        batch: input_ids, attention_mask and global_attention_mask, each (batch, positions) long, and labels, (batch,
+            target positions) long.
+        label_smoothing: probability that a target gives away to all tokens in equal parts.
+    """
+    loss: Tensor = model(**batch, label_smoothing=label_smoothing).loss
+    return loss
+
+
 def labels_in(batch: Batch) -> int:
     """Return how many positions are labelled."""
     return int((batch["labels"] != IGNORED).sum())
@@ -57,3 +71,8 @@ def labels_in(batch: Batch) -> int:
 
 NEXT_CHARACTER = Objective(next_character_loss)
 MASKED_TOKENS = Objective(masked_token_loss, labels_in)
+
+
+def summary_tokens(label_smoothing: float) -> Objective:
+    """Return the objective of learning to write summaries."""
+    return Objective(partial(summary_loss, label_smoothing=label_smoothing), labels_in)

@@ -17,9 +17,10 @@ def watched(limit_seconds: float, on_stall: Callable[[str], None]) -> Iterator[C
     """While the block runs, yield a function to call at every sign of life.
 
     Without one for `limit_seconds` all threads' stacks are printed to standard error, then `on_stall` is called, from
-    another thread, with where the main thread is. Where even that is impossible, because the main thread never lets
-    go of the interpreter, the process ends with its stacks printed.
+    another thread, with where the thread is that entered the block. Where even that is impossible, because that thread
+    never lets go of the interpreter, the process ends with its stacks printed.
     """
+    watched_thread = threading.get_ident()
     last = time.monotonic()
     over = threading.Event()
 
@@ -32,7 +33,7 @@ def watched(limit_seconds: float, on_stall: Callable[[str], None]) -> Iterator[C
         while not over.wait(min(1.0, limit_seconds / 4)):
             if time.monotonic() - last > limit_seconds:
                 faulthandler.dump_traceback(all_threads=True)
-                on_stall(place_of_main_thread())
+                on_stall(place_of_thread(watched_thread))
                 return
 
     beat()
@@ -46,8 +47,7 @@ def watched(limit_seconds: float, on_stall: Callable[[str], None]) -> Iterator[C
         faulthandler.cancel_dump_traceback_later()
 
 
-def place_of_main_thread() -> str:
-    """Return the innermost function that the main thread is in: `all_reduce (distributed_c10d.py:2810)`."""
-    identity = threading.main_thread().ident
-    frame = sys._current_frames()[identity or 0]
+def place_of_thread(identity: int) -> str:
+    """Return the innermost function that a thread is in: `all_reduce (distributed_c10d.py:2810)`."""
+    frame = sys._current_frames()[identity]
     return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"

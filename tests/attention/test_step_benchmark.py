@@ -2,15 +2,17 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from launcher.cli import main
 from launcher.commands.bench_step import as_table
-from longformer.benchmarks.memory import how_it_ended
+from longformer.benchmarks.memory import how_it_ended, in_own_process
 from longformer.benchmarks.step import StepMeasurement, measure
 from longformer.benchmarks.step_models import HUGGING_FACE, OURS, ROBERTA, contenders
+from longformer.errors import LongformerError
 
 pytest.importorskip("transformers", reason="the comparison needs transformers")
 
@@ -25,7 +27,20 @@ def test_a_contender_that_fails_is_named_with_its_reason() -> None:
     measurement = measure("longformer-base", 100_000, ROBERTA, 1)
     assert measurement.seconds is None
     assert "could not measure RoBERTa at 100000 tokens" in str(measurement.failure)
-    assert "killed" in how_it_ended(-signal.SIGKILL)
+    assert "killed" in how_it_ended(-signal.SIGKILL, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of another process is only known on Linux")
+def test_a_contender_killed_for_memory_is_a_result_that_says_how_much_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = "import os, signal, time; held = b'1' * 300_000_000; time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "greedy.py").write_text(killed)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(
+        LongformerError, match=r"the system killed it when it held 0\.3 GB, most likely for lack of mem"
+    ):
+        in_own_process("greedy", what="it")
 
 
 @pytest.mark.slow

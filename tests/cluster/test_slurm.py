@@ -1,127 +1,115 @@
-"""On a real Slurm of two nodes a run trains over both, outlives the time limit, and keeps what it had if cancelled."""
+"""On a real Slurm of two nodes a run trains over both, keeps what it had if cancelled, and is refused briefly."""
 
-import json
-import subprocess
+import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from launcher.run_directory import RunDirectory
+from launcher.batch_script import TEMPLATES
+from tests.cluster.submitted_run import SubmittedRun, longformer, slurm, submit
 
 pytestmark = pytest.mark.slow
 
-COMMAND = (sys.executable, "-m", "launcher.cli")
-PATIENCE_SECONDS = 300
 
-
-class SubmittedRun:
-    """A run in Slurm's hands, seen as a user sees it."""
-
-    def __init__(self, run_file: Path, directory: Path, *, nodes: int = 2) -> None:
-        self.run = RunDirectory(directory)
-        submitted = longformer("submit", run_file, "--nodes", nodes, "--time", "10", "--run-directory", directory)
-        assert submitted.returncode == 0, submitted.stderr
-        self.job = submitted.stdout.split(";")[0].removeprefix("job ")
-
-    def status(self) -> dict[str, Any]:
-        return json.loads(longformer("status", self.run.path, "--json").stdout)
-
-    def slurm(self, field: str) -> str:
-        """Return a field of `scontrol show job`."""
-        shown = subprocess.run(["scontrol", "show", "job", self.job], capture_output=True, text=True, check=True).stdout
-        return dict(word.split("=", 1) for word in shown.split() if "=" in word)[field]
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, self.words()
-            time.sleep(0.2)
-
-    def words(self) -> str:
-        return self.run.job_log.read_text() if self.run.job_log.exists() else "no word"
-
-    def losses(self) -> list[tuple[int, float]]:
-        lines = self.run.metrics_file.read_text().splitlines(keepends=True) if self.run.metrics_file.exists() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [(record["global_step"], record["loss"]) for record in records]
-
-    def checkpoints(self) -> list[str]:
-        """Return the names of the first phase's committed checkpoints."""
-        return sorted(path.name for path in self.run.checkpoints_directory(0, "short").glob("step-*"))
-
-
-def longformer(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Path, run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> SubmittedRun:
-    """A run that Slurm has carried out from beginning to end."""
-    run = SubmittedRun(run_file, tmp_path_factory.mktemp("undisturbed") / "run")
-    run.wait(lambda: run.slurm("JobState") not in ("PENDING", "RUNNING", "COMPLETING"))
-    return run
-
-
-def test_a_job_on_two_nodes_trains_three_phases_and_its_bits_per_character_fall(undisturbed: SubmittedRun) -> None:
-    assert undisturbed.slurm("JobState") == "COMPLETED", undisturbed.words()
+def test_the_ranks_of_a_job_on_two_nodes_train_together(undisturbed: SubmittedRun) -> None:
     assert f"job {undisturbed.job} on n[1-2], start 1" in longformer("logs", undisturbed.run.path).stdout
-    assert longformer("logs", undisturbed.run.path, "--rank", "1").stdout.count("training goes on") == 3
+    assert longformer("logs", undisturbed.run.path, "--rank", "1").stdout.count("training goes on") == 2
     assert undisturbed.status()["state"] == "finished"
-    files = sorted(undisturbed.run.path.glob("phases/*/result/evaluation.json"))
-    scores = [json.loads(file.read_text())["validation"]["bits_per_character"] for file in files]
-    assert len(scores) == 3
-    assert scores == sorted(scores, reverse=True)
+    assert undisturbed.scores() == sorted(undisturbed.scores(), reverse=True)
 
 
-def test_asked_to_stop_before_its_limit_a_job_checkpoints_requeues_and_ends_as_if_undisturbed(
-    undisturbed: SubmittedRun, run_file: Path, tmp_path: Path
+def test_a_job_makes_a_ray_cluster_and_trains_three_phases_whose_bits_per_character_fall(
+    undisturbed: SubmittedRun, cluster: Path, run_file: Path
 ) -> None:
-    run = SubmittedRun(run_file, tmp_path / "run")
-    run.wait(lambda: len(run.losses()) >= 5)
-    again = longformer("submit", run_file, "--nodes", "2", "--run-directory", run.run.path)
+    run = submit(run_file, cluster / "ray", "--ray")
+    run.wait_for_the_end()
+    assert len(run.scores()) == 3
+    assert run.scores() == sorted(run.scores(), reverse=True)
+    assert run.losses()[:100] == undisturbed.losses()
+
+
+def test_a_cancelled_job_leaves_a_checkpoint_does_not_come_back_and_can_be_resumed(
+    undisturbed: SubmittedRun, cluster: Path, short_run_file: Path
+) -> None:
+    run = submit(short_run_file, cluster / "cancelled")
+    run.wait_for_steps()
+    again = longformer("submit", short_run_file, "--nodes", 2, "--run-directory", run.run.path)
     assert f"has job {run.job} in Slurm's queue (RUNNING)" in again.stderr
-    # As slurmctld does for --signal=B:USR1@..., whose moment is only known to the minute.
-    subprocess.run(["scancel", "--batch", "--signal=USR1", run.job], check=True)
-    run.wait(lambda: run.slurm("Restarts") == "1" and run.slurm("JobState") == "PENDING")
-    assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
-    assert run.losses()[-1][0] < 40
-    tracked_as = run.run.identity().mlflow_run_id
-    assert run.status()["state"] == "waiting"
-    # A requeued job would wait two minutes.
-    subprocess.run(["scontrol", "update", f"JobId={run.job}", "StartTime=now"], check=True)
-    run.wait(lambda: run.slurm("JobState") == "COMPLETED")
-    assert f"job {run.job} on n[1-2], start 2" in run.words()
-    assert run.losses() == undisturbed.losses()
-    assert run.run.identity().mlflow_run_id == tracked_as is not None
-
-
-def test_a_cancelled_job_leaves_a_checkpoint_and_does_not_come_back(
-    cluster: Path, run_file: Path, tmp_path: Path
-) -> None:
-    run = SubmittedRun(run_file, tmp_path / "run")
-    run.wait(lambda: len(run.losses()) >= 5)
-    subprocess.run(["scancel", run.job], check=True)
-    run.wait(lambda: run.status()["state"] == "stopped")
-    assert run.slurm("JobState") == "CANCELLED"
+    slurm("scancel", run.job)
+    run.wait_for_the_end("CANCELLED")
+    assert run.status()["state"] == "stopped"
     assert run.slurm("Restarts") == "0"
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
+    assert run.losses()[-1][0] < 80
     verified = longformer("checkpoint", "verify", run.run.path)
     assert verified.returncode == 0, verified.stdout
+    resume = f"{sys.executable} -m launcher.cli resume {run.run.path} --backend slurm"
+    resumed = SubmittedRun(
+        run.run.path, slurm("sbatch", "--parsable", "--nodes=2", "--output=/dev/null", f"--wrap={resume}").strip()
+    )
+    resumed.wait_for_the_end()
+    assert resumed.losses() == undisturbed.losses()[:80]
 
 
-def test_a_job_that_waits_can_be_stopped(cluster: Path, run_file: Path, tmp_path: Path) -> None:
-    run = SubmittedRun(run_file, tmp_path / "run", nodes=4)
+def test_where_ray_is_forbidden_torchrun_trains_the_same_and_outlives_the_time_limit(
+    undisturbed: SubmittedRun, cluster: Path, two_phases: Path
+) -> None:
+    edited = cluster / "edited.sbatch"
+    lines = (TEMPLATES / "by_hand.sbatch").read_text().splitlines(keepends=True)
+    too_much = ("#SBATCH --gpus-per-node", "#SBATCH --cpus-per-task")
+    edited.write_text("".join(line for line in lines if not line.startswith(too_much)))
+    directory = cluster / "torchrun"
+    (directory / "logs").mkdir(parents=True)
+    job = slurm(
+        "sbatch", "--parsable", "--nodes=2", f"--output={directory}/logs/job.log",
+        f"--export=ALL,PATH={Path(sys.executable).parent}:{os.environ['PATH']}",
+        str(edited), str(two_phases), str(directory),
+    )  # fmt: skip
+    run = SubmittedRun(directory, job.strip())
+    run.wait_for_steps(85)
+    slurm("scancel", "--batch", "--signal=USR1", run.job)  # as slurmctld does before the time limit
+    run.wait_in_the_queue()
+    assert run.losses()[-1][0] < 100
+    run.wait_for_the_end()
+    assert run.losses() == undisturbed.losses()
+
+
+def test_a_job_that_waits_can_be_stopped(cluster: Path, short_run_file: Path) -> None:
+    run = submit(short_run_file, cluster / "waiting", "--nodes", 4)
     assert run.status()["state"] == "waiting"
     stopped = longformer("stop", run.run.path)
     assert f"job {run.job} is taken out of the queue" in stopped.stdout
-    run.wait(lambda: run.slurm("JobState") == "CANCELLED")
+    run.wait_for_the_end("CANCELLED")
     again = longformer("stop", run.run.path)
     assert again.returncode == 2
     assert "no run is going on" in again.stderr
+
+
+def test_of_a_chain_each_job_goes_on_where_the_one_before_stopped_and_none_comes_after_the_end(
+    undisturbed: SubmittedRun, cluster: Path, short_run_file: Path
+) -> None:
+    run = submit(short_run_file, cluster / "chain", "--chain", 3)
+    first, second, third = run.jobs
+    run.wait_for_steps()
+    slurm("scancel", "--batch", "--signal=USR1", first)  # as slurmctld does before the time limit
+    run.wait(lambda: run.slurm("JobState", first) == "FAILED")
+    assert run.slurm("ExitCode", first) == "75:0"
+    run.wait(lambda: run.slurm("JobState", third) == "CANCELLED")
+    assert run.slurm("JobState", second) == "COMPLETED"
+    assert run.losses() == undisturbed.losses()[:80]
+
+
+def test_the_runs_of_a_sweep_are_tasks_of_one_array(
+    undisturbed: SubmittedRun, cluster: Path, short_run_file: Path
+) -> None:
+    sweep = submit(short_run_file, cluster / "sweep", "--sweep", "seed=0,1")
+    first, second = (SubmittedRun(sweep.run.path / str(index), f"{sweep.job}_{index}") for index in range(2))
+    first.wait(lambda: {one["state"] for one in sweep.status()} == {"finished"})
+    assert [one["values"] for one in sweep.status()] == ["seed=0", "seed=1"]
+    assert first.losses() == undisturbed.losses()[:80]
+    assert second.losses() != first.losses()
+    assert len(second.losses()) == 80
 
 
 @pytest.mark.parametrize(
@@ -132,8 +120,8 @@ def test_a_job_that_waits_can_be_stopped(cluster: Path, run_file: Path, tmp_path
     ],
 )
 def test_what_slurm_refuses_is_one_sentence_that_says_what_there_is(
-    option: tuple[str, ...], sentence: str, cluster: Path, run_file: Path, tmp_path: Path
+    option: tuple[str, ...], sentence: str, cluster: Path, short_run_file: Path
 ) -> None:
-    answer = longformer("submit", run_file, *option, "--run-directory", tmp_path / "run")
+    answer = longformer("submit", short_run_file, *option, "--run-directory", cluster / "refused")
     assert answer.returncode == 2
     assert sentence in answer.stderr

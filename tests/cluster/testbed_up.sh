@@ -4,13 +4,19 @@
 # Every node is a box: network, host name, process table, IPC and mounts of its own; the file system is shared, as on a
 # cluster. No box has a way out of the machine. The controller is a box too; clients reach it through wrappers.
 #
-#   testbed_up.sh DIRECTORY       DIRECTORY/bin holds sbatch, squeue, ..., and testbed-kill-node NAME: a power cut
-#   testbed_down.sh DIRECTORY     stops exactly what this started
+#   testbed_up.sh DIRECTORY       DIRECTORY/bin holds sbatch, squeue, ..., and the commands testbed-kill NAME (a power cut),
+#                                 testbed-start NAME, testbed-network NAME up|down, testbed-enter NAME COMMAND...
+#   testbed_down.sh DIRECTORY     stops exactly what this started, and removes the directory
+#
+# The name of the directory names everything, so several testbeds may run at once; it must be readable by all users.
+# When the process that called this ends, however it ends, the testbed is taken down.
 set -euo pipefail
 R=$1; NODES=2; CPUS=8; MEMORY=16000; NETWORK=10.78.0
 C=$R/slurm.conf
 export PATH=$PATH:/usr/sbin:/sbin
 die() { echo "testbed: $*" >&2; exit 1; }
+setsid bash -c 'tail --pid="$0" --follow /dev/null; exec bash "$@"' "$PPID" "$(dirname "$0")/testbed_down.sh" "$R" \
+  </dev/null >/dev/null 2>&1 &
 
 # directories and configuration
 umask 022
@@ -62,7 +68,7 @@ PreemptMode=REQUEUE
 PriorityType=priority/basic
 JobRequeue=1
 ReturnToService=2
-SlurmdTimeout=20
+SlurmdTimeout=10
 SlurmctldTimeout=20
 InactiveLimit=0
 KillWait=5
@@ -80,7 +86,7 @@ mv "$C.new" "$C"
 printf 'CgroupAutomount=no\n' >"$R/cgroup.conf"
 
 # network namespaces
-ns() { echo "longformer-$1"; }
+ns() { echo "$(basename "$R")-$1"; }
 if ! [ -e "/run/netns/$(ns ctl)" ]; then
   ip netns add "$(ns ctl)"; ip -n "$(ns ctl)" link set lo up
   ip -n "$(ns ctl)" link add br0 type bridge; ip -n "$(ns ctl)" addr add "$(addr ctl)/24" dev br0; ip -n "$(ns ctl)" link set br0 up
@@ -96,7 +102,7 @@ done
 # helper commands
 cat >"$R/bin/testbed-library.sh" <<EOC
 R=$R; export SLURM_CONF=$C
-nsname() { echo "longformer-\$1"; }
+nsname() { echo "$(basename "$R")-\$1"; }
 # a pid file holds "pid starttime": a recycled pid is never taken for ours
 starttime() { sed 's/.*) //' "/proc/\$1/stat" 2>/dev/null | cut -d' ' -f20; }
 record() { echo "\$1 \$(starttime "\$1")" >"\$2"; }
@@ -123,6 +129,13 @@ name=$1; shift; . "$(dirname "$0")/testbed-library.sh"
 hostname "$name"
 mount --bind "$R/etc/hosts" /etc/hosts; mount --bind "$R/etc/resolv.conf" /etc/resolv.conf
 mount --bind "$R/bin-box" "$R/bin"   # jobs inherit PATH from the submitter: inside a box the wrappers are the plain clients
+cover() { # directory, mode: gives the box a directory of its own, with the directories inside that are there now
+  cd "$1"; mount -t tmpfs -o mode="$2" tmpfs "$1"
+  for entry in * .[!.]*; do [ -d "$entry" ] && mkdir "$1/$entry" && mount --no-canonicalize --bind "$entry" "$1/$entry"; done
+  cd /
+}
+cover /root 755   # the interpreter may lie in root's home, and jobs of other users must be able to pass through it
+cover /tmp 1777   # what a node puts there later, another does not see
 "$@" & d=$!
 trap 'kill -TERM $d 2>/dev/null' TERM INT
 while kill -0 $d 2>/dev/null; do wait $d; done
@@ -140,17 +153,26 @@ p=$!; record "$p" "$f"
 for i in $(seq 1 100); do box_init "$n" >/dev/null && exit 0; sleep 0.05; done
 echo "testbed-start: box $n did not start" >&2; tail -3 "$R/log/box.$n.log" >&2; exit 1
 EOC
-ln -sfn testbed-start "$R/bin/testbed-start-node"
-cat >"$R/bin/testbed-kill-node" <<'EOC'
+cat >"$R/bin/testbed-kill" <<'EOC'
 #!/bin/bash
-# testbed-kill-node n2: power cut (every process of the node gets SIGKILL at once; slurmctld is not told)
+# testbed-kill NAME: a power cut: every process of the box of ctl or of a node gets SIGKILL at once, and nobody is told
 . "$(dirname "$0")/testbed-library.sh"; stop_box "$1" KILL 2
+EOC
+cat >"$R/bin/testbed-network" <<'EOC'
+#!/bin/bash
+# testbed-network NAME up|down: plugs a node's cable in or out
+. "$(dirname "$0")/testbed-library.sh"; ip -n "$(nsname ctl)" link set "p-$1" "$2"
+EOC
+cat >"$R/bin/testbed-enter" <<'EOC'
+#!/bin/bash
+# testbed-enter NAME COMMAND...: runs a command on a node, as if by ssh
+. "$(dirname "$0")/testbed-library.sh"; p=$(box_init "$1"); shift; exec nsenter --target "$p" --mount --uts --ipc --net --pid --wdns="$PWD" -- "$@"
 EOC
 cat >"$R/bin/testbed-client" <<'EOC'
 #!/bin/bash
 # sbatch, srun, ... : the real client, in the controller's network namespace
 here=$(dirname "$(readlink -f "$0")"); . "$here/testbed-library.sh"
-exec nsenter --net=/run/netns/longformer-ctl -- /usr/bin/"$(basename "$0")" "$@"
+exec nsenter --net="/run/netns/$(nsname ctl)" -- /usr/bin/"$(basename "$0")" "$@"
 EOC
 for c in sbatch srun salloc scancel squeue sinfo scontrol sacct sdiag sprio sstat sattach sbcast strigger sacctmgr; do
   ln -sfn testbed-client "$R/bin/$c"; ln -sfn "/usr/bin/$c" "$R/bin-box/$c"

@@ -35,6 +35,6 @@ def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="there is no Ray cluster at auto"):
         RayTasks("auto")
-    task = ShardTask(tmp_path, tokenizer_sha256="", split="train", name="train-000000", documents=[(0, "text")])
+    task = ShardTask(tmp_path, tokenizer_sha256="", split="train", name="train-000000", samples=[(0, ("text",))])
     with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* holds no tokenizer"):
         list(RayTasks("local")(tokenise_shard, [task]))

@@ -7,6 +7,7 @@ from example_run import QUICKSTART, SHIPPED, SMALL, records, write_result, write
 
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
+from launcher.mlflow_client import client_of
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 
@@ -16,6 +17,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The text of our own run files, prepared."""
     folder = tmp_path_factory.mktemp("text")
     return prepare("text", source=SHIPPED, output=folder / "prepared")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs; making its tables takes seconds, so it is made once and copied."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client_of(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture

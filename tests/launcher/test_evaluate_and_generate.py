@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,9 @@ from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import Progress
 
 
-def finish_phase(run: RunDirectory, index: int, data: PreparedData) -> CharacterLM:
+def finish_phase(
+    run: RunDirectory, index: int, data: PreparedData, evaluation: dict[str, Any] | None = None
+) -> CharacterLM:
     """Commit an untrained model as the result of a phase, and return it."""
     config = run.config()
     torch.manual_seed(index)
@@ -29,7 +32,7 @@ def finish_phase(run: RunDirectory, index: int, data: PreparedData) -> Character
     commit_result(
         run.result_directory(index, config.phases[index].name),
         write_model=lambda target: phase.write_model(dict(model.named_parameters()), None, target),
-        evaluation={},
+        evaluation=evaluation or {},
         manifest=Manifest(
             phase=config.phases[index].name,
             phase_index=index,

@@ -11,6 +11,7 @@ from example_run import QUICKSTART
 
 from launcher.cli import main
 from launcher.run_directory import RunDirectory
+from launcher.sweep import combinations
 from tests.faults.tiny_run import prepare_text, tiny_config
 
 
@@ -45,6 +46,68 @@ def test_a_dry_run_prints_a_script_that_bash_accepts_and_touches_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_jobs_of_a_chain_leave_going_on_to_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "#SBATCH --no-requeue" in (chained := script(capsys, "--chain", "3"))
+    assert "scontrol requeue" not in chained
+    assert "scontrol requeue" in script(capsys)
+
+
+def test_a_sweep_is_an_array_with_a_run_directory_per_combination(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("--sweep", "seed=0,1,2", "--sweep", "phases.0.learning_rate=1e-3,2e-3")
+    text = script(capsys, *sweep, "--run-directory", str(tmp_path / "sweep"))
+    assert "#SBATCH --array=0-5\n" in text
+    assert f"#SBATCH --output={tmp_path}/sweep/%a/logs/job.log" in text
+    assert f"run={tmp_path}/sweep/$SLURM_ARRAY_TASK_ID\n" in text
+    assert combinations([sweep[1], sweep[3]])[:3] == [
+        ("seed=0", "phases.0.learning_rate=1e-3"),
+        ("seed=0", "phases.0.learning_rate=2e-3"),
+        ("seed=1", "phases.0.learning_rate=1e-3"),
+    ]
+
+
+def test_modules_are_loaded_before_the_job_sets_its_own_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    text = script(capsys, "--module", "python/3.11", "--module", "cuda")
+    assert "module load python/3.11\nmodule load cuda\n" in text
+    assert text.index("module load cuda") < text.index("export PYTHONPATH")
+
+
+@pytest.mark.parametrize(
+    ("options", "driver", "node"),
+    [
+        ((), f"{sys.executable} ", "$ray_start"),
+        (
+            ("--container", "site.sif", "--gpus-per-node", "4"),
+            "apptainer exec --nv --bind {here},{here}/data,{here}/runs site.sif python3 ",
+            "apptainer exec --nv --bind {here},{here}/data,{here}/runs site.sif $ray_start",
+        ),
+        (
+            ("--container", "docker://site/image:1", "--pyxis"),
+            'srun --overlap --nodes=1 --ntasks=1 --nodelist="$SLURMD_NODENAME" --container-image=docker://site/image:1 '
+            "--container-mounts={here}:{here},{here}/data:{here}/data,{here}/runs:{here}/runs "
+            "--container-workdir={here} python3 ",
+            "--container-image=docker://site/image:1 "
+            "--container-mounts={here}:{here},{here}/data:{here}/data,{here}/runs:{here}/runs "
+            "--container-workdir={here} $ray_start",
+        ),
+    ],
+    ids=["none", "apptainer", "pyxis"],
+)
+def test_in_a_job_with_ray_the_driver_and_every_node_work_in_the_container(
+    options: tuple[str, ...], driver: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    text = script(capsys, "--ray", "--nodes", "2", *options)
+    lines = [line.strip() for line in text.splitlines()]
+    driver = driver.format(here=tmp_path)
+    assert any(line.startswith(f"{driver}-m launcher.cli train") for line in lines)
+    assert sum(node.format(here=tmp_path) in line for line in lines) == 2
+    assert f'ray_start="{driver.split()[-1]} -m ray.scripts.scripts start' in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -55,6 +118,13 @@ def test_a_dry_run_prints_a_script_that_bash_accepts_and_touches_nothing(
         (["--sbatch", "wrap=$(reboot)"], "is not an option of sbatch"),
         (["--gpus-per-node", "2", "--ranks-per-node", "4"], "each rank needs a GPU of its own"),
         (["--nodes", "1-3"], "cannot be divided over 3 ranks"),
+        (["--sweep", "seed"], "--sweep 'seed' is not a key with its values, such as seed=0,1,2"),
+        (["--sweep", "seed=1", "--sweep", "seed=2"], "--sweep seed is there twice"),
+        (["--sweep", "sede=1,2"], "sede"),
+        (["--sweep", "seed=1,2", "--chain", "2"], "--chain and --sweep exclude each other"),
+        (["--container", "site.sif"], "--container needs --ray"),
+        (["--pyxis"], "name an image with --container"),
+        (["--module", "cuda; reboot"], "is not the name of a module"),
         (["--run-directory", "my runs; reboot"], "cannot be written into a batch script"),
     ],
 )
@@ -104,7 +174,7 @@ def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
     source = f"data.source={tmp_path / 'words.txt'}"
     command = ["submit", str(tmp_path / "tiny.yaml"), source, "--backend", "local", "--run-directory", str(run.path)]
     assert main(command) == 0
-    job = json.loads((run.submission_directory / "job.json").read_text())["job"]
+    job = json.loads((run.submission_directory / "job.json").read_text())["jobs"][0]
     assert capsys.readouterr().out.startswith(f"process {job};")
     assert (run.submission_directory / "code" / "launcher" / "cli.py").exists()
     while not run.metrics_file.exists():

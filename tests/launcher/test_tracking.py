@@ -1,28 +1,25 @@
 """MLflow follows a run: nothing lost, nothing twice, never in the way. The real MLflow on a real SQLite file."""
 
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from example_run import QUICKSTART, SMALL, records, write_result, write_steps
+from mlflow.entities import Run, RunData
 from mlflow.tracking import MlflowClient
 
+from launcher.mlflow_run import MlflowRun
 from launcher.report import write_report
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
-from launcher.tracking import MlflowCallback, finish_run, start_or_continue_run
+from launcher.tracking import MlflowCallback, SystemMetricsCallback, finish_run, start_run
+from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import PhaseInfo, Progress
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store without runs; making its tables takes seconds, so it is made once and copied."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
@@ -33,7 +30,8 @@ def mlflow_client(run_directory: RunDirectory, empty_store: Path) -> MlflowClien
 
 
 def start(directory: RunDirectory) -> str:
-    run_id = start_or_continue_run(directory.config(), directory.path)
+    start_run(directory)
+    run_id = directory.identity().mlflow_run_id
     assert run_id is not None
     return run_id
 
@@ -64,10 +62,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_finished_run_holds_parameters_metrics_phases_report_and_model(
     finished_run: RunDirectory, mlflow_client: MlflowClient
 ) -> None:
-    config = finished_run.config()
     run_id = start(finished_run)
     write_report(finished_run.path)
-    finish_run(run_id, config, finished_run.path, status="FINISHED")
+    finish_run(finished_run, status="FINISHED")
 
     run = mlflow_client.get_run(run_id)
     assert run.info.status == "FINISHED"
@@ -93,20 +90,18 @@ def test_finished_run_holds_parameters_metrics_phases_report_and_model(
 def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
     run_directory: RunDirectory, mlflow_client: MlflowClient
 ) -> None:
-    config = run_directory.config()
-    steps = records(config)
+    steps = records(run_directory.config())
     run_id = start(run_directory)
     write_steps(run_directory, steps[:25])
-    finish_run(run_id, config, run_directory.path, status="KILLED")
+    finish_run(run_directory, status="KILLED")
     assert mlflow_client.get_run(run_id).info.status == "KILLED"
 
-    run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id=run_id))
     assert start(run_directory) == run_id
     assert mlflow_client.get_run(run_id).info.status == "RUNNING"
     write_steps(run_directory, steps[20:40])  # goes on from a checkpoint at step 20
     write_result(run_directory, 0)
-    finish_run(run_id, config, run_directory.path, status="FAILED")
-    finish_run(run_id, config, run_directory.path, status="FAILED")
+    finish_run(run_directory, status="FAILED")
+    finish_run(run_directory, status="FAILED")
 
     assert mlflow_client.get_run(run_id).info.status == "FAILED"
     assert steps_of(mlflow_client, run_id) == list(range(1, 41))
@@ -115,47 +110,135 @@ def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
     assert len(mlflow_client.search_runs([experiment])) == 2  # the run and its first phase
 
 
-def test_callback_sends_steps_while_training_runs_and_the_phase_at_its_end(
+def test_callbacks_send_steps_and_the_machine_while_training_runs_and_the_phase_at_its_end(
     run_directory: RunDirectory, mlflow_client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.tracking.SECONDS_BETWEEN_UPLOADS", 0.1)
     config = run_directory.config()
     steps = records(config)
     run_id = start(run_directory)
-    callback = MlflowCallback(run_id, config, run_directory.path)
-    callback.on_phase_start(phase_info(config, 0), Progress())
+    callbacks = MlflowCallback(run_directory), SystemMetricsCallback(run_directory)
+    for callback in callbacks:
+        callback.on_phase_start(phase_info(config, 0), Progress())
     write_steps(run_directory, steps[:10])
     wait_until(lambda: steps_of(mlflow_client, run_id) == list(range(1, 11)))
     write_steps(run_directory, steps[10:30])
-    wait_until(lambda: any(key.startswith("system/") for key in mlflow_client.get_run(run_id).data.metrics))
+    processor = f"system/{socket.gethostname()}/cpu_utilization_percentage"
+    wait_until(lambda: processor in mlflow_client.get_run(run_id).data.metrics)
     write_result(run_directory, 0)
-    callback.on_phase_end(phase_info(config, 0), {})
+    for callback in callbacks:
+        callback.on_phase_end(phase_info(config, 0), {})
 
     assert steps_of(mlflow_client, run_id) == list(range(1, 31))
     assert mlflow_client.get_run(run_id).data.metrics["validation/bits_per_character"] == 3.0
-    assert "system/cpu_utilization_percentage" in mlflow_client.get_run(run_id).data.metrics
+
+
+def use_absent_server(directory: RunDirectory) -> None:
+    config = RunConfig.load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"])
+    directory.config_file.write_text(config.to_yaml())
 
 
 def test_absent_server_is_warned_of_once_and_stops_nothing(
     run_directory: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.tracking.SECONDS_BETWEEN_UPLOADS", 0.1)
-    config = RunConfig.load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"])
-    assert start_or_continue_run(config, run_directory.path) is None
-    assert capsys.readouterr().err.count("warning: MLflow") == 1
-    callback = MlflowCallback("0" * 32, config, run_directory.path)
+    use_absent_server(run_directory)
+    config = run_directory.config()
+    start_run(run_directory)
+    warning = "warning: no MLflow server answers at http://127.0.0.1:9: start it, or name another"
+    assert capsys.readouterr().err.count(warning) == 1
+    callback = MlflowCallback(run_directory)
     callback.on_phase_start(phase_info(config, 0), Progress())
-    wait_until(lambda: "warning: MLflow" in capsys.readouterr().err)
+    wait_until(lambda: warning in capsys.readouterr().err)
     write_steps(run_directory, records(config)[:10])
     time.sleep(1)
     callback.on_phase_end(phase_info(config, 0), {})
     assert "warning" not in capsys.readouterr().err
+    finish_run(run_directory, status="FINISHED")
+    assert f"`longformer resume {run_directory.path}` sends what is missing" in capsys.readouterr().err
+    assert run_directory.identity().mlflow_status is None
 
 
 def test_known_run_keeps_its_id_while_the_server_is_away(run_directory: RunDirectory) -> None:
     run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id="a" * 32))
-    config = RunConfig.load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"])
-    assert start_or_continue_run(config, run_directory.path) == "a" * 32
+    use_absent_server(run_directory)
+    start_run(run_directory)
+    assert run_directory.identity().mlflow_run_id == "a" * 32
+
+
+def test_steps_of_a_run_that_was_done_without_mlflow_are_sent_afterwards(
+    finished_run: RunDirectory, mlflow_client: MlflowClient
+) -> None:
+    finish_run(finished_run, status="FINISHED")
+    identity = finished_run.identity()
+    assert (identity.mlflow_status, identity.mlflow_run_id is not None) == ("FINISHED", True)
+    assert steps_of(mlflow_client, str(identity.mlflow_run_id)) == list(range(1, 61))
+
+
+def test_run_and_steps_whose_arrival_was_not_heard_of_are_not_doubled(
+    finished_run: RunDirectory, mlflow_client: MlflowClient
+) -> None:
+    run_id = start(finished_run)
+    finish_run(finished_run, status="FINISHED")
+    metrics = mlflow_client.get_run(run_id).data.metrics
+    finished_run.write_identity(replace(finished_run.identity(), mlflow_run_id=None))
+    assert start(finished_run) == run_id
+    # As if nothing had been stored: everything is sent again.
+    tracked = MlflowRun(finished_run)
+    tracked._client = RunWithoutMetrics(tracked._client)
+    tracked.send_steps()
+    assert steps_of(mlflow_client, run_id) == list(range(1, 61))
+    assert mlflow_client.get_run(run_id).data.metrics == metrics
+
+
+class RunWithoutMetrics:
+    """MLflow, but for what runs have: as a client sees it that asks before a late request has been stored."""
+
+    def __init__(self, client: MlflowClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_run(self, run_id: str) -> Run:
+        run = self._client.get_run(run_id)
+        return Run(run.info, RunData(metrics=[], params=[], tags=[]))
+
+
+def test_checkpoints_are_pointers_with_their_manifest_and_go_when_they_are_removed(
+    run_directory: RunDirectory, mlflow_client: MlflowClient
+) -> None:
+    run_id = start(run_directory)
+    experiment = mlflow_client.get_run(run_id).info.experiment_id
+    tracked = MlflowRun(run_directory)
+    for step in (10, 20):
+        checkpoint = run_directory.checkpoints_directory(0, "short") / f"step-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").write_bytes(b"0" * 1000)
+        progress = Progress(step=step, global_step=step, tokens=100 * step)
+        manifest = Manifest(
+            phase="short", phase_index=0, progress=progress, data={}, ranks=2, zero_stage=2, precision="fp32",
+            config_fingerprint="", versions={},
+        )  # fmt: skip
+        manifest.with_files_of(checkpoint).write(checkpoint)
+        tracked.send_checkpoints()
+    models = mlflow_client.search_logged_models([experiment], order_by=[{"field_name": "creation_timestamp"}])
+    assert [model.tags["longformer.path"] for model in models] == [
+        f"phases/01-short/checkpoints/step-000000{step}" for step in (10, 20)
+    ]
+    assert models[1].params | {"step": "20", "tokens": "2000", "ranks": "2", "bytes": "1000"} == models[1].params
+    outputs = mlflow_client.get_run(run_id).outputs.model_outputs
+    assert {(output.model_id, output.step) for output in outputs} == {
+        (models[0].model_id, 10),
+        (models[1].model_id, 20),
+    }
+    stored = list((run_directory.path.parent / "mlflow-artifacts" / "models").rglob("*.json"))
+    assert [path.name for path in stored] == ["manifest.json"] * 2
+
+    shutil.rmtree(run_directory.checkpoints_directory(0, "short") / "step-00000010")
+    tracked.send_checkpoints()
+    (left,) = mlflow_client.search_logged_models([experiment])
+    assert left.model_id == models[1].model_id
 
 
 def test_run_that_the_store_has_lost_gets_a_new_one(run_directory: RunDirectory, mlflow_client: MlflowClient) -> None:
@@ -169,7 +252,8 @@ def test_run_without_a_server_address_is_kept_beside_the_run_directories(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    finish_run(start(finished_run), finished_run.config(), finished_run.path, status="FINISHED")
+    start(finished_run)
+    finish_run(finished_run, status="FINISHED")
     runs = finished_run.path.parent
     assert (runs / "mlflow.db").is_file()
     assert list((runs / "mlflow-artifacts").glob("*/artifacts/model/config.json"))

@@ -1,0 +1,147 @@
+"""Documents with summaries, as they are published: arXiv and PubMed, SumPubMed, QMSum, SQuALITY, any JSON lines.
+
+A layout makes samples of one line of JSON; a line it cannot read goes to the quarantine, whole.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.documents import DocumentReader
+from data_pipeline.errors import DataError
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.corpus import joined_text, json_lines
+from data_pipeline.sources.samples import DRAWN, SUMMARIES, Corpus, Sample
+from data_pipeline.sources.text import files_below
+
+_NAMED = "by the names of the files and folders: train, validation (or val, valid, dev), test"
+_SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+
+
+@dataclass(frozen=True)
+class Summarized:
+    """A document and what people have written about it."""
+
+    identifier: str
+    document: str
+    summaries: tuple[str, ...]
+    query: str = ""
+    """What the summaries are to tell; empty = what matters most."""
+
+
+Record = Mapping[str, Any]
+Layout = Callable[[str, Record], Iterator[Summarized]]
+"""Called with the name of a line and its content; KeyError, TypeError or ValueError where that is something else."""
+
+
+def summary_corpus(source: Path, layout: str) -> Corpus:
+    """Return documents with summaries as preparation reads them.
+
+    Args:
+        source: a file of JSON lines, plain or packed, or a folder of them. In a folder the names train, val, valid,
+            validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if there are
+            such names, other files are left out.
+        layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
+            such fields, `query=...` and `identifier=...`.
+
+    Raises:
+        DataError: there are no files, or the layout is unknown.
+    """
+    read_record = _layout_named(layout)
+    files = files_below(source, recipe="summaries", expects="a file or folder of JSON lines")
+    splits = {file: split for file in files if (split := _split_named(file.relative_to(source).parts))}
+
+    def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[Sample]:
+        for file in splits or files:
+            for name, line in json_lines(file, reader):
+                try:
+                    found = [
+                        _texts(each) for each in read_record(f"{file.name}:{name.rpartition(':')[2]}", json.loads(line))
+                    ]
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    quarantine.add(name, f"the line is not of the layout {layout} ({type(error).__name__}: {error})")
+                else:
+                    yield from (Sample(texts, splits.get(file)) for texts in found)
+
+    return Corpus(source, list(splits or files), read, layout, SUMMARIES, _NAMED if splits else DRAWN)
+
+
+def _split_named(parts: tuple[str, ...]) -> str | None:
+    """Return the split that the innermost of these names tells of."""
+    for part in reversed(parts):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in _SPLIT_NAMES:
+                return _SPLIT_NAMES[word]
+    return None
+
+
+def _texts(example: Summarized) -> tuple[str, ...]:
+    if not example.document.strip():
+        raise ValueError("the document is empty")
+    if not example.summaries or not all(map(str.strip, example.summaries)):
+        raise ValueError("a summary is missing or empty")
+    return example.identifier, example.query, example.document, *example.summaries
+
+
+def _scientific_papers(name: str, record: Record) -> Iterator[Summarized]:
+    """Read a line of the arXiv and PubMed sets (Cohan et al. 2018): one sentence a string, in <S> ... </S> in the
+    abstract. Sentences stay apart by line ends, which summary-level ROUGE needs."""
+    sentences = (line.removeprefix("<S>").removesuffix("</S>").strip() for line in record["abstract_text"])
+    yield Summarized(joined_text(record["article_id"]), joined_text(record["article_text"]), ("\n".join(sentences),))
+
+
+def _qmsum(name: str, record: Record) -> Iterator[Summarized]:
+    """Read a meeting of QMSum (Zhong et al. 2021): one sample for every query, general ones first."""
+    meeting = joined_text(record.get("meeting_id", name))
+    turns = [f"{turn['speaker']}: {turn['content']}" for turn in record["meeting_transcripts"]]
+    queries = [*record["general_query_list"], *record["specific_query_list"]]
+    for number, asked in enumerate(queries, start=1):
+        query, answer = joined_text(asked["query"]), joined_text(asked["answer"])
+        yield Summarized(f"{meeting}-{number}", "\n".join(turns), (answer,), query)
+
+
+def _squality(name: str, record: Record) -> Iterator[Summarized]:
+    """Read a story of SQuALITY (Wang et al. 2022): one sample for every question, with several summaries."""
+    story, document = joined_text(record["metadata"]["passage_id"]), joined_text(record["document"])
+    for question in record["questions"]:
+        answers = tuple(joined_text(response["response_text"]) for response in question["responses"])
+        query = joined_text(question["question_text"])
+        yield Summarized(f"{story}-{question['question_number']}", document, answers, query)
+
+
+def _named_fields(*, document: str, summary: str, query: str | None = None, identifier: str | None = None) -> Layout:
+    """Return the layout of lines with these fields; several summaries may stand in a list."""
+
+    def read(name: str, record: Record) -> Iterator[Summarized]:
+        written = record[summary]
+        yield Summarized(
+            identifier=str(record[identifier]) if identifier else name,
+            document=joined_text(record[document]),
+            summaries=tuple(map(joined_text, written if isinstance(written, list) else [written])),
+            query=joined_text(record[query]) if query else "",
+        )
+
+    return read
+
+
+LAYOUTS: dict[str, Layout] = {
+    "scientific_papers": _scientific_papers,
+    "sumpubmed": _named_fields(document="article", summary="abstract", identifier="id"),
+    "qmsum": _qmsum,
+    "squality": _squality,
+}
+
+
+def _layout_named(name: str) -> Layout:
+    if name in LAYOUTS:
+        return LAYOUTS[name]
+    try:
+        return _named_fields(**dict(part.split("=") for part in name.split(",")))
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{name} is no layout of summaries: choose one of {', '.join(LAYOUTS)}, or name the fields: "
+            "document=NAME,summary=NAME and, where there are such, query=NAME,identifier=NAME"
+        ) from None

@@ -1,0 +1,179 @@
+"""A Ray cluster as the launcher sees it: connected to, counted, and let go of. Ray's own names stay in here.
+
+Promises that whatever keeps a cluster from being used is one LongformerError with a remedy.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from launcher.cluster_section import ResourcesSection
+from longformer.errors import LongformerError
+
+Result = TypeVar("Result")
+
+_SECONDS_TO_CONNECT = 5.0
+_ENVIRONMENT = {
+    # The driver's code, wherever a worker was started.
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # The driver looks for leaving nodes itself, and asks for a checkpoint.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # How long ranks that wait for a lost one may take to leave their process group before they are ended.
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A living machine of the cluster."""
+
+    identifier: str
+    host: str
+    total: Mapping[str, float]
+    """How much it has of each resource: CPU, GPU."""
+    free: Mapping[str, float]
+    """How much of that nobody uses."""
+    is_leaving: bool = False
+    """Whether it has been announced that it will go away."""
+    door: tuple[str, int] | None = None
+    """Address and port of Ray's daemon there."""
+
+    def answers(self) -> bool:
+        """Return whether somebody listens at the door; the head notices a lost machine only after half a minute."""
+        try:
+            socket.create_connection(self.door or ("", 0), _SECONDS_TO_CONNECT).close()
+        except OSError:
+            return False
+        return True
+
+
+def ranks_that_fit(rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, float]) -> int:
+    """Return how many ranks fit into the rooms of single nodes, each rank whole into one of them."""
+    return sum(min(int(room.get(name, 0.0) / amount) for name, amount in per_rank.items()) for room in rooms)
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster this process is connected to."""
+
+    ray: Any
+    address: str
+
+    def nodes(self) -> list[Node]:
+        """Return the machines that are alive."""
+        state = self.ray._private.state.state
+        free, leaving = state.available_resources_per_node(), state.get_draining_nodes()
+        return [
+            Node(
+                node["NodeID"],
+                node["NodeManagerHostname"],
+                node["Resources"],
+                free.get(node["NodeID"], {}),
+                node["NodeID"] in leaving,
+                (node["NodeManagerAddress"], node["NodeManagerPort"]),
+            )
+            for node in self.ray.nodes()
+            if node["Alive"]
+        ]
+
+    def per_rank(self, asked: ResourcesSection) -> dict[str, float]:
+        """Return how much of each resource a rank takes."""
+        gpus = asked.gpus_per_rank
+        if gpus is None:
+            gpus = int(any(node.total.get("GPU") for node in self.nodes()))
+        return {"CPU": float(asked.processors_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
+
+    def call(self, function: Callable[..., Result], **arguments: Any) -> Result:
+        """Return what a function returns that works on one core somewhere in the cluster.
+
+        Raises:
+            What the function raised; LongformerError where its machine was lost.
+        """
+        try:
+            return self.ray.get(self.ray.remote(function).remote(**arguments))
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self.ray.exceptions.RayError as error:
+            raise LongformerError(f"work on the Ray cluster was lost: {_first_line(error)}; start again") from None
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[RayCluster]:
+    """While the block runs, be the driver of a job on a cluster; all that it started there ends with it.
+
+    Args:
+        address: HOST:PORT of the head; "local" for a cluster of this machine alone, made now and gone afterwards; None
+            for the one that RAY_ADDRESS names or that runs on this machine.
+
+    Raises:
+        LongformerError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+        import ray.train.torch
+        import ray.util.scheduling_strategies
+    except ImportError:
+        raise LongformerError("--backend ray needs Ray: pip install 'longformer-train[ray]'") from None
+    # What Ray's daemons say of a lost machine, twenty lines of their log each time; no setting keeps that out of ours.
+    ray._private.worker.print_to_stdstream = _leave_unsaid
+    named = address or os.environ.get("RAY_ADDRESS") or "auto"
+    _check_reachable(named)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
+        alone: dict[str, Any] = {"include_dashboard": False, "_temp_dir": short_path} if named == "local" else {}
+        try:
+            ray.init(
+                address=named,
+                runtime_env={"env_vars": _ENVIRONMENT},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **alone,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise LongformerError(_no_cluster(named, _first_line(error))) from None
+        try:
+            yield RayCluster(ray, named)
+        finally:
+            ray.shutdown()
+
+
+def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:
+    """Stand where Ray prints."""
+
+
+def _check_reachable(address: str) -> None:
+    """Raise LongformerError where nobody listens at HOST:PORT; Ray itself would try for long."""
+    if address.startswith("ray://"):
+        raise LongformerError(
+            f"{address} is the door for clients outside the cluster; work on one of its machines with --address "
+            "HOST:6379, or hand the run over: `longformer submit RUN.yaml --backend ray --address http://HOST:8265`"
+        )
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
+    except ValueError:
+        raise LongformerError(f"--address {address} is not HOST:PORT, such as 10.0.0.1:6379") from None
+    except OSError as error:
+        raise LongformerError(_no_cluster(address, error.strerror or str(error))) from None
+
+
+def _no_cluster(address: str, reason: str) -> str:
+    where = "on this machine" if address == "auto" else f"at {address}"
+    return (
+        f"there is no Ray cluster {where} ({reason}); start one with `ray start --head`, name another with --address "
+        "HOST:PORT, or use --address local for a cluster of this machine alone"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

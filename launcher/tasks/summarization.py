@@ -1,0 +1,166 @@
+"""The task `summarization`: a BART is made long, and learns to summarize documents phase by phase (spec 6)."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_pipeline.document_data import DocumentData
+from data_pipeline.manifest import is_prepared
+from data_pipeline.parallel import TaskMap
+from data_pipeline.preparation import prepare_corpus
+from data_pipeline.sources.summaries import summary_corpus
+from data_pipeline.tokenization import TextTokenizer
+from launcher.run_directory import RunDirectory
+from launcher.tasks.summarization_sections import Published, SummarizationRun
+from launcher.tasks.task import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
+from longformer.errors import LongformerError
+
+if TYPE_CHECKING:  # brings torch, as do the imports inside methods; checking a run file needs none of it
+    from launcher.tasks.task_phase import TaskPhase
+    from longformer.models.led_config import LEDConfig
+
+
+def _bart(width: int, layers: int) -> dict[str, Any]:
+    parts = {
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in (("layers", layers), ("attention_heads", width // 64), ("ffn_dim", 4 * width))
+    }
+    return {"model_type": "bart", "vocab_size": 50_265, "max_position_embeddings": 1_024, "d_model": width, **parts}
+
+
+PUBLISHED: dict[Published, dict[str, Any]] = {"bart-base": _bart(768, 6), "bart-large": _bart(1_024, 12)}
+"""Shapes of published models, as their config.json has them."""
+
+
+@dataclass(frozen=True)
+class SummarizationTask:
+    """The whole run; see `launcher.tasks.task.Task`."""
+
+    config: SummarizationRun
+    has_start = True
+    has_export = True
+
+    def check(self) -> list[str]:
+        section = self.config.model
+        if not (section.source / "config.json").is_file():
+            raise LongformerError(
+                f"model.source {section.source} holds no model (working directory: {Path.cwd()}); name the folder of "
+                "one with model.source=path/to/model"
+            )
+        if is_prepared(self.config.data.directory):
+            return []
+        TextTokenizer.open(section.source)
+        summary_corpus(self.config.data.source, self.config.data.layout)
+        return [f"{self.config.data.directory} does not exist yet: the data will be prepared when training starts"]
+
+    def prepare(self, task_map: TaskMap | None = None) -> InputData:
+        section = self.config.data
+        data = prepare_corpus(
+            summary_corpus(section.source, section.layout),
+            tokenizer=TextTokenizer.open(self.config.model.source),
+            output=section.directory,
+            damaged_allowed=section.damaged_allowed,
+            task_map=task_map,
+        )
+        return InputData(section.directory, data.fingerprint)
+
+    def make_start(self, target: Path) -> None:
+        from longformer.files import write_json
+        from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE, read_json
+        from longformer.interop.convert import convert
+
+        section = self.config.model
+        try:
+            convert(section.source, target, max_length=section.max_length, window=section.window)
+        except ValueError as error:
+            raise LongformerError(f"model.source {section.source}: {error}") from error
+        settings = read_json(target / CONFIG_FILE)
+        begin, end = settings.get("bos_token_id", 0), settings.get("eos_token_id", 2)
+        settings["decoder_start_token_id"] = end if section.decoder_starts_with == "end" else begin
+        write_json(target / CONFIG_FILE, settings)
+        special = {name: settings.get(name, default) for name, default in _SPECIAL_TOKENS.items()}
+        own = {"decoder_start_token_id": settings["decoder_start_token_id"], "forced_eos_token_id": end}
+        write_json(target / GENERATION_FILE, special | own | self.config.evaluation.generation)
+
+    def phase(self, index: int, data: Path) -> "TaskPhase":
+        from launcher.tasks.summarization_phase import SummarizationPhase
+
+        return SummarizationPhase(self.config, index, data)
+
+    def export(self, model: Path, target: Path) -> None:
+        # What a phase leaves is a folder of Hugging Face's layout already.
+        shutil.copytree(model, target, dirs_exist_ok=True)
+
+    def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.summarization_report import write_and_show_report
+
+        write_and_show_report(self.config, run)
+
+    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+        from launcher.tasks.summarization_report import judge
+
+        return judge(self.config, run, request)
+
+    def parameters(self) -> int:
+        from longformer.summarization_cost import parameter_count
+
+        return parameter_count(led_config(self.config))
+
+    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+        from longformer.summarization_cost import training_flops_per_token, training_memory
+
+        phase, training, model = self.config.phases[index], self.config.training, led_config(self.config)
+        target_length = self.config.data.target_length
+        return PhaseCost(
+            flops_per_token=training_flops_per_token(model, phase.sequence_length, target_length=target_length),
+            memory=training_memory(
+                model,
+                source_length=phase.sequence_length,
+                target_length=target_length,
+                micro_batch_size=phase.batching(ranks).micro_batch_size,
+                ranks=ranks,
+                zero_stage=training.zero_stage,
+                precision=training.precision,
+                activation_checkpointing=training.activation_checkpointing,
+            ),
+        )
+
+    def training_text(self) -> TrainingText | None:
+        directory = self.config.data.directory
+        if not is_prepared(directory):
+            return None
+        shards = DocumentData.open(str(directory)).manifest.splits["train"]
+        return TrainingText(sum(shard.tokens for shard in shards), len(shards))
+
+
+_SPECIAL_TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+"""With what they are where config.json does not say."""
+
+
+def led_config(config: SummarizationRun) -> "LEDConfig":
+    """Return the shape of the long model, read from the source or known of the published model that stands for it.
+
+    Raises:
+        LongformerError: there is no source, or it is not a model that becomes an LED.
+    """
+    from longformer.interop.convert_led import FAMILIES, long_settings
+    from longformer.interop.huggingface import config_from_json
+    from longformer.models.led_config import LEDConfig
+
+    section = config.model
+    path = section.source / "config.json"
+    if not path.is_file() and section.published is not None:
+        settings = PUBLISHED[section.published]
+    elif path.is_file():
+        settings = json.loads(path.read_text())
+    else:
+        raise LongformerError(f"model.source {section.source} holds no model; name the folder of one")
+    if settings.get("model_type") not in FAMILIES:
+        raise LongformerError(
+            f"model.source {section.source} is a model of the family {settings.get('model_type')}; summarization knows "
+            f"{', '.join(FAMILIES)}"
+        )
+    return config_from_json(long_settings(settings, max_length=section.max_length, window=section.window), LEDConfig)

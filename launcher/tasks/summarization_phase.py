@@ -1,0 +1,104 @@
+"""A phase of the task `summarization` on one rank."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_pipeline.document_batches import DocumentBatches
+from launcher.tasks.summarization import led_config
+from launcher.tasks.summarization_data import held_out, training_rows, written_text
+from launcher.tasks.summarization_sections import SummarizationRun
+from launcher.tasks.task_phase import ReportProgress, batch_sizes
+from longformer.evaluation.summaries import Judged, judge_summaries, summary_of, write_table
+from longformer.interop.convert import copy_files
+from longformer.models import LEDForConditionalGeneration
+from longformer.summarization_cost import training_flops_per_token
+from longformer.training.distributed import Ranks
+from longformer.training.objectives import Objective, summary_tokens
+
+
+def table_name(split: str) -> str:
+    """Return the name of the file with a split's documents and what was written about them."""
+    return f"summaries-{split}.jsonl"
+
+
+@dataclass(frozen=True)
+class SummarizationPhase:
+    """One phase; see `launcher.tasks.task_phase.TaskPhase`."""
+
+    config: SummarizationRun
+    index: int
+    directory: Path
+    """Of the prepared summaries."""
+    tables: dict[str, list[Judged]] = field(default_factory=dict)
+    """What was written about each split that was judged, for `write_model`."""
+
+    @cached_property
+    def objective(self) -> Objective:
+        return summary_tokens(self.config.data.label_smoothing)
+
+    def batches(self, ranks: Ranks, left_out: Collection[int]) -> DocumentBatches:
+        return DocumentBatches(
+            training_rows(self.config, self.index, self.directory),
+            **batch_sizes(self.config, self.index, ranks),
+            bucket_batches=self.config.data.bucket_batches,
+            seed=self.config.seed + self.index,
+            workers=self.config.data.loader_workers,
+            left_out=left_out,
+        )
+
+    def model(self, origin: Path | None) -> LEDForConditionalGeneration:
+        assert origin is not None, "the run has a start"
+        model = LEDForConditionalGeneration.from_pretrained(origin, dtype=torch.float32).train()
+        if self.config.training.activation_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model
+
+    def flops_per_token(self) -> float:
+        length, target_length = self.config.phases[self.index].sequence_length, self.config.data.target_length
+        return training_flops_per_token(led_config(self.config), length, target_length=target_length)
+
+    def evaluate(
+        self, model: nn.Module, ranks: Ranks, *, with_test: bool, report_progress: ReportProgress
+    ) -> dict[str, dict[str, Any]]:
+        """Return ROUGE of the validation split and, on request, of the test split."""
+        # What DeepSpeed wraps has whole weights below ZeRO 3, and only that can write.
+        whole: Any = getattr(model, "module", model)
+        decode = written_text(self.directory)
+        results = {}
+        for split in ["validation", *(["test"] if with_test else [])]:
+            documents = held_out(
+                self.directory,
+                split,
+                source_length=self.config.phases[self.index].sequence_length,
+                limit=self.config.evaluation.limit_documents,
+            )
+            self.tables[split] = judge_summaries(
+                whole,
+                documents,
+                decode,
+                settings=self.config.evaluation.generation,
+                batch_size=self.config.evaluation.batch_size,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                report_progress=report_progress,
+            )
+            results[split] = summary_of(self.tables[split])
+        return results
+
+    def write_model(self, weights: dict[str, Tensor], origin: Path | None, target: Path) -> None:
+        """Write the model, and beside its directory the tables of what it has written."""
+        model = self.model(origin)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(weights[name])
+        model.save_pretrained(target)
+        assert origin is not None, "the run has a start"
+        copy_files(origin, target)
+        for split, table in self.tables.items():
+            write_table(target.parent / table_name(split), table)

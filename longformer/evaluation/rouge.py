@@ -1,0 +1,134 @@
+"""ROUGE of summaries, with confidence intervals, and the extracts that summaries are held against.
+
+The scores are those of Google's package `rouge_score`. Published figures differ in what they count (spec section 6), so
+both are given: with and without stemming, and beside rougeL, which takes a summary as one line, rougeLsum, which takes
+it sentence by sentence.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+STEMMED = "_stemmed"
+"""Behind the name of a metric: words were reduced to their stems (Porter) before they were compared."""
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def rouge(prediction: str, references: Sequence[str]) -> dict[str, float]:
+    """Return F of all METRICS, plain and STEMMED; of several references, for each metric that of the best one.
+
+    Sentences, for rougeLsum, are those of `sentences`.
+    """
+    written, wanted = "\n".join(sentences(prediction)), ["\n".join(sentences(text)) for text in references]
+    scores: dict[str, float] = {}
+    for ending, stemmed in (("", False), (STEMMED, True)):
+        found = _scorer(stemmed).score_multi(wanted, written)
+        scores |= {metric + ending: float(found[metric].fmeasure) for metric in METRICS}
+    return scores
+
+
+@lru_cache(maxsize=2)
+def _scorer(stemmed: bool) -> Any:
+    # Imported here: it brings nltk, which takes seconds. Nothing is downloaded: of nltk only the stemmer is used.
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(METRICS, use_stemmer=stemmed)
+
+
+def sentences(text: str) -> list[str]:
+    """Return a text's sentences, which end at line ends and behind . ! ? where a space follows."""
+    return [sentence for part in _SENTENCE_END.split(text) if (sentence := part.strip())]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over documents and where it would lie for other documents of the same kind."""
+
+    mean: float
+    low: float
+    high: float
+    """The interval that holds 95 percent of the means of resampled documents."""
+
+
+def mean_with_interval(values: Sequence[float], *, resamples: int = 1_000, seed: int = 0) -> Mean:
+    """Return the mean and its bootstrap interval (percentiles 2.5 and 97.5; Efron 1979).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("there is nothing to take the mean of")
+    array = np.array(values)
+    random = np.random.default_rng(seed)
+    means = [array[random.integers(len(array), size=len(array))].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Mean(float(array.mean()), float(low), float(high))
+
+
+def lead(document: str, *, words: int) -> str:
+    """Return the first sentences of a document, as many as reach `words` words: what every summary has to beat."""
+    taken: list[str] = []
+    for sentence in sentences(document):
+        if sum(len(one.split()) for one in taken) >= words:
+            break
+        taken.append(sentence)
+    return "\n".join(taken)
+
+
+def oracle(document: str, references: Sequence[str]) -> str:
+    """Return what an extract can reach at best, near enough: the sentences that a greedy search finds.
+
+    It adds the sentence that raises rouge1 + rouge2 of the best reference most, until none does (Nallapati et al.
+    2017), and returns them in the document's order.
+    """
+    candidates = sentences(document)
+    _, chosen = max((_greedy(candidates, reference) for reference in references), key=lambda found: found[0])
+    return "\n".join(candidates[number] for number in sorted(chosen))
+
+
+def _greedy(candidates: list[str], reference: str) -> tuple[float, list[int]]:
+    """Return the score and the numbers of the chosen sentences."""
+    shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size) for size in (1, 2)), strict=True)
+    chosen: list[int] = []
+    best = 0.0
+    while len(chosen) < len(candidates):
+        totals = np.zeros(len(candidates))
+        for of_grams, size, most in zip(shared, sizes, wanted, strict=True):
+            found = np.minimum(of_grams + of_grams[chosen].sum(0), most).sum(1)
+            totals += 2 * found / np.maximum(size + size[chosen].sum() + most.sum(), 1)
+        totals[chosen] = 0
+        if totals.max() <= best:
+            break
+        best = float(totals.max())
+        chosen.append(int(totals.argmax()))
+    return best, chosen
+
+
+def _overlaps(candidates: list[str], reference: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how often every group of `size` words of the reference occurs in every candidate, how many groups the
+    candidates have in all, and how often each occurs in the reference."""
+    wanted, *found = (_groups_of_words(text, size) for text in (reference, *candidates))
+    shared = np.array([[counted[group] for group in wanted] for counted in found])
+    return shared, np.array([counted.total() for counted in found]), np.array(list(wanted.values()))
+
+
+def _groups_of_words(text: str, size: int) -> Counter[tuple[str, ...]]:
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return Counter(zip(*(words[start:] for start in range(size)), strict=False))
+
+
+def by_length(lengths: Sequence[int], values: Sequence[float], *, first: int = 1_024) -> dict[str, tuple[int, float]]:
+    """Return count and mean of the values of documents up to `first` tokens, twice that, four times, and so on."""
+    borders: dict[int, list[float]] = {}
+    for length, value in zip(lengths, values, strict=True):
+        border = first
+        while border < length:
+            border *= 2
+        borders.setdefault(border, []).append(value)
+    return {f"up to {border}": (len(found), float(np.mean(found))) for border, found in sorted(borders.items())}

@@ -1,0 +1,93 @@
+"""What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
+
+from longformer.cost import MemoryEstimate, Precision, memory_estimate
+from longformer.encoder_cost import kept_numbers, shape_of
+from longformer.models.led_config import LEDConfig
+from longformer.models.masked_lm_loss import ROWS
+
+
+def parameter_count(config: LEDConfig) -> int:
+    """Return the number of weights of an `LEDForConditionalGeneration`, tied ones counted once."""
+    width = config.d_model
+    norm, square = 2 * width, width**2 + width
+
+    def feedforward(inner: int) -> int:
+        return 2 * width * inner + inner + width + norm
+
+    # Six projections, of which three are global, and the output; in the decoder, twice four.
+    encoder_layer = 7 * square + norm + feedforward(config.encoder_ffn_dim)
+    decoder_layer = 2 * (4 * square + norm) + feedforward(config.decoder_ffn_dim)
+    positions = config.max_encoder_position_embeddings + config.max_decoder_position_embeddings
+    embeddings = (config.vocab_size + positions) * width + 2 * norm
+    final_norms = 2 * norm if config.normalize_before else 0
+    return embeddings + final_norms + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
+
+
+def training_flops_per_token(config: LEDConfig, source_length: int, *, target_length: int) -> float:
+    """Return the useful floating-point operations to train on one token of a document: three times the forward pass.
+
+    Attention counts visible pairs only, and the first token's as global (spec section 6). Not counted: what is computed
+    again in the backward pass.
+
+    Args:
+        config: the model.
+        source_length: tokens of a document.
+        target_length: tokens of its summary, whose cost is shared out among the document's tokens.
+    """
+    width, heads = config.d_model, config.encoder_attention_heads
+    encoder = config.encoder_layers * 2.0 * (4 * width**2 + 2 * width * config.encoder_ffn_dim)
+    local = sum(
+        heads * config.band(layer).forward_flops(source_length, width // heads)
+        for layer in range(config.encoder_layers)
+    )
+    # One global row: its keys and values of all tokens are absorbed, its products are those of one query per head.
+    global_rows = config.encoder_layers * 4.0 * heads * width * source_length
+    shown = config.decoder_layers * 2.0 * 2 * width**2
+    own_layers = 6 * width**2 + 2 * width * config.decoder_ffn_dim
+    pairs = target_length * source_length + target_length**2 / 2
+    decoder = target_length * 2.0 * (config.decoder_layers * own_layers + width * config.vocab_size)
+    decoder += config.decoder_layers * 4.0 * width * pairs
+    return 3 * (encoder + shown + (local + global_rows + decoder) / source_length)
+
+
+def training_memory(
+    config: LEDConfig,
+    *,
+    source_length: int,
+    target_length: int,
+    micro_batch_size: int,
+    ranks: int,
+    zero_stage: int,
+    precision: Precision,
+    activation_checkpointing: bool,
+) -> MemoryEstimate:
+    """Return the memory that one rank needs to train.
+
+    Args:
+        config: the model.
+        source_length, target_length: tokens of a document and of its summary.
+        micro_batch_size: documents per forward pass on this rank.
+        ranks, zero_stage, precision, activation_checkpointing: as in `longformer.cost.training_memory`.
+    """
+    weights = parameter_count(config)
+    shape, width = shape_of(config), config.d_model
+    kept = kept_numbers(shape, source_length)
+    # Two attentions of six and five hidden states each, and the feed-forward part.
+    written = config.decoder_layers * target_length * (14 * width + config.decoder_ffn_dim)
+    # Keys and values of the document, in every layer of the decoder.
+    shown = config.decoder_layers * 2 * source_length * width
+    if activation_checkpointing:
+        kept = shape.layers * source_length * width + kept // shape.layers
+        written = config.decoder_layers * target_length * width + written // config.decoder_layers
+        shown //= config.decoder_layers
+    at_work = source_length * (2 * width + max(4 * width, 2 * shape.inner_width))
+    return memory_estimate(
+        weights=weights,
+        trained=weights,
+        activations=micro_batch_size * (kept + written + shown + at_work),
+        # Logits and their gradient, for some rows at a time.
+        float32_activations=2 * ROWS * config.vocab_size,
+        ranks=ranks,
+        zero_stage=zero_stage,
+        precision=precision,
+    )

@@ -1,0 +1,74 @@
+"""Claims: parameters, operations and memory of learning to summarize are those of the model itself."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from longformer.models import LEDConfig, LEDForConditionalGeneration
+from longformer.models.masked_lm_loss import ROWS
+from longformer.summarization_cost import parameter_count, training_flops_per_token, training_memory
+from tests.test_encoder_cost import kept_bytes
+
+SOURCE, TARGET = 512, 64
+
+
+def config_of(**changes: int | float | bool) -> LEDConfig:
+    options = {
+        "vocab_size": 300, "d_model": 64, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 192, "attention_window": 64,
+        "max_encoder_position_embeddings": 600, "max_decoder_position_embeddings": 80, "dropout": 0.0,
+    }  # fmt: skip
+    return LEDConfig(**{**options, **changes})  # type: ignore[arg-type]
+
+
+def batch_of(rows: int) -> dict[str, torch.Tensor]:
+    ids = torch.randint(3, 300, (rows, SOURCE))
+    is_global = torch.zeros_like(ids)
+    is_global[:, 0] = 1
+    return {"input_ids": ids, "global_attention_mask": is_global, "labels": torch.randint(3, 300, (rows, TARGET))}
+
+
+@pytest.mark.parametrize("changes", [{}, {"encoder_layers": 1, "d_model": 32}, {"normalize_before": True}])
+def test_parameters_are_those_of_the_model(changes: dict[str, int | bool]) -> None:
+    config = config_of(**changes)
+    model = LEDForConditionalGeneration(config)
+    assert parameter_count(config) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_operations_are_near_those_counted_by_pytorch() -> None:
+    # The counter sees into no attention: the encoder's has the narrowest window here, the decoder's is added.
+    model = LEDForConditionalGeneration(config_of(attention_window=2))
+    pairs = model.config.decoder_layers * (TARGET * SOURCE + TARGET**2 / 2)
+    attention = 3 * 4 * model.config.d_model * pairs
+    with FlopCounterMode(display=False) as counter:
+        model(**batch_of(1)).loss.backward()
+    # Counted by PyTorch and not useful: the logits that backward computes again.
+    counted = (counter.get_total_flops() + attention) / SOURCE
+    assert training_flops_per_token(model.config, SOURCE, target_length=TARGET) == pytest.approx(counted, rel=0.05)
+
+
+def test_activations_are_near_what_autograd_keeps() -> None:
+    model = LEDForConditionalGeneration(config_of(encoder_layers=4, decoder_layers=4)).train()
+    batch = batch_of(4)
+
+    class Learning(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            loss: torch.Tensor = model(**{**batch, "input_ids": ids}).loss
+            return loss
+
+    shape = {"source_length": SOURCE, "target_length": TARGET, "micro_batch_size": 4}
+    options = {"ranks": 1, "zero_stage": 0, "precision": "fp32"}
+    kept_all, kept_inputs = (
+        training_memory(model.config, **shape, **options, activation_checkpointing=checkpointing).activations  # type: ignore[arg-type]
+        for checkpointing in (False, True)
+    )
+    # The hidden states in and around one layer and the logits are there only while backward is at work.
+    momentary = 4 * (4 * SOURCE * (2 * 64 + 4 * 64) + 2 * ROWS * 300)
+    assert kept_all - momentary == pytest.approx(kept_bytes(Learning(), batch["input_ids"]), rel=0.15)
+    model.gradient_checkpointing_enable()
+    inputs = kept_bytes(Learning(), batch["input_ids"])
+    assert inputs < kept_inputs - momentary < inputs + (kept_all - momentary) / 3, "inputs, and a layer of each kind"
