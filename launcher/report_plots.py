@@ -16,10 +16,10 @@ from launcher.tasks.character_sections import CharacterRun
 from launcher.wording import short
 from longformer.cost import training_flops_per_token
 
-_INK = "#1f2933"
-_BLUE = "#2563a8"
-_ORANGE = "#d9822b"
-_GREY = "#9aa5b1"
+INK = "#1f2933"
+BLUE = "#2563a8"
+ORANGE = "#d9822b"
+GREY = "#9aa5b1"
 _SHADES = ("#f3f6f9", "#e6edf4")
 
 NARROWEST_LABELLED = 0.05
@@ -32,8 +32,8 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
     axes = figure.add_subplot()
     tokens = np.array([record["tokens"] for record in records], dtype=float)
     bits = np.array([record["loss"] for record in records]) / np.log(2)
-    axes.plot(tokens, bits, color=_BLUE, alpha=0.25, linewidth=0.8)
-    axes.plot(tokens, _smoothed(bits), color=_BLUE, linewidth=1.8, label="training, smoothed")
+    axes.plot(tokens, bits, color=BLUE, alpha=0.25, linewidth=0.8)
+    axes.plot(tokens, smoothed(bits), color=BLUE, linewidth=1.8, label="training, smoothed")
 
     ends = np.cumsum([phase.tokens for phase in summary.phases])
     held_out = [phase.validation_bits_per_character for phase in summary.phases]
@@ -54,11 +54,11 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
             label,
             ha="center",
             va="top",
-            color=_INK,
+            color=INK,
             fontsize=9,
             transform=axes.get_xaxis_transform(),
         )
-    axes.plot(ends, held_out, "o", color=_ORANGE, markersize=7, label="held-out text, end of phase", zorder=5)
+    axes.plot(ends, held_out, "o", color=ORANGE, markersize=7, label="held-out text, end of phase", zorder=5)
     for end, value in zip(ends, held_out, strict=True):
         axes.annotate(
             f"{value:.2f}",
@@ -66,23 +66,23 @@ def bits_per_character_plot(records: Sequence[dict[str, Any]], summary: Summary)
             xytext=(-6, 8),
             textcoords="offset points",
             ha="right",
-            color=_ORANGE,
+            color=ORANGE,
             fontsize=9,
             fontweight="bold",
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
     axes.axhline(
         test.xz_bits_per_character,
-        color=_GREY,
+        color=GREY,
         linestyle="--",
         linewidth=1.2,
         label=f"xz -9e on the test text ({test.xz_bits_per_character:.2f})",
     )
     axes.set_xlim(0, ends[-1] * 1.01)
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
-    _dress(axes, f"{summary.name}: bits per character by phase", "characters trained on", "bits per character")
+    dress(axes, f"{summary.name}: bits per character by phase", "characters trained on", "bits per character")
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.86), frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def cost_plot(config: CharacterRun, vocabulary_size: int, summary: Summary) -> bytes:
@@ -97,13 +97,13 @@ def cost_plot(config: CharacterRun, vocabulary_size: int, summary: Summary) -> b
     flops.plot(
         grid,
         [training_flops_per_token(model, length) / 1e6 for length in grid],
-        color=_BLUE,
+        color=BLUE,
         label=f"windows {min(model.windows):,}-{max(model.windows):,}",
     )
     flops.plot(
         grid,
         [training_flops_per_token(each, length) / 1e6 for each, length in zip(full, grid, strict=True)],
-        color=_GREY,
+        color=GREY,
         linestyle="--",
         label="full attention",
     )
@@ -111,57 +111,59 @@ def cost_plot(config: CharacterRun, vocabulary_size: int, summary: Summary) -> b
         training_flops_per_token(config.character_model(index, vocabulary_size), phase.sequence_length) / 1e6
         for index, phase in enumerate(config.phases)
     ]
-    flops.plot(lengths, phases, "o", color=_ORANGE, label="phases of this run")
-    _dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
+    flops.plot(lengths, phases, "o", color=ORANGE, label="phases of this run")
+    dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
 
     time.plot(
         lengths,
         [1e6 / phase.tokens_per_second for phase in summary.phases],
         "o-",
-        color=_ORANGE,
+        color=ORANGE,
         label=f"phases of this run, {summary.ranks} ranks",
     )
-    _dress(time, "Time, measured", "sequence length", "microseconds per character")
+    dress(time, "Time, measured", "sequence length", "microseconds per character")
 
     estimates = [
         phase_memory(config, index, vocabulary_size=vocabulary_size, ranks=summary.ranks).total
         for index in range(len(config.phases))
     ]
     memory.plot(
-        lengths, np.array(estimates) / 2**20, "o--", color=_GREY, label="model and activations, from the formula"
+        lengths, np.array(estimates) / 2**20, "o--", color=GREY, label="model and activations, from the formula"
     )
     memory.plot(
         lengths,
         [phase.peak_memory_bytes / 2**20 for phase in summary.phases],
         "o-",
-        color=_ORANGE,
+        color=ORANGE,
         label="peak of the process, measured",
     )
-    _dress(memory, "Memory per rank", "sequence length", "MiB")
+    dress(memory, "Memory per rank", "sequence length", "MiB")
     for axes in (flops, time, memory):
         axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.legend(frameon=False, fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
+def smoothed(values: np.ndarray) -> np.ndarray:
     """Return the mean of each value and its neighbours, over about a fiftieth of the run."""
     width = max(1, len(values) // 50)
     sums = np.convolve(values, np.ones(width), mode="same")
     return sums / np.convolve(np.ones(len(values)), np.ones(width), mode="same")
 
 
-def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
+def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Give axes their words and the look that all our plots have."""
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
     axes.grid(axis="y", color="#d9e0e6", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return the figure as a picture."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     return buffer.getvalue()

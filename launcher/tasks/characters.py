@@ -58,9 +58,12 @@ class CharacterTask:
     def report(self, run: RunDirectory) -> None:
         from launcher.example_predictions import write_examples
         from launcher.report import show_report, write_report
+        from launcher.tasks.character_page import write_character_page
 
-        show_report(write_report(run.path))
+        summary = write_report(run.path)
+        write_character_page(run)
         write_examples(run)
+        show_report(summary)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
         from launcher.tasks.character_evaluation import judge

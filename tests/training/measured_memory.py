@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -32,5 +33,6 @@ def peak_live_bytes(
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    files = engine.state_files(Path("unused"), "state")
+    with TemporaryDirectory() as folder:  # nothing is written, but DeepSpeed wants it to be there
+        files = engine.state_files(Path(folder), "state")
     return peak, sum(len(content) for content in files.values())
