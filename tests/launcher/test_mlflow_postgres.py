@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("initdb"), reason="needs Postgres: initdb and pg_ctl on the PATH"),
     pytest.mark.skipif(find_spec("psycopg2") is None, reason="needs psycopg2"),
 ]
-SECONDS = 240
+SECONDS = 600
 
 
 @pytest.fixture
