@@ -71,10 +71,10 @@ def predict(
         show(result)
 
 
-def summary(predictor: Predictor, text: str, **settings: int | None) -> str:
+def summary(predictor: Predictor, text: str, *, max_new_tokens: int | None, num_beams: int | None) -> str:
     """Return a summary, with refused settings as our own error."""
     try:
-        return predictor.summarize(text, **settings)
+        return predictor.summarize(text, max_new_tokens=max_new_tokens, num_beams=num_beams)
     except ValueError as error:
         raise LongformerError(str(error)) from error
 
