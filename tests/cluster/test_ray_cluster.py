@@ -44,8 +44,7 @@ class TwoNodes:
         port = self.address.split(":")[1]
         alone = ("--node-ip-address", "127.0.0.1", "--include-dashboard", "false", "--temp-dir", str(directory))
         self.head = self._start("--head", "--port", port, *alone)
-        self.second = self._start("--address", self.address)
-        self.wait_for(2)
+        self.add_second()
 
     def add_second(self) -> None:
         """Start the second node, again."""
@@ -97,6 +96,7 @@ def cluster() -> Iterator[TwoNodes]:
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
         two = TwoNodes(Path(short_path))
         try:
+            two.wait_for(2)
             yield two
         finally:
             end(two.second)
