@@ -72,7 +72,7 @@ ReturnToService=2
 SlurmdTimeout=10
 SlurmctldTimeout=20
 InactiveLimit=0
-KillWait=5
+KillWait=20
 MinJobAge=3600
 Waittime=0
 EOC
@@ -81,7 +81,7 @@ for n in "${nodes[@]}"; do
 done
 cat >>"$C.new" <<EOC
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=spot Nodes=ALL MaxTime=60 DefaultTime=10 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=spot Nodes=ALL MaxTime=60 DefaultTime=10 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=closed Nodes=ALL MaxTime=60 State=UP AllowAccounts=physics
 EOC
 mv "$C.new" "$C"
