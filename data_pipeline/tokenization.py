@@ -5,6 +5,7 @@ stands around documents, <s> and </s>, is added when sequences are packed, not h
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ class TextTokenizer:
 
     @classmethod
     def open(cls, path: Path) -> "TextTokenizer":
-        """Open tokenizer.json, or a folder that holds it or vocab.json and merges.txt (byte-level BPE of RoBERTa).
+        """Open tokenizer.json, or a folder that holds it or vocab.json and merges.txt (byte-level BPE of RoBERTa); with
+        vocab.json alone every character is a token.
 
         Raises:
             DataError: there is no tokenizer, or its files are damaged.
@@ -76,7 +78,7 @@ class TextTokenizer:
         try:
             if file.is_file():
                 return cls(file.read_text())
-            if (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            if (path / "vocab.json").is_file():
                 return cls(_byte_level(path / "vocab.json", path / "merges.txt").to_str())
         except DataError:
             raise
@@ -161,7 +163,11 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokeni
 def _byte_level(vocabulary: Path, merges: Path) -> Any:
     from tokenizers import models
 
-    tokenizer = _byte_level_of(models.BPE.from_file(str(vocabulary), str(merges)))
+    if merges.is_file():
+        model = models.BPE.from_file(str(vocabulary), str(merges))
+    else:
+        model = models.BPE(json.loads(vocabulary.read_text()), [], unk_token="<unk>")
+    tokenizer = _byte_level_of(model)
     known = [name for name in ROBERTA_SPECIALS if tokenizer.token_to_id(name) is not None]
     tokenizer.add_special_tokens(known)
     return tokenizer

@@ -95,6 +95,11 @@ class RunDirectory:
         """Model and evaluation of a phase; exists once the phase is done."""
         return self.phase_directory(phase_index, name) / "result"
 
+    def finished_results(self) -> list[Path]:
+        """Return the result directories of the phases that are done, in their order."""
+        results = [self.result_directory(index, phase.name) for index, phase in enumerate(self.config().phases)]
+        return [result for result in results if result.exists()]
+
     @property
     def start_directory(self) -> Path:
         """The model that the first phase starts from, where the run does not start from random weights."""

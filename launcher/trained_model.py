@@ -44,9 +44,7 @@ def newest_result(run: RunDirectory) -> Path:
         LongformerError: this is not a run directory, no phase is done yet, or the result is damaged.
     """
     run.identity()
-    phases = run.config().phases
-    results = [run.result_directory(index, phase.name) for index, phase in enumerate(phases)]
-    done = [result for result in results if result.exists()]
+    done = run.finished_results()
     if not done:
         raise LongformerError(f"{run.path} has no finished phase yet; go on with: longformer resume {run.path}")
     problem = damage(done[-1])

@@ -215,7 +215,7 @@ class _PhaseWork:
     def speedometer(self) -> Speedometer:
         dtype = DTYPES[self.config.training.precision]
         return Speedometer(
-            flops_per_token=self.parts.flops_per_token(),
+            flops_per_token=self.parts.flops_per_token(self.origin),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
 

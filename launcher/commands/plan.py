@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from data_pipeline.errors import DataError
 from launcher.commands.plan_gpus import ASSUMED_MFU, show_forecast
 from launcher.gpus import GPUS, gpu_of
 from launcher.plan import RunPlan, plan_run
@@ -18,6 +19,7 @@ from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
 from launcher.wording import clock, short
 from longformer.cost import measured_peak_flops
+from longformer.errors import LongformerError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,11 +40,12 @@ def plan(
 ) -> None:
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = RunConfig.load(run_file, overrides or [])
+    notes = _notes(config)
     if gpu is not None:
-        show_forecast(config, gpu_of(gpu, config.training.precision), gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
+        kind = gpu_of(gpu, config.training.precision)
+        show_forecast(config, kind, notes, gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
         return
     config.check_ranks(ranks)
-    notes = task_of(config).check()
     on_cuda = torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])
@@ -57,6 +60,14 @@ def plan(
     _show(result)
     for note in notes:
         print(f"note: {note}")
+
+
+def _notes(config: RunConfig) -> list[str]:
+    """Return what is unusual, and what is still missing: a plan is often made where the data is not."""
+    try:
+        return task_of(config).check()
+    except (LongformerError, DataError) as error:
+        return [f"before it can start: {problem}" for problem in str(error).splitlines()]
 
 
 def _show(result: RunPlan) -> None:

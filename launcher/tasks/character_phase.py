@@ -59,7 +59,7 @@ class CharacterPhase:
             model.load_weights(origin)
         return model
 
-    def flops_per_token(self) -> float:
+    def flops_per_token(self, origin: Path | None) -> float:
         return training_flops_per_token(self._model_config, self.config.phases[self.index].sequence_length)
 
     def evaluate(

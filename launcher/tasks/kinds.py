@@ -6,6 +6,7 @@ from importlib import import_module
 from launcher.run_file import RunConfig
 from launcher.run_file_reading import Written
 from launcher.tasks.character_sections import CharacterRun
+from launcher.tasks.masked_lm_sections import MaskedLMRun
 from launcher.tasks.summarization_sections import SummarizationRun
 from launcher.tasks.task import Task
 from longformer.errors import LongformerError
@@ -22,6 +23,7 @@ class Kind:
 
 KINDS = {
     "characters": Kind(CharacterRun, "launcher.tasks.characters:CharacterTask"),
+    "masked_lm": Kind(MaskedLMRun, "launcher.tasks.masked_lm:MaskedLMTask"),
     "summarization": Kind(SummarizationRun, "launcher.tasks.summarization:SummarizationTask"),
 }
 DEFAULT = "characters"

@@ -31,8 +31,8 @@ class TaskPhase(Protocol):
         """Return the model with the weights of a model directory, or with fresh ones from torch's generator."""
         ...
 
-    def flops_per_token(self) -> float:
-        """Return the useful operations to train on one token."""
+    def flops_per_token(self, origin: Path | None) -> float:
+        """Return the useful operations to train on one token the model that `model` returns."""
         ...
 
     def evaluate(

@@ -10,8 +10,10 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from longformer.evaluation.shared_work import summed
 
 Model: TypeAlias = Callable[[Tensor], Tensor]
 """Anything that turns tokens (batch, positions) into logits (batch, positions, vocabulary): a model, an engine."""
@@ -72,31 +74,16 @@ def evaluate_bits_per_character(
     length = min(sequence_length, targets)
     sequences = _sequences(targets, length, stride)
     batches = [sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size)]
-    rounds = math.ceil(len(batches) / world_size)
-
-    module = model if isinstance(model, nn.Module) else None
-    first_parameter = next(module.parameters(), None) if module else None
-    device = stream.device if first_parameter is None else first_parameter.device
-    nats = torch.zeros((), dtype=torch.float64, device=device)
-    was_training = module.training if module else False
-    try:
-        if module:
-            module.eval()
-        for round_index in range(rounds):
-            turn = round_index * world_size + rank
-            # A rank without work of its own repeats a batch and throws the result away: all must call alike.
-            batch = batches[turn] if turn < len(batches) else batches[0]
-            score = _nats(model, stream, batch, length, device)
-            nats += score if turn < len(batches) else 0.0
-            if report_progress:
-                report_progress(round_index + 1, rounds)
-    finally:
-        if module:
-            module.train(was_training)
-    if world_size > 1:
-        torch.distributed.all_reduce(nats)
+    nats = summed(
+        lambda batch, device: _nats(model, stream, batch, length, device),
+        batches,
+        model,
+        rank=rank,
+        world_size=world_size,
+        report_progress=report_progress,
+    )
     return BitsPerCharacter(
-        bits=nats.item() / targets / math.log(2),
+        bits=nats / targets / math.log(2),
         scored=targets,
         scored_without_full_context=min(targets, sequence_length - stride),
     )
@@ -107,7 +94,6 @@ def _sequences(targets: int, length: int, stride: int) -> list[_Sequence]:
     return [_Sequence(end, end - before) for before, end in zip([0, *ends], ends, strict=False)]
 
 
-@torch.no_grad()
 def _nats(model: Model, stream: Tensor, batch: list[_Sequence], length: int, device: torch.device) -> Tensor:
     texts = torch.stack([stream[each.end - length : each.end + 1] for each in batch]).to(device, torch.long)
     logits = model(texts[:, :-1])

@@ -90,12 +90,12 @@ def longformer_of(
     if POSITIONS not in tensors:
         raise LongformerError(f"{source} has no table of positions ({POSITIONS.removeprefix(BASE)})")
 
-    padding = settings.get("pad_token_id", 1 if family.counts_from_padding else 0)
+    config = long_config(settings, source, max_length=max_length, window=window)
+    padding = config.pad_token_id
     copied = sorted(tensors.keys() - {POSITIONS})
     known = len(tensors[POSITIONS]) - (padding + 1 if family.counts_from_padding else 0)
     tensors[POSITIONS] = extended_positions(tensors[POSITIONS], family, padding=padding, max_length=max_length)
     initialised = copy_to_global(tensors)
-    config = new_config(settings, source, padding=padding, positions=len(tensors[POSITIONS]), window=window)
     has_head = any(not name.startswith(BASE) for name in tensors)
     architecture = settings.get("architectures", ["Model"])[0] if has_head else "Model"
     return LongModel(
@@ -118,6 +118,17 @@ def check_convertible(settings: Mapping[str, Any]) -> None:
         )
     if settings.get("is_decoder"):
         raise LongformerError("the source is a decoder; a Longformer encoder looks both ways")
+
+
+def source_length(settings: Mapping[str, Any]) -> int:
+    """Return how many tokens an encoder reads, from its config.json."""
+    family = FAMILIES[settings["model_type"]]
+    return int(settings["max_position_embeddings"]) - (padding_of(settings) + 1 if family.counts_from_padding else 0)
+
+
+def padding_of(settings: Mapping[str, Any]) -> int:
+    """Return the id of the padding token."""
+    return int(settings.get("pad_token_id", 1 if FAMILIES[settings["model_type"]].counts_from_padding else 0))
 
 
 def longformer_names(
@@ -150,10 +161,9 @@ def extended_positions(table: Tensor, family: Family, *, padding: int, max_lengt
     return torch.cat([reserved, repeated_rows(table, first=first, max_length=max_length)])
 
 
-def new_config(
-    settings: Mapping[str, Any], source: Path, *, padding: int, positions: int, window: int
-) -> LongformerConfig:
-    """Return the config of the new model."""
+def long_config(settings: Mapping[str, Any], source: Path, *, max_length: int, window: int) -> LongformerConfig:
+    """Return the config of the model that an encoder becomes; arguments as in `longformer_of`."""
+    padding = padding_of(settings)
     separator = {} if settings.get("sep_token_id") is not None else {"sep_token_id": separator_of(settings, source)}
     return config_from_json(
         {
@@ -162,7 +172,8 @@ def new_config(
             "model_type": "longformer",
             "pad_token_id": padding,
             "attention_window": [window] * settings["num_hidden_layers"],
-            "max_position_embeddings": positions,
+            # The rows up to padding's belong to no token.
+            "max_position_embeddings": max_length + padding + 1,
         },
         LongformerConfig,
     )

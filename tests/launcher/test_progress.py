@@ -40,7 +40,7 @@ def test_run_in_its_second_phase_is_told_in_one_plain_line(run_directory: RunDir
 def test_terminal_shows_phase_bar_and_measures(run_directory: RunDirectory) -> None:
     write_steps(run_directory, records(run_directory.config())[:10])
     text = shown(run_directory, terminal=True)
-    for expected in ("phase 1/3 short", "128 characters, windows 16 to 128", "step 10 of 30", "BPC", "left"):
+    for expected in ("phase 1/3 short", "sequences of 128 tokens", "step 10 of 30", "BPC", "left"):
         assert expected in text
 
 

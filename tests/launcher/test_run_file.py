@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.run_file import RunConfig
+from launcher.tasks.character_sections import CharacterRun
 from longformer.errors import LongformerError
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
@@ -244,7 +245,7 @@ def test_overrides_reach_list_items_and_sections_that_are_not_written(written: P
 def test_resolved_yaml_gives_the_same_run_whatever_the_values(values: dict[str, Any]) -> None:
     content = yaml.safe_load(QUICKSTART.read_text())
     config = RunConfig.load(QUICKSTART, [f"{key}={yaml.safe_dump(value)}" for key, value in values.items()])
-    again = RunConfig.model_validate(yaml.safe_load(config.to_yaml()))
+    again = CharacterRun.model_validate(yaml.safe_load(config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()
     flat = config.values()
@@ -255,7 +256,7 @@ def test_resolved_yaml_gives_the_same_run_whatever_the_values(values: dict[str, 
 def test_diff_names_exactly_what_differs() -> None:
     one = RunConfig.load(QUICKSTART)
     other = RunConfig.load(QUICKSTART, ["phases.1.steps=17", "model.dilations=[1,1,2,2]"])
-    assert one.diff(other) == ["model.dilations: null -> [1, 1, 2, 2]", "phases.1.steps: 150 -> 17"]
+    assert sorted(one.diff(other)) == ["model.dilations: null -> [1, 1, 2, 2]", "phases.1.steps: 150 -> 17"]
     assert one.diff(one) == []
     assert one.fingerprint() != other.fingerprint()
 

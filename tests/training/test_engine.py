@@ -1,5 +1,7 @@
 """The engine does what plain PyTorch would do, whatever is sharded, accumulated or spread over ranks."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +114,46 @@ def _overflow_in_step_1(ranks: Any, settings: EngineSettings) -> tuple[list[bool
         after = engine.full_weights()
         changed.append(any(not before[name].equal(after[name]) for name in before))
     return applied, changed
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_every_prediction_counts_alike_however_unevenly_micro_batches_hold_them(zero_stage: Any) -> None:
+    """Of 8 rows only 3 have predictions: two of them in one micro-batch, and some micro-batches have none."""
+    settings = replace(SETTINGS, zero_stage=zero_stage)
+    expected = in_ranks(1, _train_on_some_rows, replace(settings, micro_batch_size=8))[0]
+    for losses, weights in in_ranks(
+        2, _train_on_some_rows, replace(settings, micro_batch_size=2, accumulation_steps=2)
+    ):
+        np.testing.assert_allclose(losses, expected[0], atol=1e-5)
+        for name, weight in expected[1].items():
+            np.testing.assert_allclose(weights[name], weight, atol=2e-5, err_msg=name)
+
+
+def test_a_global_batch_without_predictions_is_a_step_of_loss_0() -> None:
+    for losses, _ in in_ranks(2, _train_on_some_rows, replace(SETTINGS, micro_batch_size=4), ()):
+        assert losses == [0.0, 0.0, 0.0]
+
+
+def _train_on_some_rows(
+    ranks: Any, settings: EngineSettings, predicted: tuple[int, ...] = (0, 1, 6)
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        counts = torch.tensor([float(row in predicted) for row in range(SIZE)])
+        for step in itertools.count():
+            tokens = global_batch(step, SIZE)
+            for rows in torch.arange(SIZE).chunk(ranks.world_size)[ranks.rank].split(settings.micro_batch_size):
+                yield {"tokens": tokens[rows], "counts": counts[rows]}
+
+    def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = model(batch["tokens"][:, :-1]).transpose(1, 2)
+        nats = torch.nn.functional.cross_entropy(logits, batch["tokens"][:, 1:], reduction="none").mean(1)
+        return (nats * batch["counts"]).sum() / batch["counts"].sum().clamp(min=1)
+
+    engine = small_engine(ranks, settings)
+    objective = Objective(loss, lambda batch: int(batch["counts"].sum()))
+    taken = batches()
+    losses = [engine.train_step(taken, objective, learning_rate=0.01, guard=no_spikes()).loss for _ in range(3)]
+    return losses, {name: tensor.numpy() for name, tensor in engine.full_weights().items()}
 
 
 def _finite_loss_without_finite_gradient(model: Any, batch: Any) -> torch.Tensor:

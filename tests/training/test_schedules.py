@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from longformer.training.schedules import learning_rate_at
 
 phases = st.tuples(st.integers(1, 200), st.integers(0, 200)).filter(lambda pair: pair[1] <= pair[0])
-decays = st.sampled_from(["constant", "linear", "cosine"])
+decays = st.sampled_from(["constant", "linear", "cosine", "cubic"])
 
 
 @given(phases, decays, st.floats(1e-6, 1.0))
@@ -27,7 +27,7 @@ def test_it_rises_evenly_to_the_peak_and_never_rises_again(phase: tuple[int, int
         assert after[0] == pytest.approx(peak)
 
 
-@pytest.mark.parametrize(("decay", "half_way"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
+@pytest.mark.parametrize(("decay", "half_way"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5), ("cubic", 0.125)])
 def test_half_way_through_the_decay(decay: Any, half_way: float) -> None:
     assert learning_rate_at(60, peak=1.0, warmup_steps=20, total_steps=100, decay=decay) == pytest.approx(half_way)
 

@@ -1,0 +1,157 @@
+"""The task `masked_lm`: a short encoder is made long, and goes on learning to predict hidden tokens (spec 4)."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_pipeline.document_data import DocumentData
+from data_pipeline.manifest import is_prepared
+from data_pipeline.parallel import TaskMap
+from data_pipeline.preparation import prepare_documents
+from data_pipeline.sources.corpus import find_corpus_files
+from data_pipeline.tokenization import TextTokenizer
+from launcher.run_directory import RunDirectory
+from launcher.tasks.masked_lm_sections import MaskedLMRun
+from launcher.tasks.task import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
+from longformer.errors import LongformerError
+
+if TYPE_CHECKING:  # brings torch, as do the imports inside methods; checking a run file needs none of it
+    from launcher.tasks.task_phase import TaskPhase
+
+
+@dataclass(frozen=True)
+class MaskedLMTask:
+    """The whole run; see `launcher.tasks.task.Task`."""
+
+    config: MaskedLMRun
+    has_start = True
+    has_export = True
+
+    def check(self) -> list[str]:
+        source = self.config.model.source
+        if not (source / "config.json").is_file():
+            raise LongformerError(
+                f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
+                "model.source=path/to/model"
+            )
+        missing = [corpus for corpus in self.config.data.sources if not is_prepared(self._directory(corpus.name))]
+        for corpus in missing:
+            find_corpus_files(corpus.path)
+        if not missing:
+            self._check_rows()
+            return []
+        tokenizer = TextTokenizer.open(self._tokenizer)
+        known = json.loads((source / "config.json").read_text()).get("vocab_size", 0)
+        if tokenizer.vocabulary_size > known:
+            raise LongformerError(
+                f"the tokenizer {self._tokenizer} has {tokenizer.vocabulary_size:,} tokens, but the model knows only "
+                f"{known:,}; give the model's own tokenizer"
+            )
+        return [f"{', '.join(corpus.name for corpus in missing)} will be prepared when training starts"]
+
+    def prepare(self, task_map: TaskMap | None = None) -> InputData:
+        tokenizer = TextTokenizer.open(self._tokenizer)
+        prepared = [
+            prepare_documents(
+                source=corpus.path,
+                tokenizer=tokenizer,
+                output=self._directory(corpus.name),
+                field=corpus.field,
+                damaged_allowed=corpus.damaged_allowed,
+                task_map=task_map,
+            )
+            for corpus in self.config.data.sources
+        ]
+        content = json.dumps([data.fingerprint for data in prepared])
+        return InputData(self.config.data.directory, hashlib.sha256(content.encode()).hexdigest())
+
+    def make_start(self, target: Path) -> None:
+        from longformer.interop.convert import convert
+        from longformer.interop.tokenizer import WHOLE, tokenizer_file
+
+        section = self.config.model
+        try:
+            convert(
+                section.source,
+                target,
+                max_length=section.max_length,
+                window=section.window,
+                freeze_pretrained=section.freeze_pretrained,
+            )
+        except ValueError as error:
+            raise LongformerError(f"model.source {section.source}: {error}") from error
+        if tokenizer_file(target) is None:
+            TextTokenizer.open(self._tokenizer).save(target / WHOLE)
+
+    def phase(self, index: int, data: Path) -> "TaskPhase":
+        from launcher.tasks.masked_lm_phase import MaskedLMPhase
+
+        return MaskedLMPhase(self.config, index, data)
+
+    def export(self, model: Path, target: Path) -> None:
+        from launcher.tasks.masked_lm_export import export
+
+        export(model, target)
+
+    def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.masked_lm_report import write_and_show_report
+
+        write_and_show_report(run)
+
+    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+        from launcher.tasks.masked_lm_table import judge
+
+        return judge(self.config, run, request)
+
+    def parameters(self) -> int:
+        from launcher.tasks.masked_lm_shape import long_model
+        from longformer.masked_lm_cost import parameter_count
+
+        return parameter_count(long_model(self.config.model))
+
+    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+        from launcher.tasks.masked_lm_shape import long_model, new_rows
+        from longformer.masked_lm_cost import parameter_count, trained_count, training_flops_per_token, training_memory
+
+        phase, training, section = self.config.phases[index], self.config.training, self.config.model
+        model = long_model(section)
+        only_new = section.freeze_pretrained
+        return PhaseCost(
+            flops_per_token=training_flops_per_token(model, phase.sequence_length, masked=self.config.data.masked),
+            memory=training_memory(
+                model,
+                weights=parameter_count(model),
+                trained=new_rows(section) * model.hidden_size if only_new else trained_count(model),
+                sequence_length=phase.sequence_length,
+                micro_batch_size=phase.batching(ranks).micro_batch_size,
+                ranks=ranks,
+                zero_stage=training.zero_stage,
+                precision=training.precision,
+                activation_checkpointing=training.activation_checkpointing,
+            ),
+        )
+
+    def training_text(self) -> TrainingText | None:
+        directories = [self._directory(corpus.name) for corpus in self.config.data.sources]
+        if not all(map(is_prepared, directories)):
+            return None
+        shards = [shard for each in directories for shard in DocumentData.open(str(each)).manifest.splits["train"]]
+        return TrainingText(sum(shard.tokens for shard in shards), len(shards))
+
+    @property
+    def _tokenizer(self) -> Path:
+        return self.config.data.tokenizer or self.config.model.source
+
+    def _directory(self, corpus: str) -> Path:
+        return self.config.data.directory / corpus
+
+    def _check_rows(self) -> None:
+        from data_pipeline.rows import check_enough
+        from launcher.tasks.masked_lm_data import training_rows
+
+        for index, phase in enumerate(self.config.phases):
+            check_enough(
+                training_rows(self.config, index, self.config.data.directory), global_batch_size=phase.batch_size
+            )
