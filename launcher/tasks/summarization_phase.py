@@ -59,7 +59,7 @@ class SummarizationPhase:
             model.gradient_checkpointing_enable()
         return model
 
-    def flops_per_token(self) -> float:
+    def flops_per_token(self, origin: Path | None) -> float:
         length, target_length = self.config.phases[self.index].sequence_length, self.config.data.target_length
         return training_flops_per_token(led_config(self.config), length, target_length=target_length)
 
