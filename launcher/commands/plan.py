@@ -40,11 +40,12 @@ def plan(
 ) -> None:
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = RunConfig.load(run_file, overrides or [])
+    notes = _notes(config)
     if gpu is not None:
-        show_forecast(config, gpu_of(gpu, config.training.precision), gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
+        kind = gpu_of(gpu, config.training.precision)
+        show_forecast(config, kind, notes, gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
         return
     config.check_ranks(ranks)
-    notes = _notes(config)
     on_cuda = torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])

@@ -18,9 +18,10 @@ ASSUMED_MFU = 0.3
 """Not measured: what long-sequence training commonly reaches of the peak speed."""
 
 
-def show_forecast(config: RunConfig, gpu: Gpu, *, gpus: int, nodes: int, mfu: float, as_json: bool) -> None:
-    """Print the plan of a run on `nodes` nodes of `gpus` GPUs."""
-    notes = task_of(config).check()
+def show_forecast(
+    config: RunConfig, gpu: Gpu, notes: list[str], *, gpus: int, nodes: int, mfu: float, as_json: bool
+) -> None:
+    """Print the plan of a run on `nodes` nodes of `gpus` GPUs, with notes on the world around the run file."""
     result = forecast(config, gpu, gpus=gpus * nodes, mfu=mfu)
     text = task_of(config).training_text()
     shards = None if text is None else text.shards

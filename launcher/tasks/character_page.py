@@ -1,5 +1,6 @@
-"""What the HTML report of a character run says beyond what all runs say: a continued text, and attention."""
+"""What the HTML report of a character run says beyond what all runs say: continued texts, and attention."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -12,37 +13,36 @@ from launcher.run_directory import RunDirectory
 from launcher.trained_model import TrainedModel, newest_result
 from longformer.attention_maps import character_attention
 from longformer.cost import parameter_count
-from longformer.models.generation import generate as continuation
 
 _SHOWN = 256
 """Characters of the text that attention is shown on."""
-_PROMPT, _WRITTEN = 200, 200
 
 
 def write_character_page(run: RunDirectory) -> Path:
-    """Write report/report.html of a finished character run and return its path.
+    """Write report/report.html of a finished character run whose examples are written, and return its path.
 
     Raises:
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
     trained = TrainedModel.load(newest_result(run) / "model")
     stream = PreparedData.open(Path(run.identity().data_directory)).split("test")
-    text = torch.from_numpy(stream.read(0, min(len(stream), max(_SHOWN, _PROMPT + _WRITTEN)))).long()
-    sections = (_continued(trained, text), _attention(trained, text[:_SHOWN]))
+    text = torch.from_numpy(stream.read(0, min(len(stream), _SHOWN))).long()
+    sections = (_examples(run), _attention(trained, text))
     return write_html_report(run, sections, parameters=parameter_count(trained.model.config))
 
 
-def _continued(trained: TrainedModel, text: torch.Tensor) -> Section:
-    prompt = text[:_PROMPT]
-    written = list(continuation(trained.model, prompt, new_tokens=_WRITTEN, temperature=0.8, top_k=None, seed=0))
-    example = Example(
-        (
-            ("beginning of the test text", _decoded(trained, prompt.tolist())),
-            ("the model goes on", _decoded(trained, written)),
-            ("the text goes on", _decoded(trained, text[_PROMPT : _PROMPT + _WRITTEN].tolist())),
-        )
-    )
-    return Section("Example", "Drawn with temperature 0.8 and seed 0.", (example,))
+def _examples(run: RunDirectory) -> Section:
+    """Return what `write_examples` has written."""
+    table = json.loads((run.report_directory / "tables" / "examples.json").read_text(encoding="utf-8"))
+    shown = [
+        Example(tuple((name, _written(cell)) for name, cell in zip(table["columns"], row, strict=True)))
+        for row in table["data"]
+    ]
+    return Section("Examples", "Places spread over the test text.", tuple(shown))
+
+
+def _written(cell: str | float) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.3f}"
 
 
 def _attention(trained: TrainedModel, text: torch.Tensor) -> Section:

@@ -61,8 +61,8 @@ class CharacterTask:
         from launcher.tasks.character_page import write_character_page
 
         summary = write_report(run.path)
-        write_character_page(run)
         write_examples(run)
+        write_character_page(run)
         show_report(summary)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:

@@ -134,7 +134,7 @@ def test_a_real_run_ends_with_a_continued_text_and_attention(tmp_path: Path) -> 
     run.go()
     task_of(run.run.config()).report(run.run)
     reader = Reader((run.run.report_directory / "report.html").read_text())
-    for expected in ("the model goes on", "Layer 2: what the last position attends to", "dilations 1"):
+    for expected in ("the model writes", "Layer 2: what the last position attends to", "dilations 1"):
         assert expected in reader.text
     assert len(reader.pictures()) == 5
     assert all(map(has_ink, reader.pictures()))
