@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from example_run import SHIPPED
 
 from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
@@ -131,7 +132,7 @@ def without_dropout(source: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_the_model(size: str) -> None:
-    config = RunConfig.load(Path("configs", "run", f"mlm_longformer_{size}.yaml"))
+    config = RunConfig.load(SHIPPED / f"mlm_longformer_{size}.yaml")
     (phase,) = config.phases
     assert phase.tokens_per_step == 2**18
     assert (phase.steps, phase.learning_rate, phase.warmup_steps, phase.decay) == (65_000, 3e-5, 500, "cubic")
