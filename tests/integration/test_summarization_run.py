@@ -74,7 +74,7 @@ def losses(workplace: Path) -> list[float]:
 @pytest.mark.slow
 def test_papers_become_a_summarizer_across_an_interruption_and_another_number_of_ranks(workplace: Path) -> None:
     training = command(workplace, "train", "run.yaml", "--ranks", "2")
-    until = time.monotonic() + 300
+    until = time.monotonic() + 900
     while len(losses(workplace)) < 6 and training.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
     training.send_signal(signal.SIGTERM)

@@ -10,7 +10,9 @@ import pytest
 from example_run import QUICKSTART, SHIPPED
 
 from data_pipeline.prepared import PreparedData
+from data_pipeline.tokenization import train_tokenizer
 from launcher.cli import COMMANDS, main
+from launcher.run_file import RunConfig
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -52,6 +54,11 @@ def test_every_shipped_run_file_passes_check(path: Path, tmp_path: Path, capsys:
         source = tmp_path / "source"
         source.write_text("text")
         overrides.append(f"data.source={source}")
+    if RunConfig.load(path).task == "summarization":
+        (tmp_path / "bart").mkdir()
+        (tmp_path / "bart" / "config.json").write_text('{"model_type": "bart"}')
+        train_tokenizer(["some text"], vocabulary_size=261).save(tmp_path / "bart" / "tokenizer.json")
+        overrides.append(f"model.source={tmp_path / 'bart'}")
     assert main(["check", str(path), *overrides]) == 0
     assert f"{path} is valid" in capsys.readouterr().out
 
