@@ -1,10 +1,11 @@
-"""A trained Longformer or LED put to work on text: masked words, classes, answers and summaries.
+"""A trained Longformer or LED put to work on text: masked words, classes, labels, choices, answers and summaries.
 
 The tokenizer is the folder's own. Global attention is what each head has by default: the first token to classify, the
-question to answer, none for masked words; an LED's first token.
+question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from longformer import models
 from longformer.encoder_cost import shape_of
@@ -25,17 +27,19 @@ log = logging.getLogger(__name__)
 class Task(NamedTuple):
     """What does a task."""
 
-    architecture: str
-    """Class of the model."""
+    architectures: tuple[str, ...]
+    """Classes of models, one of each family that does it."""
     trained_part: str
     """Stands in the names of the tensors without which the model has not learnt the task."""
 
 
 TASKS = {
-    "fill-mask": Task("LongformerForMaskedLM", "lm_head."),
-    "classify": Task("LongformerForSequenceClassification", "classifier."),
-    "answer": Task("LongformerForQuestionAnswering", "qa_outputs."),
-    "summarize": Task("LEDForConditionalGeneration", "decoder."),
+    "fill-mask": Task(("LongformerForMaskedLM",), "lm_head."),
+    "classify": Task(("LongformerForSequenceClassification",), "classifier."),
+    "label": Task(("LongformerForTokenClassification",), "classifier."),
+    "choose": Task(("LongformerForMultipleChoice",), "classifier."),
+    "answer": Task(("LongformerForQuestionAnswering", "LEDForQuestionAnswering"), "qa_outputs."),
+    "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
 MASKS = ("<mask>", "[MASK]")
 LONGEST_ANSWER = 30
@@ -49,6 +53,18 @@ class Candidate:
     text: str
     score: float
     """Its probability; of a regression, the value itself."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a token of a text was found to be."""
+
+    text: str
+    start: int
+    """Where the token begins in the text, in characters."""
+    label: str
+    score: float
+    """Its probability."""
 
 
 class Predictor:
@@ -70,9 +86,12 @@ class Predictor:
             LongformerError: a file is missing or damaged, or the folder holds a model of another family or one that
                 has not learnt the task.
         """
-        architecture, trained_part = TASKS[task]
+        architectures, trained_part = TASKS[task]
         if not any(trained_part in name for name in read_tensors(directory, device="meta")):
             raise LongformerError(f"{directory} has no weights for {task} ({trained_part}*): train it for that first")
+        is_led = read_json(directory / CONFIG_FILE).get("model_type") == "led"
+        # A model of the other family is refused by the class that reads it.
+        architecture = next((name for name in architectures if name.startswith("LED") == is_led), architectures[0])
         return cls(getattr(models, architecture).from_pretrained(directory), read_tokenizer(directory))
 
     @torch.no_grad()
@@ -102,14 +121,39 @@ class Predictor:
             scores = scores.sigmoid()
         elif config.num_labels > 1:
             scores = scores.softmax(-1)
-        names = config.other.get("id2label", {})
-        found = [Candidate(names.get(str(index), str(index)), score) for index, score in enumerate(scores.tolist())]
+        found = [Candidate(self._class_name(index), score) for index, score in enumerate(scores.tolist())]
+        return sorted(found, key=lambda candidate: -candidate.score)
+
+    @torch.no_grad()
+    def label(self, text: str) -> list[Label]:
+        """Return the most probable class of every token of a text, in order."""
+        encoding = self._encode(text)
+        best = self.model(ids_of(encoding)).logits[0].softmax(-1).max(-1)
+        return [
+            Label(text[start:end], start, self._class_name(index), score)
+            for (start, end), part, score, index in zip(
+                encoding.offsets, encoding.sequence_ids, best.values.tolist(), best.indices.tolist(), strict=True
+            )
+            if part is not None
+        ]
+
+    @torch.no_grad()
+    def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:
+        """Return what may follow a text or answer it, the most probable first."""
+        rows = [torch.tensor(self._encode(text, choice, shortened=0).ids) for choice in choices]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id)
+        is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        scores = self.model(ids[None], is_token[None]).logits[0].softmax(-1).tolist()
+        found = [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
         return sorted(found, key=lambda candidate: -candidate.score)
 
     @torch.no_grad()
     def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
-        """Return the most probable answers in a text, the best first; each is a piece of the text."""
-        encoding = self._encode(question, text)
+        """Return the most probable answers in a text, the best first; each is a piece of the text.
+
+        The decoder of an LED reads the question and the text too, moved on by a token as when it was trained.
+        """
+        encoding = self._encode(question, text, shortened=1)
         parts = torch.tensor([-1 if part is None else part for part in encoding.sequence_ids])
         # The question and the token before it, as the model does by itself where it finds its separators.
         is_global = (parts == 0).long()
@@ -141,10 +185,15 @@ class Predictor:
         written = self.model.generate(ids, global_attention_mask=is_global, **settings)
         return self.tokenizer.decode(written[0].tolist()).strip()
 
-    def _encode(self, first: str, second: str | None = None) -> Encoding:
-        """Return a text, or a question and a text, whose end is left out where the model does not reach so far."""
-        encoding = self.tokenizer.encode(first, second)
+    def _class_name(self, index: int) -> str:
+        return self.model.config.other.get("id2label", {}).get(str(index), str(index))
+
+    def _encode(self, *texts: str, shortened: int = 0) -> Encoding:
+        """Return one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
+        encoding = self.tokenizer.encode(*texts)
         positions = shape_of(self.model.config).positions
+        if isinstance(self.model, models.LEDForQuestionAnswering):
+            positions = min(positions, self.model.config.max_decoder_position_embeddings)
         if len(encoding) <= positions:
             return encoding
         log.warning(
@@ -153,8 +202,8 @@ class Predictor:
             *(f"{number:,}" for number in (len(encoding), positions)),
             len(encoding),
         )
-        self.tokenizer.enable_truncation(positions, strategy="only_first" if second is None else "only_second")
-        encoding = self.tokenizer.encode(first, second)
+        self.tokenizer.enable_truncation(positions, strategy=("only_first", "only_second")[shortened])
+        encoding = self.tokenizer.encode(*texts)
         self.tokenizer.no_truncation()
         return encoding
 
@@ -172,7 +221,7 @@ def task_of(directory: Path) -> str:
     """
     architecture = next(iter(read_json(directory / CONFIG_FILE).get("architectures") or []), "none")
     for name, task in TASKS.items():
-        if architecture == task.architecture:
+        if architecture in task.architectures:
             return name
     raise LongformerError(
         f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself; "

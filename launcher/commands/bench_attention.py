@@ -86,15 +86,16 @@ def attention(
     ]
     with Console(stderr=True).status("measuring") as status:
         comparison = compare(settings, repeats=repeats, report=status.update)
-    print_results(comparison)
     growth = memory_growth(comparison.measurements)
+    # Written before anything is printed: whoever reads the tables may stop reading.
+    if json_file is not None:
+        write_json(json_file, {"machine": machine(device.value), **comparison.as_json(), "memory_growth": growth})
+    print_results(comparison)
     for step in growth:
         Console().print(
             f"memory of {step['engine']} from {step['from_positions']:,} to {step['to_positions']:,} positions: "
             f"{step['factor']:.2f}x"
         )
-    if json_file is not None:
-        write_json(json_file, {"machine": machine(device.value), **comparison.as_json(), "memory_growth": growth})
     if plot_file is not None:
         plot(comparison.measurements, plot_file)
 

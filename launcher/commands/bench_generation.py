@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from longformer.benchmarks.generation import OURS, WritingMeasurement, compare_writing
+from longformer.benchmarks.machine import machine
 from longformer.files import write_json
 
 
@@ -28,9 +29,10 @@ def generate(
         measurements = compare_writing(
             positions=positions, beams=beams, new_tokens=new_tokens, repeats=repeats, report=status.update
         )
-    Console().print(as_table(measurements, f"LED-base, {positions:,} tokens read, {new_tokens} written, {beams} beams"))
     if json_file is not None:
-        write_json(json_file, {"measurements": [asdict(each) for each in measurements]})
+        results = [asdict(measurement) for measurement in measurements]
+        write_json(json_file, {"machine": machine("cpu"), "measurements": results})
+    Console().print(as_table(measurements, f"LED-base, {positions:,} tokens read, {new_tokens} written, {beams} beams"))
 
 
 def as_table(measurements: list[WritingMeasurement], title: str) -> Table:

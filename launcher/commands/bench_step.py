@@ -36,13 +36,13 @@ def step(
     """
     with Console(stderr=True).status("measuring") as status:
         measurements = compare_steps(model.value, lengths, repeats=repeats, report=status.update)
+    if json_file is not None:
+        results = [asdict(measurement) for measurement in measurements]
+        write_json(json_file, {"machine": machine("cpu"), "measurements": results})
     Console().print(as_table(model.value, measurements))
     for measurement in measurements:
         if measurement.failure is not None:
             Console().print(measurement.failure, style="dim", highlight=False)
-    if json_file is not None:
-        results = [asdict(measurement) for measurement in measurements]
-        write_json(json_file, {"machine": machine("cpu"), "measurements": results})
 
 
 def as_table(model: str, measurements: list[StepMeasurement]) -> Table:

@@ -20,6 +20,8 @@ class Task(StrEnum):
 
     fill_mask = "fill-mask"
     classify = "classify"
+    label = "label"
+    choose = "choose"
     answer = "answer"
     summarize = "summarize"
 
@@ -31,22 +33,20 @@ def predict(
     source: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="The text, a file of it, or - to read it here.")],
     task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
     question: Annotated[str | None, typer.Option(help="What the text is to answer.")] = None,
+    choices: Annotated[
+        list[str] | None, typer.Option("--choice", help="What may follow the text or answer it; repeat.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many tokens, classes or answers to show.")] = 5,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest summary.")] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Summaries followed at the same time.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Run a Longformer or an LED on a text: guess masked words, classify, answer a question or summarize."""
+    """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""
     logging.basicConfig(format="%(message)s")
     text = text_of(source)
     with opened(model) as found:
         chosen = Task(task_of(found.folder)) if task is None else task
-        if (chosen is Task.answer) != (question is not None):
-            raise LongformerError(
-                "give the question with --question"
-                if question is None
-                else f"--question is for answers, not for {chosen}"
-            )
+        check_options(chosen, question, choices)
         predictor = Predictor.load(found.folder, chosen)
     result: Any
     match chosen:
@@ -54,6 +54,10 @@ def predict(
             result = predictor.fill_mask(text, top=top)
         case Task.classify:
             result = predictor.classify(text)[:top]
+        case Task.label:
+            result = predictor.label(text)
+        case Task.choose:
+            result = predictor.choose(text, choices or [])[:top]
         case Task.answer:
             assert question is not None
             result = predictor.answer(question, text, top=top)
@@ -67,8 +71,23 @@ def predict(
             show(candidates)
     elif chosen is Task.summarize:
         print(result)
+    elif chosen is Task.label:
+        for each in result:
+            print(f"  {each.score:.4f}  {each.label}  {each.text}")
     else:
         show(result)
+
+
+def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
+    """Raise LongformerError where a question or choices are missing, or given to a task that has none."""
+    if (chosen is Task.answer) != (question is not None):
+        raise LongformerError(
+            "give the question with --question" if question is None else f"--question is for answers, not for {chosen}"
+        )
+    if (chosen is Task.choose) != bool(choices):
+        raise LongformerError(
+            f"--choice is for choosing, not for {chosen}" if choices else "give the choices with --choice, each its own"
+        )
 
 
 def summary(predictor: Predictor, text: str, *, max_new_tokens: int | None, num_beams: int | None) -> str:

@@ -11,7 +11,7 @@ from longformer.models import default_globals
 from longformer.models.encoder import EncoderInputs, LongformerModel
 from longformer.models.inputs import check_labels
 from longformer.models.longformer_config import LongformerConfig
-from longformer.models.masked_lm_loss import labelled, masked_lm_loss
+from longformer.models.masked_lm_loss import IGNORED, labelled, masked_lm_loss
 from longformer.models.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
 from longformer.models.pretrained import PretrainedModel
 
@@ -193,7 +193,13 @@ class LongformerForQuestionAnswering(ModelWithHead):
 def span_loss(logits: Tensor, positions: Tensor) -> Tensor:
     """Return the mean cross-entropy of (batch, positions) logits over the rows whose target lies inside."""
     outside = logits.shape[1]
-    return functional.cross_entropy(logits, positions.flatten().clamp(0, outside), ignore_index=outside)
+    return mean_cross_entropy(logits, positions.flatten().clamp(0, outside), ignored=outside)
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor, *, ignored: int) -> Tensor:
+    """Return the mean cross-entropy of (rows, classes) logits over the rows whose target counts; of none, 0."""
+    total = functional.cross_entropy(logits, targets, ignore_index=ignored, reduction="sum")
+    return total / (targets != ignored).sum().clamp(min=1)
 
 
 class LongformerForTokenClassification(ModelWithHead):
@@ -217,7 +223,7 @@ class LongformerForTokenClassification(ModelWithHead):
         """Return logits (batch, positions, num_labels) and, given labels (-100 = does not count), the loss."""
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         logits = self.classifier(self.dropout(encoded.last_hidden_state))
-        loss = None if labels is None else functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss = None if labels is None else mean_cross_entropy(logits.flatten(0, 1), labels.flatten(), ignored=IGNORED)
         return head_output(encoded, loss, logits)
 
 

@@ -28,6 +28,7 @@ class LEDInputs(TypedDict, total=False):
     past_key_values: DecoderMemory | None
     inputs_embeds: Tensor | None
     decoder_inputs_embeds: Tensor | None
+    use_cache: bool | None
     output_attentions: bool
     output_hidden_states: bool
 
@@ -65,6 +66,7 @@ class LEDModel(PretrainedModel):
         past_key_values: DecoderMemory | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> LEDOutput:
@@ -80,6 +82,7 @@ class LEDModel(PretrainedModel):
             past_key_values: of `decoder.remember`; the decoder reads what follows the tokens it holds, and neither
                 the source nor `encoder_outputs` are needed.
             decoder_inputs_embeds: (rows, positions, d_model), instead of decoder_input_ids.
+            use_cache: True demands `past_key_values`, which alone decides whether tokens are remembered.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
 
@@ -87,6 +90,10 @@ class LEDModel(PretrainedModel):
             LongformerError: ids or masks hold values that the model cannot take, or a text is too long.
             ValueError: arguments do not fit together.
         """
+        if use_cache and past_key_values is None:
+            raise ValueError(
+                "use_cache needs a memory: give past_key_values=model.get_decoder().remember(...), or use generate"
+            )
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
             decoder_input_ids = moved_on(input_ids, self.config)

@@ -28,6 +28,11 @@ class PretrainedModel(nn.Module):
         super().__init__()
         self.config = config
 
+    def __call__(self, *inputs: Any, return_dict: bool | None = None, **named: Any) -> Any:
+        """Return what `forward` gives; with `return_dict=False`, as in Hugging Face, the plain tuple of its values."""
+        output = super().__call__(*inputs, **named)
+        return output.to_tuple() if return_dict is False else output
+
     @classmethod
     def from_pretrained(cls, directory: Path | str, *, dtype: torch.dtype | None = None, **changes: Any) -> Self:
         """Return the model of a Hugging Face folder, ready to read (not in training mode).

@@ -37,9 +37,7 @@ def test_a_contender_killed_for_memory_is_a_result_that_says_how_much_it_held(
     killed = "import os, signal, time; held = b'1' * 300_000_000; time.sleep(1); os.kill(os.getpid(), signal.SIGKILL)"
     (tmp_path / "greedy.py").write_text(killed)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(
-        LongformerError, match=r"the system killed it when it held 0\.3 GB, most likely for lack of mem"
-    ):
+    with pytest.raises(LongformerError, match=r"the system killed it when it held 0\.3 GB, most likely"):
         in_own_process("greedy", what="it")
 
 

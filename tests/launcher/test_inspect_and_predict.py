@@ -123,6 +123,58 @@ def test_an_answer_is_the_most_probable_piece_of_the_text(
     assert all(answer["text"] in text for answer in answers)
 
 
+def test_every_token_is_labelled_as_hugging_face_does(run: Run, test_data: Path, tmp_path: Path, paper: str) -> None:
+    make_model(tmp_path, test_data, "LongformerForTokenClassification", num_labels=3)
+    text = paper[:400]
+    labels = run("predict", tmp_path, text)["result"]
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.LongformerForTokenClassification.from_pretrained(tmp_path).eval()
+    expected = theirs(torch.tensor([tokenizer(text)["input_ids"]])).logits[0, 1:-1].softmax(-1).max(-1)
+    assert [each["label"] for each in labels] == [f"LABEL_{index}" for index in expected.indices.tolist()]
+    assert [each["score"] for each in labels] == pytest.approx(expected.values.tolist(), abs=1e-5)
+    assert all(text[each["start"] :].startswith(each["text"]) for each in labels)
+    assert "".join(each["text"] for each in labels).replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_choices_have_the_probabilities_of_hugging_face(
+    run: Run, test_data: Path, tmp_path: Path, paper: str
+) -> None:
+    make_model(tmp_path, test_data, "LongformerForMultipleChoice")
+    text, choices = paper[:60], ["The cells died.", "It rained all day long.", "Nothing."]
+    found = run("predict", tmp_path, text, *(part for choice in choices for part in ("--choice", choice)))["result"]
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    theirs = transformers.LongformerForMultipleChoice.from_pretrained(tmp_path).eval()
+    batch = tokenizer([text] * 3, choices, padding=True, return_tensors="pt")
+    scores = theirs(**{name: ids[None] for name, ids in batch.items()}).logits[0].softmax(-1).tolist()
+    expected = dict(zip(choices, scores, strict=True))
+    assert max(scores) - min(scores) > 0.01
+    assert {each["text"]: each["score"] for each in found} == pytest.approx(expected, abs=1e-5)
+    assert [each["text"] for each in found] == sorted(choices, key=lambda choice: -expected[choice])
+
+
+def test_an_led_answers_with_the_logits_of_hugging_face(
+    run: Run, test_data: Path, tmp_path: Path, paper: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_model(tmp_path, test_data, "LEDForQuestionAnswering")
+    question = "What was measured?"
+    answers = run("predict", tmp_path, paper[:600], "--question", question, "--top", 3)["result"]
+    # Its decoder has 64 positions.
+    assert "the model reads 64: the rest is left out" in caplog.text
+    tokenizer = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+    ids = torch.tensor([tokenizer(question, paper[:600], max_length=64, truncation="only_second")["input_ids"]])
+    first_of_text = len(tokenizer(question)["input_ids"]) + 1
+    is_global = (torch.arange(64) < first_of_text - 2).long()[None]
+    theirs = transformers.LEDForQuestionAnswering.from_pretrained(tmp_path).eval()
+    output = theirs(ids, global_attention_mask=is_global)
+    first, last = (
+        logits[0, first_of_text:-1].softmax(-1).tolist() for logits in (output.start_logits, output.end_logits)
+    )
+    spans = ((start, end) for start in range(len(first)) for end in range(start, min(start + 30, len(last))))
+    best = max(first[start] * last[end] for start, end in spans)
+    assert answers[0]["score"] == pytest.approx(best, rel=1e-3)
+    assert all(answer["text"] in paper for answer in answers)
+
+
 def test_a_summary_is_what_generate_writes_with_the_first_token_global(
     run: Run, test_data: Path, tmp_path: Path, paper: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +220,8 @@ def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: p
     (tmp_path / "untold" / "vocab.json").unlink()
     for arguments, sentence in (
         (["predict", "answers", "A text."], "give the question with --question"),
+        (["predict", "answers", "A text.", "--task", "choose"], "give the choices with --choice"),
+        (["predict", "answers", "A text.", "--task", "label", "--choice", "A"], "--choice is for choosing, not"),
         (["predict", "bare", "A text."], "names the architecture LongformerModel"),
         (["predict", "bare", "A text.", "--task", "classify"], "has no weights for classify"),
         (["predict", "answers", "missing.txt", "--question", "Why?"], "missing.txt does not exist"),
