@@ -188,9 +188,9 @@ class Predictor:
     def _class_name(self, index: int) -> str:
         return self.model.config.other.get("id2label", {}).get(str(index), str(index))
 
-    def _encode(self, *texts: str, shortened: int = 0) -> Encoding:
+    def _encode(self, text: str, pair: str | None = None, *, shortened: int = 0) -> Encoding:
         """Return one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
-        encoding = self.tokenizer.encode(*texts)
+        encoding = self.tokenizer.encode(text, pair)
         positions = shape_of(self.model.config).positions
         if isinstance(self.model, models.LEDForQuestionAnswering):
             positions = min(positions, self.model.config.max_decoder_position_embeddings)
@@ -203,7 +203,7 @@ class Predictor:
             len(encoding),
         )
         self.tokenizer.enable_truncation(positions, strategy=("only_first", "only_second")[shortened])
-        encoding = self.tokenizer.encode(*texts)
+        encoding = self.tokenizer.encode(text, pair)
         self.tokenizer.no_truncation()
         return encoding
 

@@ -11,12 +11,11 @@ from launcher.run_directory import RunDirectory
 from launcher.tasks.character_phase import VOCABULARY_FILE
 from launcher.tasks.character_sections import CharacterRun, EvaluationSection
 from launcher.trained_model import TrainedModel, newest_result
-from longformer import models
 from longformer.errors import LongformerError
 from longformer.interop.checkpoint_files import GENERATION_FILE
 from longformer.interop.tokenizer import FILES
 from longformer.models.storage import CONFIG_FILE
-from longformer.prediction import TASKS, task_of
+from longformer.prediction import Predictor, task_of
 
 CHARACTERS = "characters"
 """Task of the character model; the others are those of `longformer.prediction`."""
@@ -78,8 +77,7 @@ class Exportable:
             trained.model.save_pretrained(target)
             trained.vocabulary.save(target / VOCABULARY_FILE)
             return
-        architecture = getattr(models, TASKS[self.task].architecture)
-        architecture.from_pretrained(self.model).save_pretrained(target)
+        Predictor.load(self.model, self.task).model.save_pretrained(target)
         for name in (*FILES, GENERATION_FILE):
             if (self.model / name).is_file():
                 shutil.copyfile(self.model / name, target / name)
