@@ -1,6 +1,6 @@
-"""The chain of a run once its data is prepared: convert, train phase by phase, export. The same under every backend.
+"""The chain of a run with prepared data: convert, train phase by phase, export, register. The same under every backend.
 
-Each step leaves a directory that exists whole or not at all, and is skipped where that is there already.
+Each step leaves a directory or file that exists whole or not at all, and is skipped where that is there already.
 """
 
 from collections.abc import Callable
@@ -21,6 +21,7 @@ def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callab
 
     Raises:
         LongformerError: a model cannot be read, converted or written.
+        WorkFailed: MLflow, where the model is to be registered, does not answer or refuses.
     """
     task = task_of(run.config())
     if task.has_start:
@@ -28,6 +29,11 @@ def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callab
     outcome = run_phases(run, backend, ranks=ranks, warn=warn)
     if outcome.status is Status.COMPLETED and task.has_export:
         _commit(run.export_directory, lambda target: task.export(_last_model(run), target))
+    name = run.config().tracking.register_as
+    if outcome.status is Status.COMPLETED and name is not None and not run.registration_file.exists():
+        from launcher.registry.registration import register_run  # which imports MLflow, which takes seconds
+
+        register_run(run, name)
     return outcome
 
 
@@ -38,7 +44,9 @@ def is_done(run: RunDirectory) -> bool:
 
 def _results(run: RunDirectory, task: Task) -> list[Path]:
     phases = [run.result_directory(index, phase.name) for index, phase in enumerate(run.config().phases)]
-    return [*phases, run.export_directory] if task.has_export else phases
+    export = [run.export_directory] if task.has_export else []
+    registration = [run.registration_file] if run.config().tracking.register_as is not None else []
+    return [*phases, *export, *registration]
 
 
 def _last_model(run: RunDirectory) -> Path:

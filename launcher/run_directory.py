@@ -111,6 +111,11 @@ class RunDirectory:
         return self.path / "export"
 
     @property
+    def registration_file(self) -> Path:
+        """Which version of a registered model the finished run has become, where its run file names one."""
+        return self.path / "registration.json"
+
+    @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
         return (self.path / "identity.json").exists()

@@ -32,7 +32,7 @@ from longformer.training.checkpoints.copies import CheckpointCopies
 _OF_THE_MACHINE = re.compile(
     r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
     r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
-    r"|data\.loader_workers: "
+    r"|data\.loader_workers: |tracking\.register_as: "
     r"|phases\.\d+\.(micro_batch_size|resources\.\w+): "
     r"|cluster\."
 )

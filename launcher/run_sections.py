@@ -174,6 +174,8 @@ class TrackingSection(Section):
     else an SQLite file beside the run directories, opened by `longformer ui`."""
     experiment: str = "longformer"
     """MLflow experiment the run belongs to."""
+    register_as: Name | None = None
+    """Name under which the finished model becomes a new version in MLflow's registry; `null` = it does not."""
 
     @model_validator(mode="after")
     def _check_address(self) -> Self:

@@ -64,6 +64,8 @@ class Exportable:
                 f"{model} is neither a run directory (no identity.json) nor a model (no {CONFIG_FILE})"
             )
         task = task_of(model)
+        if task == "choose":
+            raise LongformerError(f"{model} chooses between texts, which a registered model cannot be asked")
         return cls(model, task, {"task": task}, metrics, run)
 
     def write(self, target: Path) -> None:

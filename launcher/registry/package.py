@@ -23,6 +23,7 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     CHARACTERS: {"new_characters": 0, "temperature": 1.0, "seed": 0},
     "fill-mask": {"top": 5},
     "classify": {},
+    "label": {},
     "answer": {"top": 5},
     "summarize": {"max_new_tokens": 0, "num_beams": 0},
 }

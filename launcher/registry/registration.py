@@ -7,13 +7,28 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from launcher.mlflow_address import address_of_run
 from launcher.mlflow_client import experiment_id, failures_told
 from launcher.registry.export import Exportable
 from launcher.registry.models import METRIC_TAG, TASK_TAG, ModelOfVersion, ModelRegistry
 from launcher.registry.package import write_package
+from launcher.run_directory import RunDirectory
+from longformer.files import write_json
 
 EXPERIMENT = "longformer"
 """Of models that no run of ours has trained."""
+
+
+def register_run(run: RunDirectory, name: str) -> None:
+    """Store the model of a finished run as `register` does, where the run is tracked, and note its version in the run.
+
+    Raises:
+        LongformerError: the model is damaged.
+        WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
+    """
+    registry = ModelRegistry(address_of_run(run.config().tracking.uri, run.path))
+    model = register(registry, Exportable.find(run.path), name)
+    write_json(run.registration_file, {"model": model.address, "task": model.task})
 
 
 def register(registry: ModelRegistry, exportable: Exportable, name: str) -> ModelOfVersion:

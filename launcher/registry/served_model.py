@@ -87,6 +87,10 @@ def _classify(predictor: Predictor) -> Answer:
     return lambda row, params: {"classes": list(map(asdict, predictor.classify(row["text"])))}
 
 
+def _label(predictor: Predictor) -> Answer:
+    return lambda row, params: {"labels": list(map(asdict, predictor.label(row["text"])))}
+
+
 def _answers(predictor: Predictor) -> Answer:
     return lambda row, params: {
         "answers": list(map(asdict, predictor.answer(row["question"], row["context"], top=params.get("top", 5))))
@@ -103,6 +107,7 @@ def _summarize(predictor: Predictor) -> Answer:
 _PREDICTIONS: dict[str, Callable[[Predictor], Answer]] = {
     "fill-mask": _fill_mask,
     "classify": _classify,
+    "label": _label,
     "answer": _answers,
     "summarize": _summarize,
 }

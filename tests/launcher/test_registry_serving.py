@@ -147,8 +147,10 @@ def test_run_from_the_registry_is_resumed_without_it(environment: dict[str, str]
     assert main(["register", str(first.run.path), "--name", "tiny"]) == 0
     assert main(["promote", "tiny", "--if", "bits_per_character <= 8"]) == 0
     train = ["train", str(tmp_path / "tiny.yaml"), f"data.source={tmp_path / 'words.txt'}"]
-    assert main([*train, "--init", "models:/tiny@champion", "--run-directory", "runs/second"]) == 0
+    further = ["tracking.register_as=tiny", "--init", "models:/tiny@champion", "--run-directory", "runs/second"]
+    assert main([*train, *further]) == 0
     second = RunDirectory(tmp_path / "runs" / "second")
+    assert json.loads(second.registration_file.read_text()) == {"model": "models:/tiny/2", "task": "characters"}
     assert second.identity().start_model == "models:/tiny/1"
     trained = CharacterLM.from_pretrained(first.run.result_directory(1, "long") / "model").state_dict()
     start = CharacterLM.from_pretrained(second.start_directory).state_dict()
