@@ -13,6 +13,7 @@ from data_pipeline.prepared import PreparedData
 from data_pipeline.tokenization import train_tokenizer
 from launcher.cli import COMMANDS, main
 from launcher.run_file import RunConfig
+from launcher.tasks.masked_lm_sections import MaskedLMRun
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -50,15 +51,20 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
 def test_every_shipped_run_file_passes_check(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"data.directory={tmp_path / 'absent'}"]
-    if path.stem != "quickstart":
-        source = tmp_path / "source"
-        source.write_text("text")
+    config = RunConfig.load(path)
+    source = tmp_path / "source.txt"
+    source.write_text("text")
+    if isinstance(config, MaskedLMRun):
+        overrides += [f"data.sources.{index}.path={source}" for index in range(len(config.data.sources))]
+    elif path.stem != "quickstart":
         overrides.append(f"data.source={source}")
-    if RunConfig.load(path).task == "summarization":
-        (tmp_path / "bart").mkdir()
-        (tmp_path / "bart" / "config.json").write_text('{"model_type": "bart"}')
-        train_tokenizer(["some text"], vocabulary_size=261).save(tmp_path / "bart" / "tokenizer.json")
-        overrides.append(f"model.source={tmp_path / 'bart'}")
+    if config.task != "characters":
+        model = tmp_path / "model"
+        model.mkdir()
+        family = "roberta" if config.task == "masked_lm" else "bart"
+        (model / "config.json").write_text(json.dumps({"model_type": family, "vocab_size": 300}))
+        train_tokenizer(["some text"], vocabulary_size=261).save(model / "tokenizer.json")
+        overrides.append(f"model.source={model}")
     assert main(["check", str(path), *overrides]) == 0
     assert f"{path} is valid" in capsys.readouterr().out
 
