@@ -49,7 +49,7 @@ class SubmittedRun:
     def wait_for_the_end(self, state: str = "COMPLETED") -> None:
         """Wait until the job is in none but a last state, and that in the one expected."""
         self.wait(lambda: self.slurm("JobState") not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"))
-        assert self.slurm("JobState") == state, self.words()
+        assert self.slurm("JobState") == state, slurm("scontrol", "show", "job", self.job) + self.words()
 
     def wait_in_the_queue(self, restarts: int = 1) -> None:
         """Wait until the job is back in the queue; then let it start, which Slurm puts off for two minutes."""
