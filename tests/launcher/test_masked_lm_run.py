@@ -55,6 +55,7 @@ def antibody_run(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.mark.slow
 def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_has_fresh_global_projections(
     antibody_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
