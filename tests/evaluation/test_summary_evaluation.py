@@ -53,7 +53,7 @@ def judged_by(ranks: Ranks) -> list[Judged]:
 
 
 def test_the_table_is_the_same_for_every_number_of_ranks_and_holds_every_document_once() -> None:
-    alone = judged_by(Ranks(0, 1, torch.device("cpu")))
+    alone = judged_by(Ranks(0, 1, torch.device("cpu"), local_rank=0))
     assert [line.identifier for line in alone] == [document.identifier for document in documents()]
     assert len({line.prediction for line in alone}) > 3
     for found in in_ranks(5, judged_by):  # of five ranks one has no batch
@@ -62,7 +62,7 @@ def test_the_table_is_the_same_for_every_number_of_ranks_and_holds_every_documen
 
 def test_what_is_written_about_a_document_alone_is_what_is_written_in_its_batch() -> None:
     model = small_model()
-    for line, document in zip(judged_by(Ranks(0, 1, torch.device("cpu"))), documents(), strict=True):
+    for line, document in zip(judged_by(Ranks(0, 1, torch.device("cpu"), local_rank=0)), documents(), strict=True):
         global_attention_mask = torch.zeros_like(document.input_ids)
         global_attention_mask[:1] = 1
         written = model.generate(
@@ -73,7 +73,7 @@ def test_what_is_written_about_a_document_alone_is_what_is_written_in_its_batch(
 
 
 def test_the_whole_is_the_mean_of_the_lines(tmp_path: Path) -> None:
-    table = judged_by(Ranks(0, 1, torch.device("cpu")))
+    table = judged_by(Ranks(0, 1, torch.device("cpu"), local_rank=0))
     whole = summary_of(table)
     assert whole["documents"] == len(table)
     assert whole["rouge1"] == pytest.approx(sum(line.scores["rouge1"] for line in table) / len(table))
