@@ -3,6 +3,7 @@
 Every failure of MLflow comes out as one sentence.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,12 @@ class ModelRegistry:
     def __init__(self, address: str) -> None:
         self.address = address
         self.client = client_of(address)
+        named = os.environ.get(ADDRESS_VARIABLE)
         mlflow.set_tracking_uri(address)  # MLflow looks up the files of a new version there, whatever the client's is
+        # It has put the address into the environment too, where runs that name none would take it for the user's wish.
+        os.environ.pop(ADDRESS_VARIABLE, None)
+        if named is not None:
+            os.environ[ADDRESS_VARIABLE] = named
 
     def find(self, address: ModelAddress) -> ModelOfVersion:
         """Return the model that an address names.
