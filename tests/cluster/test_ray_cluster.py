@@ -1,9 +1,7 @@
-"""On a real Ray cluster a run outlives the loss of a node, makes way for its return, and heeds every notice."""
+"""On a real Ray cluster a run outlives the loss of a node and makes way for its return."""
 
 import json
 import os
-import re
-import signal
 import socket
 import subprocess
 import sys
@@ -19,10 +17,8 @@ import pytest
 import yaml
 
 from launcher.backends import ray_train
-from launcher.backends.local_rank import EXIT_STOPPED
 from launcher.backends.ray_cluster import connected
 from launcher.cli import main
-from launcher.commands.status import run_status
 from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
 from tests.faults.tiny_run import once, prepare_text, tiny_config
@@ -53,12 +49,6 @@ class TwoNodes:
     def kill_second(self) -> None:
         """Take a node's power away: its daemons and all that they have started end at once."""
         end(self.second)
-
-    def announce_the_end(self, node: str) -> None:
-        """As a cloud does that takes a machine back, by what Ray has for it."""
-        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", "--address", self.address]
-        command += ["--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken back"]
-        subprocess.run([*command, "--deadline-remaining-seconds", "300"], capture_output=True, check=True)
 
     def wait_for(self, nodes: int) -> None:
         """Return once so many nodes have joined."""
@@ -184,64 +174,3 @@ def test_a_run_loses_a_node_goes_on_with_one_and_grows_again_when_it_returns(
     assert "there is room for 2 ranks now" in warned
     assert [step for step, _ in losses(run)] == list(range(1, STEPS + 1))
     assert [loss for _, loss in losses(run)] == pytest.approx([loss for _, loss in expected], rel=1e-3)
-
-
-def test_a_notice_that_a_node_will_leave_becomes_a_checkpoint_and_so_does_a_request_to_stop(
-    nodes: TwoNodes, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    states: list[dict[str, Any]] = []
-
-    def disturb() -> None:
-        wait_until(run, lambda ranks: len(ranks) == 2 and ranks[1]["step"] > 5)
-        states.append(run_status(RunDirectory(run)))
-        nodes.announce_the_end(ranks_of(run)[1]["node"])
-        wait_until(run, lambda ranks: len(ranks) == 1 and ranks[0]["step"] > 10)
-        RunDirectory(run).request_stop(save=True)
-
-    # Only a request makes a checkpoint.
-    options = ("--ranks", "1-2", "training.checkpoint_every_steps=100000")
-    with once(lambda: len(losses(run)) >= 5, disturb):
-        assert train(run_file, run, nodes, *options) == EXIT_STOPPED
-    nodes.kill_second()
-    warned = capsys.readouterr().err
-    assert "will leave the cluster" in warned
-    assert "the same command goes on" in warned
-    assert [rank["rank"] for rank in states[0]["ranks"]] == [0, 1]
-    starts = re.findall(r"phase short: (\d+) of", RunDirectory(run).log_file(0, 0).read_text())
-    assert starts[0] == "0"
-    assert int(starts[1]) > 5
-    assert [step for step, _ in losses(run)] == list(range(1, len(losses(run)) + 1))
-    checkpoints = sorted(path.name for path in run.glob("phases/01-short/checkpoints/step-*"))
-    assert checkpoints == [f"step-{int(starts[1]):08d}", f"step-{len(losses(run)):08d}"]
-
-
-def test_a_rank_that_dies_too_often_ends_the_run_with_its_name(
-    nodes: TwoNodes, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    with once(
-        lambda: len(losses(run)) >= 5 and len(ranks_of(run)) == 2,
-        lambda: os.kill(ranks_of(run)[1]["process"], signal.SIGKILL),
-    ):
-        assert train(run_file, run, nodes, "--ranks", "2", "cluster.max_failures=0") == 1
-    assert re.search(r"rank 1 on \S+ died .* 1 times without a new checkpoint", capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--ranks", "4"], "has 2 processor cores and 0 GPUs on 2 machines, 2 ranks of 1 processor cores fit"),
-        (["phases.0.resources.gpus_per_rank=1"], "0 ranks of 1 processor cores and 1 GPUs fit"),
-    ],
-)
-def test_a_cluster_that_is_too_small_is_told_in_numbers(
-    options: list[str],
-    sentence: str,
-    nodes: TwoNodes,
-    run_file: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert train(run_file, tmp_path / "run", nodes, *options) == 2
-    assert sentence in capsys.readouterr().err
