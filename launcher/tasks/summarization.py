@@ -31,7 +31,17 @@ def _bart(width: int, layers: int) -> dict[str, Any]:
     return {"model_type": "bart", "vocab_size": 50_265, "max_position_embeddings": 1_024, "d_model": width, **parts}
 
 
-PUBLISHED: dict[Published, dict[str, Any]] = {"bart-base": _bart(768, 6), "bart-large": _bart(1_024, 12)}
+PUBLISHED: dict[Published, dict[str, Any]] = {
+    "bart-base": _bart(768, 6),
+    "bart-large": _bart(1_024, 12),
+    "led-base-16384": _bart(768, 6)
+    | {
+        "model_type": "led",
+        "max_encoder_position_embeddings": 16_384,
+        "max_decoder_position_embeddings": 1_024,
+        "attention_window": [1_024] * 6,
+    },
+}
 """Shapes of published models, as their config.json has them."""
 
 
