@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from longformer.cost import MemoryEstimate, Precision, memory_estimate
-from longformer.encoder_cost import kept_numbers, shape_of
+from longformer.cost import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.encoder_cost import activations, shape_of
 from longformer.models.heads import LongformerForMaskedLM
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.masked_lm_loss import ROWS
@@ -54,40 +54,24 @@ def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, 
 
 
 def training_memory(
-    config: LongformerConfig,
-    *,
-    weights: int,
-    trained: int,
-    sequence_length: int,
-    micro_batch_size: int,
-    ranks: int,
-    zero_stage: int,
-    precision: Precision,
-    activation_checkpointing: bool,
+    config: LongformerConfig, layout: TrainingLayout, *, weights: int, trained: int, sequence_length: int
 ) -> MemoryEstimate:
     """Return the memory that one rank needs to train.
 
     Args:
         config: the model.
+        layout: how training is laid out.
         weights: number of its weights.
         trained: those of them that are trained.
         sequence_length: tokens of a row.
-        micro_batch_size: rows per forward pass on this rank.
-        ranks, zero_stage, precision, activation_checkpointing: as in `longformer.cost.training_memory`.
     """
-    shape = shape_of(config)
-    kept = kept_numbers(shape, sequence_length)
-    if activation_checkpointing:
-        kept = shape.layers * sequence_length * shape.width + kept // shape.layers
-    # The hidden states at the head, and what the layer at work holds for a moment.
-    at_work = sequence_length * (2 * shape.width + max(4 * shape.width, 2 * shape.inner_width))
+    of_layers = activations(shape_of(config), sequence_length, activation_checkpointing=layout.activation_checkpointing)
+    at_head = sequence_length * config.hidden_size
     return memory_estimate(
+        layout,
         weights=weights,
         trained=trained,
-        activations=micro_batch_size * (kept + at_work),
+        activations=layout.micro_batch_size * (of_layers + at_head),
         # Logits and their gradient, for some rows at a time.
         float32_activations=2 * ROWS * config.vocab_size,
-        ranks=ranks,
-        zero_stage=zero_stage,
-        precision=precision,
     )
