@@ -13,6 +13,7 @@ from launcher.gpus import GPUS, Gpu, gpu_of
 from launcher.new_run.choices import Wish, choose
 from launcher.new_run.start import NAMED, find_start
 from launcher.new_run.writing import run_file_text
+from longformer.cost import Precision
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
@@ -43,7 +44,8 @@ def new(
     text = run_file_text(choose(wish), wish)
     run_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run_file, text.encode())
-    print(f"{run_file} is written; look through it, then: longformer plan {run_file}")
+    devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"
+    print(f"{run_file} is written; look through it, then: longformer plan {run_file} {devices}")
     if start.published is not None:
         print(f"note: put the model {start.published} into {start.source}, or say --from FOLDER")
 
@@ -52,6 +54,6 @@ def _this_machine(ranks: int) -> Gpu:
     """Return the first GPU of this machine or, without one, a rank's share of its memory."""
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        precision: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
         return Gpu(facts.name, facts.total_memory, {precision: 0.0})
     return Gpu("this machine", psutil.virtual_memory().total // ranks, {"fp32": 0.0})

@@ -1,5 +1,6 @@
 """The model that a new run starts from: one of the published ones by its family's name, or a folder."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,10 @@ from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
 
 TaskName = Literal["mlm", "summarize"]
 
-FAMILIES = {"mlm": convert_encoder.FAMILIES, "summarize": convert_led.FAMILIES}
+FAMILIES: dict[TaskName, Collection[str]] = {"mlm": convert_encoder.FAMILIES, "summarize": convert_led.FAMILIES}
 NAMED = {"roberta": "roberta-base", "bart": "bart-base", "longformer": "longformer-base-4096", "led": "led-base-16384"}
 """The published model that a family's name stands for."""
-_SHAPES: dict[str, dict[str, Any]] = {**masked_lm_shape.PUBLISHED, **summarization.PUBLISHED}
+_SHAPES: dict[str, dict[str, Any]] = dict([*masked_lm_shape.PUBLISHED.items(), *summarization.PUBLISHED.items()])
 
 
 @dataclass(frozen=True)

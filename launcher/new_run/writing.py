@@ -55,7 +55,7 @@ def _header(content: Content, wish: Wish) -> Iterator[str]:
     asked, given = covered(survey.lengths), content["phases"][-1]["sequence_length"]
     if given < asked:
         yield f"Rows of {given:,} tokens cut or part longer documents: more does not fit, or is not published."
-    yield f"Phases read the {TRAINED:.0%} that are not held out up to {EPOCHS} times; learning rates are published ones."
+    yield f"Phases read the {TRAINED:.0%} that are not held out up to {EPOCHS} times; learning rates are published."
 
 
 def _fields(fields: str) -> str:

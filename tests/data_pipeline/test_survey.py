@@ -60,7 +60,7 @@ def test_many_documents_are_estimated_from_some_with_the_lines_that_cannot_be_re
         ({"id": 7, "text": "long " * 9, "highlights": "short"}, "document=text,summary=highlights"),
         ({"id": "7", "a": "long " * 9, "b": "short"}, "identifier=id,document=a,summary=b"),
         (
-            {"question": "why?", "story": "long " * 9, "abstract": ["because", "so"]},
+            {"question": "why?", "story": "long " * 9, "abstract": "because"},
             "query=question,document=story,summary=abstract",
         ),
         ({"article_id": "7", "article_text": ["long"], "abstract_text": ["<S> short </S>"]}, "scientific_papers"),
