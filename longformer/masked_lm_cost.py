@@ -77,5 +77,5 @@ def training_memory(
         trained=trained,
         activations=layout.micro_batch_size * (of_layers + at_head),
         # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * ROWS * config.vocab_size,
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * sequence_length) * config.vocab_size,
     )
