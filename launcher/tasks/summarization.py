@@ -110,8 +110,10 @@ class SummarizationTask:
         shutil.copytree(model, target, dirs_exist_ok=True)
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.summarization_page import write_summarization_page
         from launcher.tasks.summarization_report import write_and_show_report
 
+        write_summarization_page(self.config, run)
         write_and_show_report(self.config, run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:

@@ -18,6 +18,7 @@ from data_pipeline.quarantine import Quarantine
 from data_pipeline.sources.summaries import summary_corpus
 from data_pipeline.tokenization import train_tokenizer
 from launcher.cli import main
+from tests.launcher.test_html_report import Reader, has_ink
 
 STEPS = (14, 6)
 RUN_FILE = """
@@ -98,6 +99,12 @@ def test_papers_become_a_summarizer_across_an_interruption_and_another_number_of
     assert 0 < scores["lead"]["rouge1"] < scores["oracle"]["rouge1"]
     in_mlflow = json.loads((run / "report" / "tables" / "summaries-test.json").read_text())
     assert [row[0] for row in in_mlflow["data"]] == [line["identifier"] for line in table]
+
+    page = Reader((run / "report" / "report.html").read_text())
+    assert all(map(has_ink, page.pictures()))
+    # Loss, learning rate, lengths, ROUGE by length, attention, throughput, MFU.
+    assert len(page.pictures()) == 7
+    assert all(text in page.text for text in ("Does reading more help?", table[0]["prediction"], "Attention", "Memory"))
 
     # The registered model, by itself and with the settings that it keeps, writes what was judged.
     monkeypatch.chdir(workplace)

@@ -19,6 +19,7 @@ from longformer.errors import LongformerError
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.models.freezing import PRETRAINED_ROWS
 from tests.faults.tiny_run import TinyRun, kill_all_ranks, once
+from tests.launcher.test_html_report import Reader, has_ink
 
 ROWS = "longformer.embeddings.position_embeddings.weight"
 
@@ -82,6 +83,13 @@ def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_ha
     summary = json.loads((run.report_directory / "summary.json").read_text())
     assert summary["phases"][0]["validation"] == evaluation["validation"]
     assert main(["predict", str(run.export_directory), "QVQLVQSG<mask>EV", "--json"]) == 0
+
+    page = Reader((run.report_directory / "report.html").read_text())
+    assert all(map(has_ink, page.pictures()))
+    # Loss, learning rate, lengths, attention, throughput, MFU.
+    assert len(page.pictures()) == 6
+    for heading in ("Documents", "Hidden tokens", "Attention", "Memory"):
+        assert heading in page.text
 
 
 @pytest.mark.slow
