@@ -1,24 +1,28 @@
 """What continued pretraining of a Longformer costs at a shape: operations and memory, by formula."""
 
-import torch
 from torch import nn
 
 from longformer.cost import MemoryEstimate, TrainingLayout, memory_estimate
 from longformer.encoder_cost import activations, shape_of
-from longformer.models.heads import LongformerForMaskedLM
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.masked_lm_loss import ROWS
 
 
 def parameter_count(config: LongformerConfig) -> int:
     """Return the number of weights of a `LongformerForMaskedLM`; those that two parts share count once."""
-    return sum(parameter.numel() for parameter in _without_numbers(config).parameters())
+    width, inner = config.hidden_size, config.intermediate_size
+    norm = 2 * width
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    # Six projections, of which three are global, and the output; the feed-forward part; two norms.
+    layer = 7 * _square(config) + 2 * width * inner + inner + width + 2 * norm
+    output = 0 if config.tie_word_embeddings else config.vocab_size * width
+    head = _square(config) + norm + config.vocab_size + output
+    return rows * width + norm + config.num_hidden_layers * layer + head
 
 
 def trained_count(config: LongformerConfig) -> int:
     """Return how many of them pretraining changes: all but the global projections."""
-    model = _without_numbers(config)
-    return parameter_count(config) - sum(parameter.numel() for parameter in global_projections(model))
+    return parameter_count(config) - 3 * config.num_hidden_layers * _square(config)
 
 
 def global_projections(model: nn.Module) -> list[nn.Parameter]:
@@ -26,9 +30,9 @@ def global_projections(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in model.named_parameters() if "_global." in name]
 
 
-def _without_numbers(config: LongformerConfig) -> LongformerForMaskedLM:
-    with torch.device("meta"):
-        return LongformerForMaskedLM(config)
+def _square(config: LongformerConfig) -> int:
+    """Return the weights of a linear map from hidden states to hidden states."""
+    return config.hidden_size**2 + config.hidden_size
 
 
 def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, masked: float) -> float:
@@ -73,5 +77,5 @@ def training_memory(
         trained=trained,
         activations=layout.micro_batch_size * (of_layers + at_head),
         # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * ROWS * config.vocab_size,
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * sequence_length) * config.vocab_size,
     )

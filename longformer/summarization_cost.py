@@ -77,5 +77,5 @@ def training_memory(
         trained=weights,
         activations=layout.micro_batch_size * (read + last_states + written + shown),
         # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * ROWS * config.vocab_size,
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * target_length) * config.vocab_size,
     )

@@ -109,8 +109,10 @@ class MaskedLMTask:
         export(model, target)
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.masked_lm_page import write_masked_lm_page
         from launcher.tasks.masked_lm_report import write_and_show_report
 
+        write_masked_lm_page(self.config, run)
         write_and_show_report(run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:

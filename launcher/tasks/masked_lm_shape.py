@@ -14,11 +14,14 @@ _ROBERTA = {
     "type_vocab_size": 1,
     "max_position_embeddings": 514,
 }
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 PUBLISHED: dict[Published, dict[str, Any]] = {
-    "roberta-base": _ROBERTA
-    | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "roberta-base": _ROBERTA | _BASE,
     "roberta-large": _ROBERTA
     | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "longformer-base-4096": _ROBERTA
+    | _BASE
+    | {"model_type": "longformer", "max_position_embeddings": 4098, "attention_window": [512] * 12, "sep_token_id": 2},
 }
 """Shapes of published models, as their config.json has them."""
 

@@ -31,7 +31,17 @@ def _bart(width: int, layers: int) -> dict[str, Any]:
     return {"model_type": "bart", "vocab_size": 50_265, "max_position_embeddings": 1_024, "d_model": width, **parts}
 
 
-PUBLISHED: dict[Published, dict[str, Any]] = {"bart-base": _bart(768, 6), "bart-large": _bart(1_024, 12)}
+PUBLISHED: dict[Published, dict[str, Any]] = {
+    "bart-base": _bart(768, 6),
+    "bart-large": _bart(1_024, 12),
+    "led-base-16384": _bart(768, 6)
+    | {
+        "model_type": "led",
+        "max_encoder_position_embeddings": 16_384,
+        "max_decoder_position_embeddings": 1_024,
+        "attention_window": [1_024] * 6,
+    },
+}
 """Shapes of published models, as their config.json has them."""
 
 
@@ -100,8 +110,10 @@ class SummarizationTask:
         shutil.copytree(model, target, dirs_exist_ok=True)
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.summarization_page import write_summarization_page
         from launcher.tasks.summarization_report import write_and_show_report
 
+        write_summarization_page(self.config, run)
         write_and_show_report(self.config, run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from data_pipeline.document_batches import DocumentBatches
 from launcher.tasks.long_phase import open_long_model, write_long_model
-from launcher.tasks.summarization import led_config
 from launcher.tasks.summarization_data import held_out, training_rows, written_text
 from launcher.tasks.summarization_sections import SummarizationRun
 from launcher.tasks.task_phase import ReportProgress, batch_sizes, judged_splits
 from longformer.evaluation.summaries import Judged, judge_summaries, summary_of, write_table
-from longformer.models import LEDForConditionalGeneration
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.huggingface import config_from_json
+from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.summarization_cost import training_flops_per_token
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import Objective, summary_tokens
@@ -55,8 +56,10 @@ class SummarizationPhase:
         return open_long_model(LEDForConditionalGeneration, origin, self.config)
 
     def flops_per_token(self, origin: Path | None) -> float:
+        assert origin is not None, "the run has a start"
+        config = config_from_json(read_json(origin / CONFIG_FILE), LEDConfig)
         length, target_length = self.config.phases[self.index].sequence_length, self.config.data.target_length
-        return training_flops_per_token(led_config(self.config), length, target_length=target_length)
+        return training_flops_per_token(config, length, target_length=target_length)
 
     def evaluate(
         self, model: nn.Module, ranks: Ranks, *, with_test: bool, report_progress: ReportProgress
