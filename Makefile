@@ -63,8 +63,7 @@ format: setup
 
 # Pin again what is installed now, after changing a range in pyproject.toml.
 constraints: setup
-	@{ sed -n 1p configs/constraints.txt; \
-	   $(BIN)/pip list --format=freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip=='; } > .venv/constraints.txt
+	@$(BIN)/pip list --format=freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip==' > .venv/constraints.txt
 	@mv .venv/constraints.txt configs/constraints.txt
 
 clean:

@@ -1,6 +1,6 @@
-"""What a run file says about a Ray cluster: what a phase asks of it, and how much loss a run puts up with.
+"""What a run file says about a cluster: what a phase asks of Ray, and how much loss a run puts up with.
 
-Other backends do not look at it.
+Other backends than Ray and Slurm do not look at it.
 """
 
 from typing import Annotated, Self
@@ -36,7 +36,7 @@ class ResourcesSection(Section):
 
 
 class ClusterSection(Section):
-    """How a run lives on a Ray cluster, whose machines come and go."""
+    """How a run lives on a cluster, whose machines come and go."""
 
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often ranks may be lost before there is a new checkpoint; once more ends the run."""

@@ -60,6 +60,10 @@ class RunDirectory:
         """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
         return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
 
+    def losses_file(self, job: str) -> Path:
+        """How often a job of a cluster, over all its starts, has lost ranks."""
+        return self.path / "logs" / f"losses-{job}.json"
+
     @property
     def ranks_file(self) -> Path:
         """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""

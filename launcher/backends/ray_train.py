@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from data_pipeline.errors import DataError
 from launcher.backends.ray_board import Board, Sign
 from launcher.backends.ray_cluster import Node, RayCluster, ranks_that_fit
 from launcher.backends.ray_rank import RankOrders, run_rank
 from launcher.interruption import StopFlag
+from launcher.losses import Losses
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.rank_range import RankRange
 from launcher.run_directory import RunDirectory
@@ -23,7 +23,6 @@ from launcher.run_file import RunConfig
 from launcher.shortage import ShortageWatch
 from longformer.errors import LongformerError, WorkFailed
 from longformer.files import write_json
-from longformer.training.checkpoints.store import committed_checkpoints
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_SETTLE = 5.0
@@ -55,10 +54,7 @@ class RayBackend:
     ranks: RankRange
     stop: StopFlag
     warn: Callable[[str], None]
-    _losses: "Losses" = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._losses = Losses(self.run.config().cluster.max_failures)
+    _losses: Losses = field(default=Losses(), init=False)
 
     def ranks_now(self, phase_index: int) -> int | None:
         """Return how many ranks a phase gets now: the most that fit; wait for its fewest.
@@ -172,17 +168,15 @@ class RayBackend:
         )
         if announced:
             return Outcome(Status.REGROUPED, f"{what}; going on from the last checkpoint")
-        lost = self._losses.one_more(self.run.checkpoints_directory(task.phase_index, phase.name))
-        if lost > self._losses.most:
-            return Outcome(
-                Status.FAILED,
-                f"{what}, and that {lost} times without a new checkpoint in between (cluster.max_failures is "
-                f"{self._losses.most}); logs are in {self.run.log_file(0, 0).parent}",
-            )
+        most = self.run.config().cluster.max_failures
+        self._losses = self._losses.one_more(self.run.checkpoints_directory(task.phase_index, phase.name))
+        if self._losses.count > most:
+            logs = self.run.log_file(0, 0).parent
+            return Outcome(Status.FAILED, f"{self._losses.told(what, most=most)}; logs are in {logs}")
         return Outcome(
             Status.REGROUPED,
-            f"{what}; going on from the last checkpoint with the machines there are (loss {lost} of at most "
-            f"{self._losses.most} without a new checkpoint)",
+            f"{what}; going on from the last checkpoint with the machines there are (loss {self._losses.count} of at "
+            f"most {most} without a new checkpoint)",
         )
 
 
@@ -235,22 +229,6 @@ def what_was_lost(failures: Mapping[int, Exception], signs: Sequence[Sign], node
     if died:
         return f"rank {died[0]} on {hosts.get(died[0], 'its machine')} died (killed, or out of memory)"
     return next((f"rank {rank}: {error}" for rank, error in sorted(failures.items())), None)
-
-
-@dataclass
-class Losses:
-    """Counts the losses since the newest checkpoint."""
-
-    most: int
-    _count: int = 0
-    _newest: Path | None = None
-
-    def one_more(self, checkpoints: Path) -> int:
-        """Return the how manieth loss this is without a new checkpoint."""
-        newest = max(committed_checkpoints(checkpoints), default=None)
-        self._count = self._count + 1 if newest == self._newest else 1
-        self._newest = newest
-        return self._count
 
 
 @dataclass

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from launcher.backends.local import LEAST_SEVERE, Ending
 from launcher.interruption import StopFlag
+from launcher.losses import Losses
 from launcher.phases import Outcome, PhaseTask, Status
 from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
+from longformer.files import write_json
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_FOLLOW = {Status.STOPPED: 60.0, Status.ROLLED_BACK: 60.0, Status.FAILED: 5.0}
@@ -63,11 +65,7 @@ class SlurmBackend:
         if self.stop():
             return Outcome(Status.STOPPED)
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
-        return Outcome(
-            Status.LOST,
-            f"srun ended with code {code} and of node {silent} of the job nothing was heard; "
-            "the next start goes on from the last checkpoint",
-        )
+        return _loss(run, task, f"srun ended with code {code} and of node {silent} of the job nothing was heard")
 
     def _command(self, task: PhaseTask) -> list[str]:
         processors = os.environ.get("SLURM_CPUS_PER_TASK")  # steps do not inherit it
@@ -127,6 +125,18 @@ def nodes_of_this_job(*, ranks: int) -> int:
     if ranks % nodes:
         raise LongformerError(f"--ranks {ranks} cannot be shared evenly by the {nodes} nodes of this Slurm job")
     return nodes
+
+
+def _loss(run: RunDirectory, task: PhaseTask, what: str) -> Outcome:
+    """Return what follows from a loss, which is counted over all starts of this job."""
+    config, file = run.config(), run.losses_file(os.environ["SLURM_JOB_ID"])
+    most = config.cluster.max_failures
+    before = Losses(**json.loads(file.read_text())) if file.exists() else Losses()
+    losses = before.one_more(run.checkpoints_directory(task.phase_index, config.phases[task.phase_index].name))
+    write_json(file, asdict(losses))
+    if losses.count > most:
+        return Outcome(Status.FAILED, losses.told(what, most=most))
+    return Outcome(Status.LOST, f"{what}; the next start goes on from the last checkpoint")
 
 
 def _ending(file: Path) -> Ending | None:

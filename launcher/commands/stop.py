@@ -12,6 +12,8 @@ from launcher.run_directory import RunDirectory
 from launcher.submission import Submission
 from launcher.sweep import runs_of
 
+_SECONDS_BETWEEN_LOOKS = 0.2
+
 
 def stop(
     run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run that is going on.")],
@@ -47,6 +49,6 @@ def _stop(run: RunDirectory, *, save: bool) -> None:
             return
     run.request_stop(save=save)
     with Console(stderr=True).status("waiting for the run to end"):
-        while run.is_running():
-            time.sleep(0.1)
+        while run_state(run) == "running":  # the job too, so that the run can be submitted again
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
     print(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint")

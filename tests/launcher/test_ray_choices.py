@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from launcher.backends import ray_train
 from launcher.backends.ray_board import Sign
 from launcher.backends.ray_cluster import Node, connected, ranks_that_fit
-from launcher.backends.ray_train import Growth, Losses, largest_that_fits, leaving, what_was_lost
+from launcher.backends.ray_train import Growth, largest_that_fits, leaving, what_was_lost
 from launcher.cli import main
+from launcher.losses import Losses
 from launcher.rank_range import RankRange
 from launcher.run_file import RunConfig
 from longformer.errors import LongformerError
@@ -124,10 +125,11 @@ def test_what_was_lost_names_the_cause_before_its_consequences() -> None:
 
 
 def test_losses_are_counted_from_the_newest_checkpoint(tmp_path: Path) -> None:
-    losses = Losses(most=2)
-    assert [losses.one_more(tmp_path) for _ in range(3)] == [1, 2, 3]
+    twice = Losses().one_more(tmp_path).one_more(tmp_path)
+    assert twice.count == 2
     (tmp_path / "step-00000010").mkdir()
-    assert [losses.one_more(tmp_path) for _ in range(2)] == [1, 2]
+    once = twice.one_more(tmp_path)
+    assert (once.count, once.one_more(tmp_path).count) == (1, 2)
 
 
 @pytest.fixture
