@@ -62,6 +62,7 @@ def test_a_spike_stops_the_run_before_anything_is_learned_from_it(
     assert f"phase long, step {BAD_STEP + 1}: the loss jumped to" in outcome.message
 
 
+@pytest.mark.slow
 def test_after_rolling_back_the_run_ends_as_if_the_bad_batch_had_never_been_there(
     tmp_path: Path, text_with_a_bad_batch: PreparedData
 ) -> None:

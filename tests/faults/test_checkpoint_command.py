@@ -56,6 +56,7 @@ def test_verify_names_the_damaged_one_and_fails(run: TinyRun, capsys: pytest.Cap
     assert main(["checkpoint", "verify", str(checkpoint(run, 12))]) == 0
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_newest_whole_one_even_when_newer_ones_are_damaged(run: TinyRun, undisturbed: Runs) -> None:
     spoil(checkpoint(run, 12))
     spoil(checkpoint(run, 8))

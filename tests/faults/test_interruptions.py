@@ -78,7 +78,9 @@ def test_ranks_that_do_not_stop_in_time_are_ended(new_run: Runs, monkeypatch: py
     assert rank_processes() == []
 
 
-@pytest.mark.parametrize(("option", "checkpoints"), [("--save", 1), ("--no-save", 0)])
+@pytest.mark.parametrize(
+    ("option", "checkpoints"), [("--save", 1), pytest.param("--no-save", 0, marks=pytest.mark.slow)]
+)
 def test_longformer_stop_ends_a_run_of_another_process(
     option: str, checkpoints: int, new_run: Runs, undisturbed: Runs
 ) -> None:
