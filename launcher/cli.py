@@ -36,6 +36,7 @@ COMMANDS = {
     "stop": Command("launcher.commands.stop", "stop", "Stop a run after a checkpoint, or at once."),
     "runs": Command("launcher.commands.runs", "app", "Tell where two runs part."),
     "checkpoint": Command("launcher.commands.checkpoint", "app", "List, check, convert and compare checkpoints."),
+    "new": Command("launcher.commands.new", "new", "Write a run file from the look of the data."),
     "check": Command("launcher.commands.check", "check", "Check a run file without running it."),
     "plan": Command("launcher.commands.plan", "plan", "Show steps, memory, FLOPs and time of a run before it starts."),
     "doctor": Command("launcher.commands.doctor", "doctor", "Examine this machine, or every node of a Slurm job."),

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from launcher.gpus import Gpu
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
@@ -137,6 +139,50 @@ def changed(
     return config.model_copy(update=update)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Settings with which a phase fits."""
+
+    micro_batch_size: int
+    training: dict[str, Any]
+    """What is to change in the run file's training section."""
+
+
+def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | None:
+    """Return the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept.
+
+    Args:
+        config: the run.
+        index: of the phase.
+        gpu, gpus: as in `forecast`.
+
+    Returns:
+        None where no setting fits that the run's task allows.
+    """
+    batching = config.phases[index].batching(gpus)
+    sizes = [size for size in range(batching.micro_batch_size, 0, -1) if batching.micro_batch_size % size == 0]
+    for training in (
+        {},
+        {"activation_checkpointing": True},
+        {"activation_checkpointing": True, "zero_stage": max(2, config.training.zero_stage)},
+        {"activation_checkpointing": True, "zero_stage": 3},
+    ):
+        for size in sizes:
+            attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
+            if _is_allowed(attempt) and fits(task_of(attempt).phase_cost(index, ranks=gpus).memory, gpu):
+                return Fit(size, training)
+    return None
+
+
+def _is_allowed(config: RunConfig) -> bool:
+    """Return whether the run file could say so; a task may refuse a ZeRO stage."""
+    try:
+        type(config).model_validate(config.model_dump())
+    except ValidationError:
+        return False
+    return True
+
+
 def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast]) -> Iterator[str]:
     for index, phase in enumerate(phases):
         memory = phase.memory[config.training.zero_stage]
@@ -158,18 +204,9 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
 
 
 def _remedy(config: RunConfig, index: int, gpu: Gpu, gpus: int) -> str:
-    """Return the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept."""
-    batching = config.phases[index].batching(gpus)
-    sizes = [size for size in range(batching.micro_batch_size, 0, -1) if batching.micro_batch_size % size == 0]
-    for training in (
-        {},
-        {"activation_checkpointing": True},
-        {"activation_checkpointing": True, "zero_stage": max(2, config.training.zero_stage)},
-        {"activation_checkpointing": True, "zero_stage": 3},
-    ):
-        for size in sizes:
-            attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if fits(task_of(attempt).phase_cost(index, ranks=gpus).memory, gpu):
-                words = [f"training.{name}={str(value).lower()}" for name, value in training.items()]
-                return f"it fits with {' '.join([f'phases.{index}.micro_batch_size={size}', *words])}"
-    return f"no setting makes it fit; take more or larger GPUs than {gpus} x {gpu.name}, or shorter sequences"
+    """Return in words what makes a phase fit."""
+    fit = first_fit(config, index, gpu, gpus=gpus)
+    if fit is None:
+        return f"no setting makes it fit; take more or larger GPUs than {gpus} x {gpu.name}, or shorter sequences"
+    words = [f"training.{name}={str(value).lower()}" for name, value in fit.training.items()]
+    return f"it fits with {' '.join([f'phases.{index}.micro_batch_size={fit.micro_batch_size}', *words])}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.parallel import Result, Task
+from launcher.backends.ray_cluster import check_reachable
 
 
 class RayTasks:
@@ -18,7 +19,8 @@ class RayTasks:
         address: of the cluster, as `ray.init` takes it: "auto", "ray://host:port", or "local" for one on this machine.
 
     Raises:
-        DataError: Ray is not installed, or there is no cluster.
+        DataError: Ray is not installed.
+        LongformerError: there is no cluster.
     """
 
     def __init__(self, address: str) -> None:
@@ -27,12 +29,10 @@ class RayTasks:
         except ImportError:
             raise DataError("--ray needs Ray: pip install 'longformer-train[ray]'") from None
         self._ray: Any = ray
-        try:
-            # One thread of the tokenizer per task, as Ray counts one core per task.
-            environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
-            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError) as error:
-            raise DataError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        check_reachable(address)
+        # One thread of the tokenizer per task, as Ray counts one core per task.
+        environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield function(task) for every task, in their order, taking only a few tasks ahead.

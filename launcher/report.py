@@ -6,7 +6,6 @@ report/{summary.json, summary.md, bits_per_character.png, cost.png}, each writte
 
 import json
 import lzma
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from launcher.report_plots import bits_per_character_plot, cost_plot
 from launcher.report_summary import PhaseSummary, Summary, TestScore
 from launcher.run_directory import RunDirectory
 from launcher.tasks.character_sections import CharacterRun
-from launcher.wording import clock, short
+from launcher.wording import clock, markdown_table, short
 from longformer.cost import parameter_count
 from longformer.files import write_atomically, write_json
 
@@ -99,8 +98,7 @@ def _verdict(summary: Summary) -> str:
 
 
 def _markdown(summary: Summary) -> str:
-    rows: Sequence[Sequence[str]] = [_HEADINGS, ["---", *["---:"] * (len(_HEADINGS) - 1)], *map(_cells, summary.phases)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = markdown_table(_HEADINGS, map(_cells, summary.phases))
     return (
         f"# {summary.name}\n\n{summary.parameters:,} parameters, {summary.ranks} ranks. "
         f"BPC is bits per character on the validation split after the phase.\n\n{table}\n\n{_verdict(summary)}\n"

@@ -1,4 +1,6 @@
-"""Numbers as a person writes them."""
+"""Numbers and tables as a person writes them."""
+
+from collections.abc import Iterable, Sequence
 
 
 def clock(seconds: float) -> str:
@@ -16,3 +18,9 @@ def short(count: float) -> str:
         if count >= size:
             return f"{float(f'{count / size:.3g}'):g}{unit}"
     return f"{count:g}"
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, numbers to the right of a first column of names, without a newline at its end."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

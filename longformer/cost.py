@@ -25,6 +25,22 @@ _PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}
 
 
 @dataclass(frozen=True)
+class TrainingLayout:
+    """How training is laid out over ranks."""
+
+    micro_batch_size: int
+    """Sequences per forward pass on a rank."""
+    ranks: int
+    """That share what ZeRO shards."""
+    zero_stage: int
+    """0 shards nothing, 1 the optimizer, 2 also gradients, 3 also weights."""
+    precision: Precision
+    """Of weights, gradients and activations; the optimizer always works in fp32."""
+    activation_checkpointing: bool
+    """Keep only each layer's input, and one layer at a time in full."""
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes one rank needs, without what kernels, CUDA and NCCL hold for themselves."""
 
@@ -78,64 +94,43 @@ def training_flops_per_token(config: CharacterModelConfig, sequence_length: int)
     return 3 * forward
 
 
-def training_memory(
-    config: CharacterModelConfig,
-    *,
-    sequence_length: int,
-    micro_batch_size: int,
-    ranks: int,
-    zero_stage: int,
-    precision: Precision,
-    activation_checkpointing: bool,
-) -> MemoryEstimate:
+def training_memory(config: CharacterModelConfig, layout: TrainingLayout, *, sequence_length: int) -> MemoryEstimate:
     """Return the memory that one rank needs to train.
 
     Args:
         config: the model; its own `activation_checkpointing` is not looked at.
+        layout: how training is laid out.
         sequence_length: positions of a sequence.
-        micro_batch_size: sequences per forward pass on this rank.
-        ranks: number of ranks that share what ZeRO shards.
-        zero_stage: 0 shards nothing, 1 the optimizer, 2 also gradients, 3 also weights.
-        precision: of weights, gradients and activations; the optimizer always works in fp32.
-        activation_checkpointing: keep only each layer's input, and one layer at a time in full.
     """
-    weights = parameter_count(config)
-    layers = [_layer_activations(config, layer, sequence_length, micro_batch_size) for layer in range(config.layers)]
-    layer_inputs = config.layers * micro_batch_size * sequence_length * config.hidden_size
-    kept = layer_inputs + max(layers) if activation_checkpointing else layer_inputs + sum(layers)
-    positions = micro_batch_size * sequence_length
+    weights, sequences = parameter_count(config), layout.micro_batch_size
+    layers = [_layer_activations(config, layer, sequence_length, sequences) for layer in range(config.layers)]
+    layer_inputs = config.layers * sequences * sequence_length * config.hidden_size
+    kept = layer_inputs + (max(layers) if layout.activation_checkpointing else sum(layers))
+    positions = sequences * sequence_length
     return memory_estimate(
+        layout,
         weights=weights,
         trained=weights,
         activations=kept + positions * _end_activations(config),
         float32_activations=positions * config.vocabulary_size,
-        ranks=ranks,
-        zero_stage=zero_stage,
-        precision=precision,
     )
 
 
 def memory_estimate(
-    *,
-    weights: int,
-    trained: int,
-    activations: int,
-    float32_activations: int,
-    ranks: int,
-    zero_stage: int,
-    precision: Precision,
+    layout: TrainingLayout, *, weights: int, trained: int, activations: int, float32_activations: int
 ) -> MemoryEstimate:
     """Return the bytes that one rank needs for so many numbers.
 
     The formula stands in docs/how-to/plan.md; tests hold it against real ranks of DeepSpeed 0.19.8.
 
     Args:
+        layout: how training is laid out.
         weights: of the model.
         trained: those of them that have a gradient.
         activations: what is kept for the backward pass, in the training precision.
         float32_activations: what is kept in float32 whatever the precision.
-        ranks, zero_stage, precision: as in `training_memory`.
     """
+    ranks, zero_stage, precision = layout.ranks, layout.zero_stage, layout.precision
     size = _FLOAT32_BYTES if precision == "fp32" else 2
     own_weights = 1 if zero_stage > 0 or precision != "fp32" else 0
     parameters = _share(weights * size, ranks if zero_stage >= 3 else 1)

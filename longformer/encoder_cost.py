@@ -65,13 +65,32 @@ def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> Enco
         parameters: number of all its weights.
         length: tokens of the text.
     """
-    # The hidden states, and either queries, keys, values and attended values or both sides of the activation.
-    at_work = length * (shape.width + max(4 * shape.width, 2 * shape.inner_width))
     # Keys and values of the text, in every layer of the decoder.
     shown = length * 2 * shape.width * shape.decoder_layers
+    reading = parameters + _at_work(shape, length) + shown
     # Weights, their gradients and AdamW's two averages.
-    training = 4 * parameters + kept_numbers(shape, length) + at_work + shown
-    return EncoderMemory(reading=FLOAT32_BYTES * (parameters + at_work + shown), training=FLOAT32_BYTES * training)
+    training = 4 * parameters + activations(shape, length, activation_checkpointing=False) + shown
+    return EncoderMemory(reading=FLOAT32_BYTES * reading, training=FLOAT32_BYTES * training)
+
+
+def activations(shape: EncoderShape, length: int, *, activation_checkpointing: bool) -> int:
+    """Return the most numbers that the encoder's layers hold while they train on one text.
+
+    Args:
+        shape: of the encoder.
+        length: tokens of the text.
+        activation_checkpointing: keep only each layer's input, and one layer at a time in full.
+    """
+    kept = kept_numbers(shape, length)
+    if activation_checkpointing:
+        kept = shape.layers * length * shape.width + kept // shape.layers
+    return kept + _at_work(shape, length)
+
+
+def _at_work(shape: EncoderShape, length: int) -> int:
+    """Return how many numbers the layer at work holds for a moment."""
+    # The hidden states, and either queries, keys, values and attended values or both sides of the activation.
+    return length * (shape.width + max(4 * shape.width, 2 * shape.inner_width))
 
 
 def kept_numbers(shape: EncoderShape, length: int) -> int:

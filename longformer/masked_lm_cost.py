@@ -1,24 +1,28 @@
 """What continued pretraining of a Longformer costs at a shape: operations and memory, by formula."""
 
-import torch
 from torch import nn
 
-from longformer.cost import MemoryEstimate, Precision, memory_estimate
-from longformer.encoder_cost import kept_numbers, shape_of
-from longformer.models.heads import LongformerForMaskedLM
+from longformer.cost import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.encoder_cost import activations, shape_of
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.masked_lm_loss import ROWS
 
 
 def parameter_count(config: LongformerConfig) -> int:
     """Return the number of weights of a `LongformerForMaskedLM`; those that two parts share count once."""
-    return sum(parameter.numel() for parameter in _without_numbers(config).parameters())
+    width, inner = config.hidden_size, config.intermediate_size
+    norm = 2 * width
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
+    # Six projections, of which three are global, and the output; the feed-forward part; two norms.
+    layer = 7 * _square(config) + 2 * width * inner + inner + width + 2 * norm
+    output = 0 if config.tie_word_embeddings else config.vocab_size * width
+    head = _square(config) + norm + config.vocab_size + output
+    return rows * width + norm + config.num_hidden_layers * layer + head
 
 
 def trained_count(config: LongformerConfig) -> int:
     """Return how many of them pretraining changes: all but the global projections."""
-    model = _without_numbers(config)
-    return parameter_count(config) - sum(parameter.numel() for parameter in global_projections(model))
+    return parameter_count(config) - 3 * config.num_hidden_layers * _square(config)
 
 
 def global_projections(model: nn.Module) -> list[nn.Parameter]:
@@ -26,9 +30,9 @@ def global_projections(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for name, parameter in model.named_parameters() if "_global." in name]
 
 
-def _without_numbers(config: LongformerConfig) -> LongformerForMaskedLM:
-    with torch.device("meta"):
-        return LongformerForMaskedLM(config)
+def _square(config: LongformerConfig) -> int:
+    """Return the weights of a linear map from hidden states to hidden states."""
+    return config.hidden_size**2 + config.hidden_size
 
 
 def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, masked: float) -> float:
@@ -54,40 +58,24 @@ def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, 
 
 
 def training_memory(
-    config: LongformerConfig,
-    *,
-    weights: int,
-    trained: int,
-    sequence_length: int,
-    micro_batch_size: int,
-    ranks: int,
-    zero_stage: int,
-    precision: Precision,
-    activation_checkpointing: bool,
+    config: LongformerConfig, layout: TrainingLayout, *, weights: int, trained: int, sequence_length: int
 ) -> MemoryEstimate:
     """Return the memory that one rank needs to train.
 
     Args:
         config: the model.
+        layout: how training is laid out.
         weights: number of its weights.
         trained: those of them that are trained.
         sequence_length: tokens of a row.
-        micro_batch_size: rows per forward pass on this rank.
-        ranks, zero_stage, precision, activation_checkpointing: as in `longformer.cost.training_memory`.
     """
-    shape = shape_of(config)
-    kept = kept_numbers(shape, sequence_length)
-    if activation_checkpointing:
-        kept = shape.layers * sequence_length * shape.width + kept // shape.layers
-    # The hidden states at the head, and what the layer at work holds for a moment.
-    at_work = sequence_length * (2 * shape.width + max(4 * shape.width, 2 * shape.inner_width))
+    of_layers = activations(shape_of(config), sequence_length, activation_checkpointing=layout.activation_checkpointing)
+    at_head = sequence_length * config.hidden_size
     return memory_estimate(
+        layout,
         weights=weights,
         trained=trained,
-        activations=micro_batch_size * (kept + at_work),
+        activations=layout.micro_batch_size * (of_layers + at_head),
         # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * ROWS * config.vocab_size,
-        ranks=ranks,
-        zero_stage=zero_stage,
-        precision=precision,
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * sequence_length) * config.vocab_size,
     )

@@ -1,7 +1,7 @@
 """What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
 
-from longformer.cost import MemoryEstimate, Precision, memory_estimate
-from longformer.encoder_cost import kept_numbers, shape_of
+from longformer.cost import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.encoder_cost import activations, shape_of
 from longformer.models.led_config import LEDConfig
 from longformer.models.masked_lm_loss import ROWS
 
@@ -51,43 +51,31 @@ def training_flops_per_token(config: LEDConfig, source_length: int, *, target_le
 
 
 def training_memory(
-    config: LEDConfig,
-    *,
-    source_length: int,
-    target_length: int,
-    micro_batch_size: int,
-    ranks: int,
-    zero_stage: int,
-    precision: Precision,
-    activation_checkpointing: bool,
+    config: LEDConfig, layout: TrainingLayout, *, source_length: int, target_length: int
 ) -> MemoryEstimate:
     """Return the memory that one rank needs to train.
 
     Args:
         config: the model.
+        layout: how training is laid out.
         source_length, target_length: tokens of a document and of its summary.
-        micro_batch_size: documents per forward pass on this rank.
-        ranks, zero_stage, precision, activation_checkpointing: as in `longformer.cost.training_memory`.
     """
-    weights = parameter_count(config)
-    shape, width = shape_of(config), config.d_model
-    kept = kept_numbers(shape, source_length)
+    weights, width = parameter_count(config), config.d_model
+    checkpointing = layout.activation_checkpointing
+    read = activations(shape_of(config), source_length, activation_checkpointing=checkpointing)
     # Two attentions of six and five hidden states each, and the feed-forward part.
     written = config.decoder_layers * target_length * (14 * width + config.decoder_ffn_dim)
     # Keys and values of the document, in every layer of the decoder.
     shown = config.decoder_layers * 2 * source_length * width
-    if activation_checkpointing:
-        kept = shape.layers * source_length * width + kept // shape.layers
+    if checkpointing:
         written = config.decoder_layers * target_length * width + written // config.decoder_layers
         shown //= config.decoder_layers
-    at_work = source_length * (2 * width + max(4 * width, 2 * shape.inner_width))
+    last_states = source_length * width
     return memory_estimate(
+        layout,
         weights=weights,
         trained=weights,
-        activations=micro_batch_size * (kept + written + shown + at_work),
+        activations=layout.micro_batch_size * (read + last_states + written + shown),
         # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * ROWS * config.vocab_size,
-        ranks=ranks,
-        zero_stage=zero_stage,
-        precision=precision,
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * target_length) * config.vocab_size,
     )

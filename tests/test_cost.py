@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.cost import measured_peak_flops, parameter_count, training_flops_per_token, training_memory
+from longformer.cost import (
+    Precision,
+    TrainingLayout,
+    measured_peak_flops,
+    parameter_count,
+    training_flops_per_token,
+    training_memory,
+)
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 
@@ -112,15 +119,14 @@ def kept_bytes(config: CharacterModelConfig, batch: int, positions: int) -> int:
 
 
 def activations(config: CharacterModelConfig, batch: int, positions: int) -> int:
-    return training_memory(
-        config,
-        sequence_length=positions,
+    layout = TrainingLayout(
         micro_batch_size=batch,
         ranks=1,
         zero_stage=0,
         precision="fp32",
         activation_checkpointing=config.activation_checkpointing,
-    ).activations
+    )
+    return training_memory(config, layout, sequence_length=positions).activations
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -158,16 +164,11 @@ def test_checkpointing_saves_the_memory_that_the_formula_says(position: str) -> 
 
 
 def test_zero_stages_shard_optimizer_gradients_and_weights_in_turn() -> None:
-    def memory(stage: int, precision: str) -> tuple[float, ...]:
-        estimate = training_memory(
-            config,
-            sequence_length=128,
-            micro_batch_size=2,
-            ranks=4,
-            zero_stage=stage,
-            precision=precision,
-            activation_checkpointing=False,
+    def memory(stage: int, precision: Precision) -> tuple[float, ...]:
+        layout = TrainingLayout(
+            micro_batch_size=2, ranks=4, zero_stage=stage, precision=precision, activation_checkpointing=False
         )
+        estimate = training_memory(config, layout, sequence_length=128)
         states = estimate.parameters + estimate.gradients + estimate.optimizer
         assert estimate.total >= states + estimate.activations + estimate.communication
         return tuple(part / weights for part in (estimate.parameters, estimate.gradients, estimate.optimizer))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
+from longformer.cost import TrainingLayout
 from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.models.masked_lm_loss import ROWS
 from longformer.summarization_cost import parameter_count, training_flops_per_token, training_memory
@@ -65,10 +66,15 @@ def test_activations_are_near_what_autograd_keeps() -> None:
             loss: torch.Tensor = model(**{**batch, "input_ids": ids}).loss
             return loss
 
-    shape = {"source_length": SOURCE, "target_length": TARGET, "micro_batch_size": 4}
-    options = {"ranks": 1, "zero_stage": 0, "precision": "fp32"}
     kept_all, kept_inputs = (
-        training_memory(model.config, **shape, **options, activation_checkpointing=checkpointing).activations  # type: ignore[arg-type]
+        training_memory(
+            model.config,
+            TrainingLayout(
+                micro_batch_size=4, ranks=1, zero_stage=0, precision="fp32", activation_checkpointing=checkpointing
+            ),
+            source_length=SOURCE,
+            target_length=TARGET,
+        ).activations
         for checkpointing in (False, True)
     )
     # The hidden states in and around one layer and the logits are there only while backward is at work.

@@ -7,9 +7,11 @@ named; any other file is one document, files with NUL bytes left out. Memory doe
 import codecs
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from data_pipeline.documents import Document, DocumentReader
 from data_pipeline.errors import DataError
@@ -64,7 +66,7 @@ def read_corpus(
         DataError: a file cannot be read, or more documents are damaged than `quarantine` allows.
     """
     for file in files:
-        match _kind(file):
+        match kind_of(file):
             case "json lines":
                 documents = _json_lines(file, reader, field, quarantine)
             case "parquet":
@@ -75,7 +77,8 @@ def read_corpus(
             yield from _cut(document)
 
 
-def _kind(file: Path) -> str:
+def kind_of(file: Path) -> str:
+    """Return as what a file is read, by its name: text, json lines or parquet."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     while suffixes and suffixes[-1] in _PACKING:
         suffixes.pop()
@@ -117,6 +120,26 @@ def json_lines(file: Path, reader: DocumentReader) -> Iterator[tuple[str, bytes]
                 yield f"{file}:{number}", line
 
 
+def first_records(file: Path, count: int) -> list[dict[str, Any]]:
+    """Return what the first `count` lines of JSON, or rows of Parquet, hold; lines that are no objects are left out.
+
+    Raises:
+        DataError: the file cannot be read, or none of these lines is an object.
+    """
+    if kind_of(file) == "parquet":
+        with _parquet_file(file) as table:
+            rows: list[dict[str, Any]] = next(table.iter_batches(batch_size=count)).to_pylist()
+            return rows
+    records = []
+    for _, line in islice(json_lines(file, DocumentReader([file])), count):
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    objects = [record for record in records if isinstance(record, dict)]
+    if not objects:
+        raise DataError(f"{file} holds no JSON objects in its first {count} lines")
+    return objects
+
+
 def _lines(chunks: Document) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
@@ -126,13 +149,7 @@ def _lines(chunks: Document) -> Iterator[bytes]:
 
 
 def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarantine) -> Iterator[TextDocument]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(f"{file} needs pyarrow to be read: pip install pyarrow") from None
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
+    with _parquet_file(file) as table:
         if field not in table.schema_arrow.names:
             raise DataError(f"{file} has no column {field}: name one of {', '.join(table.schema_arrow.names)}")
         number = 0
@@ -143,9 +160,21 @@ def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarant
                     yield TextDocument(f"{file}:{number}", joined_text(value))
                 except TypeError as error:
                     quarantine.add(f"{file}:{number}", f"the row holds no text in the column {field} ({error})")
+    reader.finished(file)
+
+
+@contextmanager
+def _parquet_file(file: Path) -> Iterator[Any]:
+    """Open a file with pyarrow, and turn what it raises into one sentence."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise DataError(f"{file} needs pyarrow to be read: pip install pyarrow") from None
+    try:
+        yield pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} is damaged ({error}); fetch it again") from None
-    reader.finished(file)
 
 
 def joined_text(value: object) -> str:

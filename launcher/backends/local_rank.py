@@ -3,9 +3,9 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class RanksHere:
     numbers: range
     rendezvous: str
     """torch.distributed address."""
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """Of the driver now; the server that ranks are forked from has what there was when it started."""
 
 
 def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words: Connection, lock: Any) -> None:
@@ -49,6 +51,7 @@ def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words:
             start beside ranks that have lost their driver. None where Slurm sees to that.
     """
     os.setsid()
+    os.environ.update(here.environment)
     print_into(log)
     if lock is not None:
         lock.detach()

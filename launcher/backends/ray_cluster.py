@@ -128,7 +128,12 @@ def connected(address: str | None) -> Iterator[RayCluster]:
     # Of a lost machine Ray prints twenty lines of its daemon's log into our output; no setting keeps them out.
     ray._private.worker.print_to_stdstream = _leave_unsaid
     named = address or os.environ.get("RAY_ADDRESS") or "auto"
-    _check_reachable(named)
+    if named.startswith("ray://"):
+        raise LongformerError(
+            f"{named} is the door for clients outside the cluster; work on one of its machines with --address "
+            "HOST:6379, or hand the run over: `longformer submit RUN.yaml --backend ray --address http://HOST:8265`"
+        )
+    check_reachable(named)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
         alone: dict[str, Any] = {"include_dashboard": False, "_temp_dir": short_path} if named == "local" else {}
@@ -163,20 +168,28 @@ def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:
     """Stand where Ray prints."""
 
 
-def _check_reachable(address: str) -> None:
-    """Raise LongformerError where nobody listens at HOST:PORT; Ray itself would try for long."""
-    if address.startswith("ray://"):
-        raise LongformerError(
-            f"{address} is the door for clients outside the cluster; work on one of its machines with --address "
-            "HOST:6379, or hand the run over: `longformer submit RUN.yaml --backend ray --address http://HOST:8265`"
-        )
-    if address in ("auto", "local"):
+def check_reachable(address: str) -> None:
+    """Check that somebody listens where a cluster should be; Ray itself would try for long.
+
+    Args:
+        address: HOST:PORT or ray://HOST:PORT of the head, "auto" for the cluster of this machine, or "local".
+
+    Raises:
+        LongformerError: nobody does, or it is no address.
+    """
+    from ray._private.services import get_ray_address_from_environment
+
+    if address == "local":
         return
-    host, _, port = address.rpartition(":")
     try:
+        # A cluster that died leaves its address behind on the machine.
+        found = get_ray_address_from_environment("auto", None) if address == "auto" else address
+        host, _, port = found.removeprefix("ray://").rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
     except ValueError:
-        raise LongformerError(f"--address {address} is not HOST:PORT, such as 10.0.0.1:6379") from None
+        raise LongformerError(f"{address} is not HOST:PORT, such as 10.0.0.1:6379") from None
+    except ConnectionError as error:
+        raise LongformerError(_no_cluster(address, error.strerror or _first_line(error))) from None
     except OSError as error:
         raise LongformerError(_no_cluster(address, error.strerror or str(error))) from None
 
@@ -184,8 +197,8 @@ def _check_reachable(address: str) -> None:
 def _no_cluster(address: str, reason: str) -> str:
     where = "on this machine" if address == "auto" else f"at {address}"
     return (
-        f"there is no Ray cluster {where} ({reason}); start one with `ray start --head`, name another with --address "
-        "HOST:PORT, or use --address local for a cluster of this machine alone"
+        f"there is no Ray cluster {where} ({reason}); start one with `ray start --head`, name another as HOST:PORT, or "
+        "say `local` for a cluster of this machine alone"
     )
 
 

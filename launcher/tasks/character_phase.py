@@ -7,13 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from data_pipeline.batches import SequenceBatches
 from data_pipeline.prepared import PreparedData
 from launcher.tasks.character_sections import CharacterRun
-from launcher.tasks.task_phase import ReportProgress, batch_sizes
+from launcher.tasks.task_phase import ReportProgress, batch_sizes, save_weights
 from longformer.cost import training_flops_per_token
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
 from longformer.models.char_lm import CharacterLM
@@ -91,9 +90,5 @@ class CharacterPhase:
         return results
 
     def write_model(self, weights: dict[str, Tensor], origin: Path | None, target: Path) -> None:
-        model = CharacterLM(self._model_config)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-        model.save_pretrained(target)
+        save_weights(CharacterLM(self._model_config), weights, target)
         shutil.copyfile(self.directory / VOCABULARY_FILE, target / VOCABULARY_FILE)

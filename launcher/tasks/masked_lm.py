@@ -13,6 +13,7 @@ from data_pipeline.preparation import prepare_documents
 from data_pipeline.sources.corpus import find_corpus_files
 from data_pipeline.tokenization import TextTokenizer
 from launcher.run_directory import RunDirectory
+from launcher.tasks.long_source import check_source
 from launcher.tasks.masked_lm_sections import MaskedLMRun
 from launcher.tasks.task import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
 from longformer.errors import LongformerError
@@ -35,11 +36,7 @@ class MaskedLMTask:
 
     def check(self) -> list[str]:
         source = self.config.model.source
-        if not (source / "config.json").is_file():
-            raise LongformerError(
-                f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
-                "model.source=path/to/model"
-            )
+        check_source(source)
         missing = [corpus for corpus in self.config.data.sources if not is_prepared(self._directory(corpus.name))]
         for corpus in missing:
             find_corpus_files(corpus.path)
@@ -112,8 +109,10 @@ class MaskedLMTask:
         export(model, target)
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.masked_lm_page import write_masked_lm_page
         from launcher.tasks.masked_lm_report import write_and_show_report
 
+        write_masked_lm_page(self.config, run)
         write_and_show_report(run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
@@ -129,23 +128,20 @@ class MaskedLMTask:
 
     def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
         from launcher.tasks.masked_lm_shape import long_model, new_rows
+        from launcher.tasks.training_layout import training_layout
         from longformer.masked_lm_cost import parameter_count, trained_count, training_flops_per_token, training_memory
 
-        phase, training, section = self.config.phases[index], self.config.training, self.config.model
+        length, section = self.config.phases[index].sequence_length, self.config.model
         model = long_model(section)
         only_new = section.freeze_pretrained
         return PhaseCost(
-            flops_per_token=training_flops_per_token(model, phase.sequence_length, masked=self.config.data.masked),
+            flops_per_token=training_flops_per_token(model, length, masked=self.config.data.masked),
             memory=training_memory(
                 model,
+                training_layout(self.config, index, ranks=ranks),
                 weights=parameter_count(model),
                 trained=new_rows(section) * model.hidden_size if only_new else trained_count(model),
-                sequence_length=phase.sequence_length,
-                micro_batch_size=phase.batching(ranks).micro_batch_size,
-                ranks=ranks,
-                zero_stage=training.zero_stage,
-                precision=training.precision,
-                activation_checkpointing=training.activation_checkpointing,
+                sequence_length=length,
             ),
         )
 

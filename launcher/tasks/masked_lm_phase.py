@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from data_pipeline.document_batches import DocumentBatches
 from data_pipeline.masking import Masking
+from launcher.tasks.long_phase import open_long_model, write_long_model
 from launcher.tasks.masked_lm_data import held_out_text, training_rows
 from launcher.tasks.masked_lm_sections import MaskedLMRun
-from launcher.tasks.task_phase import ReportProgress, batch_sizes
+from launcher.tasks.task_phase import ReportProgress, batch_sizes, judged_splits
 from longformer.evaluation.bits_per_masked_token import evaluate_bits_per_masked_token
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
-from longformer.interop.convert import copy_files
 from longformer.interop.huggingface import config_from_json
 from longformer.masked_lm_cost import global_projections, training_flops_per_token
 from longformer.models import LongformerForMaskedLM
@@ -46,10 +45,7 @@ class MaskedLMPhase:
         )
 
     def model(self, origin: Path | None) -> LongformerForMaskedLM:
-        assert origin is not None, "the run has a start"
-        model = LongformerForMaskedLM.from_pretrained(origin, dtype=torch.float32).train()
-        if self.config.training.activation_checkpointing:
-            model.gradient_checkpointing_enable()
+        model = open_long_model(LongformerForMaskedLM, origin, self.config)
         if self.config.model.freeze_pretrained:
             freeze_pretrained(model, model.config.other[PRETRAINED_ROWS])
         # No token is global here, so these have no gradient; left to the optimizer, they would still decay.
@@ -69,7 +65,7 @@ class MaskedLMPhase:
         """Return bits per masked token of the validation split and, on request, of the test split."""
         length = self.config.phases[self.index].sequence_length
         results = {}
-        for split in ["validation", *(["test"] if with_test else [])]:
+        for split in judged_splits(with_test=with_test):
             score = evaluate_bits_per_masked_token(
                 model,
                 held_out_text(self.config, self.directory, split),
@@ -87,10 +83,4 @@ class MaskedLMPhase:
         return results
 
     def write_model(self, weights: dict[str, Tensor], origin: Path | None, target: Path) -> None:
-        model = self.model(origin)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-        model.save_pretrained(target)
-        assert origin is not None, "the run has a start"
-        copy_files(origin, target)
+        write_long_model(self.model(origin), weights, origin, target)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.run_directory import RunDirectory
-from launcher.wording import clock, short
+from launcher.wording import clock, markdown_table, short
 from longformer.files import write_atomically, write_json
 
 _HEADINGS = ("phase", "length", "steps", "tokens", "tokens/s", "time", "bits per masked token")
@@ -24,13 +24,11 @@ def write_and_show_report(run: RunDirectory) -> None:
     ]
     run.report_directory.mkdir(exist_ok=True)
     write_json(run.report_directory / "summary.json", {"name": config.name, "phases": phases})
-    rows = [_HEADINGS, ("---",) * len(_HEADINGS), *map(_cells, phases)]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
     verdict = (
         f"On the test split: {phases[-1]['test']['bits_per_masked_token']:.3f} bits per masked token. "
         f"`longformer evaluate {run.path.name}` sets them beside the source and the model before training."
     )
-    content = f"# {config.name}\n\n" + "\n".join([*lines, "", verdict]) + "\n"
+    content = f"# {config.name}\n\n{markdown_table(_HEADINGS, map(_cells, phases))}\n\n{verdict}\n"
     write_atomically(run.report_directory / "summary.md", content.encode())
     table = Table(*_HEADINGS, title=config.name, title_justify="left", box=box.SIMPLE)
     for phase in phases:

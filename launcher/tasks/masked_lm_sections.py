@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 from launcher.run_file import RunConfig, TaskWords
 from launcher.run_sections import Count, Name, PositiveNumber, Section
 
-Published = Literal["roberta-base", "roberta-large"]
+Published = Literal["roberta-base", "roberta-large", "longformer-base-4096"]
 
 
 class LongModelSection(Section):

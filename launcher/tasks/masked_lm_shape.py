@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from launcher.tasks.long_source import source_settings
 from launcher.tasks.masked_lm_sections import LongModelSection, Published
-from longformer.errors import LongformerError
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
 from longformer.interop.convert_encoder import FAMILIES, long_config, source_length
 from longformer.models.longformer_config import LongformerConfig
 
@@ -15,11 +14,14 @@ _ROBERTA = {
     "type_vocab_size": 1,
     "max_position_embeddings": 514,
 }
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 PUBLISHED: dict[Published, dict[str, Any]] = {
-    "roberta-base": _ROBERTA
-    | {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "roberta-base": _ROBERTA | _BASE,
     "roberta-large": _ROBERTA
     | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "longformer-base-4096": _ROBERTA
+    | _BASE
+    | {"model_type": "longformer", "max_position_embeddings": 4098, "attention_window": [512] * 12, "sep_token_id": 2},
 }
 """Shapes of published models, as their config.json has them."""
 
@@ -40,12 +42,5 @@ def new_rows(section: LongModelSection) -> int:
 
 
 def _source_settings(section: LongModelSection) -> dict[str, Any]:
-    if section.published is not None and not (section.source / CONFIG_FILE).is_file():
-        return PUBLISHED[section.published]
-    settings = read_json(section.source / CONFIG_FILE)
-    if settings.get("model_type") not in FAMILIES:
-        raise LongformerError(
-            f"model.source {section.source} is a model of the family {settings.get('model_type')}; masked_lm takes "
-            f"{', '.join(FAMILIES)}"
-        )
-    return settings
+    stand_in = PUBLISHED[section.published] if section.published is not None else None
+    return source_settings(section.source, stand_in=stand_in, families=FAMILIES)

@@ -1,6 +1,5 @@
 """The task `summarization`: a BART is made long, and learns to summarize documents phase by phase (spec 6)."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from data_pipeline.preparation import prepare_corpus
 from data_pipeline.sources.summaries import summary_corpus
 from data_pipeline.tokenization import TextTokenizer
 from launcher.run_directory import RunDirectory
+from launcher.tasks.long_source import check_source, source_settings
 from launcher.tasks.summarization_sections import Published, SummarizationRun
 from launcher.tasks.task import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
 from longformer.errors import LongformerError
@@ -31,7 +31,17 @@ def _bart(width: int, layers: int) -> dict[str, Any]:
     return {"model_type": "bart", "vocab_size": 50_265, "max_position_embeddings": 1_024, "d_model": width, **parts}
 
 
-PUBLISHED: dict[Published, dict[str, Any]] = {"bart-base": _bart(768, 6), "bart-large": _bart(1_024, 12)}
+PUBLISHED: dict[Published, dict[str, Any]] = {
+    "bart-base": _bart(768, 6),
+    "bart-large": _bart(1_024, 12),
+    "led-base-16384": _bart(768, 6)
+    | {
+        "model_type": "led",
+        "max_encoder_position_embeddings": 16_384,
+        "max_decoder_position_embeddings": 1_024,
+        "attention_window": [1_024] * 6,
+    },
+}
 """Shapes of published models, as their config.json has them."""
 
 
@@ -48,15 +58,10 @@ class SummarizationTask:
         return self.config.data.directory
 
     def check(self) -> list[str]:
-        section = self.config.model
-        if not (section.source / "config.json").is_file():
-            raise LongformerError(
-                f"model.source {section.source} holds no model (working directory: {Path.cwd()}); name the folder of "
-                "one with model.source=path/to/model"
-            )
+        check_source(self.config.model.source)
         if is_prepared(self.config.data.directory):
             return []
-        TextTokenizer.open(section.source)
+        TextTokenizer.open(self.config.model.source)
         summary_corpus(self.config.data.source, self.config.data.layout)
         return [f"{self.config.data.directory} does not exist yet: the data will be prepared when training starts"]
 
@@ -105,8 +110,10 @@ class SummarizationTask:
         shutil.copytree(model, target, dirs_exist_ok=True)
 
     def report(self, run: RunDirectory) -> None:
+        from launcher.tasks.summarization_page import write_summarization_page
         from launcher.tasks.summarization_report import write_and_show_report
 
+        write_summarization_page(self.config, run)
         write_and_show_report(self.config, run)
 
     def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
@@ -120,21 +127,18 @@ class SummarizationTask:
         return parameter_count(led_config(self.config))
 
     def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+        from launcher.tasks.training_layout import training_layout
         from longformer.summarization_cost import training_flops_per_token, training_memory
 
-        phase, training, model = self.config.phases[index], self.config.training, led_config(self.config)
+        length, model = self.config.phases[index].sequence_length, led_config(self.config)
         target_length = self.config.data.target_length
         return PhaseCost(
-            flops_per_token=training_flops_per_token(model, phase.sequence_length, target_length=target_length),
+            flops_per_token=training_flops_per_token(model, length, target_length=target_length),
             memory=training_memory(
                 model,
-                source_length=phase.sequence_length,
+                training_layout(self.config, index, ranks=ranks),
+                source_length=length,
                 target_length=target_length,
-                micro_batch_size=phase.batching(ranks).micro_batch_size,
-                ranks=ranks,
-                zero_stage=training.zero_stage,
-                precision=training.precision,
-                activation_checkpointing=training.activation_checkpointing,
             ),
         )
 
@@ -161,16 +165,6 @@ def led_config(config: SummarizationRun) -> "LEDConfig":
     from longformer.models.led_config import LEDConfig
 
     section = config.model
-    path = section.source / "config.json"
-    if not path.is_file() and section.published is not None:
-        settings = PUBLISHED[section.published]
-    elif path.is_file():
-        settings = json.loads(path.read_text())
-    else:
-        raise LongformerError(f"model.source {section.source} holds no model; name the folder of one")
-    if settings.get("model_type") not in FAMILIES:
-        raise LongformerError(
-            f"model.source {section.source} is a model of the family {settings.get('model_type')}; summarization knows "
-            f"{', '.join(FAMILIES)}"
-        )
+    stand_in = PUBLISHED[section.published] if section.published is not None else None
+    settings = source_settings(section.source, stand_in=stand_in, families=FAMILIES)
     return config_from_json(long_settings(settings, max_length=section.max_length, window=section.window), LEDConfig)

@@ -6,17 +6,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from data_pipeline.document_batches import DocumentBatches
-from launcher.tasks.summarization import led_config
+from launcher.tasks.long_phase import open_long_model, write_long_model
 from launcher.tasks.summarization_data import held_out, training_rows, written_text
 from launcher.tasks.summarization_sections import SummarizationRun
-from launcher.tasks.task_phase import ReportProgress, batch_sizes
+from launcher.tasks.task_phase import ReportProgress, batch_sizes, judged_splits
 from longformer.evaluation.summaries import Judged, judge_summaries, summary_of, write_table
-from longformer.interop.convert import copy_files
-from longformer.models import LEDForConditionalGeneration
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.huggingface import config_from_json
+from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.summarization_cost import training_flops_per_token
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import Objective, summary_tokens
@@ -53,15 +53,13 @@ class SummarizationPhase:
         )
 
     def model(self, origin: Path | None) -> LEDForConditionalGeneration:
-        assert origin is not None, "the run has a start"
-        model = LEDForConditionalGeneration.from_pretrained(origin, dtype=torch.float32).train()
-        if self.config.training.activation_checkpointing:
-            model.gradient_checkpointing_enable()
-        return model
+        return open_long_model(LEDForConditionalGeneration, origin, self.config)
 
     def flops_per_token(self, origin: Path | None) -> float:
+        assert origin is not None, "the run has a start"
+        config = config_from_json(read_json(origin / CONFIG_FILE), LEDConfig)
         length, target_length = self.config.phases[self.index].sequence_length, self.config.data.target_length
-        return training_flops_per_token(led_config(self.config), length, target_length=target_length)
+        return training_flops_per_token(config, length, target_length=target_length)
 
     def evaluate(
         self, model: nn.Module, ranks: Ranks, *, with_test: bool, report_progress: ReportProgress
@@ -71,7 +69,7 @@ class SummarizationPhase:
         whole: Any = getattr(model, "module", model)
         decode = written_text(self.directory)
         results = {}
-        for split in ["validation", *(["test"] if with_test else [])]:
+        for split in judged_splits(with_test=with_test):
             documents = held_out(
                 self.directory,
                 split,
@@ -93,12 +91,6 @@ class SummarizationPhase:
 
     def write_model(self, weights: dict[str, Tensor], origin: Path | None, target: Path) -> None:
         """Write the model, and beside its directory the tables of what it has written."""
-        model = self.model(origin)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-        model.save_pretrained(target)
-        assert origin is not None, "the run has a start"
-        copy_files(origin, target)
+        write_long_model(self.model(origin), weights, origin, target)
         for split, table in self.tables.items():
             write_table(target.parent / table_name(split), table)

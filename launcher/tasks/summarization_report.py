@@ -17,6 +17,7 @@ from launcher.tasks.summarization_phase import table_name
 from launcher.tasks.summarization_sections import SummarizationRun
 from launcher.tasks.task import Judgement, JudgementRequest
 from launcher.trained_model import newest_result
+from launcher.wording import markdown_table
 from longformer.evaluation.rouge import METRICS
 from longformer.evaluation.summaries import judge_summaries, summary_of, write_table
 from longformer.files import write_atomically, write_json
@@ -41,9 +42,7 @@ def write_and_show_report(config: SummarizationRun, run: RunDirectory) -> None:
     for split in ("validation", "test"):
         write_json(tables / f"summaries-{split}.json", _as_mlflow_shows_it(result / table_name(split)))
     write_json(report / "summary.json", summary)
-    lines = [_HEADINGS, ("---",) * len(_HEADINGS), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    write_atomically(report / "summary.md", f"# {config.name}\n\n{table}\n".encode())
+    write_atomically(report / "summary.md", f"# {config.name}\n\n{markdown_table(_HEADINGS, rows)}\n".encode())
     Console().print(_table(config.name, rows))
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 from launcher.run_file import RunConfig, TaskWords
 from launcher.run_sections import Count, Fraction, Section
 
-Published = Literal["bart-base", "bart-large"]
+Published = Literal["bart-base", "bart-large", "led-base-16384"]
 
 
 class SummarizerSection(Section):

@@ -1,9 +1,10 @@
 """What sets the phases of one task apart from another's: the parts of a phase on one rank."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from launcher.run_file import RunConfig
@@ -13,6 +14,18 @@ from longformer.training.objectives import Objective
 
 ReportProgress = Callable[[int, int], None]
 """Called as report_progress(done, total), in forward calls of this rank."""
+
+
+class SavedModel(Protocol):
+    """A model that writes itself into a directory."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Return the parameters by name."""
+        ...
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write the model's config and weights."""
+        ...
 
 
 class TaskPhase(Protocol):
@@ -50,6 +63,25 @@ class TaskPhase(Protocol):
             target: a directory that does not exist.
         """
         ...
+
+
+def save_weights(model: SavedModel, weights: Mapping[str, Tensor], target: Path) -> None:
+    """Write a model directory.
+
+    Args:
+        model: of the right shape; its own numbers are overwritten.
+        weights: every parameter, whole, by name.
+        target: a directory that does not exist.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    model.save_pretrained(target)
+
+
+def judged_splits(*, with_test: bool) -> list[str]:
+    """Return the names of the splits that a phase is judged on."""
+    return ["validation", "test"] if with_test else ["validation"]
 
 
 class BatchSizes(TypedDict):

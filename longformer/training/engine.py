@@ -249,6 +249,8 @@ class TrainingEngine:
         masters = self._master_weights()
         adamw = self._optimizer.optimizer if masters else self._optimizer
         for name, parameter in self._engine.module.named_parameters():
+            if not parameter.requires_grad:
+                continue  # a frozen one is in no optimizer and in no universal state, and is as it was
 
             def saved(what: str, folder: Path = parameters / name, like: Tensor = parameter) -> Tensor:
                 return torch.load(folder / f"{what}.pt", weights_only=True)["param"].view_as(like).to(like.device)

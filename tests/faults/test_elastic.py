@@ -15,6 +15,7 @@ from launcher.run_file import RunConfig
 from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, once, tiny_config
 
 
+@pytest.mark.slow
 def test_a_run_killed_and_resumed_on_2_1_4_and_3_ranks_and_other_zero_stages_follows_the_undisturbed_losses(
     tmp_path: Path, text: PreparedData
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_storage_that_takes_no_copies_costs_no_step(
     assert "was not copied to /proc/no-such-place" in run.run.log_file(0, 0).read_text()
 
 
+@pytest.mark.slow
 def test_runs_diff_names_the_step_at_which_two_runs_part(
     tmp_path: Path, text: PreparedData, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,11 +11,15 @@ from example_run import SHIPPED
 
 from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
+from launcher.phases import Status
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
 from longformer.errors import LongformerError
 from longformer.interop.checkpoint_files import read_tensors
+from longformer.models.freezing import PRETRAINED_ROWS
+from tests.faults.tiny_run import TinyRun, kill_all_ranks, once
+from tests.launcher.test_html_report import Reader, has_ink
 
 ROWS = "longformer.embeddings.position_embeddings.weight"
 
@@ -79,6 +83,61 @@ def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_ha
     summary = json.loads((run.report_directory / "summary.json").read_text())
     assert summary["phases"][0]["validation"] == evaluation["validation"]
     assert main(["predict", str(run.export_directory), "QVQLVQSG<mask>EV", "--json"]) == 0
+
+    page = Reader((run.report_directory / "report.html").read_text())
+    assert all(map(has_ink, page.pictures()))
+    # Loss, learning rate, lengths, attention, throughput, MFU.
+    assert len(page.pictures()) == 6
+    for heading in ("Documents", "Hidden tokens", "Attention", "Memory"):
+        assert heading in page.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undisturbed_one(
+    frozen: bool, antibody_run: Path, tmp_path: Path
+) -> None:
+    def new_run(name: str) -> TinyRun:
+        overrides = [f"model.freeze_pretrained={json.dumps(frozen)}", "evaluation.limit_tokens=2000"]
+        overrides += ["model.max_length=256", "phases.0.sequence_length=256", "phases.0.steps=10"]
+        overrides.append(f"model.source={without_dropout(source, tmp_path / 'source')}")
+        config = RunConfig.load(antibody_run, overrides)
+        task = task_of(config)
+        data = task.prepare()
+        run = TinyRun(tmp_path / name, config, data)
+        task.make_start(run.run.start_directory)
+        return run
+
+    source = Path(yaml.safe_load(antibody_run.read_text())["model"]["source"])
+    expected = new_run("expected")
+    assert expected.go().status is Status.COMPLETED
+    run = new_run("run")
+    with once(run.has_reached(6), kill_all_ranks):
+        assert run.go().status is Status.FAILED
+    run.run.continue_with(run.run.config(), ranks=1, data_fingerprint=run.run.identity().data_fingerprint)
+    run.ranks = 1
+    assert run.go().status is Status.COMPLETED
+    assert [loss for _, loss in run.losses()] == pytest.approx([loss for _, loss in expected.losses()], rel=1e-3)
+    if frozen:
+        start, result = (
+            read_tensors(each) for each in (run.run.start_directory, run.run.finished_results()[0] / "model")
+        )
+        settings = json.loads((run.run.start_directory / "config.json").read_text())
+        for name, tensor in start.items():
+            kept = slice(settings[PRETRAINED_ROWS] if name == ROWS else None)
+            assert torch.equal(result[name][kept], tensor[kept]), name
+        assert not torch.equal(result[ROWS], start[ROWS])
+
+
+def without_dropout(source: Path, target: Path) -> Path:
+    """Copy a model, without the dropout that every rank draws for itself."""
+    target.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((source / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (target / "config.json").write_text(json.dumps(settings))
+    return target
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -1,6 +1,7 @@
 """The plan: sums that a person can check, and memory that shrinks with ranks."""
 
 import json
+from pathlib import Path
 
 import pytest
 from example_run import QUICKSTART, SMALL
@@ -26,7 +27,8 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
     assert plan.shards_per_rank == plan.shards / 2
 
 
-def test_unprepared_data_is_planned_for_with_what_is_known(config: RunConfig) -> None:
+def test_unprepared_data_is_planned_for_with_what_is_known(tmp_path: Path) -> None:
+    config = RunConfig.load(QUICKSTART, [*SMALL, f"data.directory={tmp_path / 'nothing'}"])
     plan = plan_run(config, ranks=1, peak_flops=1e11)
     assert plan.shards is None
     assert plan.phases[0].epochs is None

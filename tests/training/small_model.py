@@ -28,9 +28,15 @@ SETTINGS = EngineSettings(
 
 
 class SmallModel(nn.Module):
-    """Embedding, a wide layer that ZeRO 3 really shards (it leaves tensors under 100,000 elements whole), output."""
+    """Embedding, a wide layer that ZeRO 3 really shards (it leaves tensors under 100,000 elements whole), output.
 
-    def __init__(self, *, width: int = 16, dropout: float = 0.0) -> None:
+    Args:
+        width: features.
+        dropout: probability.
+        frozen: whether nothing but the wide layer is trained.
+    """
+
+    def __init__(self, *, width: int = 16, dropout: float = 0.0, frozen: bool = False) -> None:
         super().__init__()
         torch.manual_seed(5)
         self.embedding = nn.Embedding(VOCABULARY, width)
@@ -38,6 +44,8 @@ class SmallModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(width, VOCABULARY)
+        if frozen:
+            self.requires_grad_(False).mix.requires_grad_(True)
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.embedding(tokens)

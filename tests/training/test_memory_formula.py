@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from launcher.cluster_plan import checkpoint_bytes
-from longformer.cost import parameter_count, training_memory
+from longformer.cost import TrainingLayout, parameter_count, training_memory
 from longformer.models.char_lm import CharacterLM
 from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.training.distributed import Ranks
@@ -48,14 +48,8 @@ def test_the_formula_is_near_what_a_rank_needs(
     settings = {"zero_stage": zero_stage, "precision": precision}
     answers = in_ranks(ranks, measured, shape, settings)
     sequences, length = shape
-    estimate = training_memory(
-        CONFIG,
-        sequence_length=length,
-        micro_batch_size=sequences,
-        ranks=ranks,
-        activation_checkpointing=False,
-        **settings,
-    )
+    layout = TrainingLayout(micro_batch_size=sequences, ranks=ranks, activation_checkpointing=False, **settings)
+    estimate = training_memory(CONFIG, layout, sequence_length=length)
     assert estimate.total == pytest.approx(max(peak for peak, _ in answers), rel=0.15)
     checkpoint = checkpoint_bytes(parameter_count(CONFIG), precision, zero_stage)
     assert checkpoint == pytest.approx(sum(size for _, size in answers), rel=0.15)

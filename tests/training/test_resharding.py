@@ -1,6 +1,7 @@
 """Training goes on with another number of ranks and another ZeRO stage as if nothing had happened."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def step_losses(ranks: Any, engine: TrainingEngine, first_step: int, steps: int)
 
 
 def train_and_save(
-    ranks: Any, settings: EngineSettings, directory: Path
+    ranks: Any, settings: EngineSettings, directory: Path, *, frozen: bool = False
 ) -> tuple[list[float], dict[str, numpy.ndarray]]:
-    engine = small_engine(ranks, settings)
+    engine = small_engine(ranks, settings, frozen=frozen)
     step_losses(ranks, engine, 0, 3)
     CheckpointWriter(directory, engine, phase="short", phase_index=0, config_fingerprint="c0ffee", kept=2).save(
         Progress(step=3, global_step=3), {"position": 36}
@@ -51,9 +52,9 @@ def train_and_save(
 
 
 def go_on(
-    ranks: Any, settings: EngineSettings, checkpoint: Path
+    ranks: Any, settings: EngineSettings, checkpoint: Path, *, frozen: bool = False
 ) -> tuple[list[float], dict[str, numpy.ndarray], Manifest]:
-    engine = small_engine(ranks, settings)
+    engine = small_engine(ranks, settings, frozen=frozen)
     manifest = restore(checkpoint, engine)
     weights = weights_of(engine)
     return step_losses(ranks, engine, 3, 4), weights, manifest
@@ -72,15 +73,16 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "frozen"), [("fp32", True), ("bf16", False)])
 @pytest.mark.parametrize(("written", "present"), CHANGES)
 def test_another_number_of_ranks_and_another_stage_go_on_with_the_same_losses(
-    written: tuple[int, int], present: tuple[int, int], precision: str, tmp_path: Path
+    written: tuple[int, int], present: tuple[int, int], precision: str, frozen: bool, tmp_path: Path
 ) -> None:
-    expected, weights = in_ranks(written[0], train_and_save, settings_for(*written, precision), tmp_path)[0]
+    train, resume = (partial(function, frozen=frozen) for function in (train_and_save, go_on))
+    expected, weights = in_ranks(written[0], train, settings_for(*written, precision), tmp_path)[0]
     (checkpoint,) = committed_checkpoints(tmp_path)
     copy = universal_copy(checkpoint)
-    found, restored, manifest = in_ranks(present[0], go_on, settings_for(*present, precision), copy)[0]
+    found, restored, manifest = in_ranks(present[0], resume, settings_for(*present, precision), copy)[0]
     numpy.testing.assert_equal(restored, weights)
     # Later losses tell whether moments, step counters and decay came along; sums run in another order now.
     assert found == pytest.approx(expected, rel=1e-3)

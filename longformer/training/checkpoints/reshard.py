@@ -103,7 +103,8 @@ def _complete_for_every_stage(state: Path) -> None:
     path = state / "zero" / "optimizer_state.pt"
     # Our own checkpoint, compared with its manifest just now.
     optimizer: dict[str, Any] = torch.load(path, weights_only=False)
-    parameters = [entry for entry in (state / "zero").iterdir() if entry.is_dir()]
+    # A frozen parameter has a folder, too, but no optimizer state in it.
+    parameters = [moment.parent for moment in (state / "zero").glob("*/exp_avg.pt")]
     if "optimizer_state_dict" in optimizer:  # written by ZeRO 3
         step = optimizer["optimizer_state_dict"]["state"][0]["step"]
         for parameter in parameters:

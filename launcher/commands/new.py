@@ -1,0 +1,59 @@
+"""`longformer new`: a complete run file from the look of the data."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import psutil
+import torch
+import typer
+
+from data_pipeline.survey import survey_documents, survey_summaries
+from launcher.gpus import GPUS, Gpu, gpu_of
+from launcher.new_run.choices import Wish, choose
+from launcher.new_run.start import NAMED, find_start
+from launcher.new_run.writing import run_file_text
+from longformer.cost import Precision
+from longformer.errors import LongformerError
+from longformer.files import write_atomically
+
+
+def new(
+    run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file to write.")],
+    model: Annotated[str, typer.Option("--from", help=f"{', '.join(NAMED)}, or the folder of a model.")],
+    task: Annotated[
+        Literal["mlm", "summarize"],
+        typer.Option(help="Go on predicting hidden tokens, or learn to summarize."),
+    ],
+    data: Annotated[Path, typer.Option(help="File or folder of the documents.")],
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that will train together, a GPU each.")] = 1,
+    gpu: Annotated[
+        str | None, typer.Option(help=f"Choose for GPUs of a kind instead of this machine: {', '.join(GPUS)}.")
+    ] = None,
+) -> None:
+    """Look at documents and write a run file for them: lengths, batches and memory chosen, each with its reason."""
+    if run_file.exists():
+        raise LongformerError(f"{run_file} is there already; choose another name, or remove it")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("._-")
+    if not name:
+        raise LongformerError(f"{run_file} gives the run no name: begin it with a letter or a digit")
+    start = find_start(model, task)
+    survey = (survey_documents if task == "mlm" else survey_summaries)(data, start.tokenizer)
+    machine = _this_machine(ranks) if gpu is None else gpu_of(gpu, "fp16")
+    wish = Wish(task, name, data, start, survey, machine, ranks)
+    text = run_file_text(choose(wish), wish)
+    run_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_file, text.encode())
+    devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"
+    print(f"{run_file} is written; look through it, then: longformer plan {run_file} {devices}")
+    if start.published is not None:
+        print(f"note: put the model {start.published} into {start.source}, or say --from FOLDER")
+
+
+def _this_machine(ranks: int) -> Gpu:
+    """Return the first GPU of this machine or, without one, a rank's share of its memory."""
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        precision: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return Gpu(facts.name, facts.total_memory, {precision: 0.0})
+    return Gpu("this machine", psutil.virtual_memory().total // ranks, {"fp32": 0.0})

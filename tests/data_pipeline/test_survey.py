@@ -1,0 +1,92 @@
+"""Claims about the look at documents before they are prepared: fields, lengths, number, scripts, damage."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_pipeline.errors import DataError
+from data_pipeline.survey import BYTES_PER_TOKEN, COUNTED, survey_documents, survey_summaries
+from data_pipeline.tokenization import train_tokenizer
+
+
+def write_lines(path: Path, records: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_the_field_with_the_most_text_is_found_and_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    texts = ["a few words " * count for count in (5, 1, 3)]
+    file = write_lines(
+        tmp_path / "some.jsonl",
+        [{"id": str(number), "year": 2_000, "body": text} for number, text in enumerate(texts)],
+    )
+    tokenizer = train_tokenizer(texts, vocabulary_size=270)
+    survey = survey_documents(file, tokenizer)
+    assert (survey.kind, survey.fields, survey.documents, survey.damaged) == ("json lines", "body", 3, 0)
+    assert survey.lengths.tolist() == sorted(len(tokens) for tokens in tokenizer.encode(texts))
+    assert survey.tokens == survey.lengths.sum()
+    assert survey_documents(file, None).lengths[-1] == -(-len(texts[0]) // BYTES_PER_TOKEN)
+
+
+def test_columns_of_parquet_are_looked_at_too(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"title": ["one", "two"], "article": ["text of it", "more text"], "year": [1, 2]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    survey = survey_documents(tmp_path / "rows.parquet", None)
+    assert (survey.kind, survey.fields, survey.documents) == ("parquet", "article", 2)
+    with pytest.raises(DataError, match="read from JSON lines, not from Parquet"):
+        survey_summaries(tmp_path / "rows.parquet", None)
+
+
+def test_scripts_are_named_with_their_shares_of_the_letters(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("κύμα" * 2 + "水" * 2 + " 123, ")
+    assert survey_documents(tmp_path, None).scripts == (("Greek", 0.8), ("Cjk", 0.2))
+
+
+def test_many_documents_are_estimated_from_some_with_the_lines_that_cannot_be_read(tmp_path: Path) -> None:
+    words = "word " * 200
+    lines = [json.dumps({"text": words}) if number % 10 else "{" for number in range(5 * COUNTED)]
+    (tmp_path / "many.jsonl").write_text("\n".join(lines))
+    survey = survey_documents(tmp_path, None)
+    assert survey.documents == pytest.approx(0.9 * len(lines), rel=0.25)
+    assert survey.damaged == pytest.approx(0.1 * len(lines), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ({"id": 7, "text": "long " * 9, "highlights": "short"}, "document=text,summary=highlights"),
+        ({"id": "7", "a": "long " * 9, "b": "short"}, "identifier=id,document=a,summary=b"),
+        (
+            {"question": "why?", "story": "long " * 9, "abstract": "because"},
+            "query=question,document=story,summary=abstract",
+        ),
+        ({"article_id": "7", "article_text": ["long"], "abstract_text": ["<S> short </S>"]}, "scientific_papers"),
+    ],
+)
+def test_documents_and_summaries_are_told_apart_by_names_and_lengths(
+    record: dict[str, Any], layout: str, tmp_path: Path
+) -> None:
+    survey = survey_summaries(write_lines(tmp_path / "some.jsonl", [record] * 3), None)
+    assert sorted(survey.fields.split(",")) == sorted(layout.split(","))
+    assert len(survey.lengths) == len(survey.summary_lengths) == 3
+
+
+@pytest.mark.parametrize(
+    ("look", "record", "sentence"),
+    [
+        (survey_documents, {"id": 7, "tags": [1]}, r"no field of text; it has id \(int\), tags \(list\)"),
+        (survey_summaries, {"id": "7", "body": "text"}, r"no two fields .* it has id \(str\), body \(str\)"),
+        (survey_documents, ["text"], "holds no JSON objects in its first"),
+    ],
+)
+def test_documents_without_text_are_refused_with_the_fields_there_are(
+    look: Any, record: Any, sentence: str, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "some.jsonl", [record])
+    with pytest.raises(DataError, match=sentence):
+        look(file, None)
+    with pytest.raises(DataError, match="does not exist"):
+        look(tmp_path / "absent", None)
