@@ -1,4 +1,4 @@
-"""A real Slurm of two virtual nodes, and a run of three short phases to submit to it."""
+"""A real Slurm of three virtual nodes, and a run of three short phases to submit to it."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter")
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Path]:
-    """Put the commands of a running two-node Slurm first in PATH; return a directory that all its users share."""
+    """Put the commands of a running three-node Slurm first in PATH; return a directory that all its users share."""
     if os.geteuid() != 0:
         pytest.skip("the Slurm testbed needs root")
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"

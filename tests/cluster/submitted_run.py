@@ -52,9 +52,12 @@ class SubmittedRun:
         assert self.slurm("JobState") == state, slurm("scontrol", "show", "job", self.job) + self.words()
 
     def wait_in_the_queue(self, restarts: int = 1) -> None:
-        """Wait until the job is back in the queue; then let it start, which Slurm puts off for two minutes."""
+        """Wait until the job is back in the queue; then let it start, which Slurm puts off, with time enough to end."""
         self.wait(lambda: self.slurm("Restarts") == str(restarts) and self.slurm("JobState") == "PENDING")
-        slurm("scontrol", "update", f"JobId={self.job}", "StartTime=now")
+        # A start that follows at once would be taken for ended when the last word of the one before arrives.
+        daemon = f"slurmstepd: [{self.job}.batch]"
+        self.wait(lambda: not any(daemon in command_line(process) for process in psutil.process_iter(["cmdline"])))
+        slurm("scontrol", "update", f"JobId={self.job}", "StartTime=now", "TimeLimit=60")
 
     def words(self) -> str:
         """Return what the driver has printed."""
@@ -95,8 +98,13 @@ class SubmittedRun:
                 process.send_signal(signal.SIGCONT)
 
 
+def command_line(process: psutil.Process) -> str:
+    """Return the command line of a process that `process_iter` has looked at."""
+    return " ".join(process.info["cmdline"] or [])
+
+
 def submit(run_file: Path, directory: Path, *options: object, user: Sequence[str] = ()) -> SubmittedRun:
-    """Submit a run over both nodes.
+    """Submit a run over two nodes.
 
     Args:
         run_file: what is trained.

@@ -1,4 +1,4 @@
-"""On a real Slurm of two nodes the doctor examines both, and tells of a node whose storage is another."""
+"""In a real Slurm job of two nodes the doctor examines both, and tells of a node whose storage is another."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""On a real Slurm of two nodes a run trains over both, keeps what it had if cancelled, and is refused briefly."""
+"""On a real Slurm a run trains over two nodes, keeps what it had if cancelled, and is refused briefly."""
 
 import os
 import sys
@@ -37,6 +37,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_does_not_come_back_and_can_be_resum
     again = longformer("submit", short_run_file, "--nodes", 2, "--run-directory", run.run.path)
     assert f"has job {run.job} in Slurm's queue (RUNNING)" in again.stderr
     slurm("scancel", run.job)
+    slurm("scancel", run.job)  # by an impatient user
     run.wait_for_the_end("CANCELLED")
     assert run.status()["state"] == "stopped"
     assert run.slurm("Restarts") == "0"
@@ -131,4 +132,4 @@ def test_what_slurm_refuses_is_one_sentence_that_says_what_there_is(
     answer = longformer("submit", short_run_file, *option, "--run-directory", cluster / "refused")
     assert answer.returncode == 2
     assert f"error: Slurm refuses the job: {sentence}" in answer.stderr
-    assert "it offers: main (2 nodes of 8 processors, GPUs: none, at most infinite), spot (2" in answer.stderr
+    assert "it offers: main (3 nodes of 8 processors, GPUs: none, at most infinite), spot (3" in answer.stderr

@@ -11,7 +11,7 @@
 # The name of the directory names everything, so several testbeds may run at once; it must be readable by all users.
 # When the process that called this ends, however it ends, the testbed is taken down.
 set -euo pipefail
-R=$1; NODES=2; CPUS=8; MEMORY=16000; NETWORK=10.78.0
+R=$1; NODES=3; CPUS=8; MEMORY=16000; NETWORK=10.78.0
 C=$R/slurm.conf
 export PATH=$PATH:/usr/sbin:/sbin
 die() { echo "testbed: $*" >&2; exit 1; }
