@@ -48,7 +48,8 @@ test: setup
 	@$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: setup
-	@$(BIN)/pytest -m slow
+	@# A file stays on one worker: its tests share a cluster.
+	@$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .
