@@ -86,8 +86,10 @@ def _train(
         last_words.send(f"rank {rank} is in {place}")
         os._exit(EXIT_STALLED)
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(here.numbers)))
+    # torch has read the variable already, in the server that this was forked from, before it had the driver's value.
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(1, len(os.sched_getaffinity(0)) // len(here.numbers))
+    torch.set_num_threads(int(asked) if asked.isdecimal() and int(asked) else share)
     with (
         watched(limit, end) as heartbeat,
         process_group(

@@ -147,13 +147,15 @@ def connected(address: str | None) -> Iterator[RayCluster]:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise LongformerError(_no_cluster(named, _first_line(error))) from None
+        cluster = RayCluster(ray, named)
         try:
-            yield RayCluster(ray, named)
+            yield cluster
         finally:
-            # Aside, because it would wait long for a head that is gone.
+            # Aside, because it would wait for a head that is gone until Ray ends this process.
             leaving = threading.Thread(target=ray.shutdown, daemon=True)
+            has_head = cluster.answers()
             leaving.start()
-            leaving.join(_SECONDS_TO_LEAVE)
+            leaving.join(_SECONDS_TO_LEAVE if has_head else 0)
 
 
 def _somebody_listens(door: tuple[str, int]) -> bool:
