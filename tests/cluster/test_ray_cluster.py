@@ -297,23 +297,6 @@ def test_the_job_server_carries_out_a_run_tells_of_it_and_stops_it(
     assert run_status(run)["state"] == "stopped"
 
 
-def test_without_its_head_a_run_ends_with_one_sentence_and_what_it_had_saved(
-    nodes: TwoNodes, run_file: Path, tmp_path: Path
-) -> None:
-    run = RunDirectory(tmp_path / "run")
-    command = [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--backend", "ray", "--ranks", "2"]
-    command += ["--address", nodes.address, "--run-directory", str(run.path)]
-    with once(lambda: len(committed(run)) > 0, nodes.kill_head):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert (
-        f"error: the head of the Ray cluster {nodes.address} does not answer any more; start the cluster again, and "
-        "the same command goes on from the last checkpoint"
-    ) in done.stderr.splitlines(), done.stderr
-    assert "Traceback" not in done.stderr
-    assert main(["checkpoint", "verify", str(run.path)]) == 0
-
-
 def committed(run: RunDirectory) -> list[str]:
     """Return the names of the committed checkpoints."""
     return [path.name for path in run.all_checkpoints()]
