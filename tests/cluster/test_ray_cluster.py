@@ -63,10 +63,6 @@ class TwoNodes:
         """Take a node's power away: its daemons and all that they have started end at once."""
         end(self.second)
 
-    def kill_head(self) -> None:
-        """Take the power of the node away that holds the cluster together."""
-        end(self.head)
-
     def identifier_of_second(self) -> str:
         """Return Ray's name for the second node."""
         with connected(self.address) as there:
