@@ -1,13 +1,12 @@
 """Tasks on a Ray cluster: the same promise as data_pipeline.parallel.LocalProcesses, on many machines."""
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.parallel import Result, Task
-from launcher.backends.ray_cluster import check_reachable
+from launcher.backends.ray_cluster import join
 
 
 class RayTasks:
@@ -20,7 +19,7 @@ class RayTasks:
 
     Raises:
         DataError: Ray is not installed.
-        LongformerError: there is no cluster.
+        LongformerError: there is no such cluster.
     """
 
     def __init__(self, address: str) -> None:
@@ -29,10 +28,8 @@ class RayTasks:
         except ImportError:
             raise DataError("--ray needs Ray: pip install 'longformer-train[ray]'") from None
         self._ray: Any = ray
-        check_reachable(address)
         # One thread of the tokenizer per task, as Ray counts one core per task.
-        environment = {"env_vars": {"TOKENIZERS_PARALLELISM": "false"}}
-        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.WARNING)
+        join(address, {"TOKENIZERS_PARALLELISM": "false"})
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Yield function(task) for every task, in their order, taking only a few tasks ahead.

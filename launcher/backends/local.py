@@ -34,6 +34,8 @@ from launcher.shortage import ShortageWatch
 
 _SECONDS_TO_FOLLOW = {EXIT_STOPPED: 60.0, EXIT_ROLLED_BACK: 60.0, EXIT_STALLED: 15.0}
 """How long the other ranks may take to end after the first has ended so; after other endings they are ended at once."""
+_IMPORTED_BEFORE_THE_FORK = ["launcher.worker", "launcher.mlflow_run", "mlflow.store.tracking.sqlalchemy_store"]
+"""What ranks need; MLflow's store of the first rank would else take two seconds of every phase."""
 LEAST_SEVERE = 3
 """Of what may only be the consequence of a failure elsewhere."""
 _SECONDS_TO_STOP = 300.0
@@ -46,7 +48,7 @@ def warm_up() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # MLflow, which DeepSpeed imports, would call home from a thread, and threads do not survive a fork.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    _context().set_forkserver_preload(["launcher.worker"])
+    _context().set_forkserver_preload(_IMPORTED_BEFORE_THE_FORK)
     # A signal to the whole group, as Slurm sends it, must not end the server: through it the driver learns how ranks
     # end. Blocked signals stay blocked in what is started, and nothing is lost; `signals_noted` lets them through.
     resource_tracker.ensure_running()  # it would unblock them

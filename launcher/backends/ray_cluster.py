@@ -3,11 +3,14 @@
 Promises that whatever keeps a cluster from being used is one LongformerError with a remedy.
 """
 
+import atexit
 import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from launcher.cluster_section import ResourcesSection
-from longformer.errors import LongformerError
+from longformer.errors import LongformerError, WorkFailed
 
 Result = TypeVar("Result")
 
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_WITHOUT_HEAD = 15.0
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_LEAVE = 20.0
 _ENVIRONMENT = {
@@ -66,9 +71,31 @@ class RayCluster:
     address: str
 
     def answers(self) -> bool:
-        """Return whether its head is there; where it is not, Ray's own calls wait for a minute and end the process."""
+        """Return whether its head is there; where it is not, Ray's own calls wait for long or for ever."""
         host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
         return _somebody_listens((host.strip("[]"), int(port)))
+
+    def while_it_answers(self, work: Callable[[], Result]) -> Result:
+        """Return what a function returns that asks the cluster for something; of a head that is gone, do not wait.
+
+        Raises:
+            What the function raised; WorkFailed where the head does not answer any more.
+        """
+        # Aside, because in Ray's own calls nothing would come back.
+        future: Future[Result] = Future()
+        thread = threading.Thread(target=_settle, args=(future, work), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
+        while thread.is_alive():
+            thread.join(_SECONDS_BETWEEN_LOOKS)
+            if self.answers():
+                deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
+            elif time.monotonic() > deadline:
+                raise WorkFailed(
+                    f"the head of the Ray cluster {self.address} does not answer any more; start the cluster again, "
+                    "and the same command goes on from the last checkpoint"
+                )
+        return future.result()
 
     def nodes(self) -> list[Node]:
         """Return the machines that are alive."""
@@ -133,29 +160,28 @@ def connected(address: str | None) -> Iterator[RayCluster]:
             f"{named} is the door for clients outside the cluster; work on one of its machines with --address "
             "HOST:6379, or hand the run over: `longformer submit RUN.yaml --backend ray --address http://HOST:8265`"
         )
-    check_reachable(named)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
         alone: dict[str, Any] = {"include_dashboard": False, "_temp_dir": short_path} if named == "local" else {}
-        try:
-            ray.init(
-                address=named,
-                runtime_env={"env_vars": _ENVIRONMENT},
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **alone,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise LongformerError(_no_cluster(named, _first_line(error))) from None
+        join(named, _ENVIRONMENT, **alone)
         cluster = RayCluster(ray, named)
         try:
             yield cluster
         finally:
-            # Aside, because it would wait for a head that is gone until Ray ends this process.
-            leaving = threading.Thread(target=ray.shutdown, daemon=True)
-            has_head = cluster.answers()
-            leaving.start()
-            leaving.join(_SECONDS_TO_LEAVE if has_head else 0)
+            if cluster.answers():
+                leaving = threading.Thread(target=ray.shutdown, daemon=True)
+                leaving.start()
+                leaving.join(_SECONDS_TO_LEAVE)
+            else:
+                # The farewell that Ray has put there would wait for the head.
+                atexit.unregister(ray.shutdown)
+
+
+def _settle(future: "Future[Result]", work: Callable[[], Result]) -> None:
+    try:
+        future.set_result(work())
+    except BaseException as error:  # for the thread that waits
+        future.set_exception(error)
 
 
 def _somebody_listens(door: tuple[str, int]) -> bool:
@@ -170,30 +196,44 @@ def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:
     """Stand where Ray prints."""
 
 
-def check_reachable(address: str) -> None:
-    """Check that somebody listens where a cluster should be; Ray itself would try for long.
+def join(address: str, environment: Mapping[str, str], **options: Any) -> None:
+    """Connect this process to a cluster.
 
     Args:
         address: HOST:PORT or ray://HOST:PORT of the head, "auto" for the cluster of this machine, or "local".
+        environment: variables of what is done there.
+        options: more for ray.init.
 
     Raises:
-        LongformerError: nobody does, or it is no address.
+        LongformerError: there is no such cluster, or it is no address.
     """
+    import ray
+
+    try:
+        if address != "local":
+            _check_reachable(address)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": dict(environment)},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise LongformerError(_no_cluster(address, reason)) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Connect to where a cluster should be; Ray itself would try for long."""
     from ray._private.services import get_ray_address_from_environment
 
-    if address == "local":
-        return
-    try:
-        # A cluster that died leaves its address behind on the machine.
-        found = get_ray_address_from_environment("auto", None) if address == "auto" else address
-        host, _, port = found.removeprefix("ray://").rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
-    except ValueError:
-        raise LongformerError(f"{address} is not HOST:PORT, such as 10.0.0.1:6379") from None
-    except ConnectionError as error:
-        raise LongformerError(_no_cluster(address, error.strerror or _first_line(error))) from None
-    except OSError as error:
-        raise LongformerError(_no_cluster(address, error.strerror or str(error))) from None
+    # A cluster that died leaves its address behind on the machine.
+    found = get_ray_address_from_environment("auto", None) if address == "auto" else address
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise LongformerError(f"{address} is not HOST:PORT, such as 10.0.0.1:6379")
+    socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
 
 
 def _no_cluster(address: str, reason: str) -> str:

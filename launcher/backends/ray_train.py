@@ -31,7 +31,6 @@ _SECONDS_TO_GROW = 10.0
 """How long there must be room for more ranks before those that train make way for a larger group."""
 _SECONDS_FOR_ROOM = 1800.0
 """How long a run waits until there is room for its fewest ranks again."""
-_SECONDS_WITHOUT_HEAD = 15.0
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint."""
 
@@ -63,15 +62,28 @@ class RayBackend:
             None when the run was asked to stop meanwhile.
 
         Raises:
-            WorkFailed: there was no room for the fewest in half an hour.
+            WorkFailed: there was no room for the fewest in half an hour, or the head of the cluster is gone.
         """
+        return self.cluster.while_it_answers(lambda: self._ranks_now(phase_index))
+
+    def run_phase(self, task: PhaseTask) -> Outcome:
+        """Run one group of ranks to the end of the phase, to a requested stop, to its loss, or until it makes way.
+
+        Raises:
+            WorkFailed: the head of the cluster is gone.
+        """
+        try:
+            return self.cluster.while_it_answers(lambda: self._run_phase(task))
+        finally:
+            self.run.ranks_file.unlink(missing_ok=True)
+
+    def _ranks_now(self, phase_index: int) -> int | None:
         phase = self.run.config().phases[phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
         began = since = time.monotonic()
         before: int | None = None
         while not self._stop_requested():
-            self._check_head()
             nodes = [node for node in self.cluster.nodes() if node.answers() and not node.is_leaving]
             now = largest_that_fits(possible, [node.free for node in nodes], per_rank)
             if now != before:
@@ -84,13 +96,9 @@ class RayBackend:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return None
 
-    def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run one group of ranks to the end of the phase, to a requested stop, to its loss, or until it makes way."""
+    def _run_phase(self, task: PhaseTask) -> Outcome:
         group = _Group(self.cluster, task, self.run)
-        try:
-            reason = self._watch(group, task)
-        finally:
-            self.run.ranks_file.unlink(missing_ok=True)
+        reason = self._watch(group, task)
         if group.is_going_on:
             return Outcome(Status.STOPPED)  # the end of the job ends it
         if group.failure is not None:
@@ -112,7 +120,6 @@ class RayBackend:
         reason: str | None = None
         deadline = float("inf")
         while group.is_going_on:
-            self._check_head()
             shortages.look()
             self.stop.requests = max(self.stop.requests, int(shortages.must_stop))
             signs = group.signs()
@@ -133,21 +140,6 @@ class RayBackend:
                     group.ask_to_stop()
             group.wait(_SECONDS_BETWEEN_LOOKS)
         return reason
-
-    def _check_head(self) -> None:
-        """Return once the head of the cluster answers, at once as a rule.
-
-        Raises:
-            WorkFailed: it does not.
-        """
-        deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
-        while not self.cluster.answers():
-            if time.monotonic() > deadline:
-                raise WorkFailed(
-                    f"the head of the Ray cluster {self.cluster.address} does not answer any more; start the cluster "
-                    "again, and the same command goes on from the last checkpoint"
-                )
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     def _stop_requested(self) -> bool:
         self.stop.requests = max(self.stop.requests, self.run.stop_requests())

@@ -63,6 +63,10 @@ class TwoNodes:
         """Take a node's power away: its daemons and all that they have started end at once."""
         end(self.second)
 
+    def kill_head(self) -> None:
+        """Take the power of the node away that holds the cluster together."""
+        end(self.head)
+
     def identifier_of_second(self) -> str:
         """Return Ray's name for the second node."""
         with connected(self.address) as there:
@@ -291,6 +295,23 @@ def test_the_job_server_carries_out_a_run_tells_of_it_and_stops_it(
     assert "stopped; the same command goes on from the last checkpoint" in said
     assert committed(run)[-1] == f"step-{losses(run.path)[-1][0]:08d}"
     assert run_status(run)["state"] == "stopped"
+
+
+def test_without_its_head_a_run_ends_with_one_sentence_and_what_it_had_saved(
+    nodes: TwoNodes, run_file: Path, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    command = [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--backend", "ray", "--ranks", "2"]
+    command += ["--address", nodes.address, "--run-directory", str(run.path)]
+    with once(lambda: len(committed(run)) > 0, nodes.kill_head):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        f"error: the head of the Ray cluster {nodes.address} does not answer any more; start the cluster again, and "
+        "the same command goes on from the last checkpoint"
+    ) in done.stderr.splitlines(), done.stderr
+    assert "Traceback" not in done.stderr
+    assert main(["checkpoint", "verify", str(run.path)]) == 0
 
 
 def committed(run: RunDirectory) -> list[str]:

@@ -18,7 +18,7 @@ from launcher.tasks.kinds import task_of
 from longformer.errors import LongformerError
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.models.freezing import PRETRAINED_ROWS
-from tests.faults.tiny_run import TinyRun, kill_all_ranks, once
+from tests.faults.tiny_run import TinyRun, kill_all_ranks
 from tests.launcher.test_html_report import Reader, has_ink
 
 ROWS = "longformer.embeddings.position_embeddings.weight"
@@ -112,7 +112,7 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
     expected = new_run("expected")
     assert expected.go().status is Status.COMPLETED
     run = new_run("run")
-    with once(run.has_reached(6), kill_all_ranks):
+    with run.disturbed_at(6, kill_all_ranks):
         assert run.go().status is Status.FAILED
     run.run.continue_with(run.run.config(), ranks=1, data_fingerprint=run.run.identity().data_fingerprint)
     run.ranks = 1

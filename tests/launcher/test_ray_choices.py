@@ -153,6 +153,7 @@ def test_no_cluster_at_an_address_is_one_sentence_with_a_remedy(
         capsys, *train, f"127.0.0.1:{closed_port}"
     )
     assert "is not HOST:PORT" in refusal(capsys, *train, "somewhere")
+    assert "no Ray cluster at no-such-host.invalid:6379 (" in refusal(capsys, *train, "no-such-host.invalid:6379")
     assert "longformer submit RUN.yaml --backend ray" in refusal(capsys, *train, "ray://head:10001")
     submit = ("submit", QUICKSTART, "--run-directory", tmp_path / "run", "--backend", "ray")
     assert "--address is missing" in refusal(capsys, *submit)
