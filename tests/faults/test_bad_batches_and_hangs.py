@@ -11,7 +11,7 @@ from data_pipeline.batches import SequenceBatches
 from data_pipeline.prepared import PreparedData
 from data_pipeline.recipes import prepare
 from launcher.phases import Status
-from tests.faults.tiny_run import TinyRun, once, rank_processes, tiny_config
+from tests.faults.tiny_run import TinyRun, rank_processes, tiny_config
 
 Runs = Callable[..., TinyRun]
 STEPS = (6, 24)
@@ -82,7 +82,7 @@ def test_after_rolling_back_the_run_ends_as_if_the_bad_batch_had_never_been_ther
 
 def test_a_hung_rank_is_named_and_the_others_say_where_they_wait(new_run: Runs) -> None:
     run = new_run(stall_seconds=3, checkpoint_every_steps=100)
-    with once(run.has_reached(5), lambda: rank_processes()[1].suspend()):
+    with run.disturbed_at(5, lambda: rank_processes()[1].suspend()):
         outcome = run.go()
     assert outcome.status is Status.FAILED
     assert outcome.message.startswith("no step for 3 seconds: ")

@@ -9,7 +9,7 @@ import pytest
 
 from launcher.cli import main
 from launcher.phases import Status
-from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, once
+from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks
 
 Runs = Callable[..., TinyRun]
 
@@ -18,7 +18,7 @@ Runs = Callable[..., TinyRun]
 def run(new_run: Runs) -> TinyRun:
     """A run killed late in its first phase, with checkpoints of steps 4, 8 and 12."""
     run = new_run(checkpoints_kept=3)
-    with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
+    with run.disturbed_at(STEPS[0] - 1, kill_all_ranks):
         run.go()
     assert run.checkpoints() == ["step-00000004", "step-00000008", "step-00000012"]
     return run

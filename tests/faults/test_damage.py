@@ -11,7 +11,7 @@ from data_pipeline.prepared import PreparedData
 from launcher.phases import Status
 from launcher.run_directory import RunDirectory
 from longformer.errors import LongformerError
-from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, once, tiny_config
+from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ranks, once, tiny_config
 
 Runs = Callable[..., TinyRun]
 
@@ -19,7 +19,7 @@ Runs = Callable[..., TinyRun]
 @pytest.mark.parametrize("kind", ["flipped", "cut", "missing", "manifest"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind: str, new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()
-    with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
+    with run.disturbed_at(STEPS[0] - 1, kill_all_ranks):
         run.go()
     before, newest = run.checkpoints()
     directory = run.run.checkpoints_directory(0, "short") / newest
@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_sentence_and_training_goes_on_once_there_is_room(
     run = TinyRun(small_disk / "run", tiny_config(tmp_path, text), text)
     ballast = small_disk / "ballast"
     # Room for the first checkpoint, not for the second.
-    with once(lambda: len(run.checkpoints()) == 1, lambda: fill(ballast)):
+    with run.disturbed_at(CHECKPOINT_EVERY + 1, lambda: fill(ballast)):
         outcome = run.go()
     assert outcome.status is Status.FAILED
     assert "checkpoint step-00000008 could not be written" in outcome.message

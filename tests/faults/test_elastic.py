@@ -12,7 +12,7 @@ from data_pipeline.prepared import PreparedData
 from launcher.cli import main
 from launcher.phases import Status
 from launcher.run_file import RunConfig
-from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, once, tiny_config
+from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, tiny_config
 
 
 @pytest.mark.slow
@@ -29,7 +29,7 @@ def test_a_run_killed_and_resumed_on_2_1_4_and_3_ranks_and_other_zero_stages_fol
     run = TinyRun(tmp_path / "run", config(1), text)
     for ranks, zero_stage, until in [(2, 1, 6), (1, 3, 10), (4, 2, STEPS[0] + 6)]:
         go_on_with(run, ranks, config(zero_stage), text)
-        with once(run.has_reached(until), kill_all_ranks):
+        with run.disturbed_at(until, kill_all_ranks):
             assert run.go().status is Status.FAILED
     go_on_with(run, 3, config(0), text)
     assert run.go().status is Status.COMPLETED
@@ -50,7 +50,7 @@ def test_a_run_that_lost_its_disk_goes_on_from_the_copies_of_its_checkpoints(
 ) -> None:
     copies = tmp_path / "copies"
     run = new_run(checkpoint_copies=copies.as_uri(), checkpoint_in_background=in_background)
-    with once(run.has_reached(STEPS[0] - 1), kill_all_ranks):
+    with run.disturbed_at(STEPS[0] - 1, kill_all_ranks):
         assert run.go().status is Status.FAILED
     # In the background a run may be killed before its newest checkpoint is copied.
     copied = sorted(path.parent.name for path in copies.glob("tiny/01-short/*/manifest.json"))

@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
 from launcher.interruption import StopFlag, signals_noted
 from launcher.phases import Status
-from tests.faults.tiny_run import STEPS, TinyRun, once, rank_processes
+from tests.faults.holding import EVALUATION, go_on_in_another_process, held_at, wait_for
+from tests.faults.tiny_run import STEPS, TinyRun, rank_processes
 
 Runs = Callable[..., TinyRun]
+
+SECONDS_UNTIL_PASSED_ON = 1
+"""The driver looks for requests ten times a second."""
 
 
 @pytest.mark.parametrize(
@@ -25,7 +28,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
     number: int, zero_stage: int, loader_workers: int, new_run: Runs, undisturbed: Runs
 ) -> None:
     run = new_run(zero_stage=zero_stage, loader_workers=loader_workers, checkpoint_every_steps=100)
-    with once(run.has_reached(5), lambda: rank_processes()[-1].send_signal(number)):
+    with run.disturbed_at(5, lambda: rank_processes()[-1].send_signal(number)):
         assert run.go().status is Status.STOPPED
     last_step = run.losses()[-1][0]
     assert run.checkpoints() == [f"step-{last_step:08d}"]
@@ -36,8 +39,12 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
 
 def test_a_signal_to_the_driver_is_passed_on_once_and_checkpoints(new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()
-    interrupt = partial(os.kill, os.getpid(), signal.SIGTERM)
-    with signals_noted() as stop, once(run.has_reached(5), interrupt):
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SECONDS_UNTIL_PASSED_ON)
+
+    with signals_noted() as stop, run.disturbed_at(5, interrupt):
         assert run.go(stop).status is Status.STOPPED
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
     assert run.go().status is Status.COMPLETED
@@ -56,7 +63,7 @@ def test_a_second_signal_ends_the_ranks_at_once(new_run: Runs) -> None:
         assert len(rank_processes()) == 2
         stop.requests += 1
 
-    with once(run.has_reached(5), press_twice_while_no_rank_can_reach_a_step_border):
+    with run.disturbed_at(5, press_twice_while_no_rank_can_reach_a_step_border):
         assert run.go(stop).status is Status.STOPPED
     assert run.checkpoints() == []
     assert rank_processes() == []
@@ -72,7 +79,7 @@ def test_ranks_that_do_not_stop_in_time_are_ended(new_run: Runs, monkeypatch: py
             process.suspend()
         stop.requests += 1
 
-    with once(run.has_reached(5), ask_while_no_rank_can_reach_a_step_border):
+    with run.disturbed_at(5, ask_while_no_rank_can_reach_a_step_border):
         assert run.go(stop).status is Status.STOPPED
     assert run.checkpoints() == []
     assert rank_processes() == []
@@ -85,26 +92,19 @@ def test_longformer_stop_ends_a_run_of_another_process(
     option: str, checkpoints: int, new_run: Runs, undisturbed: Runs
 ) -> None:
     run = new_run(checkpoint_every_steps=100)
-    command = [sys.executable, "-m", "launcher.cli"]
-    driver = subprocess.Popen([*command, "resume", str(run.run.path)], stderr=subprocess.PIPE)
-    while not run.has_reached(3)():
-        assert driver.poll() is None, "ended before it could be stopped"
-        time.sleep(0.001)
-    ranks = rank_processes(driver.pid)
-    for rank in ranks:  # the run is short; it must not end before it is asked to
-        rank.suspend()
-    stopping = subprocess.Popen([*command, "stop", str(run.run.path), option], stdout=subprocess.PIPE, text=True)
-    while run.run.stop_requests() == 0:
-        assert stopping.poll() is None
-        time.sleep(0.01)
-    for rank in ranks:
-        rank.send_signal(signal.SIGCONT)
+    stop = [sys.executable, "-m", "launcher.cli", "stop", str(run.run.path)]
+    with held_at(run.run.path, "3") as waits:
+        driver = go_on_in_another_process(run.run.path)
+        wait_for(waits, driver)
+        stopping = subprocess.Popen([*stop, option], stdout=subprocess.PIPE, text=True)
+        wait_for(lambda: run.run.stop_requests() > 0, driver)
+        time.sleep(SECONDS_UNTIL_PASSED_ON)
     said, _ = stopping.communicate(timeout=60)
     assert stopping.returncode == 0
     assert "longformer resume" in said
     assert driver.wait(60) == 75
     assert len(run.checkpoints()) == checkpoints
-    again = subprocess.run([*command, "stop", str(run.run.path)], capture_output=True, text=True)
+    again = subprocess.run(stop, capture_output=True, text=True)
     assert again.returncode == 2
     assert "no run is going on" in again.stderr
     assert run.go().status is Status.COMPLETED
@@ -113,9 +113,9 @@ def test_longformer_stop_ends_a_run_of_another_process(
 
 def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()
-    last_checkpoint = f"step-{STEPS[0]:08d}"
-    with once(lambda: last_checkpoint in run.checkpoints(), lambda: rank_processes()[0].terminate()):
+    with run.disturbed_at(EVALUATION, lambda: rank_processes()[0].terminate()):
         assert run.go().status is Status.STOPPED
+    assert run.checkpoints()[-1] == f"step-{STEPS[0]:08d}"
     assert run.go().status is Status.COMPLETED
     assert run.losses() == undisturbed().losses()
     assert run.evaluations() == undisturbed().evaluations()
@@ -124,12 +124,11 @@ def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Ru
 def test_ctrl_c_on_the_command_line_exits_with_75_after_a_checkpoint(new_run: Runs, undisturbed: Runs) -> None:
     """The whole foreground process group gets SIGINT, as a terminal would send it."""
     run = new_run()
-    command = [sys.executable, "-m", "launcher.cli", "resume", str(run.run.path)]
-    program = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    while not run.has_reached(3)():
-        assert program.poll() is None, "ended before it could be interrupted"
-        time.sleep(0.001)
-    os.killpg(program.pid, signal.SIGINT)
+    with held_at(run.run.path, "3") as waits:
+        program = go_on_in_another_process(run.run.path, start_new_session=True)
+        wait_for(waits, program)
+        os.killpg(program.pid, signal.SIGINT)
+        time.sleep(SECONDS_UNTIL_PASSED_ON)
     _, said = program.communicate(timeout=120)
     assert program.returncode == 75
     assert f"longformer resume {run.run.path}".encode() in said

@@ -1,19 +1,15 @@
 """Kill anything at any time, resume, and the losses are those of the run that never stopped."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.phases import Status
 from longformer.errors import LongformerError
+from tests.faults.holding import go_on_in_another_process, held_at, wait_for
 from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ranks, once, rank_processes
 
 Runs = Callable[..., TinyRun]
@@ -31,7 +27,7 @@ def test_a_run_killed_at_a_random_step_resumes_to_identical_losses(
 ) -> None:
     run = new_run(zero_stage=zero_stage)
     step = random.randint(1, sum(STEPS) - 2)
-    with once(run.has_reached(step), kill_all_ranks):
+    with run.disturbed_at(step, kill_all_ranks):
         outcome = run.go()
     assert outcome.status is Status.FAILED, f"killed at step {step}"
     assert "SIGKILL" in outcome.message
@@ -84,7 +80,7 @@ def test_fifty_kills_in_a_row_in_one_long_run_lose_nothing(new_run: Runs, undist
     options: dict[str, Any] = {"steps": (60, 60), "zero_stage": 1}
     run = new_run(checkpoint_every_steps=1, **options)
     for kill in range(50):
-        with once(run.has_reached(1 + 2 * kill), kill_all_ranks):
+        with run.disturbed_at(1 + 2 * kill, kill_all_ranks):
             assert run.go().status is Status.FAILED
     assert run.go().status is Status.COMPLETED
     assert run.losses() == undisturbed(**options).losses()
@@ -93,7 +89,7 @@ def test_fifty_kills_in_a_row_in_one_long_run_lose_nothing(new_run: Runs, undist
 def test_ten_kills_in_a_row_lose_nothing(new_run: Runs, undisturbed: Runs) -> None:
     run = new_run(zero_stage=2, checkpoint_every_steps=1)
     for kill in range(10):
-        with once(run.has_reached(1 + 2 * kill), kill_all_ranks):
+        with run.disturbed_at(1 + 2 * kill, kill_all_ranks):
             assert run.go().status is Status.FAILED
     assert run.go().status is Status.COMPLETED
     assert run.losses() == undisturbed(zero_stage=2).losses()
@@ -105,7 +101,7 @@ def test_when_one_rank_dies_the_others_are_ended_and_the_message_names_it(new_ru
     def kill_second_rank() -> None:
         max(rank_processes(), key=lambda process: process.pid).kill()
 
-    with once(run.has_reached(5), kill_second_rank):
+    with run.disturbed_at(5, kill_second_rank):
         outcome = run.go()
     assert outcome.status is Status.FAILED
     assert outcome.message.startswith("rank 1 was ended by SIGKILL")
@@ -117,36 +113,17 @@ def test_ranks_of_a_killed_driver_checkpoint_and_leave_and_hold_the_lock_until_t
     new_run: Runs, undisturbed: Runs
 ) -> None:
     run = new_run()
-    program = "import sys; from tests.faults.test_kills import go_on_in; go_on_in(sys.argv[1])"
-    driver = subprocess.Popen([sys.executable, "-c", program, str(run.run.path)])
-    while not run.has_reached(5)():
-        assert driver.poll() is None
-        time.sleep(0.001)
-    ranks = rank_processes(driver.pid)
-    assert len(ranks) == 2
-    for rank in ranks:
-        rank.suspend()
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    with pytest.raises(LongformerError, match="in use by another run"):
-        run.go()
-    for rank in ranks:
-        rank.resume()
+    with held_at(run.run.path, "5") as waits:
+        driver = go_on_in_another_process(run.run.path)
+        wait_for(waits, driver)
+        ranks = rank_processes(driver.pid)
+        assert len(ranks) == 2
+        driver.kill()
+        driver.wait()
+        with pytest.raises(LongformerError, match="in use by another run"):
+            run.go()
     for rank in ranks:
         rank.wait(timeout=60)
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
     assert run.go().status is Status.COMPLETED
     check_same(run, undisturbed())
-
-
-def go_on_in(directory: str) -> None:
-    """Drive a run in this process; for the test above."""
-    run = TinyRun.__new__(TinyRun)
-    run.__dict__ |= _attributes(directory)
-    run.go()
-
-
-def _attributes(directory: str) -> dict[str, Any]:
-    from launcher.run_directory import RunDirectory
-
-    return {"run": RunDirectory(Path(directory)), "ranks": 2, "warnings": []}

@@ -21,6 +21,7 @@ from launcher.interruption import StopFlag
 from launcher.phases import Outcome, run_phases
 from launcher.run_directory import RunDirectory
 from launcher.run_file import RunConfig
+from tests.faults.holding import held_at, holdable_ranks, release
 
 STEPS = (14, 10)
 CHECKPOINT_EVERY = 4
@@ -81,9 +82,23 @@ class TinyRun:
     def go(self, stop: StopFlag | None = None) -> Outcome:
         """Start or resume the run and wait for its end."""
         warm_up()
-        with self.run.locked() as lock:
+        with self.run.locked() as lock, holdable_ranks():
             backend = LocalBackend(stop or StopFlag(), lock, self.warnings.append)
             return run_phases(self.run, backend, ranks=self.ranks, warn=self.warnings.append)
+
+    @contextmanager
+    def disturbed_at(self, place: int | str, action: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, act once when the run gets to a global step, or a place that `held_at` knows."""
+        with held_at(self.run.path, str(place)) as waits:
+
+            def act() -> None:
+                try:
+                    action()
+                finally:
+                    release(self.run.path)
+
+            with once(waits, act):
+                yield
 
     def losses(self) -> list[tuple[int, float]]:
         """Return (global step, loss) of every record."""
