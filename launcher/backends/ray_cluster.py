@@ -7,10 +7,11 @@ import atexit
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,10 @@ def ranks_that_fit(rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, 
     return sum(min(int(room.get(name, 0.0) / amount) for name, amount in per_rank.items()) for room in rooms)
 
 
+class HeadLost(WorkFailed):
+    """The machine that holds the cluster together is gone, and with it all that runs there."""
+
+
 @dataclass(frozen=True)
 class RayCluster:
     """A cluster this process is connected to."""
@@ -79,22 +84,21 @@ class RayCluster:
         """Return what a function returns that asks the cluster for something; of a head that is gone, do not wait.
 
         Raises:
-            What the function raised; WorkFailed where the head does not answer any more.
+            What the function raised; HeadLost where the head does not answer any more.
         """
         # Aside, because in Ray's own calls nothing would come back.
         future: Future[Result] = Future()
-        thread = threading.Thread(target=_settle, args=(future, work), daemon=True)
-        thread.start()
-        deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
-        while thread.is_alive():
-            thread.join(_SECONDS_BETWEEN_LOOKS)
+        threading.Thread(target=_settle, args=(future, work), daemon=True).start()
+        last_seen = time.monotonic()
+        while not future.done() and time.monotonic() - last_seen < _SECONDS_WITHOUT_HEAD:
+            wait([future], _SECONDS_BETWEEN_LOOKS)
             if self.answers():
-                deadline = time.monotonic() + _SECONDS_WITHOUT_HEAD
-            elif time.monotonic() > deadline:
-                raise WorkFailed(
-                    f"the head of the Ray cluster {self.address} does not answer any more; start the cluster again, "
-                    "and the same command goes on from the last checkpoint"
-                )
+                last_seen = time.monotonic()
+        if not future.done() or (future.exception() is not None and not self.answers()):
+            raise HeadLost(
+                f"the head of the Ray cluster {self.address} does not answer any more; start the cluster again, and "
+                "the same command goes on from the last checkpoint"
+            )
         return future.result()
 
     def nodes(self) -> list[Node]:
@@ -167,14 +171,20 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         cluster = RayCluster(ray, named)
         try:
             yield cluster
+        except HeadLost:
+            # Ray would tell the head of the end of this process and wait for it, or crash.
+            atexit.register(_end_at_once)
+            raise
         finally:
             if cluster.answers():
                 leaving = threading.Thread(target=ray.shutdown, daemon=True)
                 leaving.start()
                 leaving.join(_SECONDS_TO_LEAVE)
-            else:
-                # The farewell that Ray has put there would wait for the head.
-                atexit.unregister(ray.shutdown)
+
+
+def _end_at_once() -> None:
+    sys.stdout.flush()
+    os._exit(1)
 
 
 def _settle(future: "Future[Result]", work: Callable[[], Result]) -> None:
