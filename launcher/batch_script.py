@@ -10,6 +10,8 @@ from longformer.errors import LongformerError
 TEMPLATES = Path(__file__).parent.parent / "slurm"
 _NODES = re.compile(r"[1-9]\d*(-[1-9]\d*)?")
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d+(:\d\d){0,2}")
+_SECONDS_TO_START = 60
+"""What a job has at least before it is asked for its checkpoint: else it might go back into the queue for ever."""
 _WORDS = re.compile(r"[\w.,-]+")
 _OPTION = re.compile(r"[a-z][a-z-]*(=[\w.,:/+*@=\[\]-]+)?")
 _MODULE = re.compile(r"[\w./+-]+")
@@ -54,6 +56,12 @@ class JobRequest:
             _check(
                 "--time", self.time, _TIME, "minutes, hours:minutes:seconds or days-hours, such as 90, 12:00:00 or 2-12"
             )
+            limit = seconds_of(self.time)
+            if 0 < limit < self.checkpoint_seconds + _SECONDS_TO_START:
+                raise LongformerError(
+                    f"--time {self.time} leaves less than {_SECONDS_TO_START} seconds until the checkpoint that is due "
+                    f"{self.checkpoint_seconds} seconds before it; give more time, or a lower --checkpoint-seconds"
+                )
         if self.partition is not None:
             _check("--partition", self.partition, _WORDS, "the name of a partition; `sinfo` lists them")
         for option in self.options:
@@ -90,6 +98,19 @@ class JobRequest:
         """Return every number of ranks that the job may start with."""
         fewest, most = self.node_range()
         return [nodes * self.ranks_per_node for nodes in range(fewest, most + 1)]
+
+
+def seconds_of(time: str) -> int:
+    """Return the seconds of a time limit as Slurm writes it; 0 means without end."""
+    days, dash, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        hours, minutes, seconds = parts + [0] * (3 - len(parts))
+    elif len(parts) < 3:
+        hours, (minutes, seconds) = 0, parts + [0] * (2 - len(parts))
+    else:
+        hours, minutes, seconds = parts
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def batch_script(request: JobRequest, *, name: str, run_directory: Path, code: Path, data: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART
 
+from launcher.batch_script import seconds_of
 from launcher.cli import main
 from launcher.run_directory import RunDirectory
 from launcher.sweep import combinations
@@ -114,6 +115,7 @@ def test_in_a_job_with_ray_the_driver_and_every_node_work_in_the_container(
         (["--nodes", "two"], "--nodes 'two' is not a number such as 2"),
         (["--nodes", "4-2"], "--nodes 4-2: the fewest come first, such as 2-4"),
         (["--time", "soon"], "--time 'soon' is not minutes"),
+        (["--time", "2:59"], "--time 2:59 leaves less than 60 seconds until the checkpoint that is due 120 seconds"),
         (["--partition", "a\n#SBATCH --uid=0"], "is not the name of a partition"),
         (["--sbatch", "wrap=$(reboot)"], "is not an option of sbatch"),
         (["--gpus-per-node", "2", "--ranks-per-node", "4"], "each rank needs a GPU of its own"),
@@ -136,6 +138,17 @@ def test_bad_requests_are_refused_with_the_remedy(
     assert main(["submit", str(QUICKSTART), "--dry-run", *arguments]) == 2
     assert sentence in capsys.readouterr().err.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("90", 5400), ("90:30", 5430), ("2:00:10", 7210), ("1-12", 129_600), ("1-12:30", 131_400),
+        ("1-12:30:05", 131_405), ("0", 0),
+    ],
+)  # fmt: skip
+def test_a_time_limit_is_read_as_slurm_reads_it(time: str, seconds: int) -> None:
+    assert seconds_of(time) == seconds
 
 
 def test_without_slurm_the_remedy_is_named_before_anything_is_written(
