@@ -63,7 +63,11 @@ def articles(enwik8: Path, *, characters: int) -> Iterator[str]:
 
 
 def fresh_model(tokenizer: Path, target: Path, *, positions: int = 128, seed: int = 0) -> None:
-    """Write a small RoBERTa-shaped model with random weights, whose every token sees every other, and its tokenizer."""
+    """Write a small RoBERTa-shaped model with random weights, whose every token sees every other, and its tokenizer.
+
+    Its positions start as sinusoids (Vaswani et al. 2017, section 3.5), from which so small a model finds a token's
+    neighbours in thousands of steps; they are learned like all else.
+    """
     torch.manual_seed(seed)
     config = LongformerConfig(
         vocab_size=read_tokenizer(tokenizer).get_vocab_size(),
@@ -77,9 +81,15 @@ def fresh_model(tokenizer: Path, target: Path, *, positions: int = 128, seed: in
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         attention_window=2 * positions,
+        initializer_range=0.06,  # RoBERTa's 0.02 is for six times this width
     )
+    model = LongformerForMaskedLM(config)
+    table = model.longformer.embeddings.position_embeddings.weight
+    turns = torch.outer(torch.arange(len(table)), 10_000 ** -torch.linspace(0, 1, config.hidden_size // 2))
+    with torch.no_grad():
+        table.copy_(config.initializer_range * 2**0.5 * torch.cat([turns.sin(), turns.cos()], dim=1))
     copy_files(tokenizer, target)
-    LongformerForMaskedLM(config).save_pretrained(target)
+    model.save_pretrained(target)
 
 
 def write_documents(texts: Iterator[str], path: Path) -> None:

@@ -1,17 +1,17 @@
-"""What documents look like before anything is prepared: their fields, lengths in tokens and scripts.
+"""What documents look like before anything is prepared: their fields, lengths in tokens and languages.
 
 Only the first documents are looked at, in the fixed order of preparation; the whole is estimated from them.
 """
 
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from data_pipeline.documents import DocumentReader
 from data_pipeline.errors import DataError
@@ -30,9 +30,11 @@ BYTES_PER_TOKEN = 4
 _RECORDS = 20
 """Lines or rows that tell the fields."""
 _CHARACTERS = 2_000
-"""Characters of a document that tell its script."""
+"""Characters of a document that tell its language."""
+_SURE = 0.5
+"""Least probability at which a language is believed."""
 _RARE = 0.01
-"""Scripts with a smaller share of the letters are not named."""
+"""Languages with a smaller share of the documents are not named."""
 _SUMMARY_NAMES = ("summary", "abstract", "highlights", "target", "tldr")
 _OTHER_ROLES = {"query": ("query", "question"), "identifier": ("identifier", "id")}
 
@@ -53,8 +55,8 @@ class Survey:
     """How many there are, estimated where there are more than COUNTED."""
     damaged: int
     """Lines that cannot be read, estimated likewise."""
-    scripts: tuple[tuple[str, float], ...]
-    """Writing systems under their Unicode names with their shares of the letters, the largest first."""
+    languages: tuple[tuple[str, float], ...]
+    """ISO 639 codes with their shares of the documents, the largest first; und: not known, zxx: no language."""
 
     @property
     def tokens(self) -> int:
@@ -112,7 +114,7 @@ def _survey(corpus: Corpus, tokenizer: TextTokenizer | None) -> Survey:
         summary_lengths=_lengths([summary for each in measured for summary in each[3:]], tokenizer),
         documents=documents,
         damaged=round(len(quarantine.items()) * documents / read),
-        scripts=_scripts(text[:_CHARACTERS] for text in texts),
+        languages=_languages([text[:_CHARACTERS] for text in texts]),
     )
 
 
@@ -122,16 +124,11 @@ def _lengths(texts: list[str], tokenizer: TextTokenizer | None) -> np.ndarray:
     return np.sort([len(tokens) for tokens in tokenizer.encode(texts)])
 
 
-def _scripts(texts: Iterable[str]) -> tuple[tuple[str, float], ...]:
-    letters = Counter(
-        # A letter's name begins with its script: GREEK SMALL LETTER ALPHA, CJK UNIFIED IDEOGRAPH-4E00.
-        unicodedata.name(character, "unnamed").split()[0]
-        for text in texts
-        for character in text
-        if character.isalpha()
-    )
-    shares = [(script.capitalize(), count / letters.total()) for script, count in letters.most_common()]
-    return tuple((script, share) for script, share in shares if share >= _RARE)
+def _languages(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    guesser = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=_SURE)
+    counts = Counter(guesser.classify(text)[0] for text in texts)
+    shares = [(language, count / len(texts)) for language, count in counts.most_common()]
+    return tuple((language, share) for language, share in shares if share >= _RARE)
 
 
 def _layout(file: Path) -> str:

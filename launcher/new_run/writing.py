@@ -30,6 +30,7 @@ _REASONS = {
     "phases.0.batch_size": f"over all ranks; an epoch has {UPDATES} updates or more where there are documents enough",
     "phases.0.micro_batch_size": "per rank and forward pass: what fits into its memory",
 }
+_NO_LANGUAGE = {"und": "unknown", "zxx": "none"}
 
 
 def run_file_text(content: Content, wish: Wish) -> str:
@@ -46,7 +47,8 @@ def _header(content: Content, wish: Wish) -> Iterator[str]:
     yield f"  tokens of a document: half have at most {half:,}, {COVERED} % at most {most:,}, the longest {longest:,}"
     if len(survey.summary_lengths):
         yield f"  tokens of a summary: half have at most {int(np.median(survey.summary_lengths)):,}"
-    yield f"  scripts: {', '.join(f'{name} {share:.0%}' for name, share in survey.scripts) or 'no letters'}"
+    languages = ", ".join(f"{_NO_LANGUAGE.get(code, code)} {share:.0%}" for code, share in survey.languages)
+    yield f"  languages of the documents, guessed: {languages}"
     if survey.damaged:
         yield f"  about {survey.damaged:,} lines cannot be read and are left out"
     if wish.start.tokenizer is None:

@@ -1,4 +1,4 @@
-"""Claims about the look at documents before they are prepared: fields, lengths, number, scripts, damage."""
+"""Claims about the look at documents before they are prepared: fields, lengths, number, languages, damage."""
 
 import json
 from pathlib import Path
@@ -40,9 +40,12 @@ def test_columns_of_parquet_are_looked_at_too(tmp_path: Path) -> None:
         survey_summaries(tmp_path / "rows.parquet", None)
 
 
-def test_scripts_are_named_with_their_shares_of_the_letters(tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("κύμα" * 2 + "水" * 2 + " 123, ")
-    assert survey_documents(tmp_path, None).scripts == (("Greek", 0.8), ("Cjk", 0.2))
+def test_languages_are_guessed_and_told_with_their_shares_of_the_documents(tmp_path: Path) -> None:
+    texts = ["Der Patient wurde am Montag nach Hause entlassen.", "患者は月曜日に退院した。"]
+    texts += ["The patient was discharged on Monday, and came back on Friday."] * 2
+    file = write_lines(tmp_path / "some.jsonl", [{"text": text} for text in texts])
+    assert survey_documents(file, None).languages == (("en", 0.5), ("de", 0.25), ("ja", 0.25))
+    assert survey_documents(write_lines(file, [{"text": "ACGTACGTTAGACCA" * 9}]), None).languages == (("und", 1.0),)
 
 
 def test_many_documents_are_estimated_from_some_with_the_lines_that_cannot_be_read(tmp_path: Path) -> None:
