@@ -32,7 +32,9 @@ def all_reduce_that_lets_go(tensor: Tensor, *arguments: Any, **options: Any) -> 
 def peak_live_bytes(
     ranks: Ranks, model: Callable[[], nn.Module], batch: dict[str, torch.Tensor], objective: Objective, **settings: Any
 ) -> tuple[int, int]:
-    """Make an engine, train twice on a batch, and return the peak and the size of this rank's checkpoint, in bytes.
+    """Make an engine, train two steps, and return the peak and the size of this rank's checkpoint, in bytes.
+
+    Every micro-batch of a step is the same batch.
 
     The peak is by PyTorch's own count of what it allocates and frees.
     """
@@ -41,7 +43,9 @@ def peak_live_bytes(
         engine = TrainingEngine(model(), written, ranks)
         with patch.object(torch.distributed, "all_reduce", all_reduce_that_lets_go):
             for _ in range(2):
-                engine.train_step(iter([batch]), objective, learning_rate=1e-3, guard=no_spikes())
+                engine.train_step(
+                    iter([batch] * written.accumulation_steps), objective, learning_rate=1e-3, guard=no_spikes()
+                )
     live = peak = 0
     for event in profiler.kineto_results.events():
         if event.name() == "[memory]":

@@ -1,7 +1,4 @@
-"""The memory formulas of the tasks on documents against real DeepSpeed ranks: what they allocate, within 15 percent.
-
-With activation checkpointing the formulas err on the safe side, by 20 percent at the most.
-"""
+"""The memory formulas of the tasks on documents against real DeepSpeed ranks: what they allocate, within 15 percent."""
 
 from functools import partial
 from typing import Any
@@ -108,7 +105,10 @@ def measured(ranks: Ranks, task: str, shape: tuple[int, int], checkpointing: boo
 def test_the_formula_is_near_what_a_rank_needs(
     task: str, ranks: int, zero_stage: Any, shape: tuple[int, int], checkpointing: bool
 ) -> None:
-    needed = max(in_ranks(ranks, measured, task, shape, checkpointing, {"zero_stage": zero_stage}))
+    # Gradients of an earlier micro-batch are there while activations are kept, as in the recipes. A step of a single
+    # one needs less: its gradients come while activations go.
+    settings = {"zero_stage": zero_stage, "accumulation_steps": 2 if shape == ACTIVATIONS else 1}
+    needed = max(in_ranks(ranks, measured, task, shape, checkpointing, settings))
     rows, length = shape
     layout = TrainingLayout(
         micro_batch_size=rows,
@@ -118,5 +118,4 @@ def test_the_formula_is_near_what_a_rank_needs(
         activation_checkpointing=checkpointing,
     )
     estimate = TASKS[task][3](layout, length).total
-    # With few activations kept, gradients count that are not there before the inputs of layers are gone.
-    assert 0.85 <= estimate / needed <= (1.2 if checkpointing else 1.15)
+    assert estimate == pytest.approx(needed, rel=0.15)
