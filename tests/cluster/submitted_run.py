@@ -57,6 +57,7 @@ class SubmittedRun:
         # A start that follows at once would be taken for ended when the last word of the one before arrives.
         daemon = f"slurmstepd: [{self.job}.batch]"
         self.wait(lambda: not any(daemon in command_line(process) for process in psutil.process_iter(["cmdline"])))
+        time.sleep(3)  # what was permitted in the second in which the last start was ended is taken back, too
         slurm("scontrol", "update", f"JobId={self.job}", "StartTime=now", "TimeLimit=60")
 
     def words(self) -> str:

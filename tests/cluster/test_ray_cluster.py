@@ -201,7 +201,12 @@ def test_a_run_loses_a_node_goes_on_with_one_and_grows_again_when_it_returns(
         wait_until(run, lambda ranks: len(ranks) == 2)
         nodes.kill_second()
         wait_until(run, lambda ranks: len(ranks) == 1 and ranks[0]["step"] > 60)
+        alone = psutil.Process(ranks_of(run)[0]["process"])
+        alone.suspend()  # the run must not end before a slow machine has brought the node back
         nodes.add_second()
+        while sum(node["Alive"] for node in ray.nodes()) < 2:
+            time.sleep(0.1)
+        alone.resume()
         wait_until(run, lambda ranks: len(ranks) == 2)
 
     with once(lambda: len(losses(run)) >= 50, disturb):
