@@ -26,7 +26,7 @@ def write_and_show_report(run: RunDirectory) -> None:
     write_json(run.report_directory / "summary.json", {"name": config.name, "phases": phases})
     verdict = (
         f"On the test split: {phases[-1]['test']['bits_per_masked_token']:.3f} bits per masked token. "
-        f"`longformer evaluate {run.path.name}` sets them beside the source and the model before training."
+        f"`longformer evaluate {run.path}` sets them beside the source and the model before training."
     )
     content = f"# {config.name}\n\n{markdown_table(_HEADINGS, map(_cells, phases))}\n\n{verdict}\n"
     write_atomically(run.report_directory / "summary.md", content.encode())
