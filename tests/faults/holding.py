@@ -70,9 +70,11 @@ def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None
             wait_at(EVALUATION)
         return leaving_if_asked(*arguments)
 
-    MetricsFile.on_step_end = write_and_wait  # type: ignore[method-assign]
-    launcher.worker.leaving_if_asked = wait_before_evaluation
-    run_rank(task, rank, *others)
+    with (
+        mock.patch.object(MetricsFile, "on_step_end", write_and_wait),
+        mock.patch.object(launcher.worker, "leaving_if_asked", wait_before_evaluation),
+    ):
+        run_rank(task, rank, *others)
 
 
 def go_on_in_another_process(run_directory: Path, **options: Any) -> subprocess.Popen[bytes]:
