@@ -9,15 +9,24 @@ DRAWS_PER_NUMBER = 4
 
 
 def draw_kept(out: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """Fill `out` with what dropout multiplies by: 0, or what makes up for the zeros; every element on its own.
+    """Fill `out` with 0 for what dropout drops and 1 for what it keeps; every element on its own.
 
     Args:
         out: contiguous, floating.
         dropout: probability of 0, at least 0 and less than 1; held to the nearest 1 / 65,536.
         generator: on the device of `out`.
     """
-    dropped = min(round(dropout * DRAWS), DRAWS - 1)
     numbers = torch.empty(-(-out.numel() // DRAWS_PER_NUMBER), dtype=torch.int64, device=out.device)
     numbers.random_(-(2**63), None, generator=generator)
     draws = numbers.view(torch.int16)[: out.numel()].view(out.shape)
-    return torch.ge(draws, dropped - DRAWS // 2, out=out).mul_(DRAWS / (DRAWS - dropped))
+    return torch.ge(draws, _dropped(dropout) - DRAWS // 2, out=out)
+
+
+def factor_of_kept(dropout: float) -> float:
+    """Return what makes up for the zeros of `draw_kept`."""
+    return DRAWS / (DRAWS - _dropped(dropout))
+
+
+def _dropped(dropout: float) -> int:
+    """Return how many of all draws drop an element."""
+    return min(round(dropout * DRAWS), DRAWS - 1)

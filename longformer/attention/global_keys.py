@@ -9,10 +9,14 @@ from longformer.attention.key_value import KeyValue
 from longformer.attention.parts import Part, computing_dtype
 from longformer.attention.scratch import Scratch
 
+# Global keys take columns by so many: rows of scores that begin at odd places halve the speed of the products that
+# write them (measured on a CPU: 69 against 144 GFLOP/s).
+COLUMNS = 16
+
 
 @dataclass(frozen=True)
 class GlobalKeys:
-    """The global keys of every example, gathered to the front and filled up to the largest number among them.
+    """The global keys of every example, gathered to the front and filled up to a multiple of `COLUMNS`.
 
     `position` and `is_real` are (batch, count); keys and gradients (batch, count, heads, head_dim).
     """
@@ -29,6 +33,7 @@ class GlobalKeys:
         count = int(is_global.sum(1).max()) if is_global.numel() else 0
         if count == 0:
             return None
+        count = min(-(-count // COLUMNS) * COLUMNS, is_global.shape[1])
         position = is_global.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         index = position[:, :, None, None].expand(-1, -1, *key.shape[2:])
         keys = KeyValue(key.gather(1, index), value.gather(1, index))

@@ -4,13 +4,13 @@ Inside a part dilation is gone: it is a batch of ordinary sequences with an ordi
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from longformer.attention.band import Band
+from longformer.attention.band import Band, Block
 
 # Queries of a block, measured: fewer make the matrix products inefficient, more compute scores outside the band.
 BLOCK_ROWS = 64
@@ -50,6 +50,11 @@ class Part:
         examples, length, heads, head_dim = self._home(tensor).shape
         return heads * examples, length, head_dim
 
+    def within(self, block: Block) -> "Part":
+        """Return the same sequences at the positions of a block of queries."""
+        start, step = self.lane.start, self.lane.step
+        return replace(self, lane=slice(start + block.start * step, start + (block.stop - 1) * step + 1, step))
+
     def _home(self, tensor: Tensor) -> Tensor:
         return tensor[self.examples, self.lane, self.heads]
 
@@ -66,10 +71,13 @@ def computing_dtype(tensor: Tensor) -> torch.dtype:
 def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) -> Iterator[Part]:
     """Cut a (batch, positions, heads, head_dim) problem into parts of about equal size."""
     batch, positions, _, _ = query.shape
-    on_cpu = query.device.type == "cpu"
-    tile_scores = CPU_TILE_SCORES_PER_THREAD * torch.get_num_threads() if on_cpu else DEVICE_TILE_SCORES
     rows = min(BLOCK_ROWS, positions)
-    sequences = max(1, tile_scores // max(1, rows * min(rows + left + right, positions)))
+    scores = max(1, rows * min(rows + left + right, positions))
+    if query.device.type == "cpu":
+        # As many for every thread: none waits for another.
+        sequences = torch.get_num_threads() * max(1, round(CPU_TILE_SCORES_PER_THREAD / scores))
+    else:
+        sequences = max(1, DEVICE_TILE_SCORES // scores)
     first = 0
     for dilation, group in groupby(dilations):
         last = first + len(list(group))

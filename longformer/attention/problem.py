@@ -39,8 +39,8 @@ class Problem:
     def forward(self) -> Tensor:
         """Return the attended values, (batch, positions, heads, head_dim)."""
         output = self._empty_like(self.query)
-        for part, attention in self._parts():
-            part.put(attention.forward(), output)
+        for _, attention in self._parts():
+            attention.forward(self.query, output)
         if self.token_mask is not None:
             output.masked_fill_(self._padding(self.token_mask), 0)
         return output
@@ -55,9 +55,7 @@ class Problem:
         if self.token_mask is not None:
             output_gradient = output_gradient.masked_fill(self._padding(self.token_mask), 0)
         for part, attention in self._parts():
-            shape = part.shape(output_gradient)
-            gradients = attention.backward(part.take(output_gradient, attention.scratch("output gradient", shape)))
-            part.put(gradients.query, query)
+            gradients = attention.backward(self.query, output_gradient, query)
             part.put(gradients.band_keys.key, key)
             part.put(gradients.band_keys.value, value)
             if gradients.global_keys is not None and self._global_keys is not None:
@@ -86,22 +84,20 @@ class Problem:
         band = Band(self.left, self.right)
         visibility = Visibility(self.query, band, self.token_mask, self._global_keys, causal=self.causal)
         for part in parts_of(self.query, left=self.left, right=self.right, dilations=self.dilations):
-            query, key, value = (
-                part.take(tensor, scratch(name, part.shape(tensor)))
-                for name, tensor in (("query", self.query), ("key", self.key), ("value", self.value))
-            )
+            shape = part.shape(self.key)
+            key, value = part.take(self.key, scratch("key", shape)), part.take(self.value, scratch("value", shape))
             relative = None
             if self.relative_query is not None and self.relative_key is not None:
                 relative = RelativeTerm(part, self.relative_query, self.relative_key, scale=self.scale, scratch=scratch)
             yield (
                 part,
                 PartAttention(
-                    query,
+                    part,
                     KeyValue(key, value),
                     None if self._global_keys is None else self._global_keys.take(part, scratch),
                     hidden=partial(visibility.of, part),
                     relative=relative,
-                    blocks=list(part.band.blocks(query.shape[1], BLOCK_ROWS)),
+                    blocks=list(part.band.blocks(shape[1], BLOCK_ROWS)),
                     scale=self.scale,
                     dropout=self.dropout,
                     generator=generator,

@@ -1,7 +1,8 @@
 """Attention inside one part, a tile of scores at a time: forward, and backward that computes the tiles again.
 
 A tile holds a block of queries against the global keys and the keys of their band, side by side under one
-softmax. Nothing but query, key and value has to be kept from forward to backward.
+softmax. Nothing but query, key and value has to be kept from forward to backward. What can be computed in place is:
+the fewer tiles exist at a time, the larger they may be in a processor's cache.
 """
 
 from collections.abc import Callable
@@ -11,28 +12,30 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Block
-from longformer.attention.dropout import draw_kept
+from longformer.attention.dropout import draw_kept, factor_of_kept
 from longformer.attention.key_value import KeyValue
+from longformer.attention.parts import Part
 from longformer.attention.relative import RelativeGradients, RelativeTerm
 from longformer.attention.scratch import Scratch
+from longformer.attention.visibility import Hidden
 
 
 class PartGradients(NamedTuple):
-    """What backward finds for one part, laid out like the part's inputs."""
+    """What backward finds for one part beside the gradient of the query, laid out like the part's inputs."""
 
-    query: Tensor
     band_keys: KeyValue
     global_keys: KeyValue | None
     relative: RelativeGradients | None
 
 
 class PartAttention:
-    """The attention of one part; all tensors are (sequences, length, head_dim) and contiguous.
+    """The attention of one part.
 
     Args:
-        query, band_keys: at the same positions.
-        global_keys: the gathered global keys and values, or None.
-        hidden: tells what to add to the scores of a block to hide keys, (examples or 1, rows, columns).
+        part: which sequences, and where they stand in tensors (batch, positions, heads, head_dim).
+        band_keys: of these sequences, (sequences, length, head_dim), contiguous.
+        global_keys: the gathered global keys and values, likewise, or None.
+        hidden: tells what to add to the scores of a block to hide keys.
         relative: the position term added to the scores, or None.
         blocks: the blocks of queries, in order.
         dropout: probability of dropping a probability.
@@ -43,11 +46,11 @@ class PartAttention:
 
     def __init__(
         self,
-        query: Tensor,
+        part: Part,
         band_keys: KeyValue,
         global_keys: KeyValue | None,
         *,
-        hidden: Callable[[Block], Tensor],
+        hidden: Callable[[Block], list[Hidden]],
         relative: RelativeTerm | None,
         blocks: list[Block],
         scale: float,
@@ -55,83 +58,78 @@ class PartAttention:
         generator: torch.Generator | None,
         scratch: Scratch,
     ) -> None:
-        self.query, self.band_keys, self.global_keys = query, band_keys, global_keys
+        self.part, self.band_keys, self.global_keys = part, band_keys, global_keys
         self.hidden, self.relative, self.blocks = hidden, relative, blocks
         self.scale, self.dropout, self.generator, self.scratch = scale, dropout, generator, scratch
+        self.factor = 1.0 if generator is None else factor_of_kept(dropout)
 
-    def forward(self) -> Tensor:
-        """Return the attended values."""
-        output = self.scratch("output", tuple(self.query.shape))
+    def forward(self, query: Tensor, output: Tensor) -> None:
+        """Write the part's share of `output`; both are (batch, positions, heads, head_dim)."""
         for block in self.blocks:
-            probabilities = self._probabilities(block)
+            rows = self.part.within(block)
+            asking = self._take("query", rows, query)
+            probabilities = self._probabilities(block, asking)
             kept = self._kept(probabilities)
             if kept is not None:
                 probabilities.mul_(kept)
-            attended = self.scratch("attended", tuple(self.query[:, block.start : block.stop].shape))
+            attended = self.scratch("attended", tuple(asking.shape))
             for columns, keys in side_by_side(block, self.band_keys, self.global_keys):
-                accumulate(attended, probabilities[:, :, columns], keys.value, columns)
-            output[:, block.start : block.stop] = attended
-        return output
+                accumulate(attended, probabilities[:, :, columns], keys.value, columns, self.factor)
+            rows.put(attended, output)
 
-    def backward(self, output_gradient: Tensor) -> PartGradients:
-        """Return the gradients of everything that was attended with."""
-        query_gradient = self.scratch("query gradient", tuple(self.query.shape))
+    def backward(self, query: Tensor, output_gradient: Tensor, query_gradient: Tensor) -> PartGradients:
+        """Write the part's share of `query_gradient`, and return the other gradients; arguments as in `forward`."""
         band_gradient = self._zeros("band", self.band_keys)
         global_gradient = None if self.global_keys is None else self._zeros("global", self.global_keys)
         relative_gradient = None if self.relative is None else self.relative.zero_gradients()
         for block in self.blocks:
-            rows = slice(block.start, block.stop)
-            query, gradient = self.query[:, rows], output_gradient[:, rows]
-            probabilities = self._probabilities(block)
-            shape = tuple(probabilities.shape)
+            rows = self.part.within(block)
+            asking = self._take("query", rows, query)
+            gradient = self._take("output gradient", rows, output_gradient)
+            probabilities = self._probabilities(block, asking)
             kept = self._kept(probabilities)
-            used = probabilities
-            if kept is not None:
-                used = torch.mul(probabilities, kept, out=self.scratch("used", shape))
+            used = probabilities if kept is None else kept.mul_(probabilities)
             every_keys = side_by_side(block, self.band_keys, self.global_keys)
             every_gradient = side_by_side(block, band_gradient, global_gradient)
 
-            probability_gradient = self.scratch("probability gradient", shape)
+            score_gradient = self.scratch("score gradient", tuple(probabilities.shape))
             for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
-                keys_gradient.value.add_(self._product(used[:, :, columns].transpose(1, 2), gradient))
-                probability_gradient[:, :, columns].baddbmm_(gradient, keys.value.transpose(1, 2), beta=0)
-            if kept is not None:
-                probability_gradient.mul_(kept)
-            score_gradient = torch.ops.aten._softmax_backward_data.out(
-                probability_gradient, probabilities, -1, probabilities.dtype, grad_input=self.scratch("scores", shape)
-            )
-            of_query = self.scratch("gradient of the block", tuple(query.shape))
+                keys_gradient.value.add_(self._product(used[:, :, columns].transpose(1, 2), gradient, self.factor))
+                score_gradient[:, :, columns].baddbmm_(gradient, keys.value.transpose(1, 2), beta=0, alpha=self.factor)
+            through_softmax(score_gradient, probabilities, used)
+            of_query = self.scratch("gradient of the block", tuple(asking.shape))
             for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
                 part = score_gradient[:, :, columns]
                 accumulate(of_query, part, keys.key, columns, self.scale)
-                keys_gradient.key.add_(self._product(part.transpose(1, 2), query, self.scale))
-            query_gradient[:, rows] = of_query
+                keys_gradient.key.add_(self._product(part.transpose(1, 2), asking, self.scale))
+            rows.put(of_query, query_gradient)
             if self.relative is not None and relative_gradient is not None:
                 self.relative.backward(block, score_gradient, relative_gradient)
-        return PartGradients(query_gradient, band_gradient, global_gradient, relative_gradient)
+        return PartGradients(band_gradient, global_gradient, relative_gradient)
 
-    def _probabilities(self, block: Block) -> Tensor:
+    def _take(self, name: str, rows: Part, tensor: Tensor) -> Tensor:
+        return rows.take(tensor, self.scratch(name, rows.shape(tensor)))
+
+    def _probabilities(self, block: Block, query: Tensor) -> Tensor:
         """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
-        hidden = self.hidden(block)
-        shape = (self.query.shape[0], *hidden.shape[1:])
-        scores = self.scratch("scores", shape)
-        by_example = scores.unflatten(0, (-1, hidden.shape[0]))
-        if self.relative is None:
-            by_example.copy_(hidden)
-        else:
-            torch.add(self.relative.of(block).unflatten(0, (-1, hidden.shape[0])), hidden, out=by_example)
-        query = self.query[:, block.start : block.stop]
-        for columns, keys in side_by_side(block, self.band_keys, self.global_keys):
-            scores[:, :, columns].baddbmm_(query, keys.key.transpose(1, 2), alpha=self.scale)
-        return torch.softmax(scores, -1, out=self.scratch("probabilities", shape))
+        every_keys = side_by_side(block, self.band_keys, self.global_keys)
+        scores = self.scratch("probabilities", (*query.shape[:2], every_keys[-1][0].stop))
+        if self.relative is not None:
+            scores.copy_(self.relative.of(block))
+        for columns, keys in every_keys:
+            beta = 0 if self.relative is None else 1
+            scores[:, :, columns].baddbmm_(query, keys.key.transpose(1, 2), beta=beta, alpha=self.scale)
+        for columns, addend in self.hidden(block):
+            scores[:, :, columns].unflatten(0, (-1, addend.shape[0])).add_(addend)
+        return torch.softmax(scores, -1, out=scores)
 
     def _kept(self, probabilities: Tensor) -> Tensor | None:
-        """Return what dropout multiplies the probabilities with, or None without dropout."""
+        """Return which probabilities dropout keeps, 1 or 0, or None without dropout."""
         if self.generator is None:
             return None
         return draw_kept(self.scratch("kept", tuple(probabilities.shape)), self.dropout, self.generator)
 
-    def _product(self, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+    def _product(self, left: Tensor, right: Tensor, scale: float) -> Tensor:
         """Return `scale * left @ right`, which holds until the next product.
 
         Products go to contiguous memory, from which they are added where they belong: only so are those of all
@@ -154,6 +152,21 @@ def side_by_side(block: Block, band: KeyValue, everywhere: KeyValue | None) -> l
     return [of_band] if everywhere is None else [(slice(0, first), everywhere), of_band]
 
 
-def accumulate(total: Tensor, left: Tensor, right: Tensor, columns: slice, scale: float = 1.0) -> None:
+def accumulate(total: Tensor, left: Tensor, right: Tensor, columns: slice, scale: float) -> None:
     """Add `scale * left @ right` to `total`; the first columns of a tile overwrite what was there."""
     total.baddbmm_(left, right, beta=0 if columns.start == 0 else 1, alpha=scale)
+
+
+def through_softmax(gradient: Tensor, probabilities: Tensor, used: Tensor) -> None:
+    """Turn the gradient of the kept probabilities into that of the scores, in place.
+
+    Args:
+        gradient: (sequences, rows, columns).
+        probabilities: what softmax gave, likewise.
+        used: these, 0 where dropout dropped them; the same tensor without dropout.
+    """
+    if used is probabilities:
+        torch.ops.aten._softmax_backward_data.out(gradient, used, -1, used.dtype, grad_input=gradient)
+    else:
+        gradient.mul_(used)
+        gradient.addcmul_(probabilities, gradient.sum(-1, keepdim=True), value=-1)

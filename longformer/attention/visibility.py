@@ -1,5 +1,7 @@
 """Which keys are hidden from which queries of a block: outside the band, padding, global keys in their own column."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,28 +14,44 @@ from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype
 HIDDEN = -1e30
 
 
+class Hidden(NamedTuple):
+    """Columns of a tile in which some keys are hidden."""
+
+    columns: slice
+    addend: Tensor
+    """(examples or 1, rows or 1, columns): added to the scores, 0 or `HIDDEN`; columns named twice are added twice."""
+
+
 class Visibility:
-    """Builds, part by part and block by block, the tensor that is added to the scores: 0 or `HIDDEN`."""
+    """Tells, part by part and block by block, what is to be added to the scores where keys are hidden."""
 
     def __init__(
         self, query: Tensor, band: Band, token_mask: Tensor | None, global_keys: GlobalKeys | None, *, causal: bool
     ) -> None:
-        self.global_keys, self.causal = global_keys, causal
+        self.global_keys, self.causal, self.band_keys = global_keys, causal, band.keys
         self.zero = query.new_zeros((), dtype=computing_dtype(query))
         rows = torch.arange(BLOCK_ROWS, device=query.device)
         distance = torch.arange(BLOCK_ROWS + band.keys - 1, device=query.device) - rows[:, None]
         self.outside_band = self._hide((distance < 0) | (distance >= band.keys))
         self.padding = None if token_mask is None else self._hide(~token_mask)
 
-    def of(self, part: Part, block: Block) -> Tensor:
-        """Return (examples or 1, rows, global keys + band keys) to add to the scores of a part's block."""
-        band_columns = slice(block.first_column, block.first_column + block.high - block.low)
-        hidden = self.outside_band[None, : block.stop - block.start, band_columns]
-        if self.padding is not None:
-            hidden = hidden + self.padding[part.examples, part.lane][:, None, block.low : block.high]
+    def of(self, part: Part, block: Block) -> list[Hidden]:
+        """Return what is hidden in the tile of a part's block: global keys first, then those of the band."""
+        rows, hidden, first = block.stop - block.start, [], 0
         if self.global_keys is not None:
-            in_own_column = self._of_global_keys(part, block, self.global_keys)
-            hidden = torch.cat([in_own_column, hidden.expand(in_own_column.shape[0], -1, -1)], dim=-1)
+            addend = self._of_global_keys(part, block, self.global_keys)
+            first = addend.shape[-1]
+            hidden.append(Hidden(slice(0, first), addend))
+        # Only the first and the last columns of the band are hidden from some of the rows.
+        for low, high in ((0, rows - 1), (self.band_keys, self.band_keys + rows - 1)):
+            low = max(low, block.first_column)
+            high = min(high, block.first_column + block.high - block.low)
+            if low < high:
+                columns = slice(first + low - block.first_column, first + high - block.first_column)
+                hidden.append(Hidden(columns, self.outside_band[None, :rows, low:high]))
+        if self.padding is not None:
+            addend = self.padding[part.examples, part.lane][:, None, block.low : block.high]
+            hidden.append(Hidden(slice(first, first + block.high - block.low), addend))
         return hidden
 
     def _of_global_keys(self, part: Part, block: Block, global_keys: GlobalKeys) -> Tensor:

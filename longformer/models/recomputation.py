@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from longformer.attention.dropout import draw_kept
+from longformer.attention.dropout import draw_kept, factor_of_kept
 from longformer.linear import Linear, product
 
 # Rows of 3,072 floats that a processor's last cache holds together with their gradients.
@@ -112,4 +112,5 @@ class SeededDropout(torch.autograd.Function):
 def dropped(tensor: Tensor, probability: float, seed: int) -> Tensor:
     """Return `tensor` with the elements dropped that the seed chooses."""
     kept = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    return draw_kept(kept, probability, torch.Generator(tensor.device).manual_seed(seed)).mul_(tensor)
+    draw_kept(kept, probability, torch.Generator(tensor.device).manual_seed(seed))
+    return kept.mul_(factor_of_kept(probability)).mul_(tensor)
