@@ -85,7 +85,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
     phases = []
     for index, phase in enumerate(config.phases):
         costs = [
-            task_of(changed(config, training={"zero_stage": stage})).phase_cost(index, ranks=gpus)
+            task_of(changed(config, training={"zero_stage": stage})).phase_cost(index, ranks=gpus, on_gpu=True)
             for stage in ZERO_STAGES
         ]
         step = phase.tokens_per_step * costs[0].flops_per_token / speed
@@ -169,7 +169,7 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
     ):
         for size in sizes:
             attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if _is_allowed(attempt) and fits(task_of(attempt).phase_cost(index, ranks=gpus).memory, gpu):
+            if _is_allowed(attempt) and fits(task_of(attempt).phase_cost(index, ranks=gpus, on_gpu=True).memory, gpu):
                 return Fit(size, training)
     return None
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from launcher.run_file import RunConfig
 from launcher.tasks.kinds import task_of
-from launcher.tasks.task import Task
+from launcher.tasks.task import PhaseCost
 from longformer.cost import MemoryEstimate
 
 
@@ -49,8 +49,8 @@ class RunPlan:
         return sum(phase.seconds_at_peak for phase in self.phases)
 
 
-def plan_run(config: RunConfig, *, ranks: int, peak_flops: float) -> RunPlan:
-    """Return what the run will take on `ranks` ranks whose devices together reach `peak_flops` per second.
+def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) -> RunPlan:
+    """Return what the run will take on `ranks` ranks, GPUs or not, that together reach `peak_flops` per second.
 
     Raises:
         LongformerError: a batch cannot be divided over the ranks.
@@ -65,18 +65,24 @@ def plan_run(config: RunConfig, *, ranks: int, peak_flops: float) -> RunPlan:
         shards=text.shards if text else None,
         shards_per_rank=text.shards / ranks if text else None,
         phases=tuple(
-            _phase_plan(config, task, index, ranks, peak_flops, text.tokens if text else None)
+            _phase_plan(
+                config,
+                index,
+                task.phase_cost(index, ranks=ranks, on_gpu=on_gpu),
+                ranks=ranks,
+                peak_flops=peak_flops,
+                train_tokens=text.tokens if text else None,
+            )
             for index in range(len(config.phases))
         ),
     )
 
 
 def _phase_plan(
-    config: RunConfig, task: Task, index: int, ranks: int, peak_flops: float, train_tokens: int | None
+    config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, peak_flops: float, train_tokens: int | None
 ) -> PhasePlan:
     phase = config.phases[index]
     batching = phase.batching(ranks)
-    cost = task.phase_cost(index, ranks=ranks)
     tokens = phase.steps * phase.tokens_per_step
     flops = tokens * cost.flops_per_token
     return PhasePlan(

@@ -38,6 +38,8 @@ class TrainingLayout:
     """Of weights, gradients and activations; the optimizer always works in fp32."""
     activation_checkpointing: bool
     """Keep only each layer's input, and one layer at a time in full."""
+    on_gpu: bool = False
+    """Whether ranks compute on GPUs: there layers keep what a CPU computes again."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class EncoderMemory:
     reading: int
     """Without gradients."""
     training: int
-    """Forward and backward with AdamW, without activation checkpointing."""
+    """Forward and backward with AdamW on a CPU, without activation checkpointing."""
 
 
 def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
@@ -73,29 +73,31 @@ def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> Enco
     return EncoderMemory(reading=FLOAT32_BYTES * reading, training=FLOAT32_BYTES * training)
 
 
-def activations(shape: EncoderShape, length: int, *, activation_checkpointing: bool) -> int:
+def activations(shape: EncoderShape, length: int, *, activation_checkpointing: bool, on_gpu: bool = False) -> int:
     """Return the most numbers that the encoder's layers hold while they train on one text.
 
     Args:
         shape: of the encoder.
         length: tokens of the text.
         activation_checkpointing: keep only each layer's input, and one layer at a time in full.
+        on_gpu: whether they train on a GPU.
     """
-    kept = kept_numbers(shape, length)
+    kept = kept_numbers(shape, length, on_gpu=on_gpu)
     if activation_checkpointing:
         kept = shape.layers * length * shape.width + kept // shape.layers
-    return kept + _at_work(shape, length)
+    return kept + _at_work(shape, length, on_gpu=on_gpu)
 
 
-def _at_work(shape: EncoderShape, length: int) -> int:
+def _at_work(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
     """Return how many numbers the layer at work holds for a moment."""
     # The hidden states, and either queries, keys, values and attended values or both sides of the activation.
-    return length * (shape.width + max(4 * shape.width, 2 * shape.inner_width))
+    activated = 2 * shape.inner_width if on_gpu else 0
+    return length * (shape.width + max(4 * shape.width, activated))
 
 
-def kept_numbers(shape: EncoderShape, length: int) -> int:
+def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
     """Return how many numbers the encoder's layers keep for the backward pass on one text."""
     # The layer's input, queries, keys and values, attended values, input of the feed-forward part, and those of the
-    # two norms; what the activation is given. The rest is computed again (longformer/models/recomputation.py).
+    # two norms; on a GPU what the activation is given. The rest is computed again (longformer/models/recomputation.py).
     of_width = 1 + 3 + 1 + 1 + 2
-    return shape.layers * length * (of_width * shape.width + shape.inner_width)
+    return shape.layers * length * (of_width * shape.width + (shape.inner_width if on_gpu else 0))

@@ -69,7 +69,12 @@ def training_memory(
         trained: those of them that are trained.
         sequence_length: tokens of a row.
     """
-    of_layers = activations(shape_of(config), sequence_length, activation_checkpointing=layout.activation_checkpointing)
+    of_layers = activations(
+        shape_of(config),
+        sequence_length,
+        activation_checkpointing=layout.activation_checkpointing,
+        on_gpu=layout.on_gpu,
+    )
     at_head = sequence_length * config.hidden_size
     return memory_estimate(
         layout,

@@ -62,9 +62,10 @@ def training_memory(
     """
     weights, width = parameter_count(config), config.d_model
     checkpointing = layout.activation_checkpointing
-    read = activations(shape_of(config), source_length, activation_checkpointing=checkpointing)
+    read = activations(shape_of(config), source_length, activation_checkpointing=checkpointing, on_gpu=layout.on_gpu)
     # Two attentions of six and five hidden states each, and the feed-forward part.
-    written = config.decoder_layers * target_length * (14 * width + config.decoder_ffn_dim)
+    inner = config.decoder_ffn_dim if layout.on_gpu else 0
+    written = config.decoder_layers * target_length * (14 * width + inner)
     # Keys and values of the document, in every layer of the decoder.
     shown = config.decoder_layers * 2 * source_length * width
     if checkpointing:

@@ -50,7 +50,7 @@ def plan(
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])
     # Ranks on a CPU share it; on CUDA each has a device of its own.
-    result = plan_run(config, ranks=ranks, peak_flops=peak * (ranks if on_cuda else 1))
+    result = plan_run(config, ranks=ranks, on_gpu=on_cuda, peak_flops=peak * (ranks if on_cuda else 1))
     if as_json:
         document = asdict(result) | {"notes": notes}
         for phase in document["phases"]:

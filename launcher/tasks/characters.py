@@ -75,7 +75,7 @@ class CharacterTask:
 
         return parameter_count(self.config.character_model(0, self._vocabulary_size))
 
-    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
         from launcher.tasks.character_cost import phase_memory
         from longformer.cost import training_flops_per_token
 

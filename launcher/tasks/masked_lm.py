@@ -126,7 +126,7 @@ class MaskedLMTask:
 
         return parameter_count(long_model(self.config.model))
 
-    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
         from launcher.tasks.masked_lm_shape import long_model, new_rows
         from launcher.tasks.training_layout import training_layout
         from longformer.masked_lm_cost import parameter_count, trained_count, training_flops_per_token, training_memory
@@ -138,7 +138,7 @@ class MaskedLMTask:
             flops_per_token=training_flops_per_token(model, length, masked=self.config.data.masked),
             memory=training_memory(
                 model,
-                training_layout(self.config, index, ranks=ranks),
+                training_layout(self.config, index, ranks=ranks, on_gpu=on_gpu),
                 weights=parameter_count(model),
                 trained=new_rows(section) * model.hidden_size if only_new else trained_count(model),
                 sequence_length=length,

@@ -102,11 +102,16 @@ class MaskedLMRun(RunConfig):
     """How held-out documents are judged after each phase."""
 
     @model_validator(mode="after")
-    def _check_lengths(self) -> Self:
+    def _check_together(self) -> Self:
         for index, phase in enumerate(self.phases):
             if not 3 <= phase.sequence_length <= self.model.max_length:
                 raise ValueError(
                     f"phases[{index}].sequence_length is {phase.sequence_length}, but the model reads 3 to "
                     f"model.max_length ({self.model.max_length}) tokens"
                 )
+        if self.training.zero_stage == 3:
+            raise ValueError(
+                "training.zero_stage is 3, but the loss reads the word embeddings that ZeRO 3 has put away by then; "
+                "choose 2 or less"
+            )
         return self

@@ -126,7 +126,7 @@ class SummarizationTask:
 
         return parameter_count(led_config(self.config))
 
-    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
+    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
         from launcher.tasks.training_layout import training_layout
         from longformer.summarization_cost import training_flops_per_token, training_memory
 
@@ -136,7 +136,7 @@ class SummarizationTask:
             flops_per_token=training_flops_per_token(model, length, target_length=target_length),
             memory=training_memory(
                 model,
-                training_layout(self.config, index, ranks=ranks),
+                training_layout(self.config, index, ranks=ranks, on_gpu=on_gpu),
                 source_length=length,
                 target_length=target_length,
             ),

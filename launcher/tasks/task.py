@@ -136,8 +136,8 @@ class Task(Protocol):
         """Return the number of weights."""
         ...
 
-    def phase_cost(self, index: int, *, ranks: int) -> PhaseCost:
-        """Return what a phase costs on so many ranks.
+    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
+        """Return what a phase costs on so many ranks, each a GPU or a CPU.
 
         Raises:
             LongformerError: its batch cannot be divided over the ranks.

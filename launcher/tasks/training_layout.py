@@ -4,7 +4,7 @@ from launcher.run_file import RunConfig
 from longformer.cost import TrainingLayout
 
 
-def training_layout(config: RunConfig, index: int, *, ranks: int) -> TrainingLayout:
+def training_layout(config: RunConfig, index: int, *, ranks: int, on_gpu: bool = False) -> TrainingLayout:
     """Return the layout of a phase.
 
     Raises:
@@ -16,4 +16,5 @@ def training_layout(config: RunConfig, index: int, *, ranks: int) -> TrainingLay
         zero_stage=config.training.zero_stage,
         precision=config.training.precision,
         activation_checkpointing=config.training.activation_checkpointing,
+        on_gpu=on_gpu,
     )

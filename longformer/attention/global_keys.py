@@ -44,10 +44,9 @@ class GlobalKeys:
     def take(self, part: Part, scratch: Scratch) -> KeyValue:
         """Return what a part's queries see: the same keys in every lane."""
         everywhere = self._everywhere(part)
-        shape = everywhere.shape(self.keys.key)
         return KeyValue(
-            everywhere.take(self.keys.key, scratch("global key", shape)),
-            everywhere.take(self.keys.value, scratch("global value", shape)),
+            everywhere.take(self.keys.key, "global key", scratch),
+            everywhere.take(self.keys.value, "global value", scratch),
         )
 
     def add_gradients(self, part: Part, gradients: KeyValue) -> None:

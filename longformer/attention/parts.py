@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Band, Block
+from longformer.attention.scratch import Scratch
 
 # Queries of a block, measured: fewer make the matrix products inefficient, more compute scores outside the band.
 BLOCK_ROWS = 64
@@ -29,11 +30,16 @@ class Part:
     heads: slice
     band: Band
 
-    def take(self, tensor: Tensor, out: Tensor) -> Tensor:
-        """Copy the part out of (batch, positions, heads, head_dim) to `out`, (heads * examples, length, head_dim).
+    def take(self, tensor: Tensor, name: str, scratch: Scratch) -> Tensor:
+        """Return the part of (batch, positions, heads, head_dim) as (heads * examples, length, head_dim).
 
-        Contiguous and at least float32 is what fast, exact matrix products want.
+        Matrix products read it where it stands if its dtype is that of `scratch` and its sequences lie at even
+        distances. Otherwise it is copied to the buffer `name`.
         """
+        sequences = self._home(tensor).permute(2, 0, 1, 3)
+        if tensor.dtype == scratch.dtype and 1 in sequences.shape[:2]:
+            return sequences.flatten(0, 1)
+        out = scratch(name, self.shape(tensor))
         self._as_home(out).copy_(self._home(tensor))
         return out
 
@@ -83,8 +89,9 @@ def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) 
         last = first + len(list(group))
         band = Band(left, right, dilation)
         for lane in band.lanes(positions):
-            for heads in even_slices(first, last, max(1, sequences // max(1, batch))):
-                for examples in even_slices(0, batch, sequences):
+            # Heads of one example lie at even distances; more examples only where heads are too few.
+            for heads in even_slices(first, last, sequences):
+                for examples in even_slices(0, batch, max(1, sequences // (heads.stop - heads.start))):
                     yield Part(examples, lane, heads, band)
         first = last
 

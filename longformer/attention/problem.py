@@ -84,8 +84,7 @@ class Problem:
         band = Band(self.left, self.right)
         visibility = Visibility(self.query, band, self.token_mask, self._global_keys, causal=self.causal)
         for part in parts_of(self.query, left=self.left, right=self.right, dilations=self.dilations):
-            shape = part.shape(self.key)
-            key, value = part.take(self.key, scratch("key", shape)), part.take(self.value, scratch("value", shape))
+            keys = KeyValue(part.take(self.key, "key", scratch), part.take(self.value, "value", scratch))
             relative = None
             if self.relative_query is not None and self.relative_key is not None:
                 relative = RelativeTerm(part, self.relative_query, self.relative_key, scale=self.scale, scratch=scratch)
@@ -93,11 +92,11 @@ class Problem:
                 part,
                 PartAttention(
                     part,
-                    KeyValue(key, value),
+                    keys,
                     None if self._global_keys is None else self._global_keys.take(part, scratch),
                     hidden=partial(visibility.of, part),
                     relative=relative,
-                    blocks=list(part.band.blocks(shape[1], BLOCK_ROWS)),
+                    blocks=list(part.band.blocks(keys.key.shape[1], BLOCK_ROWS)),
                     scale=self.scale,
                     dropout=self.dropout,
                     generator=generator,

@@ -29,7 +29,7 @@ class RelativeTerm:
         self, part: Part, relative_query: Tensor, relative_key: Tensor, *, scale: float, scratch: Scratch
     ) -> None:
         self.scale, self.scratch = scale, scratch
-        self.query = part.take(relative_query, scratch("relative query", part.shape(relative_query)))
+        self.query = part.take(relative_query, "relative query", scratch)
         self.key = relative_key[:, part.heads].to(self.query.dtype).transpose(0, 1).contiguous()
 
     def zero_gradients(self) -> RelativeGradients:

@@ -33,7 +33,7 @@ class PartAttention:
 
     Args:
         part: which sequences, and where they stand in tensors (batch, positions, heads, head_dim).
-        band_keys: of these sequences, (sequences, length, head_dim), contiguous.
+        band_keys: of these sequences, (sequences, length, head_dim).
         global_keys: the gathered global keys and values, likewise, or None.
         hidden: tells what to add to the scores of a block to hide keys.
         relative: the position term added to the scores, or None.
@@ -67,7 +67,7 @@ class PartAttention:
         """Write the part's share of `output`; both are (batch, positions, heads, head_dim)."""
         for block in self.blocks:
             rows = self.part.within(block)
-            asking = self._take("query", rows, query)
+            asking = rows.take(query, "query", self.scratch)
             probabilities = self._probabilities(block, asking)
             kept = self._kept(probabilities)
             if kept is not None:
@@ -84,8 +84,8 @@ class PartAttention:
         relative_gradient = None if self.relative is None else self.relative.zero_gradients()
         for block in self.blocks:
             rows = self.part.within(block)
-            asking = self._take("query", rows, query)
-            gradient = self._take("output gradient", rows, output_gradient)
+            asking = rows.take(query, "query", self.scratch)
+            gradient = rows.take(output_gradient, "output gradient", self.scratch)
             probabilities = self._probabilities(block, asking)
             kept = self._kept(probabilities)
             used = probabilities if kept is None else kept.mul_(probabilities)
@@ -106,9 +106,6 @@ class PartAttention:
             if self.relative is not None and relative_gradient is not None:
                 self.relative.backward(block, score_gradient, relative_gradient)
         return PartGradients(band_gradient, global_gradient, relative_gradient)
-
-    def _take(self, name: str, rows: Part, tensor: Tensor) -> Tensor:
-        return rows.take(tensor, self.scratch(name, rows.shape(tensor)))
 
     def _probabilities(self, block: Block, query: Tensor) -> Tensor:
         """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""

@@ -91,6 +91,10 @@ class Tokens:
         """Return hidden states as (batch, positions, width), padding included."""
         return packed if self.packing is None else self.packing.unpack(packed)
 
+    def rows_at(self, places: Tensor) -> Tensor:
+        """Return which rows of the hidden states stand at `places`, positions counted through the batch."""
+        return places if self.packing is None else self.packing.home.flatten()[places]
+
     def pack(self, padded: Tensor) -> Tensor:
         """Undo `unpack`."""
         return padded if self.packing is None else self.packing.pack(padded)

@@ -33,15 +33,22 @@ class Encoder(EncoderStack):
         self.layer = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
 
     def forward(
-        self, hidden: Tensor, tokens: Tokens, *, output_attentions: bool, output_hidden_states: bool
+        self,
+        hidden: Tensor,
+        tokens: Tokens,
+        *,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        places: Tensor | None = None,
     ) -> EncoderOutput:
-        """Run all layers; `hidden` may be packed, the result is not."""
+        """Run all layers; `hidden` may be packed, the result is not; see `EncoderStack.run_layers`."""
         return self.run_layers(
             cast(Iterable[EncoderLayer], self.layer),
             hidden,
             tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            places=places,
         )
 
 
@@ -73,6 +80,7 @@ class LongformerModel(PretrainedModel):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        places: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode a batch of texts.
 
@@ -84,11 +92,16 @@ class LongformerModel(PretrainedModel):
             position_ids: (batch, positions) long; None = counted from the first token on, padding left out.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
+            places: (count,) long, positions counted through the batch: where the last hidden state is wanted. It is
+                (count, hidden_size) then, and the last layer leaves out what only the others need; not together with
+                a pooling layer or `output_hidden_states`.
 
         Raises:
             LongformerError: ids, positions or masks hold values that the model cannot take.
             ValueError: arguments do not fit together.
         """
+        if places is not None and (output_hidden_states or self.pooler is not None):
+            raise ValueError("places cannot be combined with output_hidden_states or a pooling layer")
         inputs = read_inputs(
             self.config,
             input_ids=input_ids,
@@ -103,6 +116,7 @@ class LongformerModel(PretrainedModel):
             inputs.tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            places=places,
         )
         if self.pooler is not None:
             output.pooler_output = self.pooler(output.last_hidden_state)

@@ -27,7 +27,7 @@ class ModelWithHead(PretrainedModel):
 
 
 class MaskedLMHead(nn.Module):
-    """Turns hidden states into logits over the vocabulary."""
+    """Turns hidden states into logits over the vocabulary, or into the loss of predicting tokens."""
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
@@ -36,18 +36,12 @@ class MaskedLMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(config.vocab_size))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., vocab_size)."""
-        return self.decoder(self.transform(hidden)) + self.bias
-
-    def transform(self, hidden: Tensor) -> Tensor:
-        """Return what is compared with the vocabulary, (..., hidden_size)."""
-        return self.layer_norm(functional.gelu(self.dense(hidden)))
-
-    def loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of `labels`; see `labelled`."""
-        states, targets = labelled(hidden, labels)
-        return masked_lm_loss(self.transform(states), targets, self.decoder.weight, self.bias)
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Return logits (..., vocab_size), or the loss of `targets`, (count,) long, where hidden is (count, width)."""
+        compared = self.layer_norm(functional.gelu(self.dense(hidden)))
+        if targets is None:
+            return self.decoder(compared) + self.bias
+        return masked_lm_loss(compared, targets, self.decoder.weight, self.bias)
 
 
 class LongformerForMaskedLM(ModelWithHead):
@@ -81,12 +75,18 @@ class LongformerForMaskedLM(ModelWithHead):
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LongformerModel.forward`, as are the other arguments.
         """
+        wants_logits = labels is None if output_logits is None else output_logits
+        places = targets = None
         if labels is not None:
             check_labels(labels, self.config.vocab_size)
-        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
-        hidden = encoded.last_hidden_state
-        loss = None if labels is None else self.lm_head.loss(hidden, labels)
-        wants_logits = labels is None if output_logits is None else output_logits
+            given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
+            places, targets = labelled(labels, labels.shape if given is None else given.shape[:2])
+        only = None if wants_logits or inputs.get("output_hidden_states") else places
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, places=only, **inputs)
+        hidden, loss = encoded.last_hidden_state, None
+        if places is not None and targets is not None:
+            states = hidden if only is not None else hidden.flatten(0, 1).index_select(0, places)
+            loss = self.lm_head(states, targets)
         return head_output(encoded, loss, self.lm_head(hidden) if wants_logits else None)
 
 

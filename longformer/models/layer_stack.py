@@ -57,16 +57,25 @@ class EncoderStack(LayerStack):
         output_attentions: bool,
         output_hidden_states: bool,
         last_norm: nn.Module | None = None,
+        places: Tensor | None = None,
     ) -> EncoderOutput:
-        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not."""
+        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
+
+        With `places`, (count,) long, positions counted through the batch, the last layer computes nothing else, and
+        the last hidden state is (count, width); hidden states cannot be asked for then.
+        """
         states, probabilities = [], []
+        layers = list(layers)
         for layer in layers:
             if output_hidden_states:
                 states.append(tokens.unpack(hidden))
             if output_attentions:
                 probabilities.append(layer.probabilities(hidden, tokens))
-            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens)
-        hidden = tokens.unpack(hidden if last_norm is None else last_norm(hidden))
+            wanted = () if places is None or layer is not layers[-1] else (tokens.rows_at(places),)
+            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted)
+        hidden = hidden if last_norm is None else last_norm(hidden)
+        if places is None:
+            hidden = tokens.unpack(hidden)
         output = EncoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*states, hidden)

@@ -11,7 +11,7 @@ from longformer.attention.tokens import Tokens
 from longformer.linear import Linear
 from longformer.models.inputs import ModelInputs
 from longformer.models.longformer_config import LongformerConfig
-from longformer.models.recomputation import ActivatedLinear, Activation, Dropout
+from longformer.models.recomputation import Activation, Dropout, feed_forward
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": functional.gelu,
@@ -45,17 +45,17 @@ class Embeddings(nn.Module):
 
 
 class AddAndNormalise(nn.Module):
-    """Bring a branch's result back to the width of the hidden states, add it, and normalise the sum."""
+    """Add a branch's result, which `dense` gave, to the hidden states, and normalise the sum."""
 
-    def __init__(self, dense: nn.Linear, config: LongformerConfig) -> None:
+    def __init__(self, branch_width: int, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = dense
+        self.dense = Linear(branch_width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, branch: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden states."""
-        return self.LayerNorm(self.dropout(self.dense(branch)) + hidden)
+        return self.LayerNorm(self.dropout(branch) + hidden)
 
 
 class Attention(nn.Module):
@@ -69,23 +69,22 @@ class Attention(nn.Module):
             config.band(layer),
             dropout=config.attention_probs_dropout_prob,
         )
-        self.output = AddAndNormalise(Linear(config.hidden_size, config.hidden_size), config)
+        self.output = AddAndNormalise(config.hidden_size, config)
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """Return the next hidden states."""
-        return self.output(self.self(hidden, tokens), hidden)
+    def forward(self, hidden: Tensor, tokens: Tokens, rows: Tensor | None) -> Tensor:
+        """Return the next hidden states; `rows` as in `Layer.forward`."""
+        attended = self.self(hidden, tokens)
+        if rows is not None:
+            attended, hidden = (each.flatten(0, -2).index_select(0, rows) for each in (attended, hidden))
+        return self.output(self.output.dense(attended), hidden)
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward part; the narrowing half activates what it gives."""
+    """The widening half of the feed-forward part."""
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return (..., intermediate_size)."""
-        return self.dense(hidden)
 
 
 class Layer(nn.Module):
@@ -95,14 +94,21 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.intermediate = Intermediate(config)
-        activation = ACTIVATIONS[config.hidden_act]
-        narrowing = ActivatedLinear(config.intermediate_size, config.hidden_size, activation)
-        self.output = AddAndNormalise(narrowing, config)
+        self.output = AddAndNormalise(config.intermediate_size, config)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`."""
-        hidden = self.attention(hidden, tokens)
-        return self.output(self.intermediate(hidden), hidden)
+    def forward(self, hidden: Tensor, tokens: Tokens, rows: Tensor | None = None) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`, or only some rows of them.
+
+        Args:
+            hidden: (batch, positions, width), or packed, (rows, width).
+            tokens: what the positions hold.
+            rows: (count,) long, counted through the batch where it is not packed: all that is wanted. The rest is
+                not computed; the result is (count, width).
+        """
+        hidden = self.attention(hidden, tokens, rows)
+        branch = feed_forward(hidden, self.intermediate.dense, self.output.dense, self.activation)
+        return self.output(branch, hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""

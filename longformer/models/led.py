@@ -205,8 +205,10 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         hidden = result.last_hidden_state
         loss = None
         if labels is not None:
+            places, targets = labelled(labels, hidden.shape[:2])
             loss = masked_lm_loss(
-                *labelled(hidden, labels),
+                hidden.flatten(0, 1).index_select(0, places),
+                targets,
                 self.lm_head.weight,
                 self.final_logits_bias[0],
                 label_smoothing=label_smoothing,

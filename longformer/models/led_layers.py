@@ -14,7 +14,7 @@ from longformer.linear import Linear
 from longformer.models.layers import ACTIVATIONS
 from longformer.models.led_attention import CrossAttention, DecoderSelfAttention, KeyValue
 from longformer.models.led_config import LEDConfig
-from longformer.models.recomputation import ActivatedLinear, Dropout
+from longformer.models.recomputation import Dropout, feed_forward
 
 
 class WordEmbeddings(nn.Embedding):
@@ -38,15 +38,18 @@ class FeedForwardLayer(nn.Module):
         self.normalizes_before = config.normalize_before
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = Linear(config.d_model, inner_width)
-        activation = ACTIVATIONS[config.activation_function]
-        self.fc2 = ActivatedLinear(inner_width, config.d_model, activation, config.activation_dropout)
+        self.fc2 = Linear(inner_width, config.d_model)
+        self.activation = ACTIVATIONS[config.activation_function]
+        self.activation_dropout = config.activation_dropout
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """Return the layer's result."""
-        inner = self.fc1(self.before(self.final_layer_norm, hidden))
-        return self.after(self.final_layer_norm, hidden + self.dropout(self.fc2(inner)))
+        read = self.before(self.final_layer_norm, hidden)
+        dropout = self.activation_dropout if self.training else 0.0
+        branch = feed_forward(read, self.fc1, self.fc2, self.activation, dropout=dropout)
+        return self.after(self.final_layer_norm, hidden + self.dropout(branch))
 
     def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
         """Return what a branch reads of the hidden states."""

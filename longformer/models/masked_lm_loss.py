@@ -1,5 +1,6 @@
 """The loss of predicting tokens, computed for labelled positions only and never for all of them at once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,21 +35,21 @@ def masked_lm_loss(
     return total / max(1, targets.shape[0])
 
 
-def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the labelled positions of a batch: their hidden states (count, width), and their labels (count,).
+def labelled(labels: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the labelled positions of a batch, (count,) long, counted through it, and their labels, (count,).
 
     Args:
-        hidden: (batch, positions, width).
         labels: (batch, positions) long; `IGNORED` where nothing is to be predicted.
+        shape: of the batch.
 
     Raises:
         ValueError: there is not one label for every position.
     """
-    if labels.shape != hidden.shape[:2]:
-        raise ValueError(f"labels must be (batch, positions), {tuple(hidden.shape[:2])}, got {tuple(labels.shape)}")
+    if labels.shape != tuple(shape):
+        raise ValueError(f"labels must be (batch, positions), {tuple(shape)}, got {tuple(labels.shape)}")
     labels = labels.flatten()
     places = (labels != IGNORED).nonzero().squeeze(1)
-    return hidden.flatten(0, 1).index_select(0, places), labels[places]
+    return places, labels[places]
 
 
 class SummedCrossEntropy(torch.autograd.Function):

@@ -49,7 +49,7 @@ def test_whatever_the_data_looks_like_the_run_file_loads_and_fits(
     config = RunConfig.load(file)
     config.check_ranks(ranks)
     for index in range(len(config.phases)):
-        assert fits(task_of(config).phase_cost(index, ranks=ranks).memory, GPUS[gpu])
+        assert fits(task_of(config).phase_cost(index, ranks=ranks, on_gpu=True).memory, GPUS[gpu])
     longest = config.phases[-1].sequence_length
     assert min(covered(survey.lengths), LONGEST[task]) <= longest, "these memories have room for the published lengths"
     assert longest <= max(512, LONGEST[task])

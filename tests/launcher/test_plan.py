@@ -16,7 +16,7 @@ from longformer.errors import LongformerError
 
 def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
     config = RunConfig.load(QUICKSTART, [*SMALL, f"data.directory={prepared.directory}"])
-    plan = plan_run(config, ranks=2, peak_flops=1e11)
+    plan = plan_run(config, ranks=2, on_gpu=False, peak_flops=1e11)
     assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
     for index, phase in enumerate(plan.phases):
@@ -29,21 +29,21 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
 
 def test_unprepared_data_is_planned_for_with_what_is_known(tmp_path: Path) -> None:
     config = RunConfig.load(QUICKSTART, [*SMALL, f"data.directory={tmp_path / 'nothing'}"])
-    plan = plan_run(config, ranks=1, peak_flops=1e11)
+    plan = plan_run(config, ranks=1, on_gpu=False, peak_flops=1e11)
     assert plan.shards is None
     assert plan.phases[0].epochs is None
     assert plan.parameters == parameter_count(config.character_model(0, 256))
 
 
 def test_sharding_over_more_ranks_needs_less_memory_per_rank(config: RunConfig) -> None:
-    totals = [plan_run(config, ranks=ranks, peak_flops=1).phases[0].memory.total for ranks in (1, 2, 4)]
+    totals = [plan_run(config, ranks=ranks, on_gpu=False, peak_flops=1).phases[0].memory.total for ranks in (1, 2, 4)]
     assert totals == sorted(totals, reverse=True)
     assert totals[0] > totals[2]
 
 
 def test_batch_that_ranks_cannot_share_is_refused(config: RunConfig) -> None:
     with pytest.raises(LongformerError, match="cannot be divided over 5 ranks"):
-        plan_run(config, ranks=5, peak_flops=1)
+        plan_run(config, ranks=5, on_gpu=False, peak_flops=1)
 
 
 def test_command_prints_the_plan_for_people_and_programs(

@@ -67,6 +67,25 @@ def test_removing_padding_changes_nothing(seed: int, tmp_path: Path, monkeypatch
     close(removed, case.ours(**case.batch).logits)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_last_layer_works_only_where_a_word_is_to_be_predicted_and_teaches_the_same(
+    seed: int, tmp_path: Path
+) -> None:
+    case = make_case("LongformerForMaskedLM", seed, tmp_path)
+    rows: list[int] = []
+    norm = case.ours.longformer.encoder.layer[-1].output.LayerNorm
+    norm.register_forward_pre_hook(lambda _, arguments: rows.append(arguments[0].shape[:-1].numel()))
+    weights = dict(case.ours.named_parameters())
+    found = {}
+    for everything in (True, False):
+        loss = case.ours(**case.batch, output_logits=everything).loss
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        found[everything] = {"loss": loss, **dict(zip(weights, gradients, strict=True))}
+    for name, expected in found[True].items():
+        torch.testing.assert_close(found[False][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+    assert rows[1] == int((case.batch["labels"] != -100).sum()) < rows[0]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_hidden_states_and_attentions_agree(seed: int, tmp_path: Path) -> None:
     case = make_case("LongformerForMaskedLM", seed, tmp_path)

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from longformer.attention.dropout import draw_kept, factor_of_kept
 from longformer.models.layers import ACTIVATIONS
-from longformer.models.recomputation import ActivatedLinear, Dropout
+from longformer.models.recomputation import Activation, Dropout, feed_forward
 
 
 def kept_bytes(module: nn.Module, tensor: Tensor) -> int:
@@ -24,50 +24,67 @@ def kept_bytes(module: nn.Module, tensor: Tensor) -> int:
     return sum(size for address, size in kept.items() if address not in known)
 
 
+class FeedForward(nn.Module):
+    """The feed-forward part of a layer."""
+
+    def __init__(self, activation: Activation = functional.gelu, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.widening, self.narrowing = nn.Linear(6, 10), nn.Linear(10, 4)
+        self.activation, self.dropout = activation, dropout
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return feed_forward(hidden, self.widening, self.narrowing, self.activation, dropout=dropout)
+
+    def plainly(self, hidden: Tensor) -> Tensor:
+        return self.narrowing(self.activation(self.widening(hidden)))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("shape", [(5, 6), (2, 3, 6)])
-def test_an_activated_linear_layer_is_the_layer_of_the_activation(name: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(0, 6), (5, 6), (2, 3, 6), (1500, 6)])
+def test_the_feed_forward_part_is_what_its_layers_give_one_after_another(name: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    layer = ActivatedLinear(6, 4, ACTIVATIONS[name]).double()
-    inner = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    expected = functional.linear(ACTIVATIONS[name](inner), layer.weight, layer.bias)
-    found = layer(inner)
+    part = FeedForward(ACTIVATIONS[name]).double()
+    hidden = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected, found = part.plainly(hidden), part(hidden)
     torch.testing.assert_close(found, expected)
-    gradient, inputs = torch.randn_like(expected), (inner, layer.weight, layer.bias)
+    gradient, inputs = torch.randn_like(expected), (hidden, *part.parameters())
     torch.testing.assert_close(
         torch.autograd.grad(found, inputs, gradient), torch.autograd.grad(expected, inputs, gradient)
     )
 
 
-def test_an_activated_linear_layer_with_dropout_drops_and_one_without_keeps_only_its_input() -> None:
+def test_the_feed_forward_part_keeps_only_its_input_and_drops_while_training() -> None:
     torch.manual_seed(0)
-    inner = torch.randn(50, 8, requires_grad=True)
-    dropping = ActivatedLinear(8, 4, functional.gelu, dropout=0.5)
-    assert not torch.equal(dropping(inner), dropping(inner))
-    assert torch.equal(dropping.eval()(inner), dropping(inner))
-    assert kept_bytes(ActivatedLinear(8, 4, functional.gelu), inner) == 0
+    hidden = torch.randn(50, 6, requires_grad=True)
+    dropping = FeedForward(dropout=0.5)
+    assert not torch.equal(dropping(hidden), dropping(hidden))
+    assert torch.equal(dropping.eval()(hidden), dropping(hidden))
+    assert kept_bytes(FeedForward(), hidden) == 0
 
 
 def test_frozen_weights_get_no_gradient_but_hand_one_on() -> None:
-    layer = ActivatedLinear(6, 4, functional.gelu).requires_grad_(False)
-    inner = torch.randn(3, 6, requires_grad=True)
-    layer(inner).sum().backward()
-    assert layer.weight.grad is None
-    assert inner.grad is not None
-    assert inner.grad.abs().sum() > 0
+    part = FeedForward()
+    part.widening.requires_grad_(False)
+    part.narrowing.bias.requires_grad_(False)
+    hidden = torch.randn(3, 6, requires_grad=True)
+    expected = torch.autograd.grad(part.plainly(hidden).sum(), (hidden, part.narrowing.weight))
+    part(hidden).sum().backward()
+    assert part.widening.weight.grad is part.widening.bias.grad is part.narrowing.bias.grad is None
+    torch.testing.assert_close((hidden.grad, part.narrowing.weight.grad), expected)
 
 
 def test_autocast_gives_gradients_in_the_dtype_of_the_weights() -> None:
     torch.manual_seed(0)
-    layer, inner = ActivatedLinear(6, 4, functional.gelu), torch.randn(3, 6, requires_grad=True)
+    part, hidden = FeedForward(), torch.randn(3, 6, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        output = layer(inner)
+        output = part(hidden)
     assert output.dtype == torch.bfloat16
     output.float().sum().backward()
-    expected = torch.autograd.grad(functional.linear(functional.gelu(inner), layer.weight, layer.bias).sum(), inner)[0]
-    assert layer.weight.grad is not None
-    assert layer.weight.grad.dtype == torch.float32
-    torch.testing.assert_close(inner.grad, expected, rtol=2e-2, atol=2e-2)
+    expected = torch.autograd.grad(part.plainly(hidden).sum(), (hidden, part.widening.weight))
+    assert part.widening.weight.grad is not None
+    assert part.widening.weight.grad.dtype == torch.float32
+    torch.testing.assert_close((hidden.grad, part.widening.weight.grad), expected, rtol=3e-2, atol=3e-2)
 
 
 def test_dropout_drops_the_same_elements_backward_and_keeps_no_mask() -> None:
