@@ -4,25 +4,30 @@ Forward keeps its inputs and nothing else; backward computes every tile of score
 `torch.library`, so `torch.compile` sees one node each and nothing that depends on the data.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from longformer.attention.problem import Problem
+from longformer.attention.projections import separate
 
-# The fields of Problem, in its order.
+# The fields of Problem, in its order; query, key and value as `separate` takes them.
 ARGUMENTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? token_mask, Tensor? global_mask, Tensor? relative_query, "
-    "Tensor? relative_key, Tensor? seed, int left, int right, int[] dilations, bool causal, float scale, float dropout"
+    "Tensor[] projections, Tensor? token_mask, Tensor? global_mask, Tensor? relative_query, Tensor? relative_key, "
+    "Tensor? seed, int left, int right, int[] dilations, bool causal, float scale, float dropout"
 )
-TENSOR_ARGUMENTS = ARGUMENTS.count("Tensor")
+OPTIONAL_TENSORS = ARGUMENTS.count("Tensor?")
 
 
-def blocked_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+def blocked_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+    """Attend tile by tile; arguments as in `blocked_attention_of_projections`."""
+    return blocked_attention_of_projections((query, key, value), **arguments)
+
+
+def blocked_attention_of_projections(
+    projections: Sequence[Tensor],
     *,
     left: int,
     right: int,
@@ -35,23 +40,29 @@ def blocked_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend tile by tile; arguments as in `banded_attention`, checked there."""
+    """Attend tile by tile to what a layer projected.
+
+    Args:
+        projections: query, key and value, apart or packed; see `separate`. The gradient of what is packed is packed.
+        left, right, dilations, causal, token_mask, global_mask, relative_query, relative_key, scale, dropout: as in
+            `banded_attention`, checked there.
+    """
     # Sides beyond the ends of the sequence cost nothing when they are cut off first.
-    farthest = max(query.shape[1] - 1, 0)
+    farthest = max(projections[0].shape[1] - 1, 0)
     if relative_key is not None:
         relative_key = relative_key[max(left - farthest, 0) : left + 1 + min(right, farthest)]
     left, right = min(left, farthest), min(right, farthest)
     # Backward draws the same dropout again, from the same seed.
     seed = torch.randint(2**62, (), device="cpu") if dropout else None
-    tensors = (query, key, value, token_mask, global_mask, relative_query, relative_key, seed)
+    tensors = (list(projections), token_mask, global_mask, relative_query, relative_key, seed)
     output: Tensor = forward_operator(*tensors, left, right, dilations, causal, scale, dropout)
     return output
 
 
 @torch.library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
-def forward_operator(*arguments: Any) -> Tensor:
+def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
     """Compute the attention of a `Problem` with these fields."""
-    return Problem(*arguments).forward()
+    return problem_of(projections, arguments).forward()
 
 
 @torch.library.custom_op(
@@ -59,35 +70,47 @@ def forward_operator(*arguments: Any) -> Tensor:
     mutates_args=(),
     schema=f"(Tensor output_gradient, {ARGUMENTS}) -> Tensor[]",
 )
-def backward_operator(output_gradient: Tensor, *arguments: Any) -> list[Tensor]:
-    """Compute the gradients of a `Problem` with these fields."""
-    return Problem(*arguments).backward(output_gradient)
+def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
+    """Compute the gradients of a `Problem` with these fields: of the projections, then of the relative term."""
+    gradients = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in projections]
+    query, key, value = separate(gradients)
+    problem = problem_of(projections, arguments)
+    return gradients + problem.backward(output_gradient, query=query, key=key, value=value)
+
+
+def problem_of(projections: Sequence[Tensor], arguments: Sequence[Any]) -> Problem:
+    """Return the problem with an operator's arguments."""
+    query, key, value = separate(projections)
+    return Problem(query, key, value, *arguments)
 
 
 @forward_operator.register_fake
-def _(query: Tensor, *_: Any) -> Tensor:
+def _(projections: Sequence[Tensor], *_: Any) -> Tensor:
+    query = separate(projections)[0]
     return query.new_empty(query.shape)
 
 
 @backward_operator.register_fake
-def _(output_gradient: Tensor, *arguments: Any) -> list[Tensor]:
-    problem = Problem(*arguments)
-    inputs = (problem.query, problem.key, problem.value, problem.relative_query, problem.relative_key)
+def _(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
+    problem = problem_of(projections, arguments)
+    inputs = (*projections, problem.relative_query, problem.relative_key)
     return [tensor.new_empty(tensor.shape) for tensor in inputs if tensor is not None]
 
 
 def keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Keep the inputs, as the views they are, and nothing else."""
-    ctx.save_for_backward(*inputs[:TENSOR_ARGUMENTS])
-    ctx.options = inputs[TENSOR_ARGUMENTS:]
+    projections, *rest = inputs
+    ctx.projections = len(projections)
+    ctx.save_for_backward(*projections, *rest[:OPTIONAL_TENSORS])
+    ctx.options = rest[OPTIONAL_TENSORS:]
 
 
-def backward(context: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
+def backward(context: Any, output_gradient: Tensor) -> tuple[Any, ...]:
     """Return one gradient per argument of the forward operator."""
-    gradients = backward_operator(output_gradient, *context.saved_tensors, *context.options)
-    query, key, value, *relative = gradients
-    relative_query, relative_key = relative or (None, None)
-    return (query, key, value, None, None, relative_query, relative_key, None, *(None for _ in context.options))
+    saved, count = context.saved_tensors, context.projections
+    gradients = backward_operator(output_gradient, saved[:count], *saved[count:], *context.options)
+    relative_query, relative_key = gradients[count:] or (None, None)
+    return (gradients[:count], None, None, relative_query, relative_key, None, *(None for _ in context.options))
 
 
 forward_operator.register_autograd(backward, setup_context=keep_inputs)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from longformer.attention.band import Band
+from longformer.attention.blocked import blocked_attention_of_projections
 from longformer.attention.fused import fused_attention_of_projections
 from longformer.attention.op import banded_attention, engine_name
 from longformer.attention.projections import separate
@@ -24,7 +25,22 @@ def local_rows(projections: tuple[Tensor, ...], tokens: Tokens, band: Band, *, d
     """
     query, key, value = separate(projections)
     scale = query.shape[-1] ** -0.5
-    if query.numel() and engine_name(backend, query, scale, relative=False) == "fused":
+    engine = engine_name(backend, query, scale, relative=False)
+    if engine == "blocked":
+        return blocked_attention_of_projections(
+            projections,
+            left=band.left,
+            right=band.right,
+            dilations=(band.dilation,) * query.shape[2],
+            causal=False,
+            token_mask=tokens.token_mask,
+            global_mask=tokens.global_mask,
+            relative_query=None,
+            relative_key=None,
+            scale=scale,
+            dropout=dropout,
+        )
+    if query.numel() and engine == "fused":
         return fused_attention_of_projections(
             projections,
             left=band.left,

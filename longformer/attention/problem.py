@@ -45,9 +45,8 @@ class Problem:
             output.masked_fill_(self._padding(self.token_mask), 0)
         return output
 
-    def backward(self, output_gradient: Tensor) -> list[Tensor]:
-        """Return the gradients of query, key and value, and those of the relative query and key if there are any."""
-        query, key, value = (self._empty_like(tensor) for tensor in (self.query, self.key, self.value))
+    def backward(self, output_gradient: Tensor, *, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+        """Write the gradients of query, key and value, and return those of the relative query and key, if any."""
         relative_query = relative_key = None
         if self.relative_query is not None and self.relative_key is not None:
             relative_query = self._empty_like(self.relative_query)
@@ -66,8 +65,8 @@ class Problem:
         if self._global_keys is not None:
             self._global_keys.scatter_gradients(key, value)
         if relative_query is None or relative_key is None:
-            return [query, key, value]
-        return [query, key, value, relative_query, relative_key.to(self.query.dtype)]
+            return []
+        return [relative_query, relative_key.to(self.query.dtype)]
 
     @cached_property
     def _global_keys(self) -> GlobalKeys | None:

@@ -55,7 +55,7 @@ class AddAndNormalise(nn.Module):
 
     def forward(self, branch: Tensor, hidden: Tensor) -> Tensor:
         """Return the next hidden states."""
-        return self.LayerNorm(self.dropout(branch) + hidden)
+        return self.LayerNorm(self.dropout.added(branch, hidden))
 
 
 class Attention(nn.Module):

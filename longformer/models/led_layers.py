@@ -49,7 +49,7 @@ class FeedForwardLayer(nn.Module):
         read = self.before(self.final_layer_norm, hidden)
         dropout = self.activation_dropout if self.training else 0.0
         branch = feed_forward(read, self.fc1, self.fc2, self.activation, dropout=dropout)
-        return self.after(self.final_layer_norm, hidden + self.dropout(branch))
+        return self.after(self.final_layer_norm, self.dropout.added(branch, hidden))
 
     def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
         """Return what a branch reads of the hidden states."""
@@ -85,7 +85,7 @@ class LEDEncoderLayer(FeedForwardLayer):
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`."""
         gathered = self.self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
-        hidden = self.after(self.self_attn_layer_norm, hidden + self.dropout(gathered))
+        hidden = self.after(self.self_attn_layer_norm, self.dropout.added(gathered, hidden))
         return self.feed_forward(hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
@@ -151,7 +151,7 @@ class LEDDecoderLayer(FeedForwardLayer):
         query, known = self.self_attn.project(self.before(self.self_attn_layer_norm, hidden))
         known = known if past is None else past.followed_by(known)
         gathered = self.self_attn(query, known, view.target, causal=view.causal)
-        hidden = self.after(self.self_attn_layer_norm, hidden + self.dropout(gathered))
+        hidden = self.after(self.self_attn_layer_norm, self.dropout.added(gathered, hidden))
         asking = self.before(self.encoder_attn_layer_norm, hidden)
         attentions = None
         if output_attentions:
@@ -160,5 +160,5 @@ class LEDDecoderLayer(FeedForwardLayer):
                 self.encoder_attn.probabilities(asking, source, view.source),
             )
         gathered = self.encoder_attn(asking, source, view.source)
-        hidden = self.after(self.encoder_attn_layer_norm, hidden + self.dropout(gathered))
+        hidden = self.after(self.encoder_attn_layer_norm, self.dropout.added(gathered, hidden))
         return DecoderStep(self.feed_forward(hidden), known, attentions)

@@ -123,27 +123,41 @@ class Dropout(nn.Dropout):
         drops = self.training and self.p > 0
         if not drops or hidden.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(hidden)
-        output: Tensor = SeededDropout.apply(hidden, self.p, int(torch.randint(2**62, ())))
+        output: Tensor = SeededDropout.apply(hidden, None, self.p, int(torch.randint(2**62, ())))
+        return output
+
+    def added(self, branch: Tensor, hidden: Tensor) -> Tensor:
+        """Return `hidden` plus `branch` with elements dropped while training."""
+        plain = torch.compiler.is_compiling() or hidden.device.type != "cpu" or branch.dtype != hidden.dtype
+        if plain or not self.training or not self.p:
+            return hidden + self(branch)
+        output: Tensor = SeededDropout.apply(branch, hidden, self.p, int(torch.randint(2**62, ())))
         return output
 
 
 class SeededDropout(torch.autograd.Function):
-    """Dropout drawn from a seed, forward and again backward."""
+    """Dropout drawn from a seed, forward and again backward; what is left is added to something where that is given."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, probability: float, seed: int) -> Tensor:
+    def forward(ctx: Any, branch: Tensor, hidden: Tensor | None, probability: float, seed: int) -> Tensor:
         ctx.draw = probability, seed
-        return dropped(hidden, probability, seed)
+        return dropped(branch, probability, seed, hidden)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return dropped(gradients[0], *ctx.draw), None, None
+        of_hidden = gradients[0] if ctx.needs_input_grad[1] else None
+        return dropped(gradients[0], *ctx.draw), of_hidden, None, None
 
 
-def dropped(tensor: Tensor, probability: float, seed: int) -> Tensor:
-    """Return `tensor` with the elements dropped that the seed chooses."""
+def dropped(tensor: Tensor, probability: float, seed: int, addend: Tensor | None = None) -> Tensor:
+    """Return `tensor` with the elements dropped that the seed chooses, plus `addend` if there is one."""
     generator = torch.Generator(tensor.device).manual_seed(seed)
     result = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-    for kept, given in zip(result.flatten().split(DRAWN_AT_ONCE), tensor.flatten().split(DRAWN_AT_ONCE), strict=True):
-        draw_kept(kept, probability, generator).mul_(given).mul_(factor_of_kept(probability))
+    given, added = tensor.flatten(), None if addend is None else addend.flatten()
+    for first in range(0, result.numel(), DRAWN_AT_ONCE):
+        some = slice(first, first + DRAWN_AT_ONCE)
+        kept = draw_kept(result.view(-1)[some], probability, generator)
+        kept.mul_(given[some]).mul_(factor_of_kept(probability))
+        if added is not None:
+            kept.add_(added[some])
     return result

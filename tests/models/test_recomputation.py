@@ -98,6 +98,18 @@ def test_dropout_drops_the_same_elements_backward_and_keeps_no_mask() -> None:
     assert Dropout(0.3).eval()(hidden) is hidden
 
 
+def test_what_dropout_leaves_of_a_branch_is_added_with_gradients_for_both() -> None:
+    torch.manual_seed(0)
+    branch, hidden = (torch.randn(9, 70, requires_grad=True) for _ in range(2))
+    dropout = Dropout(0.3)
+    total = dropout.added(branch, hidden)
+    of_branch, of_hidden = torch.autograd.grad(total, (branch, hidden), torch.full_like(total, 2))
+    torch.testing.assert_close(of_branch.unique(), torch.tensor([0, 2 / 0.7]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(total, hidden + branch * of_branch / 2)
+    assert (of_hidden == 2).all()
+    assert torch.equal(dropout.eval().added(branch, hidden), branch + hidden)
+
+
 @pytest.mark.parametrize("dropout", [0.0001, 0.1, 0.5, 0.97])
 def test_draws_have_the_right_share_are_made_up_for_and_are_independent_of_each_other(dropout: float) -> None:
     draws = draw_kept(torch.empty(1001, 999), dropout, torch.Generator().manual_seed(1))
