@@ -110,7 +110,9 @@ def backward(context: Any, output_gradient: Tensor) -> tuple[Any, ...]:
     saved, count = context.saved_tensors, context.projections
     gradients = backward_operator(output_gradient, saved[:count], *saved[count:], *context.options)
     relative_query, relative_key = gradients[count:] or (None, None)
-    return (gradients[:count], None, None, relative_query, relative_key, None, *(None for _ in context.options))
+    # Without heads there are no dilations, and PyTorch takes an empty list for one of tensors.
+    of_options = ([] if option == [] else None for option in context.options)
+    return (gradients[:count], None, None, relative_query, relative_key, None, *of_options)
 
 
 forward_operator.register_autograd(backward, setup_context=keep_inputs)
