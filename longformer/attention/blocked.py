@@ -111,7 +111,7 @@ def backward(context: Any, output_gradient: Tensor) -> tuple[Any, ...]:
     gradients = backward_operator(output_gradient, saved[:count], *saved[count:], *context.options)
     relative_query, relative_key = gradients[count:] or (None, None)
     # Without heads there are no dilations, and PyTorch takes an empty list for one of tensors.
-    of_options = ([] if option == [] else None for option in context.options)
+    of_options: list[Any] = [[] if option == [] else None for option in context.options]
     return (gradients[:count], None, None, relative_query, relative_key, None, *of_options)
 
 
