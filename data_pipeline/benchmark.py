@@ -80,7 +80,7 @@ class PreparationSpeed:
     """One core: the tokenizer library on texts in memory, and the whole preparation of the same texts."""
 
     text_bytes: int
-    library_seconds: float
+    tokenizer_seconds: float
     """CPU seconds."""
     preparation_seconds: float
     """CPU seconds, from the source files to the finished directory."""
@@ -88,7 +88,7 @@ class PreparationSpeed:
     @property
     def share_of_library(self) -> float:
         """Preparation's bytes per second, over the library's."""
-        return self.library_seconds / self.preparation_seconds
+        return self.tokenizer_seconds / self.preparation_seconds
 
 
 def measure_preparation(source: Path, tokenizer: TextTokenizer, *, field: str, repeats: int) -> PreparationSpeed:

@@ -1,15 +1,16 @@
 """The portable engine: plain PyTorch on any device, exact, with memory linear in the number of positions.
 
-Forward keeps its inputs and nothing else; backward computes every tile of scores again. Both are operators of
-`torch.library`, so `torch.compile` sees one node each and nothing that depends on the data.
+Forward keeps its inputs and nothing else; backward computes every tile of scores again. Both are custom
+operators, so `torch.compile` sees one node each and nothing that depends on the data.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
+from longformer.attention.contiguous import empty_like
 from longformer.attention.problem import Problem
 from longformer.attention.projections import separate
 
@@ -32,11 +33,11 @@ def blocked_attention_of_projections(
     left: int,
     right: int,
     dilations: tuple[int, ...],
-    causal: bool,
+    causal: bool = False,
     token_mask: Tensor | None,
     global_mask: Tensor | None,
-    relative_query: Tensor | None,
-    relative_key: Tensor | None,
+    relative_query: Tensor | None = None,
+    relative_key: Tensor | None = None,
     scale: float,
     dropout: float,
 ) -> Tensor:
@@ -59,20 +60,20 @@ def blocked_attention_of_projections(
     return output
 
 
-@torch.library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
+@library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
 def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
     """Compute the attention of a `Problem` with these fields."""
     return problem_of(projections, arguments).forward()
 
 
-@torch.library.custom_op(
+@library.custom_op(
     "longformer::blocked_attention_backward",
     mutates_args=(),
     schema=f"(Tensor output_gradient, {ARGUMENTS}) -> Tensor[]",
 )
 def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
     """Compute the gradients of a `Problem` with these fields: of the projections, then of the relative term."""
-    gradients = [torch.empty_like(each, memory_format=torch.contiguous_format) for each in projections]
+    gradients = [empty_like(each) for each in projections]
     query, key, value = separate(gradients)
     problem = problem_of(projections, arguments)
     return gradients + problem.backward(output_gradient, query=query, key=key, value=value)

@@ -1,5 +1,7 @@
 """The rows that attend to their band and the global keys, from a layer's projections and what a batch holds."""
 
+from typing import Any
+
 from torch import Tensor
 
 from longformer.attention.band import Band
@@ -26,30 +28,19 @@ def local_rows(projections: tuple[Tensor, ...], tokens: Tokens, band: Band, *, d
     query, key, value = separate(projections)
     scale = query.shape[-1] ** -0.5
     engine = engine_name(backend, query, scale, relative=False)
+    pattern: dict[str, Any] = {
+        "left": band.left,
+        "right": band.right,
+        "dilations": (band.dilation,) * query.shape[2],
+        "scale": scale,
+        "dropout": dropout,
+    }
     if engine == "blocked":
         return blocked_attention_of_projections(
-            projections,
-            left=band.left,
-            right=band.right,
-            dilations=(band.dilation,) * query.shape[2],
-            causal=False,
-            token_mask=tokens.token_mask,
-            global_mask=tokens.global_mask,
-            relative_query=None,
-            relative_key=None,
-            scale=scale,
-            dropout=dropout,
+            projections, **pattern, token_mask=tokens.token_mask, global_mask=tokens.global_mask
         )
     if query.numel() and engine == "fused":
-        return fused_attention_of_projections(
-            projections,
-            left=band.left,
-            right=band.right,
-            dilations=(band.dilation,) * query.shape[2],
-            scale=scale,
-            dropout=dropout,
-            layout=tokens.layout,
-        )
+        return fused_attention_of_projections(projections, **pattern, layout=tokens.layout)
     return banded_attention(
         query,
         key,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Band
+from longformer.attention.contiguous import empty_like
 from longformer.attention.global_keys import GlobalKeys
 from longformer.attention.key_value import KeyValue
-from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype, parts_of
+from longformer.attention.parts import BLOCK_ROWS, computing_dtype, parts_of
 from longformer.attention.relative import RelativeTerm
 from longformer.attention.scratch import Scratch
 from longformer.attention.tiles import PartAttention
@@ -38,8 +39,8 @@ class Problem:
 
     def forward(self) -> Tensor:
         """Return the attended values, (batch, positions, heads, head_dim)."""
-        output = self._empty_like(self.query)
-        for _, attention in self._parts():
+        output = empty_like(self.query)
+        for attention in self._parts():
             attention.forward(self.query, output)
         if self.token_mask is not None:
             output.masked_fill_(self._padding(self.token_mask), 0)
@@ -49,11 +50,12 @@ class Problem:
         """Write the gradients of query, key and value, and return those of the relative query and key, if any."""
         relative_query = relative_key = None
         if self.relative_query is not None and self.relative_key is not None:
-            relative_query = self._empty_like(self.relative_query)
+            relative_query = empty_like(self.relative_query)
             relative_key = torch.zeros_like(self.relative_key, dtype=computing_dtype(self.query))
         if self.token_mask is not None:
             output_gradient = output_gradient.masked_fill(self._padding(self.token_mask), 0)
-        for part, attention in self._parts():
+        for attention in self._parts():
+            part = attention.part
             gradients = attention.backward(self.query, output_gradient, query)
             part.put(gradients.band_keys.key, key)
             part.put(gradients.band_keys.value, value)
@@ -74,8 +76,8 @@ class Problem:
             return None
         return GlobalKeys.gather(self.key, self.value, self.global_mask, self.token_mask)
 
-    def _parts(self) -> Iterator[tuple[Part, PartAttention]]:
-        """Yield every part with its attention, always in the same order: the draws of dropout depend on it."""
+    def _parts(self) -> Iterator[PartAttention]:
+        """Yield the attention of every part, always in the same order: the draws of dropout depend on it."""
         scratch = Scratch(computing_dtype(self.query), self.query.device)
         generator = None
         if self.seed is not None:
@@ -87,26 +89,19 @@ class Problem:
             relative = None
             if self.relative_query is not None and self.relative_key is not None:
                 relative = RelativeTerm(part, self.relative_query, self.relative_key, scale=self.scale, scratch=scratch)
-            yield (
+            yield PartAttention(
                 part,
-                PartAttention(
-                    part,
-                    keys,
-                    None if self._global_keys is None else self._global_keys.take(part, scratch),
-                    hidden=partial(visibility.of, part),
-                    relative=relative,
-                    blocks=list(part.band.blocks(keys.key.shape[1], BLOCK_ROWS)),
-                    scale=self.scale,
-                    dropout=self.dropout,
-                    generator=generator,
-                    scratch=scratch,
-                ),
+                keys,
+                None if self._global_keys is None else self._global_keys.take(part, scratch),
+                hidden=partial(visibility.of, part),
+                relative=relative,
+                blocks=list(part.band.blocks(keys.key.shape[1], BLOCK_ROWS)),
+                scale=self.scale,
+                dropout=self.dropout,
+                generator=generator,
+                scratch=scratch,
             )
 
     @staticmethod
     def _padding(token_mask: Tensor) -> Tensor:
         return ~token_mask[:, :, None, None]
-
-    @staticmethod
-    def _empty_like(tensor: Tensor) -> Tensor:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)

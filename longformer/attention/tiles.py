@@ -68,12 +68,13 @@ class PartAttention:
         for block in self.blocks:
             rows = self.part.within(block)
             asking = rows.take(query, "query", self.scratch)
-            probabilities = self._probabilities(block, asking)
+            every_keys = side_by_side(block, self.band_keys, self.global_keys)
+            probabilities = self._probabilities(block, asking, every_keys)
             kept = self._kept(probabilities)
             if kept is not None:
                 probabilities.mul_(kept)
             attended = self.scratch("attended", tuple(asking.shape))
-            for columns, keys in side_by_side(block, self.band_keys, self.global_keys):
+            for columns, keys in every_keys:
                 accumulate(attended, probabilities[:, :, columns], keys.value, columns, self.factor)
             rows.put(attended, output)
 
@@ -86,10 +87,10 @@ class PartAttention:
             rows = self.part.within(block)
             asking = rows.take(query, "query", self.scratch)
             gradient = rows.take(output_gradient, "output gradient", self.scratch)
-            probabilities = self._probabilities(block, asking)
+            every_keys = side_by_side(block, self.band_keys, self.global_keys)
+            probabilities = self._probabilities(block, asking, every_keys)
             kept = self._kept(probabilities)
             used = probabilities if kept is None else kept.mul_(probabilities)
-            every_keys = side_by_side(block, self.band_keys, self.global_keys)
             every_gradient = side_by_side(block, band_gradient, global_gradient)
 
             score_gradient = self.scratch("score gradient", tuple(probabilities.shape))
@@ -107,14 +108,14 @@ class PartAttention:
                 self.relative.backward(block, score_gradient, relative_gradient)
         return PartGradients(band_gradient, global_gradient, relative_gradient)
 
-    def _probabilities(self, block: Block, query: Tensor) -> Tensor:
+    def _probabilities(self, block: Block, query: Tensor, every_keys: list[tuple[slice, KeyValue]]) -> Tensor:
         """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
-        every_keys = side_by_side(block, self.band_keys, self.global_keys)
         scores = self.scratch("probabilities", (*query.shape[:2], every_keys[-1][0].stop))
+        beta = 0
         if self.relative is not None:
             scores.copy_(self.relative.of(block))
+            beta = 1
         for columns, keys in every_keys:
-            beta = 0 if self.relative is None else 1
             scores[:, :, columns].baddbmm_(query, keys.key.transpose(1, 2), beta=beta, alpha=self.scale)
         for columns, addend in self.hidden(block):
             scores[:, :, columns].unflatten(0, (-1, addend.shape[0])).add_(addend)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from longformer.interop.families import LONGFORMER
 from longformer.models import default_globals
 from longformer.models.encoder import EncoderInputs, LongformerModel
-from longformer.models.inputs import check_labels
+from longformer.models.inputs import check_labels, input_shape
 from longformer.models.longformer_config import LongformerConfig
 from longformer.models.masked_lm_loss import IGNORED, labelled, masked_lm_loss
 from longformer.models.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
@@ -79,8 +79,8 @@ class LongformerForMaskedLM(ModelWithHead):
         places = targets = None
         if labels is not None:
             check_labels(labels, self.config.vocab_size)
-            given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
-            places, targets = labelled(labels, labels.shape if given is None else given.shape[:2])
+            shape, _ = input_shape(input_ids, inputs.get("inputs_embeds"))
+            places, targets = labelled(labels, shape)
         only = None if wants_logits or inputs.get("output_hidden_states") else places
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, places=only, **inputs)
         hidden, loss = encoded.last_hidden_state, None

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from longformer.attention.dropout import draw_kept, factor_of_kept
-from longformer.linear import product
+from longformer.linear import precision_of_product, product
 
 # Rows of 3,072 floats that a processor's last cache holds together with their gradients.
 ROWS_ON_CPU = 512
@@ -58,8 +58,8 @@ class FeedForward(torch.autograd.Function):
         activation: Activation,
     ) -> Tensor:
         rows = hidden.flatten(0, -2)
-        # Autocast's where that is on; backward multiplies in the same precision.
-        precision = product(rows[:0], widening[:0]).dtype
+        # Backward multiplies in the precision of forward, which its gradient tells.
+        precision = precision_of_product(rows, widening)
         output = torch.empty(rows.shape[0], narrowing.shape[0], dtype=precision, device=rows.device)
         kept = None
         for some in some_rows(rows):
@@ -120,17 +120,19 @@ class Dropout(nn.Dropout):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return `hidden` with elements dropped while training."""
-        drops = self.training and self.p > 0
-        if not drops or hidden.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(hidden)
-        output: Tensor = SeededDropout.apply(hidden, None, self.p, int(torch.randint(2**62, ())))
-        return output
+        return self._seeded(hidden, None) if self._keeps_seed(hidden) else super().forward(hidden)
 
     def added(self, branch: Tensor, hidden: Tensor) -> Tensor:
         """Return `hidden` plus `branch` with elements dropped while training."""
-        plain = torch.compiler.is_compiling() or hidden.device.type != "cpu" or branch.dtype != hidden.dtype
-        if plain or not self.training or not self.p:
+        if branch.dtype != hidden.dtype or not self._keeps_seed(branch):
             return hidden + self(branch)
+        return self._seeded(branch, hidden)
+
+    def _keeps_seed(self, tensor: Tensor) -> bool:
+        on_cpu = tensor.device.type == "cpu"
+        return self.training and self.p > 0 and on_cpu and not torch.compiler.is_compiling()
+
+    def _seeded(self, branch: Tensor, hidden: Tensor | None) -> Tensor:
         output: Tensor = SeededDropout.apply(branch, hidden, self.p, int(torch.randint(2**62, ())))
         return output
 

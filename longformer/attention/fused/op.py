@@ -9,14 +9,15 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
+from longformer.attention.contiguous import empty_like
 from longformer.attention.fused.launch import Call
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.projections import separate
 
 
-@torch.library.custom_op("longformer::fused_attention", mutates_args=())
+@library.custom_op("longformer::fused_attention", mutates_args=())
 def fused_attention_op(
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
@@ -43,7 +44,7 @@ def fused_attention_op(
         return call.forward()
 
 
-@torch.library.custom_op("longformer::fused_attention_backward", mutates_args=())
+@library.custom_op("longformer::fused_attention_backward", mutates_args=())
 def fused_attention_backward_op(
     output_gradient: Tensor,
     output: Tensor,
@@ -140,11 +141,6 @@ def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]
     """Cut a sequence of tensors into consecutive groups of the given sizes."""
     rest = iter(tensors)
     return [list(islice(rest, size)) for size in sizes]
-
-
-def empty_like(tensor: Tensor) -> Tensor:
-    """Return a new contiguous tensor, whatever the strides of the one given."""
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def readable(tensor: Tensor) -> Tensor:

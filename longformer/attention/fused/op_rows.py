@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
+from longformer.attention.contiguous import empty_like
 from longformer.attention.fused.launch import Call
 from longformer.attention.fused.launch_rows import RowsCall
 from longformer.attention.fused.layout import BatchLayout
-from longformer.attention.fused.op import empty_like, readable
+from longformer.attention.fused.op import readable
 
 
-@torch.library.custom_op("longformer::fused_global_rows", mutates_args=())
+@library.custom_op("longformer::fused_global_rows", mutates_args=())
 def fused_global_rows_op(
     query: Tensor,
     key: Tensor,
@@ -34,7 +35,7 @@ def fused_global_rows_op(
         return _call(query, key, value, layout, seed, scale, dropout).forward()
 
 
-@torch.library.custom_op("longformer::fused_global_rows_backward", mutates_args=())
+@library.custom_op("longformer::fused_global_rows_backward", mutates_args=())
 def fused_global_rows_backward_op(
     output_gradient: Tensor,
     output: Tensor,
