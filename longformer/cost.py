@@ -41,6 +41,11 @@ class TrainingLayout:
     on_gpu: bool = False
     """Whether ranks compute on GPUs: there layers keep what a CPU computes again."""
 
+    @property
+    def half_precision(self) -> bool:
+        """Whether weights and activations have 16 bits."""
+        return self.precision != "fp32"
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -132,9 +137,9 @@ def memory_estimate(
         activations: what is kept for the backward pass, in the training precision.
         float32_activations: what is kept in float32 whatever the precision.
     """
-    ranks, zero_stage, precision = layout.ranks, layout.zero_stage, layout.precision
-    size = _FLOAT32_BYTES if precision == "fp32" else 2
-    own_weights = 1 if zero_stage > 0 or precision != "fp32" else 0
+    ranks, zero_stage = layout.ranks, layout.zero_stage
+    size = 2 if layout.half_precision else _FLOAT32_BYTES
+    own_weights = 1 if zero_stage > 0 or layout.half_precision else 0
     parameters = _share(weights * size, ranks if zero_stage >= 3 else 1)
     gradients = _share(trained * size, ranks if zero_stage >= 2 else 1)
     optimizer = _share(trained * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1)

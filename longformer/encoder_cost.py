@@ -73,7 +73,14 @@ def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> Enco
     return EncoderMemory(reading=FLOAT32_BYTES * reading, training=FLOAT32_BYTES * training)
 
 
-def activations(shape: EncoderShape, length: int, *, activation_checkpointing: bool, on_gpu: bool = False) -> int:
+def activations(
+    shape: EncoderShape,
+    length: int,
+    *,
+    activation_checkpointing: bool,
+    on_gpu: bool = False,
+    half_precision: bool = False,
+) -> int:
     """Return the most numbers that the encoder's layers hold while they train on one text.
 
     Args:
@@ -81,8 +88,9 @@ def activations(shape: EncoderShape, length: int, *, activation_checkpointing: b
         length: tokens of the text.
         activation_checkpointing: keep only each layer's input, and one layer at a time in full.
         on_gpu: whether they train on a GPU.
+        half_precision: whether weights and hidden states are bfloat16 or float16.
     """
-    kept = kept_numbers(shape, length, on_gpu=on_gpu)
+    kept = kept_numbers(shape, length, on_gpu=on_gpu, half_precision=half_precision)
     if activation_checkpointing:
         kept = shape.layers * length * shape.width + kept // shape.layers
     return kept + _at_work(shape, length, on_gpu=on_gpu)
@@ -95,9 +103,14 @@ def _at_work(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
     return length * (shape.width + max(4 * shape.width, activated))
 
 
-def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
+def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:
     """Return how many numbers the encoder's layers keep for the backward pass on one text."""
-    # The layer's input, queries, keys and values, attended values, input of the feed-forward part, and those of the
-    # two norms; on a GPU what the activation is given. The rest is computed again (longformer/models/recomputation.py).
-    of_width = 1 + 3 + 1 + 1 + 2
+    # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU what
+    # the activation is given. The rest is computed again (longformer/models/branch.py).
+    of_width = 1 + 3 + 1 + 1 + sums_kept(on_gpu=on_gpu, half_precision=half_precision)
     return shape.layers * length * (of_width * shape.width + (shape.inner_width if on_gpu else 0))
+
+
+def sums_kept(*, on_gpu: bool, half_precision: bool) -> int:
+    """Return how many sums an encoder layer keeps before they are normalised (longformer/models/residual.py)."""
+    return 2 if on_gpu or half_precision else 0

@@ -74,6 +74,7 @@ def training_memory(
         sequence_length,
         activation_checkpointing=layout.activation_checkpointing,
         on_gpu=layout.on_gpu,
+        half_precision=layout.half_precision,
     )
     at_head = sequence_length * config.hidden_size
     return memory_estimate(

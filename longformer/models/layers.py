@@ -9,9 +9,11 @@ from torch.nn import functional
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.tokens import Tokens
 from longformer.linear import Linear
+from longformer.models.branch import Activation, Branch, FeedForward, Projection
+from longformer.models.dropout import Dropout
 from longformer.models.inputs import ModelInputs
 from longformer.models.longformer_config import LongformerConfig
-from longformer.models.recomputation import Activation, Dropout, feed_forward
+from longformer.models.residual import add_branch
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": functional.gelu,
@@ -45,7 +47,7 @@ class Embeddings(nn.Module):
 
 
 class AddAndNormalise(nn.Module):
-    """Add a branch's result, which `dense` gave, to the hidden states, and normalise the sum."""
+    """Add the result of a branch, which ends with `dense`, to the hidden states, and normalise the sum."""
 
     def __init__(self, branch_width: int, config: LongformerConfig) -> None:
         super().__init__()
@@ -53,9 +55,9 @@ class AddAndNormalise(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, branch: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, branch: Branch, read: Tensor) -> Tensor:
         """Return the next hidden states."""
-        return self.LayerNorm(self.dropout.added(branch, hidden))
+        return add_branch(hidden, branch, read, dropout=self.dropout, norm=self.LayerNorm)
 
 
 class Attention(nn.Module):
@@ -76,7 +78,7 @@ class Attention(nn.Module):
         attended = self.self(hidden, tokens)
         if rows is not None:
             attended, hidden = (each.flatten(0, -2).index_select(0, rows) for each in (attended, hidden))
-        return self.output(self.output.dense(attended), hidden)
+        return self.output(hidden, Projection(self.output.dense), attended)
 
 
 class Intermediate(nn.Module):
@@ -107,8 +109,8 @@ class Layer(nn.Module):
                 not computed; the result is (count, width).
         """
         hidden = self.attention(hidden, tokens, rows)
-        branch = feed_forward(hidden, self.intermediate.dense, self.output.dense, self.activation)
-        return self.output(branch, hidden)
+        branch = FeedForward(self.intermediate.dense, self.output.dense, self.activation)
+        return self.output(hidden, branch, hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""

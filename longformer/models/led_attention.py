@@ -59,7 +59,7 @@ class DecoderSelfAttention(nn.Module):
         return query, KeyValue(key, value)
 
     def forward(self, query: Tensor, known: KeyValue, visible: Tensor | None, *, causal: bool) -> Tensor:
-        """Return what the tokens gather, (rows, positions, width).
+        """Return what the heads gather, (rows, positions, width), which `out_proj` is to mix.
 
         Args:
             query: of `project`.
@@ -76,7 +76,7 @@ class DecoderSelfAttention(nn.Module):
             is_causal=causal,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return attended.transpose(1, 2).flatten(2)
 
     def probabilities(self, query: Tensor, known: KeyValue, visible: Tensor | None, *, causal: bool) -> Tensor:
         """Return who attends to whom, (rows, heads, positions, known positions); arguments as in `forward`."""
@@ -109,7 +109,7 @@ class CrossAttention(nn.Module):
         return query.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, source: KeyValue, visible: Tensor | None) -> Tensor:
-        """Return what the tokens gather, in the shape of `hidden`.
+        """Return what the heads gather, in the shape of `hidden`, which `out_proj` is to mix.
 
         Args:
             hidden: as in `project`.
@@ -123,7 +123,7 @@ class CrossAttention(nn.Module):
             attn_mask=visible,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.out_proj(attended.transpose(1, 2).reshape(hidden.shape))
+        return attended.transpose(1, 2).reshape(hidden.shape)
 
     def probabilities(self, hidden: Tensor, source: KeyValue, visible: Tensor | None) -> Tensor:
         """Return who attends to what, (rows, heads, positions, source positions); arguments as in `forward`."""

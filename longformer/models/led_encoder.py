@@ -6,12 +6,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from longformer.models.dropout import Dropout
 from longformer.models.layer_stack import EncoderLayer, EncoderStack, drop_layers
 from longformer.models.led_config import LEDConfig
 from longformer.models.led_inputs import read_source
 from longformer.models.led_layers import LEDEncoderLayer, WordEmbeddings
 from longformer.models.outputs import EncoderOutput
-from longformer.models.recomputation import Dropout
 
 
 class LEDEncoder(EncoderStack):

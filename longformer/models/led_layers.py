@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.tokens import Tokens
 from longformer.linear import Linear
+from longformer.models.branch import Branch, FeedForward, Projection
+from longformer.models.dropout import Dropout
 from longformer.models.layers import ACTIVATIONS
 from longformer.models.led_attention import CrossAttention, DecoderSelfAttention, KeyValue
 from longformer.models.led_config import LEDConfig
-from longformer.models.recomputation import Dropout, feed_forward
+from longformer.models.residual import add_branch
 
 
 class WordEmbeddings(nn.Embedding):
@@ -46,18 +48,17 @@ class FeedForwardLayer(nn.Module):
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """Return the layer's result."""
-        read = self.before(self.final_layer_norm, hidden)
         dropout = self.activation_dropout if self.training else 0.0
-        branch = feed_forward(read, self.fc1, self.fc2, self.activation, dropout=dropout)
-        return self.after(self.final_layer_norm, self.dropout.added(branch, hidden))
+        branch = FeedForward(self.fc1, self.fc2, self.activation, dropout=dropout)
+        return self.add(hidden, branch, self.before(self.final_layer_norm, hidden), self.final_layer_norm)
 
     def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
         """Return what a branch reads of the hidden states."""
         return norm(hidden) if self.normalizes_before else hidden
 
-    def after(self, norm: nn.Module, hidden: Tensor) -> Tensor:
+    def add(self, hidden: Tensor, branch: Branch, read: Tensor, norm: nn.LayerNorm) -> Tensor:
         """Return the hidden states once a branch has been added to them."""
-        return hidden if self.normalizes_before else norm(hidden)
+        return add_branch(hidden, branch, read, dropout=self.dropout, norm=None if self.normalizes_before else norm)
 
 
 class EncoderAttention(nn.Module):
@@ -70,10 +71,6 @@ class EncoderAttention(nn.Module):
         )
         self.output = Linear(config.d_model, config.d_model)
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """Return what the tokens gather, in the layout of `hidden`."""
-        return self.output(self.longformer_self_attn(hidden, tokens))
-
 
 class LEDEncoderLayer(FeedForwardLayer):
     """One layer of the encoder."""
@@ -84,8 +81,8 @@ class LEDEncoderLayer(FeedForwardLayer):
 
     def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`."""
-        gathered = self.self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
-        hidden = self.after(self.self_attn_layer_norm, self.dropout.added(gathered, hidden))
+        attended = self.self_attn.longformer_self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
+        hidden = self.add(hidden, Projection(self.self_attn.output), attended, self.self_attn_layer_norm)
         return self.feed_forward(hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
@@ -150,8 +147,8 @@ class LEDDecoderLayer(FeedForwardLayer):
         """
         query, known = self.self_attn.project(self.before(self.self_attn_layer_norm, hidden))
         known = known if past is None else past.followed_by(known)
-        gathered = self.self_attn(query, known, view.target, causal=view.causal)
-        hidden = self.after(self.self_attn_layer_norm, self.dropout.added(gathered, hidden))
+        attended = self.self_attn(query, known, view.target, causal=view.causal)
+        hidden = self.add(hidden, Projection(self.self_attn.out_proj), attended, self.self_attn_layer_norm)
         asking = self.before(self.encoder_attn_layer_norm, hidden)
         attentions = None
         if output_attentions:
@@ -159,6 +156,6 @@ class LEDDecoderLayer(FeedForwardLayer):
                 self.self_attn.probabilities(query, known, view.target, causal=view.causal),
                 self.encoder_attn.probabilities(asking, source, view.source),
             )
-        gathered = self.encoder_attn(asking, source, view.source)
-        hidden = self.after(self.encoder_attn_layer_norm, self.dropout.added(gathered, hidden))
+        attended = self.encoder_attn(asking, source, view.source)
+        hidden = self.add(hidden, Projection(self.encoder_attn.out_proj), attended, self.encoder_attn_layer_norm)
         return DecoderStep(self.feed_forward(hidden), known, attentions)
