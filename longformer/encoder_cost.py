@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from longformer.models.led_config import LEDConfig
 from longformer.models.longformer_config import LongformerConfig
+from longformer.models.residual import ROWS
 
 FLOAT32_BYTES = 4
 
@@ -67,7 +68,8 @@ def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> Enco
     """
     # Keys and values of the text, in every layer of the decoder.
     shown = length * 2 * shape.width * shape.decoder_layers
-    reading = parameters + _at_work(shape, length) + shown
+    # The hidden states; queries, keys, values and attended values.
+    reading = parameters + length * (1 + 4) * shape.width + shown
     # Weights, their gradients and AdamW's two averages.
     training = 4 * parameters + activations(shape, length, activation_checkpointing=False) + shown
     return EncoderMemory(reading=FLOAT32_BYTES * reading, training=FLOAT32_BYTES * training)
@@ -77,15 +79,17 @@ def activations(
     shape: EncoderShape,
     length: int,
     *,
+    texts: int = 1,
     activation_checkpointing: bool,
     on_gpu: bool = False,
     half_precision: bool = False,
 ) -> int:
-    """Return the most numbers that the encoder's layers hold while they train on one text.
+    """Return the most numbers that the encoder's layers hold while they train on some texts.
 
     Args:
         shape: of the encoder.
-        length: tokens of the text.
+        length: tokens of a text.
+        texts: how many there are.
         activation_checkpointing: keep only each layer's input, and one layer at a time in full.
         on_gpu: whether they train on a GPU.
         half_precision: whether weights and hidden states are bfloat16 or float16.
@@ -93,14 +97,18 @@ def activations(
     kept = kept_numbers(shape, length, on_gpu=on_gpu, half_precision=half_precision)
     if activation_checkpointing:
         kept = shape.layers * length * shape.width + kept // shape.layers
-    return kept + _at_work(shape, length, on_gpu=on_gpu)
+    # While attention is at work: its output's gradient, and queries, keys, values and attended values.
+    attending = texts * length * (1 + 4) * shape.width
+    return texts * kept + max(attending, _widening(shape, texts * length, on_gpu=on_gpu))
 
 
-def _at_work(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
-    """Return how many numbers the layer at work holds for a moment."""
-    # The hidden states, and either queries, keys, values and attended values or both sides of the activation.
-    activated = 2 * shape.inner_width if on_gpu else 0
-    return length * (shape.width + max(4 * shape.width, activated))
+def _widening(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
+    """Return how many numbers a feed-forward part holds while it learns from so many tokens."""
+    if on_gpu:
+        return tokens * (shape.width + 2 * shape.inner_width)
+    # Both sides of the activation with their gradients; two weights on their side, two gradients, a share of one.
+    wide, of_weights = 4 * min(ROWS, tokens) * shape.inner_width, 5 * shape.width * shape.inner_width
+    return 2 * tokens * shape.width + wide + of_weights
 
 
 def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:

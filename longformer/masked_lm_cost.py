@@ -72,16 +72,17 @@ def training_memory(
     of_layers = activations(
         shape_of(config),
         sequence_length,
+        texts=layout.micro_batch_size,
         activation_checkpointing=layout.activation_checkpointing,
         on_gpu=layout.on_gpu,
         half_precision=layout.half_precision,
     )
-    at_head = sequence_length * config.hidden_size
+    at_head = layout.micro_batch_size * sequence_length * config.hidden_size
     return memory_estimate(
         layout,
         weights=weights,
         trained=trained,
-        activations=layout.micro_batch_size * (of_layers + at_head),
+        activations=of_layers + at_head,
         # Logits and their gradient, for some rows at a time.
         float32_activations=2 * min(ROWS, layout.micro_batch_size * sequence_length) * config.vocab_size,
     )

@@ -65,6 +65,7 @@ def training_memory(
     read = activations(
         shape_of(config),
         source_length,
+        texts=layout.micro_batch_size,
         activation_checkpointing=checkpointing,
         on_gpu=layout.on_gpu,
         half_precision=layout.half_precision,
@@ -83,7 +84,7 @@ def training_memory(
         layout,
         weights=weights,
         trained=weights,
-        activations=layout.micro_batch_size * (read + last_states + written + shown),
+        activations=read + layout.micro_batch_size * (last_states + written + shown),
         # Logits and their gradient, for some rows at a time.
         float32_activations=2 * min(ROWS, layout.micro_batch_size * target_length) * config.vocab_size,
     )

@@ -60,7 +60,9 @@ def test_the_estimate_is_near_what_the_layers_keep(name: str, inner: int, dropou
 
 def test_memory_is_weights_and_a_share_for_every_token() -> None:
     shape = shape_of(models.LEDConfig())
-    nothing, short, long = (encoder_memory(shape, parameters=1000, length=length) for length in (0, 4096, 8192))
-    assert (nothing.reading, nothing.training) == (4000, 16000)
-    assert long.training - short.training == short.training - nothing.training
-    assert long.reading - short.reading == short.reading - nothing.reading
+    nothing, long, longer, longest = (
+        encoder_memory(shape, parameters=1000, length=length) for length in (0, 16_384, 32_768, 49_152)
+    )
+    assert nothing.reading == 4000
+    assert longest.training - longer.training == longer.training - long.training
+    assert longer.reading - long.reading == long.reading - nothing.reading

@@ -7,7 +7,7 @@ one module after another.
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +21,11 @@ from longformer.models.norm_of_rows import Kept, NormOfRows
 
 # Rows whose 3,072 wide features a processor's last cache holds. Fewer make products with short sums, which are slow.
 ROWS = 1024
+
+# What one group of rows frees serves the next one. glibc gives memory back to the system as soon as twice as much lies
+# free as the largest block, up to 32 MiB, that was ever freed (mallopt(3), M_MMAP_THRESHOLD); a group needs more, and
+# fetching it anew every time costs a tenth of the products. So a large block is freed, which nobody has written to.
+torch.empty(31 * 2**20, dtype=torch.uint8)
 
 Draw = tuple[float, int]
 """A probability of dropping an element, and the seed that chooses which."""
@@ -71,7 +76,6 @@ class SumByRows(torch.autograd.Function):
         norm_bias: Tensor | None,
         *weights: Tensor,
     ) -> Tensor:
-        keep_freed_memory()
         read = hidden if other is None else other
         result = empty_like(hidden)
         rows, read_rows, result_rows = (each.flatten(0, -2) for each in (hidden, read, result))
@@ -114,17 +118,6 @@ class SumByRows(torch.autograd.Function):
         of_weights = (None if each is None else each.to(read.dtype) for each in computation.gradients)
         of_norm_weights = (None, None) if norm is None else (norm.of_weight.to(read.dtype), norm.of_bias.to(read.dtype))
         return None, None, None, of_hidden, of_other, *of_norm_weights, *of_weights
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let what one group of rows has freed serve the next one, where the C library is glibc.
-
-    It gives memory back to the system as soon as twice as much lies free as the largest block that was ever freed,
-    up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD). A group needs more than that, and fetching it anew for every group
-    takes a tenth of the time of the products. Memory that nobody writes costs nothing.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def some_rows(rows: Tensor) -> Iterator[slice]:
