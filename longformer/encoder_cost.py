@@ -115,10 +115,10 @@ def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half
     """Return how many numbers the encoder's layers keep for the backward pass on one text."""
     # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU what
     # the activation is given. The rest is computed again (longformer/models/branch.py).
-    of_width = 1 + 3 + 1 + 1 + sums_kept(on_gpu=on_gpu, half_precision=half_precision)
+    of_width = 1 + 3 + 1 + 1 + (2 if keeps_sums(on_gpu=on_gpu, half_precision=half_precision) else 0)
     return shape.layers * length * (of_width * shape.width + (shape.inner_width if on_gpu else 0))
 
 
-def sums_kept(*, on_gpu: bool, half_precision: bool) -> int:
-    """Return how many sums an encoder layer keeps before they are normalised (longformer/models/residual.py)."""
-    return 2 if on_gpu or half_precision else 0
+def keeps_sums(*, on_gpu: bool, half_precision: bool) -> bool:
+    """Return whether layers keep what they are about to normalise (longformer/models/residual.py)."""
+    return on_gpu or half_precision

@@ -60,11 +60,6 @@ def product(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     return functional.linear(hidden, weight, bias)
 
 
-def precision_of_product(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """Return the dtype that `product` gives: autocast's where that is on. `hidden` is (rows, in_features)."""
-    return product(hidden[:0], weight[:0]).dtype
-
-
 def onednn_multiplies(hidden: Tensor) -> bool:
     """Return whether products of `hidden` are oneDNN's: float32 on a CPU, unless `torch.backends.mkldnn` is off."""
     return bool(

@@ -1,7 +1,7 @@
 """What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
 
 from longformer.cost import MemoryEstimate, TrainingLayout, memory_estimate
-from longformer.encoder_cost import activations, shape_of, sums_kept
+from longformer.encoder_cost import activations, keeps_sums, shape_of
 from longformer.models.led_config import LEDConfig
 from longformer.models.masked_lm_loss import ROWS
 
@@ -70,8 +70,8 @@ def training_memory(
         on_gpu=layout.on_gpu,
         half_precision=layout.half_precision,
     )
-    # Two attentions of six and five hidden states each, the feed-forward part's, and a sum more than in the encoder.
-    sums = 3 * sums_kept(on_gpu=layout.on_gpu, half_precision=layout.half_precision) // 2
+    # Two attentions and the feed-forward part, and what their three norms are given.
+    sums = 3 if keeps_sums(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
     inner = config.decoder_ffn_dim if layout.on_gpu else 0
     written = config.decoder_layers * target_length * ((11 + sums) * width + inner)
     # Keys and values of the document, in every layer of the decoder.

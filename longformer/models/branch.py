@@ -113,10 +113,9 @@ class FeedForward:
         """Return what the layers give one after another; of what is wide, what the activation is given is kept."""
         widening, narrowing = self.layers
         inner = widening(read)
-        if self.drops or torch.compiler.is_compiling() or not inner.requires_grad:
+        keeps_all = self.drops or torch.compiler.is_compiling() or not all(map(is_plain, self.layers))
+        if keeps_all or not inner.requires_grad:
             return narrowing(functional.dropout(self.activation(inner), self.dropout))
-        if not all(is_plain(layer) for layer in self.layers):
-            return narrowing(self.activation(inner))
         narrowed: Tensor = ActivatedProduct.apply(inner, narrowing.weight, narrowing.bias, self.activation)
         return narrowed
 

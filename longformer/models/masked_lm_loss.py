@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from longformer.linear import precision_of_product, product
+from longformer.linear import product
 
 IGNORED = -100
 ROWS = 256
@@ -65,7 +65,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 logits_of(some, weight, bias), wanted, reduction="sum", label_smoothing=label_smoothing
             )
         # Backward multiplies in the precision of forward: autocast's, where that is on.
-        ctx.precision = precision_of_product(states, weight)
+        ctx.precision = product(states[:0], weight[:0]).dtype
         ctx.label_smoothing = label_smoothing
         ctx.save_for_backward(states, targets, weight, bias)
         return total

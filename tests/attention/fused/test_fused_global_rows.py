@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies
-from torch import Tensor
+from torch import Tensor, library
 
 from longformer.attention.fused import fused_global_rows, tiles
 from longformer.attention.tokens import Tokens
@@ -83,7 +83,7 @@ def test_operator_of_global_rows_keeps_the_contract_of_pytorch() -> None:
 
     layout = Tokens(torch.arange(20, device=DEVICE).expand(2, -1) < 15).layout.tensors()
     with patch.object(tiles, "choose_tiles", lambda *_: SMALL):
-        torch.library.opcheck(fused_global_rows_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))
+        library.opcheck(fused_global_rows_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))
 
 
 def test_a_tensor_the_kernels_cannot_take_is_refused() -> None:

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch import library
 from torch.utils.checkpoint import checkpoint
 
 from longformer.attention import banded_attention
@@ -42,7 +43,7 @@ def test_operator_keeps_the_contract_of_pytorch(kind: str) -> None:
     if kind == "masked and dropped":
         layout, seed, dropout = some_layout().tensors(), torch.tensor([7], device=DEVICE), 0.1
     arguments = (projections, relative, layout, seed, 5, 5, (1, 2), False, 0.25, dropout)
-    torch.library.opcheck(fused_attention_op, arguments)
+    library.opcheck(fused_attention_op, arguments)
 
 
 def test_packed_projection_gives_the_same_output_and_a_packed_gradient() -> None:
