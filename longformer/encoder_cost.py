@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from longformer.models.led_config import LEDConfig
 from longformer.models.longformer_config import LongformerConfig
-from longformer.models.residual import ROWS
+from longformer.rows import ROWS
 
 FLOAT32_BYTES = 4
 

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from longformer.kept_memory import new_empty
+from longformer.rows import ROWS, some_rows
+
 
 class Linear(nn.Linear):
     """`torch.nn.Linear`, whose gradient can be taken once."""
@@ -31,7 +34,7 @@ class LinearProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        return product(hidden, weight, bias)
+        return product_by_rows(hidden, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -40,7 +43,7 @@ class LinearProduct(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
         return (
-            product(gradient, weight.T) if needs_hidden else None,
+            product_by_rows(gradient, weight.T) if needs_hidden else None,
             rows.T @ hidden.flatten(0, -2) if needs_weight else None,
             rows.sum(0) if needs_bias else None,
         )
@@ -58,6 +61,18 @@ def product(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         output: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], None)
         return output
     return functional.linear(hidden, weight, bias)
+
+
+def product_by_rows(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return `product` in memory that is kept, to which rows are copied while they lie in the processor's cache."""
+    rows = hidden.flatten(0, -2)
+    if rows.shape[0] <= ROWS:
+        return product(hidden, weight, bias)
+    result = new_empty(hidden, (*hidden.shape[:-1], weight.shape[0]))
+    result_rows = result.flatten(0, -2)
+    for some in some_rows(rows):
+        result_rows[some] = product(rows[some], weight, bias)
+    return result
 
 
 def onednn_multiplies(hidden: Tensor) -> bool:

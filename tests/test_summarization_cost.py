@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode, mm_flop
 from longformer.cost import TrainingLayout
 from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.models.masked_lm_loss import ROWS
-from longformer.models.residual import ROWS as ROWS_AT_A_TIME
+from longformer.rows import ROWS as ROWS_AT_A_TIME
 from longformer.summarization_cost import parameter_count, training_flops_per_token, training_memory
 from tests.test_encoder_cost import kept_bytes
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from longformer.attention.contiguous import zeros_like
 from longformer.attention.problem import Problem
 from longformer.attention.projections import separate
+from longformer.kept_memory import empty_like
 
 # The fields of Problem, in its order; query, key and value as `separate` takes them.
 ARGUMENTS = (
@@ -73,7 +73,7 @@ def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
 )
 def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
     """Compute the gradients of a `Problem` with these fields: of the projections, then of the relative term."""
-    gradients = [zeros_like(each) for each in projections]
+    gradients = [empty_like(each) for each in projections]
     query, key, value = separate(gradients)
     problem = problem_of(projections, arguments)
     return gradients + problem.backward(output_gradient, query=query, key=key, value=value)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Band
-from longformer.attention.contiguous import empty_like, zeros_like
 from longformer.attention.global_keys import GlobalKeys
 from longformer.attention.key_value import KeyValue
 from longformer.attention.parts import BLOCK_ROWS, computing_dtype, parts_of
@@ -16,6 +15,7 @@ from longformer.attention.relative import RelativeTerm
 from longformer.attention.scratch import Scratch
 from longformer.attention.tiles import PartAttention
 from longformer.attention.visibility import Visibility
+from longformer.kept_memory import empty_like
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Problem:
 
     def forward(self) -> Tensor:
         """Return the attended values, (batch, positions, heads, head_dim)."""
-        output = zeros_like(self.query)
+        output = empty_like(self.query)
         for attention in self._parts():
             attention.forward(self.query, output)
         if self.token_mask is not None:

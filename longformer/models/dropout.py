@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longformer.attention.contiguous import empty_like
 from longformer.attention.dropout import draw_kept, factor_of_kept
+from longformer.kept_memory import empty_like
 
 # Elements whose draws stay in a second-level cache.
 DRAWN_AT_ONCE = 2**18

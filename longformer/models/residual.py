@@ -6,7 +6,7 @@ found before its weight and bias can be told from it (in-place normalisation, ar
 one module after another.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from longformer.attention.contiguous import empty_like
+from longformer.kept_memory import empty_like
 from longformer.models.branch import Branch, is_plain
 from longformer.models.dropout import Dropout, dropped, generator_of, new_seed
 from longformer.models.norm_of_rows import Kept, NormOfRows
-
-# Rows whose 3,072 wide features a processor's last cache holds. Fewer make products with short sums, which are slow.
-ROWS = 1024
+from longformer.rows import some_rows
 
 # What one group of rows frees serves the next one. glibc gives memory back to the system as soon as twice as much lies
 # free as the largest block, up to 32 MiB, that was ever freed (mallopt(3), M_MMAP_THRESHOLD); a group needs more, and
@@ -118,12 +116,6 @@ class SumByRows(torch.autograd.Function):
         of_weights = (None if each is None else each.to(read.dtype) for each in computation.gradients)
         of_norm_weights = (None, None) if norm is None else (norm.of_weight.to(read.dtype), norm.of_bias.to(read.dtype))
         return None, None, None, of_hidden, of_other, *of_norm_weights, *of_weights
-
-
-def some_rows(rows: Tensor) -> Iterator[slice]:
-    """Cut (count, width) into rows that are computed at a time."""
-    for first in range(0, rows.shape[0], ROWS):
-        yield slice(first, first + ROWS)
 
 
 def drop_by(draw: Draw | None) -> Callable[[Tensor], Tensor]:
