@@ -11,6 +11,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from longformer import kept_memory
+from longformer.kept_memory import KeptMemory
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings
@@ -39,13 +41,15 @@ def peak_live_bytes(
     The peak is by PyTorch's own count of what it allocates and frees.
     """
     written: EngineSettings = replace(SETTINGS, micro_batch_size=len(next(iter(batch.values()))), **settings)
-    with torch.autograd.profiler.profile(profile_memory=True, use_kineto=True) as profiler:
+    profiled = torch.autograd.profiler.profile(profile_memory=True, use_kineto=True)
+    with patch.object(kept_memory, "KEPT", KeptMemory()) as kept, profiled as profiler:
         engine = TrainingEngine(model(), written, ranks)
         with patch.object(torch.distributed, "all_reduce", all_reduce_that_lets_go):
             for _ in range(2):
                 engine.train_step(
                     iter([batch] * written.accumulation_steps), objective, learning_rate=1e-3, guard=no_spikes()
                 )
+    assert not kept.free, "memory that is kept escapes PyTorch's count"
     live = peak = 0
     for event in profiler.kineto_results.events():
         if event.name() == "[memory]":
