@@ -1,8 +1,8 @@
 """Memory for what layers give on a CPU, kept when it is freed and given out again.
 
 PyTorch hands a large tensor back to the operating system when it is freed, and the next step fetches the same gigabytes
-anew: pages that somebody fills with zeros first. At 16,384 tokens that took 7 of 51 seconds of a step on a virtual
-machine. What is kept here also lies in huge pages where the system has them: reading across is cheaper.
+anew: pages that the system fills with zeros first, a fifth of the time of a step at 16,384 tokens on a virtual machine
+(docs/how-to/measure.md). What is kept here also lies in huge pages where the system has them: reading across is cheaper.
 
 Never more is kept than was in use at a time: who asks for a size that is not there takes the place of what lies free.
 """
