@@ -2,7 +2,7 @@
 
 PyTorch hands a large tensor back to the operating system when it is freed, and the next step fetches the same gigabytes
 anew: pages that the system fills with zeros first, a fifth of the time of a step at 16,384 tokens on a virtual machine
-(docs/how-to/measure.md). What is kept here also lies in huge pages where the system has them: reading across is cheaper.
+(docs/how-to/measure.md). What is kept here lies in huge pages where the system has them: reading across is cheaper.
 
 Never more is kept than was in use at a time: who asks for a size that is not there takes the place of what lies free.
 """
