@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.output_file import Measurements, writable_picture
 from longformer.benchmarks.attention import Absence, Comparison, Measurement, compare
 from longformer.benchmarks.attention_engines import BLOCKED, FUSED
 from longformer.benchmarks.machine import machine
@@ -54,8 +55,11 @@ def attention(
     device: Annotated[Device | None, typer.Option(help="The GPU where there is one, unless given.")] = None,
     dtype: Annotated[Precision | None, typer.Option(help="float32 on a CPU, bfloat16 on a GPU, unless given.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw time and memory to this image.")] = None,
+    json_file: Measurements = None,
+    plot_file: Annotated[
+        Path | None,
+        typer.Option("--plot", callback=writable_picture, help="Draw time and memory to this image."),
+    ] = None,
 ) -> None:
     """Compare our attention with every peer that is present: Hugging Face's layer, SDPA, FlexAttention, FlashAttention.
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from data_pipeline.benchmark import measure_loader, measure_preparation
 from data_pipeline.document_data import DocumentData
 from data_pipeline.tokenization import TextTokenizer
+from launcher.commands.output_file import Measurements
 from longformer.benchmarks.machine import machine
 from longformer.files import write_json
 
@@ -23,7 +24,7 @@ def data(
     open_shards: Annotated[int, typer.Option(min=1, help="Shards that are shuffled together.")] = 16,
     workers: Annotated[list[int] | None, typer.Option(min=0, help="Loader workers; repeat for more.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to draw batches, for each row.")] = 5.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+    json_file: Measurements = None,
 ) -> None:
     """How many tokens per second the loader alone gives: packed, masked batches, from a cold and a warm page cache."""
     prepared = DocumentData.open(str(location))

@@ -1,7 +1,6 @@
 """`longformer bench generate`: writing with an LED, ours beside Hugging Face's."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.output_file import Measurements
 from longformer.benchmarks.generation import OURS, WritingMeasurement, compare_writing
 from longformer.benchmarks.machine import machine
 from longformer.files import write_json
@@ -19,7 +19,7 @@ def generate(
     beams: Annotated[int, typer.Option(min=1, help="Texts followed at the same time.")] = 4,
     new_tokens: Annotated[int, typer.Option(min=2, help="Tokens written.")] = 64,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+    json_file: Measurements = None,
 ) -> None:
     """Compare LED-base with Hugging Face's: same weights, document and settings, and the same tokens as a result.
 

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.output_file import Measurements
 from longformer.benchmarks.machine import machine
 from longformer.benchmarks.step import StepMeasurement, compare_steps
 from longformer.benchmarks.step_models import OURS
@@ -26,13 +26,14 @@ class Model(StrEnum):
 def step(
     model: Annotated[Model, typer.Option(help="Longformer-base with its masked-LM head, or LED-base's encoder.")],
     lengths: Annotated[list[int], typer.Option("--length", min=16, help="Tokens of the text; repeat for more.")],
-    repeats: Annotated[int, typer.Option(min=1, help="Steps of each; the fastest counts.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each; the fastest step of all counts.")] = 3,
+    json_file: Measurements = None,
 ) -> None:
     """Compare a training step, forward and backward, with Hugging Face's: published shapes, random weights, batch 1.
 
-    float32 on the CPU with the threads PyTorch uses (OMP_NUM_THREADS), dropout as published, one process after
-    another. A text short enough for RoBERTa is given to a RoBERTa of the same size too.
+    float32 on the CPU with the threads PyTorch uses (OMP_NUM_THREADS), dropout as published, by turns: a process of
+    its own takes at least two steps, and as many as fit into five seconds. A text short enough for RoBERTa is given to
+    a RoBERTa of the same size too.
     """
     with Console(stderr=True).status("measuring") as status:
         measurements = compare_steps(model.value, lengths, repeats=repeats, report=status.update)

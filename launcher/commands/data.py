@@ -25,6 +25,7 @@ from data_pipeline.sources.corpus import find_corpus_files, read_corpus, text_co
 from data_pipeline.sources.samples import DOCUMENTS, SUMMARIES
 from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
 from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from launcher.commands.output_file import writable
 from launcher.ray_tasks import RayTasks
 
 app = typer.Typer(no_args_is_help=True)
@@ -101,7 +102,7 @@ def prepare_command(
 @app.command("train-tokenizer")
 def train_tokenizer_command(
     source: Annotated[Path, typer.Option(help="File or folder of text, JSON lines or Parquet.")],
-    output: Annotated[Path, typer.Option(help="The tokenizer.json to write.")],
+    output: Annotated[Path, typer.Option(callback=writable, help="The tokenizer.json to write.")],
     vocabulary_size: Annotated[int, typer.Option(help="Tokens, RoBERTa's five special ones included.")] = 50_265,
     field: Annotated[str, typer.Option(help="Where JSON lines and Parquet keep the text.")] = "text",
 ) -> None:

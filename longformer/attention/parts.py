@@ -13,11 +13,9 @@ from torch import Tensor
 from longformer.attention.band import Band, Block
 from longformer.attention.scratch import Scratch
 
-# Queries of a block, measured: fewer make the matrix products inefficient, more compute scores outside the band.
-BLOCK_ROWS = 64
-# Scores computed at a time. On a CPU a tile and its gradient must fit every thread's second-level cache; elsewhere
-# the cost of starting a kernel outweighs the cache.
-CPU_TILE_SCORES_PER_THREAD = 2**17
+# Scores computed at a time. On a CPU more would leave the caches, and fewer make threads wait for the next tile (as
+# measured on an AMD EPYC 9004); elsewhere the cost of starting a kernel outweighs the cache.
+CPU_TILE_SCORES_PER_THREAD = 2**18
 DEVICE_TILE_SCORES = 2**25
 
 
@@ -74,10 +72,19 @@ def computing_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def block_rows(left: int, right: int) -> int:
+    """Return how many queries a block has at most, for a band with so many keys on its sides.
+
+    Fewer make the matrix products inefficient, more compute scores outside the band. Measured: 128 take 7 % less time
+    than 64 with a window of 512, and 8 % more with one of 256.
+    """
+    return 128 if left + right >= 512 else 64
+
+
 def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) -> Iterator[Part]:
     """Cut a (batch, positions, heads, head_dim) problem into parts of about equal size."""
     batch, positions, _, _ = query.shape
-    rows = min(BLOCK_ROWS, positions)
+    rows = min(block_rows(left, right), positions)
     scores = max(1, rows * min(rows + left + right, positions))
     if query.device.type == "cpu":
         # As many for every thread: none waits for another.

@@ -10,7 +10,7 @@ from torch import Tensor
 from longformer.attention.band import Band
 from longformer.attention.global_keys import GlobalKeys
 from longformer.attention.key_value import KeyValue
-from longformer.attention.parts import BLOCK_ROWS, computing_dtype, parts_of
+from longformer.attention.parts import block_rows, computing_dtype, parts_of
 from longformer.attention.relative import RelativeTerm
 from longformer.attention.scratch import Scratch
 from longformer.attention.tiles import PartAttention
@@ -95,7 +95,7 @@ class Problem:
                 None if self._global_keys is None else self._global_keys.take(part, scratch),
                 hidden=partial(visibility.of, part),
                 relative=relative,
-                blocks=list(part.band.blocks(keys.key.shape[1], BLOCK_ROWS)),
+                blocks=list(part.band.blocks(keys.key.shape[1], block_rows(self.left, self.right))),
                 scale=self.scale,
                 dropout=self.dropout,
                 generator=generator,

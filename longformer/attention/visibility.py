@@ -7,7 +7,7 @@ from torch import Tensor
 
 from longformer.attention.band import Band, Block
 from longformer.attention.global_keys import GlobalKeys
-from longformer.attention.parts import BLOCK_ROWS, Part, computing_dtype
+from longformer.attention.parts import Part, block_rows, computing_dtype
 
 # Added to the score of a hidden key. Finite, so that a row with nothing to see stays a number, and so low that
 # its probability is exactly 0 beside any visible key.
@@ -30,8 +30,8 @@ class Visibility:
     ) -> None:
         self.global_keys, self.causal, self.band_keys = global_keys, causal, band.keys
         self.zero = query.new_zeros((), dtype=computing_dtype(query))
-        rows = torch.arange(BLOCK_ROWS, device=query.device)
-        distance = torch.arange(BLOCK_ROWS + band.keys - 1, device=query.device) - rows[:, None]
+        rows = torch.arange(block_rows(band.left, band.right), device=query.device)
+        distance = torch.arange(len(rows) + band.keys - 1, device=query.device) - rows[:, None]
         self.outside_band = self._hide((distance < 0) | (distance >= band.keys))
         self.padding = None if token_mask is None else self._hide(~token_mask)
 

@@ -42,6 +42,23 @@ def test_the_size_of_a_part_changes_nothing(case: Case) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(("left", "right"), [(256, 256), (511, 0), (512, 0), (0, 600)])
+def test_larger_blocks_of_a_wide_band_equal_the_reference(left: int, right: int) -> None:
+    torch.manual_seed(0)
+    positions = torch.arange(700)
+    options = {
+        "left": left,
+        "right": right,
+        "token_mask": positions.ne(130).expand(2, 700),
+        "global_mask": positions.remainder(301).eq(127).expand(2, 700),
+    }
+    inputs = {name: torch.randn(2, 700, 2, 4, dtype=torch.float64) for name in ("query", "key", "value")}
+    case = Case(inputs, options, torch.randn(2, 700, 2, 4, dtype=torch.float64))
+    expected, found = case.run("reference"), case.run("blocked")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-10)
+
+
 @settings(max_examples=60, deadline=None)
 @given(attention_cases(longest=80))
 def test_padding_is_exactly_zero_and_has_exactly_zero_gradients(case: Case) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from launcher.cli import main
 from launcher.commands.bench_step import as_table
+from longformer.benchmarks import step as step_benchmark
 from longformer.benchmarks.memory import how_it_ended, in_own_process
-from longformer.benchmarks.step import StepMeasurement, measure
+from longformer.benchmarks.step import StepMeasurement, compare_steps, summed_up, take_turn
 from longformer.benchmarks.step_models import HUGGING_FACE, OURS, ROBERTA, contenders
 from longformer.errors import LongformerError
 
@@ -24,7 +25,7 @@ def test_a_short_text_is_given_to_roberta_too() -> None:
 
 
 def test_a_contender_that_fails_is_named_with_its_reason() -> None:
-    measurement = measure("longformer-base", 100_000, ROBERTA, 1)
+    measurement = take_turn("longformer-base", 100_000, ROBERTA)
     assert measurement.seconds is None
     assert "could not measure RoBERTa at 100000 tokens" in str(measurement.failure)
     assert "killed" in how_it_ended(-signal.SIGKILL, 0)
@@ -51,6 +52,29 @@ def test_the_command_measures_every_contender(model: str, expected: int, tmp_pat
     assert len(measurements) == expected
     # Weights and gradients of LED-base's encoder alone take 650 MB.
     assert all(each["seconds"] > 0 and each["peak_bytes"] > 6e8 for each in measurements)
+
+
+def test_of_all_turns_the_fastest_step_and_the_highest_peak_count() -> None:
+    turns = [
+        StepMeasurement("led-base-encoder", 64, OURS, seconds, 64 / seconds, peak, (seconds,))
+        for seconds, peak in ((3.0, 7), (2.0, 5), (4.0, 6))
+    ]
+    assert summed_up(turns) == StepMeasurement("led-base-encoder", 64, OURS, 2.0, 32.0, 7, (3.0, 2.0, 4.0))
+    killed = StepMeasurement("led-base-encoder", 64, OURS, failure="could not measure it: killed")
+    assert summed_up([*turns, killed]) == killed
+
+
+def test_turns_are_taken_one_after_the_other_and_not_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turn(model: str, positions: int, contender: str) -> StepMeasurement:
+        if contender == ROBERTA:
+            return StepMeasurement(model, positions, contender, failure="killed")
+        return StepMeasurement(model, positions, contender, 1.0, 64.0, 5, (1.0,))
+
+    monkeypatch.setattr(step_benchmark, "take_turn", turn)
+    said: list[str] = []
+    results = compare_steps("longformer-base", [64], repeats=2, report=said.append)
+    assert [line.split(":")[0] for line in said] == [OURS, HUGGING_FACE, ROBERTA, OURS, HUGGING_FACE]
+    assert [len(each.seconds_of_turns) for each in results] == [2, 2, 0]
 
 
 def test_the_table_sets_every_contender_beside_ours() -> None:

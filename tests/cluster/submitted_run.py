@@ -36,10 +36,10 @@ class SubmittedRun:
         return dict(word.split("=", 1) for word in shown.split() if "=" in word)[field]
 
     def wait(self, condition: Callable[[], bool], *, pause_seconds: float = 0.5) -> None:
-        """Wait until something is true; fail with the job's words where it does not become so."""
+        """Wait until something is true; fail with Slurm's words and the job's where it does not become so."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
-            assert time.monotonic() < deadline, self.words()
+            assert time.monotonic() < deadline, self.told()
             time.sleep(pause_seconds)
 
     def wait_for_steps(self, steps: int = 5) -> None:
@@ -49,7 +49,7 @@ class SubmittedRun:
     def wait_for_the_end(self, state: str = "COMPLETED") -> None:
         """Wait until the job is in none but a last state, and that in the one expected."""
         self.wait(lambda: self.slurm("JobState") not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"))
-        assert self.slurm("JobState") == state, slurm("scontrol", "show", "job", self.job) + self.words()
+        assert self.slurm("JobState") == state, self.told()
 
     def wait_in_the_queue(self, restarts: int = 1) -> None:
         """Wait until the job is back in the queue; then let it start, which Slurm puts off, with time enough to end."""
@@ -59,6 +59,10 @@ class SubmittedRun:
         self.wait(lambda: not any(daemon in command_line(process) for process in psutil.process_iter(["cmdline"])))
         time.sleep(3)  # what was permitted in the second in which the last start was ended is taken back, too
         slurm("scontrol", "update", f"JobId={self.job}", "StartTime=now", "TimeLimit=60")
+
+    def told(self) -> str:
+        """Return what Slurm knows of the job, and what the driver has printed."""
+        return slurm("scontrol", "show", "job", self.job) + self.words()
 
     def words(self) -> str:
         """Return what the driver has printed."""

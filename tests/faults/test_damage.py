@@ -16,7 +16,10 @@ from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ran
 Runs = Callable[..., TinyRun]
 
 
-@pytest.mark.parametrize("kind", ["flipped", "cut", "missing", "manifest"])
+@pytest.mark.parametrize(
+    "kind",
+    ["flipped", "manifest", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cut", "missing"))],
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind: str, new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()
     with run.disturbed_at(STEPS[0] - 1, kill_all_ranks):

@@ -22,7 +22,12 @@ SECONDS_UNTIL_PASSED_ON = 1
 
 @pytest.mark.parametrize(
     ("number", "zero_stage", "loader_workers"),
-    [(signal.SIGTERM, 0, 2), (signal.SIGINT, 3, 0), (signal.SIGUSR1, 2, 1), (signal.SIGUSR2, 1, 0)],
+    [
+        pytest.param(signal.SIGTERM, 0, 2, marks=pytest.mark.slow),
+        (signal.SIGINT, 3, 0),
+        (signal.SIGUSR1, 2, 1),
+        pytest.param(signal.SIGUSR2, 1, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_to_one_rank_stops_all_at_the_same_step_with_a_checkpoint(
     number: int, zero_stage: int, loader_workers: int, new_run: Runs, undisturbed: Runs
