@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,29 @@ def test_what_autograd_keeps_is_in_use(memory: KeptMemory) -> None:
     assert weight.grad.item() == pytest.approx(3)
     del loss, other
     assert kept_bytes(memory) == 2 * LEAST_BYTES
+
+
+def test_autograd_adds_one_kept_gradient_to_another_in_place(memory: KeptMemory) -> None:
+    addresses = []
+
+    class GradientInKeptMemory(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, given: Tensor) -> Tensor:
+            return given.clone()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            kept = memory.empty(gradients[0].shape, gradients[0].dtype).copy_(gradients[0])
+            addresses.append(kept.data_ptr())
+            return kept
+
+    read_twice = torch.zeros(ROWS, WIDTH, requires_grad=True) + 1
+    sums = []
+    read_twice.register_hook(sums.append)
+    (2 * GradientInKeptMemory.apply(read_twice) + 3 * GradientInKeptMemory.apply(read_twice)).sum().backward()
+    assert len(set(addresses)) == 2
+    assert sums[0].data_ptr() in addresses
+    assert bool((sums[0] == 5).all())
 
 
 @settings(deadline=None, max_examples=60)

@@ -35,13 +35,14 @@ def training_loss(model: str, contender: str, positions: int) -> tuple[nn.Module
 def led_encoder(contender: str) -> nn.Module:
     """Return the encoder of an LED."""
     if contender == OURS:
-        from longformer.models import LEDConfig, LEDModel
+        from longformer.models import LEDConfig
+        from longformer.models.led_encoder import LEDEncoder
 
-        return LEDModel(LEDConfig(**LED_BASE)).encoder
+        return LEDEncoder(LEDConfig(**LED_BASE))
     from transformers import LEDConfig as TheirConfig
-    from transformers.models.led.modeling_led import LEDEncoder
+    from transformers.models.led.modeling_led import LEDEncoder as TheirEncoder
 
-    return LEDEncoder(TheirConfig(**LED_BASE))
+    return TheirEncoder(TheirConfig(**LED_BASE))
 
 
 def masked_language_model(contender: str) -> nn.Module:
