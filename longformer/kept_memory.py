@@ -49,7 +49,7 @@ class KeptMemory:
         # The tensor's storage holds this view, and nothing else does.
         view = memoryview(slab)
         weakref.finalize(view, self.free[size].append, slab).atexit = False
-        # Not a view: autograd adds in place to what nothing else refers to.
+        # Resized, since a tensor that is a view of another is one autograd does not add to in place.
         tensor = torch.frombuffer(view, dtype=dtype, count=prod(shape)).resize_(shape)
         # All threads fetch fresh memory; written a few rows at a time one of them would, while the others wait.
         return tensor.zero_() if fresh else tensor
