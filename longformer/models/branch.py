@@ -6,6 +6,7 @@ Where the modules have been replaced or hooked, by adapters or by sharding, they
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -25,11 +26,14 @@ class RowsOfBranch(Protocol):
     gradients: list[Tensor | None]
     """Of the weights, in float32 or better; None where not needed."""
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return (count, width) of (count, features)."""
+    def forward(self, rows: Tensor, inside: Sequence[Tensor]) -> Tensor:
+        """Return (count, width) of (count, features), and fill `inside` with what backward is to find there.
 
-    def backward(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of `rows`, given that of their result."""
+        `inside` has a tensor (count, features) for each of the branch's `features_inside`, or none: nothing is kept.
+        """
+
+    def backward(self, rows: Tensor, gradient: Tensor, inside: Sequence[Tensor]) -> Tensor:
+        """Return the gradient of `rows`, given that of their result, and `inside` as forward filled it."""
 
 
 class Branch(Protocol):
@@ -49,11 +53,16 @@ class Branch(Protocol):
     def drops(self) -> bool:
         """Whether the branch has a dropout of its own at work."""
 
+    @property
+    def features_inside(self) -> Sequence[int]:
+        """What `RowsOfBranch` keeps from forward to backward: the features of every tensor, none: nothing."""
+
 
 class Projection:
     """One linear layer."""
 
     drops = False
+    features_inside = ()
 
     def __init__(self, layer: nn.Linear) -> None:
         self.layers = (layer,)
@@ -75,11 +84,11 @@ class ProjectionOfRows:
         self.weight, self.bias = weights
         self.gradients = zeros_where(weights, needed)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, inside: Sequence[Tensor]) -> Tensor:
         """Return the projected rows."""
         return product(rows, self.weight, self.bias)
 
-    def backward(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def backward(self, rows: Tensor, gradient: Tensor, inside: Sequence[Tensor]) -> Tensor:
         """Return the gradient of `rows`."""
         of_weight, of_bias = self.gradients
         if of_weight is not None:
@@ -96,18 +105,33 @@ class FeedForward:
         widening, narrowing: linear layers, with biases.
         activation: works element by element.
         dropout: probability of dropping an activated element, 0 in evaluation.
+        keeps_inside: keep what the activation is given for backward, instead of computing it again.
     """
 
     def __init__(
-        self, widening: nn.Linear, narrowing: nn.Linear, activation: Activation, *, dropout: float = 0.0
+        self,
+        widening: nn.Linear,
+        narrowing: nn.Linear,
+        activation: Activation,
+        *,
+        dropout: float = 0.0,
+        keeps_inside: bool = False,
     ) -> None:
         self.layers = widening, narrowing
-        self.activation, self.dropout = activation, dropout
+        self.activation, self.dropout, self.keeps_inside = activation, dropout, keeps_inside
 
     @property
     def drops(self) -> bool:
         """Whether activated elements are dropped."""
         return self.dropout > 0
+
+    @property
+    def features_inside(self) -> Sequence[int]:
+        """Pieces as wide as the hidden states: memory kept for one of these serves the other."""
+        widening, _ = self.layers
+        inner, width = widening.weight.shape
+        borders = [*range(0, inner, width), inner] if self.keeps_inside else []
+        return [end - start for start, end in pairwise(borders)]
 
     def __call__(self, read: Tensor) -> Tensor:
         """Return what the layers give one after another; of what is wide, what the activation is given is kept."""
@@ -125,7 +149,7 @@ class FeedForward:
 
 
 class FeedForwardOfRows:
-    """The feed-forward part on some rows, in whose backward pass what is wide is computed again.
+    """The feed-forward part on some rows, in whose backward pass what is wide is computed again, unless it was kept.
 
     There it stands on its side, features by rows: so both matrices of every product lie along the sums, and oneDNN
     multiplies them at 190 GFLOP/s and more, instead of 115 to 160 (measured as in `longformer.linear`).
@@ -135,25 +159,30 @@ class FeedForwardOfRows:
         self.weights, self.activation = weights, activation
         self.gradients = zeros_where(weights, needed)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, inside: Sequence[Tensor]) -> Tensor:
         """Return the narrowed rows."""
         widening, widening_bias, narrowing, narrowing_bias = self.weights
-        return product(self.activation(product(rows, widening, widening_bias)), narrowing, narrowing_bias)
+        inner = product(rows, widening, widening_bias)
+        if inside:
+            for kept, piece in zip(inside, inner.split(rows.shape[1], dim=1), strict=True):
+                kept.copy_(piece)
+        return product(self.activation(inner), narrowing, narrowing_bias)
 
-    def backward(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def backward(self, rows: Tensor, gradient: Tensor, inside: Sequence[Tensor]) -> Tensor:
         """Return the gradient of `rows`."""
         widening, widening_bias, _, _ = self.weights
         of_widening, of_widening_bias, of_narrowing, of_narrowing_bias = self.gradients
+        inner = on_its_side(*inside) if inside else product(widening, rows).add_(widening_bias[:, None])
         with torch.enable_grad():
-            inner = product(widening, rows).add_(widening_bias[:, None]).requires_grad_()
+            inner.requires_grad_()
             activated = self.activation(inner)
         if of_narrowing is not None:
-            of_narrowing += product(gradient.T.contiguous(), activated.detach())
+            of_narrowing += product(on_its_side(gradient), activated.detach())
         if of_narrowing_bias is not None:
             of_narrowing_bias += gradient.sum(0)
         of_inner = torch.autograd.grad(activated, inner, product(self._narrowing_on_its_side, gradient))[0]
         if of_widening is not None:
-            of_widening += product(of_inner, rows.T.contiguous())
+            of_widening += product(of_inner, on_its_side(rows))
         if of_widening_bias is not None:
             of_widening_bias += of_inner.sum(1)
         return product(self._widening_on_its_side, of_inner.T).T
@@ -193,6 +222,14 @@ class ActivatedProduct(torch.autograd.Function):
         if needs_weight:
             of_weight = (rows.T @ activated.detach().flatten(0, -2).to(rows.dtype)).to(weight.dtype)
         return of_inner, of_weight, rows.sum(0).to(weight.dtype) if needs_bias else None, None
+
+
+def on_its_side(*pieces: Tensor) -> Tensor:
+    """Return (features, count), contiguous, of pieces (count, some of the features) side by side.
+
+    By `cat`, which all threads work at: `contiguous` turns a matrix with one, in twice the time.
+    """
+    return torch.cat([each.T for each in pieces])
 
 
 def zeros_where(weights: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:

@@ -99,7 +99,9 @@ class Layer(nn.Module):
         self.output = AddAndNormalise(config.intermediate_size, config)
         self.activation = ACTIVATIONS[config.hidden_act]
 
-    def forward(self, hidden: Tensor, tokens: Tokens, rows: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, tokens: Tokens, rows: Tensor | None = None, *, keeps_inside: bool = False
+    ) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`, or only some rows of them.
 
         Args:
@@ -107,9 +109,11 @@ class Layer(nn.Module):
             tokens: what the positions hold.
             rows: (count,) long, counted through the batch where it is not packed: all that is wanted. The rest is
                 not computed; the result is (count, width).
+            keeps_inside: as in `FeedForward`.
         """
         hidden = self.attention(hidden, tokens, rows)
-        branch = FeedForward(self.intermediate.dense, self.output.dense, self.activation)
+        layers = self.intermediate.dense, self.output.dense
+        branch = FeedForward(*layers, self.activation, keeps_inside=keeps_inside)
         return self.output(hidden, branch, hidden)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:

@@ -46,10 +46,10 @@ class FeedForwardLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.d_model)
         self.dropout = Dropout(config.dropout)
 
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        """Return the layer's result."""
+    def feed_forward(self, hidden: Tensor, *, keeps_inside: bool = False) -> Tensor:
+        """Return the layer's result; `keeps_inside` as in `FeedForward`."""
         dropout = self.activation_dropout if self.training else 0.0
-        branch = FeedForward(self.fc1, self.fc2, self.activation, dropout=dropout)
+        branch = FeedForward(self.fc1, self.fc2, self.activation, dropout=dropout, keeps_inside=keeps_inside)
         return self.add(hidden, branch, self.before(self.final_layer_norm, hidden), self.final_layer_norm)
 
     def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
@@ -79,11 +79,11 @@ class LEDEncoderLayer(FeedForwardLayer):
         super().__init__(config, config.encoder_ffn_dim)
         self.self_attn = EncoderAttention(config, layer)
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`."""
+    def forward(self, hidden: Tensor, tokens: Tokens, *, keeps_inside: bool = False) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
         attended = self.self_attn.longformer_self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
         hidden = self.add(hidden, Projection(self.self_attn.output), attended, self.self_attn_layer_norm)
-        return self.feed_forward(hidden)
+        return self.feed_forward(hidden, keeps_inside=keeps_inside)
 
     def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from longformer.kept_memory import empty_like
+from longformer.kept_memory import empty_like, new_empty
 from longformer.models.branch import Branch, is_plain
 from longformer.models.dropout import Dropout, dropped, generator_of, new_seed
 from longformer.models.norm_of_rows import Kept, NormOfRows
@@ -47,9 +47,10 @@ def add_branch(hidden: Tensor, branch: Branch, read: Tensor, *, dropout: Dropout
         total = hidden + dropout(branch(read))
         return total if norm is None else norm(total)
     draw = (dropout.p, new_seed()) if dropout.active else None
+    learns = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
     epsilon = 0.0 if norm is None else norm.eps
     other = None if read is hidden else read
-    result: Tensor = SumByRows.apply(branch, draw, epsilon, hidden, other, *of_norm, *weights)
+    result: Tensor = SumByRows.apply(branch, learns, draw, epsilon, hidden, other, *of_norm, *weights)
     return result
 
 
@@ -66,6 +67,7 @@ class SumByRows(torch.autograd.Function):
     def forward(
         ctx: Any,
         branch: Branch,
+        learns: bool,
         draw: Draw | None,
         epsilon: float,
         hidden: Tensor,
@@ -82,19 +84,22 @@ class SumByRows(torch.autograd.Function):
         if norm_weight is not None and norm_bias is not None:
             norm = NormOfRows.of(norm_weight, norm_bias, rows)
         drop = drop_by(draw)
+        widths = branch.features_inside if learns else ()
+        inside = [new_empty(read_rows, (rows.shape[0], features)) for features in widths]
         for some in some_rows(rows):
-            total = drop(computation.forward(read_rows[some])).add_(rows[some])
+            total = drop(computation.forward(read_rows[some], [each[some] for each in inside])).add_(rows[some])
             result_rows[some] = total if norm is None else norm.forward(some, total, epsilon)
-        ctx.branch, ctx.draw, ctx.reads_hidden = branch, draw, other is None
+        ctx.branch, ctx.draw, ctx.reads_hidden, ctx.pieces_inside = branch, draw, other is None, len(inside)
         of_norm = () if norm is None else (result, norm_weight, norm_bias, *norm.kept)
-        ctx.save_for_backward(read, *weights, *of_norm)
+        ctx.save_for_backward(read, *inside, *weights, *of_norm)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         read, *saved = ctx.saved_tensors
-        needed = ctx.needs_input_grad[7:]
+        inside, saved = saved[: ctx.pieces_inside], saved[ctx.pieces_inside :]
+        needed = ctx.needs_input_grad[8:]
         weights, of_norm = saved[: len(needed)], saved[len(needed) :]
         computation = ctx.branch.on_rows(weights, needed)
         norm = None
@@ -107,7 +112,7 @@ class SumByRows(torch.autograd.Function):
         rows, read_rows, of_hidden_rows = (each.flatten(0, -2) for each in (gradient, read, of_hidden))
         for some in some_rows(rows):
             of_total = rows[some] if norm is None else norm.backward(some, result_rows[some], rows[some])
-            of_read = computation.backward(read_rows[some], drop(of_total))
+            of_read = computation.backward(read_rows[some], drop(of_total), [each[some] for each in inside])
             if of_other is None:
                 torch.add(of_total, of_read, out=of_hidden_rows[some])
             else:
@@ -115,7 +120,7 @@ class SumByRows(torch.autograd.Function):
                 of_other.flatten(0, -2)[some] = of_read
         of_weights = (None if each is None else each.to(read.dtype) for each in computation.gradients)
         of_norm_weights = (None, None) if norm is None else (norm.of_weight.to(read.dtype), norm.of_bias.to(read.dtype))
-        return None, None, None, of_hidden, of_other, *of_norm_weights, *of_weights
+        return None, None, None, None, of_hidden, of_other, *of_norm_weights, *of_weights
 
 
 def drop_by(draw: Draw | None) -> Callable[[Tensor], Tensor]:

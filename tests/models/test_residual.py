@@ -1,12 +1,16 @@
 """Branches added by rows give the values and gradients of their modules one after another, and keep less."""
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longformer.kept_memory import new_empty
+from longformer.linear import product
+from longformer.models import branch, residual
 from longformer.models.branch import Activation, Branch, FeedForward, Projection
 from longformer.models.dropout import Dropout
 from longformer.models.layers import ACTIVATIONS
@@ -25,7 +29,7 @@ class Sublayer(nn.Module):
         super().__init__()
         self.widening, self.narrowing = nn.Linear(WIDTH, INNER), nn.Linear(INNER, WIDTH)
         self.mixing, self.norm = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH, eps=1e-5)
-        self.dropout, self.inner_dropout = Dropout(0.0), 0.0
+        self.dropout, self.inner_dropout, self.keeps_inside = Dropout(0.0), 0.0, False
         self.kind, self.activation, self.normalises = branch, activation, True
         nn.init.normal_(self.norm.weight, mean=1)
         nn.init.normal_(self.norm.bias)
@@ -33,7 +37,8 @@ class Sublayer(nn.Module):
     def branch(self) -> Branch:
         if self.kind == "projection":
             return Projection(self.mixing)
-        return FeedForward(self.widening, self.narrowing, self.activation, dropout=self.inner_dropout)
+        options = {"dropout": self.inner_dropout, "keeps_inside": self.keeps_inside}
+        return FeedForward(self.widening, self.narrowing, self.activation, **options)
 
     def forward(self, hidden: Tensor, read: Tensor | None = None) -> Tensor:
         norm = self.norm if self.normalises else None
@@ -64,11 +69,13 @@ def compare(
     torch.testing.assert_close(*(torch.autograd.grad(each, inputs, gradient) for each in results), **tolerance)
 
 
+@pytest.mark.parametrize("keeps_inside", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("shape", [(0, WIDTH), (5, WIDTH), (2, 3, WIDTH), (2500, WIDTH)])
-def test_every_activation_and_number_of_rows(name: str, shape: tuple[int, ...]) -> None:
+def test_every_activation_and_number_of_rows(name: str, shape: tuple[int, ...], keeps_inside: bool) -> None:
     torch.manual_seed(0)
     sublayer = Sublayer(activation=ACTIVATIONS[name]).double()
+    sublayer.keeps_inside = keeps_inside
     hidden = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     compare(sublayer, sublayer, hidden, expected=sublayer.plainly)
 
@@ -118,6 +125,30 @@ def test_only_the_result_is_kept() -> None:
     with torch.no_grad():
         sublayer.norm.weight[0] = 0
     assert kept_bytes(sublayer, hidden) == 3 * hidden.nbytes + statistics, "the sum cannot be told from the result"
+
+
+def test_the_inside_is_kept_on_request_and_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, sublayer = torch.randn(50, WIDTH, requires_grad=True), Sublayer()
+    outer = kept_bytes(sublayer, hidden)
+    gradient = torch.autograd.grad(sublayer(hidden).square().sum(), hidden)[0]
+    sublayer.keeps_inside = True
+    assert kept_bytes(sublayer, hidden) == outer + 50 * INNER * 4
+    result = sublayer(hidden).square().sum()
+    monkeypatch.setattr(branch, "product", multiply := Mock(side_effect=product))
+    torch.testing.assert_close(torch.autograd.grad(result, (hidden, *sublayer.used()))[0], gradient)
+    assert multiply.call_count == 4, "the gradients of two inputs and of two weights"
+
+
+def test_nothing_is_set_aside_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, sublayer = torch.randn(50, WIDTH, requires_grad=True), Sublayer()
+    sublayer.keeps_inside = True
+    monkeypatch.setattr(residual, "new_empty", set_aside := Mock(side_effect=new_empty))
+    with torch.no_grad():
+        sublayer(hidden)
+    assert not set_aside.called
+    sublayer(hidden)
+    assert set_aside.called
 
 
 def test_a_dropout_inside_the_branch_drops_while_training() -> None:
