@@ -189,11 +189,11 @@ class FeedForwardOfRows:
 
     @cached_property
     def _widening_on_its_side(self) -> Tensor:
-        return self.weights[0].T.contiguous()
+        return on_its_side(self.weights[0])
 
     @cached_property
     def _narrowing_on_its_side(self) -> Tensor:
-        return self.weights[2].T.contiguous()
+        return on_its_side(self.weights[2])
 
 
 class ActivatedProduct(torch.autograd.Function):

@@ -1,9 +1,9 @@
 """How a sublayer ends: what its branch computes is dropped out, added to the hidden states and normalised.
 
 On a CPU some rows at a time, forward and backward: what the branch makes of them stays in the processor's cache until
-it is added and normalised, and only the result goes to memory. The result is also all that is kept: what the norm had
-found before its weight and bias can be told from it (in-place normalisation, arXiv 1712.02616). Elsewhere PyTorch runs
-one module after another.
+it is added and normalised, and only the result goes to memory. The result is also all that is kept, unless the branch
+asks for more: what the norm had found before its weight and bias can be told from it (in-place normalisation, arXiv
+1712.02616). Elsewhere PyTorch runs one module after another.
 """
 
 from collections.abc import Callable
