@@ -60,7 +60,7 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy launcher longformer data_pipeline
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m launcher.configuration_reference --check
+	@$(BIN)/python -m launcher.commands.config_reference --check
 
 format: setup
 	@$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ import torch
 from longformer.interop.convert import convert, copy_files
 from longformer.interop.tokenizer import read_tokenizer
 from longformer.models import LongformerForMaskedLM
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 
 HEAVY_CHAIN = (
     "QVQLVQSGVEVKKPGASVKVSCKASGYTFTNYYMYWVRQAPGQGLEWMGGINPSNGGTNFNEKFKNRV"

@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BartConfig, BartForConditionalGeneration
 
-from data_pipeline.documents import DocumentReader
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summary_corpus
-from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 
 VOCABULARY = 4_000
 STRETCH = 128

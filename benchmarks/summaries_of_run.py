@@ -10,10 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
-from launcher.metrics_follower import MetricsFollower
-from launcher.run_directory import RunDirectory
+from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.tasks.summarization.config import SummarizationRun
 from launcher.tasks.summarization_data import held_out, written_text
-from launcher.tasks.summarization_sections import SummarizationRun
 from longformer.benchmarks.machine import machine
 from longformer.evaluation.summaries import judge_summaries, summary_of
 from longformer.files import write_json

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from data_pipeline.document_data import DocumentSplit
 from data_pipeline.errors import DataError
-from data_pipeline.masking import Masking
+from data_pipeline.sampling.masking import Masking
+from data_pipeline.shards.document_dataset import DocumentSplit
 
 
 def masked_documents(

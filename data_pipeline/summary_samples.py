@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_pipeline.document_data import DocumentSplit
 from data_pipeline.errors import DataError
-from data_pipeline.sources.samples import SUMMARIES
-from data_pipeline.tokenization import SpecialTokens
+from data_pipeline.shards.document_dataset import DocumentSplit
+from data_pipeline.sources.corpus_types import SUMMARIES
+from data_pipeline.tokenizers.subword import SpecialTokens
 
 
 @dataclass(frozen=True)

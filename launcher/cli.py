@@ -33,8 +33,8 @@ COMMANDS = {
     "submit": Command("launcher.commands.submit", "submit", "Hand a run to Slurm, or to a process of its own."),
     "status": Command("launcher.commands.status", "status", "Say whether a run is waiting, running or finished."),
     "logs": Command("launcher.commands.status", "logs", "Show what a submitted run or a rank has printed."),
-    "stop": Command("launcher.commands.stop", "stop", "Stop a run after a checkpoint, or at once."),
-    "runs": Command("launcher.commands.runs", "app", "Tell where two runs part."),
+    "stop": Command("launcher.commands.status", "stop", "Stop a run after a checkpoint, or at once."),
+    "runs": Command("launcher.commands.status", "app", "Tell where two runs part."),
     "checkpoint": Command("launcher.commands.checkpoint", "app", "List, check, convert and compare checkpoints."),
     "new": Command("launcher.commands.new", "new", "Write a run file from the look of the data."),
     "check": Command("launcher.commands.check", "check", "Check a run file without running it."),
@@ -47,8 +47,8 @@ COMMANDS = {
     "inspect": Command("launcher.commands.inspect", "inspect", "Show what a Longformer or LED checkpoint is."),
     "predict": Command("launcher.commands.predict", "predict", "Run a Longformer or an LED on a text."),
     "register": Command("launcher.commands.register", "register", "Put a trained model into the MLflow registry."),
-    "promote": Command("launcher.commands.promote", "promote", "Give a registered model an alias, if good enough."),
-    "bench": Command("launcher.commands.bench", "app", "Measure speed and memory."),
+    "promote": Command("launcher.commands.register", "promote", "Give a registered model an alias, if good enough."),
+    "bench": Command("launcher.commands.bench.app", "app", "Measure speed and memory."),
     "ui": Command("launcher.commands.ui", "ui", "Open the MLflow pages of the runs."),
 }
 

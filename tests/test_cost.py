@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.cost import (
+from longformer.costs.char_lm import (
     Precision,
     TrainingLayout,
     measured_peak_flops,
@@ -16,8 +16,8 @@ from longformer.cost import (
     training_flops_per_token,
     training_memory,
 )
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
 
 POSITIONS = ("transformer_xl", "rotary")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from longformer import models
-from longformer.encoder_cost import encoder_memory, kept_inside_last, kept_numbers, shape_of
+from longformer.costs.encoder import encoder_memory, kept_inside_last, kept_numbers, shape_of
 
 
 def kept_bytes(module: nn.Module, ids: torch.Tensor) -> int:

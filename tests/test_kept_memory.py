@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from longformer import kept_memory
-from longformer.kept_memory import LEAST_BYTES, KeptMemory, empty_like, new_empty, slab_bytes
+from longformer.cpu import buffer_pool
+from longformer.cpu.buffer_pool import LEAST_BYTES, KeptMemory, empty_like, new_empty, slab_bytes
 
 ROWS, WIDTH = LEAST_BYTES // 1024, 256
 """Of float32, the least that is kept."""
@@ -22,7 +22,7 @@ ROWS, WIDTH = LEAST_BYTES // 1024, 256
 def memory(monkeypatch: pytest.MonkeyPatch) -> KeptMemory:
     """Memory that nobody used yet, in place of the process's."""
     memory = KeptMemory()
-    monkeypatch.setattr(kept_memory, "KEPT", memory)
+    monkeypatch.setattr(buffer_pool, "KEPT", memory)
     return memory
 
 

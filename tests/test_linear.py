@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from longformer.linear import Linear, onednn_multiplies, product
+from longformer.cpu.linear import Linear, onednn_multiplies, product
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (5, 6), (2, 3, 6), (0, 6)])

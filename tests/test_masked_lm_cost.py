@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from longformer.masked_lm_cost import global_projections, parameter_count, trained_count
+from longformer.costs.masked_lm import global_projections, parameter_count, trained_count
 from longformer.models import LongformerForMaskedLM
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 
 
 @pytest.mark.parametrize("changes", [{}, {"type_vocab_size": 1, "hidden_size": 24}, {"tie_word_embeddings": False}])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.documents import Document, DocumentReader
+from data_pipeline.sources.files import Document, DocumentReader
 
 
 @dataclass(frozen=True)

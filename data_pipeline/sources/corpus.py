@@ -13,10 +13,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.documents import Document, DocumentReader
 from data_pipeline.errors import DataError
-from data_pipeline.quarantine import Quarantine
-from data_pipeline.sources.samples import Corpus, Sample
+from data_pipeline.sources.corpus_types import Corpus, Sample
+from data_pipeline.sources.files import Document, DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.text import files_below
 
 LONGEST_DOCUMENT = 1 << 22

@@ -7,9 +7,9 @@ The source must begin as a Wikipedia XML dump does. A shorter piece is welcome, 
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.documents import Document, DocumentReader, existing_file
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
+from data_pipeline.sources.files import Document, DocumentReader, existing_file
 
 
 def _find_files(source: Path | None) -> list[Path]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics as topics_by_name
 
-from data_pipeline.documents import Document, DocumentReader, shuffle_key
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
+from data_pipeline.sources.files import Document, DocumentReader, shuffle_key
 
 _MODULE_BYTES = 5_500_000
 _NOT_ENGLISH = {"site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data"}

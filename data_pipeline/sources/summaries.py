@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.documents import DocumentReader
 from data_pipeline.errors import DataError
-from data_pipeline.quarantine import Quarantine
 from data_pipeline.sources.corpus import joined_text, json_lines
-from data_pipeline.sources.samples import DRAWN, SUMMARIES, Corpus, Sample
+from data_pipeline.sources.corpus_types import DRAWN, SUMMARIES, Corpus, Sample
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.text import files_below
 
 _NAMED = "by the names of the files and folders: train, validation (or val, valid, dev), test"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from data_pipeline.documents import Document, DocumentReader, existing_file, shuffle_key
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
+from data_pipeline.sources.files import Document, DocumentReader, existing_file, shuffle_key
 
 
 def _find_files(source: Path | None) -> list[Path]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from data_pipeline.documents import Document, DocumentReader, existing_file
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
+from data_pipeline.sources.files import Document, DocumentReader, existing_file
 
 _ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 _EXPECTS = "text8 (plain or as .xz, .gz or .zip) or a Wikipedia XML dump"

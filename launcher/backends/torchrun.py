@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch.distributed
 
 from data_pipeline.errors import DataError
-from launcher.backends.local_rank import EXIT_STALLED, log_error, print_into
-from launcher.interruption import StopFlag, signals_noted
-from launcher.phases import Outcome, PhaseTask, Status
-from launcher.run_directory import RunDirectory
+from launcher.backends.local.rank import EXIT_STALLED, log_error, print_into
+from launcher.runs.directory import RunDirectory
+from launcher.training.phases import Outcome, PhaseTask, Status
+from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
 from longformer.training.distributed import Ranks, process_group
 from longformer.training.loop import PhaseOutcome
@@ -100,7 +100,7 @@ def _told(task: PhaseTask | None, ranks: Ranks) -> PhaseTask | None:
 
 def _carry_out(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], bool]) -> PhaseOutcome:
     # DeepSpeed takes seconds to import; other backends must not wait for it here.
-    from launcher.worker import train_one_phase
+    from launcher.training.worker import train_one_phase
     from longformer.training.watchdog import watched
 
     def end(place: str) -> None:

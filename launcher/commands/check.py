@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from data_pipeline.errors import DataError
-from launcher.run_file import RunConfig
-from launcher.tasks.kinds import task_of
+from launcher.config.run_config import RunConfig
+from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 
 

@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from launcher.run_directory import RunDirectory
-from launcher.wording import short
+from launcher.reporting.text import short
+from launcher.runs.directory import RunDirectory
 from longformer.errors import LongformerError, WorkFailed
 from longformer.training.checkpoints.manifest import MANIFEST_FILE, Manifest, damage
 from longformer.training.checkpoints.store import (

@@ -13,20 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from data_pipeline.document_data import DocumentData, open_prepared
-from data_pipeline.documents import DocumentReader, ReportProgress
 from data_pipeline.errors import DataError
-from data_pipeline.parallel import LocalProcesses
-from data_pipeline.preparation import prepare_corpus
-from data_pipeline.prepared import PreparedData
-from data_pipeline.quarantine import Quarantine
-from data_pipeline.recipes import RECIPES, prepare
+from data_pipeline.prepare.characters import RECIPES, prepare
+from data_pipeline.prepare.documents import prepare_corpus
+from data_pipeline.prepare.parallel import LocalProcesses
+from data_pipeline.shards.document_dataset import DocumentData, open_prepared
+from data_pipeline.shards.stream_dataset import PreparedData
 from data_pipeline.sources.corpus import find_corpus_files, read_corpus, text_corpus
-from data_pipeline.sources.samples import DOCUMENTS, SUMMARIES
+from data_pipeline.sources.corpus_types import DOCUMENTS, SUMMARIES
+from data_pipeline.sources.files import DocumentReader, ReportProgress
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
-from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
+from launcher.backends.ray.task_map import RayTasks
 from launcher.commands.output_file import writable
-from launcher.ray_tasks import RayTasks
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from launcher.config.run_config import RunConfig
 from launcher.doctor.examination import checks_of_this_machine, examine
 from launcher.doctor.finding import Finding, Level, worst
 from launcher.doctor.nodes import examine_nodes
-from launcher.run_file import RunConfig
 
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.MISS: "bold red"}
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher.run_directory import RunDirectory
-from launcher.tasks.kinds import task_of
-from launcher.tasks.task import JudgementRequest
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.base import JudgementRequest
+from launcher.tasks.registry import task_of
 
 
 class Split(StrEnum):

@@ -6,12 +6,12 @@ from typing import Annotated
 import torch
 import typer
 
-from launcher.registry.opening import opened
-from launcher.run_directory import RunDirectory
-from launcher.trained_model import TrainedModel, newest_result
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.trained_model import TrainedModel, newest_result
+from launcher.tracking.registry.open_model import opened
 from longformer.errors import LongformerError
-from longformer.models.generation import generate as continuation
-from longformer.models.storage import CONFIG_FILE
+from longformer.models.char_lm.generate import generate as continuation
+from longformer.models.char_lm.storage import CONFIG_FILE
 
 
 def generate(

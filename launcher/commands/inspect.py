@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from longformer.errors import LongformerError
-from longformer.interop.inspection import Checkpoint, inspect_folder
-from longformer.models.led_config import LEDConfig
+from longformer.inference.inspect import Checkpoint, inspect_folder
+from longformer.models.led.config import LEDConfig
 
 
 def inspect(

@@ -8,12 +8,12 @@ import psutil
 import torch
 import typer
 
-from data_pipeline.survey import survey_documents, survey_summaries
-from launcher.gpus import GPUS, Gpu, gpu_of
-from launcher.new_run.choices import Wish, choose
-from launcher.new_run.start import NAMED, find_start
-from launcher.new_run.writing import run_file_text
-from longformer.cost import Precision
+from data_pipeline.prepare.survey import survey_documents, survey_summaries
+from launcher.planning.gpus import GPUS, Gpu, gpu_of
+from launcher.planning.new_run.base_model import NAMED, find_start
+from launcher.planning.new_run.recipe import Wish, choose
+from launcher.planning.new_run.yaml_writer import run_file_text
+from longformer.costs.char_lm import Precision
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 

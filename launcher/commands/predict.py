@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from launcher.registry.opening import opened
+from launcher.tracking.registry.open_model import opened
 from longformer.errors import LongformerError
-from longformer.prediction import Candidate, Predictor, task_of
+from longformer.inference.predictor import Candidate, Predictor, task_of
 
 
 class Task(StrEnum):

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
+from rich.console import Console
 
-from launcher.metrics_follower import MetricsFollower
-from launcher.progress import STEPS_AVERAGED, standing
-from launcher.run_directory import RunDirectory
-from launcher.submission import Submission
-from launcher.sweep import runs_of
-from launcher.wording import clock
+from launcher.reporting.progress import STEPS_AVERAGED, standing
+from launcher.reporting.text import clock
+from launcher.runs.compare import compare_runs
+from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.submission import Submission
+from launcher.runs.sweep import runs_of
 from longformer.errors import LongformerError
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -157,3 +158,81 @@ def _nothing_printed(run: RunDirectory, rank: int | None) -> str:
             f"{run.path} was not submitted, so its driver's words are in the terminal; --rank 0 shows the first rank's"
         )
     return f"the job of {run.path} has printed nothing yet"
+
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def runs() -> None:
+    """Look at several runs together."""
+
+
+@app.command("diff")
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run.")],
+    second: Annotated[Path, typer.Argument(metavar="OTHER_RUN_DIR", help="Another run.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Largest relative difference of losses that count as equal; 0 = bit for bit.")
+    ] = 0.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Tell at which step two runs part, and what was asked of them differently; exit code 1 where they part."""
+    found = compare_runs(RunDirectory(first), RunDirectory(second), tolerance=tolerance)
+    if as_json:
+        print(json.dumps(asdict(found), indent=2))
+    else:
+        for line in found.settings:
+            print(line)
+        if found.parting is None:
+            print(f"the {found.steps_compared:,} steps that both have agree")
+        else:
+            at = found.parting
+            print(
+                f"they part at step {at.global_step:,} (phase {at.phase}, step {at.step:,}): "
+                f"loss {at.first_loss:.9g} and {at.second_loss:.9g}"
+            )
+        print(f"largest relative difference of losses: {found.largest_relative_difference:.3g}")
+    return 0 if found.parting is None else 1
+
+
+_SECONDS_BETWEEN_STATES = 0.2
+
+
+def stop(
+    run_directory: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a run that is going on.")],
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Write a checkpoint first, or lose the steps since the last one.")
+    ] = True,
+) -> None:
+    """Stop a run at its next step border and wait until it has ended; `longformer resume` goes on with it.
+
+    Of a sweep, every run is stopped.
+    """
+    run = RunDirectory(run_directory)
+    sweep = [task for task, _ in runs_of(run)]
+    if sweep:
+        for task in sweep:
+            if run_state(task) in ("waiting", "running"):
+                _stop(task, save=save)
+        return
+    _stop(run, save=save)
+
+
+def _stop(run: RunDirectory, *, save: bool) -> None:
+    submission = Submission.of(run)
+    if submission is None:
+        run.identity()
+    elif queued := submission.queued():
+        job, *following = submission.jobs[submission.jobs.index(queued[0]) :]
+        if run.is_running():
+            submission.cancel(following)
+        else:
+            submission.cancel([job, *following])
+            print(f"job {job} is taken out of the queue; `longformer submit` goes on with the run")
+            return
+    run.request_stop(save=save)
+    with Console(stderr=True).status("waiting for the run to end"):
+        while run_state(run) == "running":  # the job too, so that the run can be submitted again
+            time.sleep(_SECONDS_BETWEEN_STATES)
+    print(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint")

@@ -9,15 +9,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from launcher import ray_jobs
-from launcher.batch_script import JobRequest, batch_script
-from launcher.rank_range import RankRange, given_ranks
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.slurm import check_slurm, submit_job
-from launcher.submission import Submission, check_free, code_directory, copy_code
-from launcher.sweep import combinations, record_sweep, run_of
-from launcher.tasks.kinds import task_of
+from launcher.backends.ray import jobs as ray_jobs
+from launcher.backends.slurm.batch_script import JobRequest, batch_script
+from launcher.backends.slurm.commands import check_slurm, submit_job
+from launcher.config.run_config import RunConfig
+from launcher.config.sections import RankRange, given_ranks
+from launcher.runs.directory import RunDirectory
+from launcher.runs.submission import Submission, check_free, code_directory, copy_code
+from launcher.runs.sweep import combinations, record_sweep, run_of
+from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 

@@ -7,23 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from launcher.backends.local import LocalBackend, warm_up
-from launcher.backends.local_rank import EXIT_STOPPED
-from launcher.backends.ray_cluster import RayCluster, connected
-from launcher.backends.ray_train import RayBackend, check_room
-from launcher.backends.slurm import SlurmBackend, nodes_of_this_job
+from launcher.backends.local.backend import LocalBackend, warm_up
+from launcher.backends.local.rank import EXIT_STOPPED
+from launcher.backends.ray.backend import RayBackend, check_room
+from launcher.backends.ray.cluster import RayCluster, connected
+from launcher.backends.slurm.backend import SlurmBackend, nodes_of_this_job
 from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
-from launcher.chain import is_done, run_chain
-from launcher.interruption import StopFlag, signals_noted
-from launcher.phases import Backend, BackendName, Outcome, Status
-from launcher.progress import RunProgress
-from launcher.rank_range import RankRange, given_ranks
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.start_model import bring_start_model
-from launcher.tasks.kinds import task_of
-from launcher.tasks.task import InputData, Task
-from launcher.tracking import finish_run, start_run
+from launcher.config.run_config import RunConfig
+from launcher.config.sections import RankRange, given_ranks
+from launcher.reporting.progress import RunProgress
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.base import InputData, Task
+from launcher.tasks.registry import task_of
+from launcher.tracking.callbacks import finish_run, start_run
+from launcher.training.initial_model import bring_start_model
+from launcher.training.phases import Backend, BackendName, Outcome, Status, is_done, run_chain
+from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
 
 

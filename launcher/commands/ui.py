@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.mlflow_address import without_credentials
+from launcher.config.mlflow_address import without_credentials
 from longformer.errors import LongformerError
 
 

@@ -7,8 +7,8 @@ import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+from launcher.config.mlflow_address import store_of, without_credentials
 from launcher.doctor.finding import Finding, Level
-from launcher.mlflow_address import store_of, without_credentials
 
 _SECONDS = 15.0
 

@@ -6,8 +6,8 @@ The run file's own consistency is checked when it is loaded; this looks at the w
 from pathlib import Path
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedData
-from launcher.tasks.character_sections import CharacterRun
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.tasks.characters.config import CharacterRun
 from longformer.errors import LongformerError
 
 

@@ -1,8 +1,8 @@
-"""What a phase of a character run costs, by the formulas of longformer/cost.py."""
+"""What a phase of a character run costs, by the formulas of longformer/costs/char_lm.py."""
 
-from launcher.tasks.character_sections import CharacterRun
+from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.training_layout import training_layout
-from longformer.cost import MemoryEstimate, training_memory
+from longformer.costs.char_lm import MemoryEstimate, training_memory
 
 
 def phase_memory(config: CharacterRun, index: int, *, vocabulary_size: int, ranks: int) -> MemoryEstimate:

@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from data_pipeline.prepared import PreparedData
-from launcher.run_directory import RunDirectory
-from launcher.tasks.character_sections import CharacterRun
-from launcher.tasks.task import Judgement, JudgementRequest
-from launcher.trained_model import TrainedModel, newest_result
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.base import Judgement, JudgementRequest
+from launcher.tasks.characters.config import CharacterRun
+from launcher.tasks.characters.trained_model import TrainedModel, newest_result
 from longformer.errors import LongformerError
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
 

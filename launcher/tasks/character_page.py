@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.prepared import PreparedData
-from launcher.html_report.attention import attention_section
-from launcher.html_report.page import Example, Section
-from launcher.html_report.run_page import write_html_report
-from launcher.run_directory import RunDirectory
-from launcher.trained_model import TrainedModel, newest_result
-from longformer.attention_maps import character_attention
-from longformer.cost import parameter_count
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.reporting.figures import attention_section
+from launcher.reporting.html import Example, Section
+from launcher.reporting.run_report import write_html_report
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.trained_model import TrainedModel, newest_result
+from longformer.costs.char_lm import parameter_count
+from longformer.inference.attention_maps import character_attention
 
 _SHOWN = 256
 """Characters of the text that attention is shown on."""

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.prepared import PreparedData
-from launcher.tasks.character_phase import VOCABULARY_FILE
-from launcher.tasks.character_sections import CharacterRun
-from launcher.trained_model import TrainedModel
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.tasks.characters.config import CharacterRun
+from launcher.tasks.characters.phase import VOCABULARY_FILE
+from launcher.tasks.characters.trained_model import TrainedModel
 from longformer.errors import LongformerError
-from longformer.models.char_lm import CharacterLM
+from longformer.models.char_lm.model import CharacterLM
 
 
 def check_start(config: CharacterRun, model: Path, data: Path) -> None:

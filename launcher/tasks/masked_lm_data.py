@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.document_data import DocumentData
 from data_pipeline.held_out import masked_documents
-from data_pipeline.rows import MixedRows, PackedRows, Rows
-from launcher.tasks.masked_lm_sections import MaskedLMRun
+from data_pipeline.sampling.sequences import MixedRows, PackedRows, Rows
+from data_pipeline.shards.document_dataset import DocumentData
+from launcher.tasks.masked_lm.config import MaskedLMRun
 from longformer.evaluation.bits_per_masked_token import MaskedText
 
 HELD_OUT_SEED = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
 from longformer.interop.conversion import copy_to_global
 from longformer.interop.convert import copy_files
-from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
 
 def export(model: Path, target: Path) -> None:

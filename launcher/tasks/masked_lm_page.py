@@ -6,20 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_pipeline.document_data import DocumentData
-from data_pipeline.tokenization import TextTokenizer
-from launcher.html_report.attention import attention_section
-from launcher.html_report.figures import length_histogram
-from launcher.html_report.page import Example, Figure, Section, Table
-from launcher.html_report.run_page import write_html_report
-from launcher.run_directory import RunDirectory
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.tokenizers.subword import TextTokenizer
+from launcher.reporting.figures import attention_section, length_histogram
+from launcher.reporting.html import Example, Figure, Section, Table
+from launcher.reporting.run_report import write_html_report
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.trained_model import newest_result
+from launcher.tasks.masked_lm.config import MaskedLMRun
 from launcher.tasks.masked_lm_data import held_out_text
-from launcher.tasks.masked_lm_sections import MaskedLMRun
-from launcher.trained_model import newest_result
-from longformer.attention_maps import encoder_attention
-from longformer.masked_lm_cost import parameter_count
+from longformer.costs.masked_lm import parameter_count
+from longformer.inference.attention_maps import encoder_attention
 from longformer.models import LongformerForMaskedLM
-from longformer.models.masked_lm_loss import IGNORED
+from longformer.models.common.token_loss import IGNORED
 
 _SHOWN = 256
 """Tokens of the text that guesses and attention are shown on."""

@@ -3,9 +3,9 @@
 from typing import Any
 
 from launcher.tasks.long_source import source_settings
-from launcher.tasks.masked_lm_sections import LongModelSection, Published
+from launcher.tasks.masked_lm.config import LongModelSection, Published
 from longformer.interop.convert_encoder import FAMILIES, long_config, source_length
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 
 _ROBERTA = {
     "model_type": "roberta",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from data_pipeline.document_data import DocumentData
-from data_pipeline.summary_rows import SummaryRows
+from data_pipeline.sampling.summaries import SummaryRows
+from data_pipeline.shards.document_dataset import DocumentData
 from data_pipeline.summary_samples import read_samples, source_tokens
-from launcher.tasks.summarization_sections import SummarizationRun
+from launcher.tasks.summarization.config import SummarizationRun
 from longformer.evaluation.summaries import HeldOut
 
 

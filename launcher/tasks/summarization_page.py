@@ -8,20 +8,19 @@ from typing import Any
 
 import torch
 
-from data_pipeline.document_data import DocumentData
+from data_pipeline.shards.document_dataset import DocumentData
 from data_pipeline.summary_samples import read_samples
-from launcher.html_report.attention import attention_section
-from launcher.html_report.figures import length_histogram, scores_by_length
-from launcher.html_report.page import Example, Figure, Section
-from launcher.html_report.run_page import write_html_report
-from launcher.run_directory import RunDirectory
+from launcher.reporting.figures import attention_section, length_histogram, scores_by_length
+from launcher.reporting.html import Example, Figure, Section
+from launcher.reporting.run_report import write_html_report
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.trained_model import newest_result
+from launcher.tasks.summarization.config import SummarizationRun
+from launcher.tasks.summarization.phase import table_name
 from launcher.tasks.summarization_data import held_out
-from launcher.tasks.summarization_phase import table_name
-from launcher.tasks.summarization_sections import SummarizationRun
-from launcher.trained_model import newest_result
-from longformer.attention_maps import encoder_attention
+from longformer.costs.led import parameter_count
+from longformer.inference.attention_maps import encoder_attention
 from longformer.models import LEDForConditionalGeneration
-from longformer.summarization_cost import parameter_count
 
 _SHOWN = 256
 """Tokens of the document that attention is shown on."""

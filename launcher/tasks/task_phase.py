@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypedDict
 import torch
 from torch import Tensor, nn
 
-from launcher.run_file import RunConfig
+from launcher.config.run_config import RunConfig
 from longformer.training.batches import BatchSource
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import Objective
@@ -85,7 +85,7 @@ def judged_splits(*, with_test: bool) -> list[str]:
 
 
 class BatchSizes(TypedDict):
-    """How a phase is cut into batches, in the words of `data_pipeline.batches.RankBatches`."""
+    """How a phase is cut into batches, in the words of `data_pipeline.loading.rank_loader.RankBatches`."""
 
     global_batch_size: int
     micro_batch_size: int

@@ -10,7 +10,7 @@ from longformer.attention.local_rows import local_rows
 from longformer.attention.probabilities import band_probabilities
 from longformer.attention.projections import separate
 from longformer.attention.tokens import Tokens
-from longformer.linear import Linear
+from longformer.cpu.linear import Linear
 
 
 class AttentionProbabilities(NamedTuple):

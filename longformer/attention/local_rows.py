@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from longformer.attention.band import Band
-from longformer.attention.blocked import blocked_attention_of_projections
+from longformer.attention.blocked.op import blocked_attention_of_projections
 from longformer.attention.fused import fused_attention_of_projections
 from longformer.attention.op import banded_attention, engine_name
 from longformer.attention.projections import separate

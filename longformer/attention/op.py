@@ -9,7 +9,7 @@ from math import isfinite
 from torch import Tensor
 
 from longformer.attention.band import Band
-from longformer.attention.blocked import blocked_attention
+from longformer.attention.blocked.op import blocked_attention
 from longformer.attention.checks import check_mask, check_query_key_value, check_relative, dilations_per_head
 from longformer.attention.fused import fused_attention, is_fastest_for
 from longformer.attention.reference import reference_attention

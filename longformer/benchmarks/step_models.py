@@ -36,7 +36,7 @@ def led_encoder(contender: str) -> nn.Module:
     """Return the encoder of an LED."""
     if contender == OURS:
         from longformer.models import LEDConfig
-        from longformer.models.led_encoder import LEDEncoder
+        from longformer.models.led.encoder import LEDEncoder
 
         return LEDEncoder(LEDConfig(**LED_BASE))
     from transformers import LEDConfig as TheirConfig

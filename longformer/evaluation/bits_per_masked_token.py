@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longformer.evaluation.shared_work import summed
-from longformer.models.masked_lm_loss import IGNORED
+from longformer.models.common.token_loss import IGNORED
 
 Model = Callable[..., Any]
 """Takes input_ids, attention_mask and labels, each (batch, positions) long, and returns what has a mean `loss`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from longformer.evaluation.rouge import METRICS, STEMMED, by_length, lead, mean_with_interval, oracle, rouge
 from longformer.files import write_atomically
-from longformer.models.led_generation import GeneratesText
+from longformer.models.led.generate import GeneratesText
 
 ALL_METRICS = tuple(metric + ending for ending in ("", STEMMED) for metric in METRICS)
 

@@ -21,7 +21,7 @@ from longformer.interop.checkpoint_files import (
 )
 from longformer.interop.conversion import Conversion
 from longformer.interop.tokenizer import FILES, SETTINGS, WHOLE
-from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
 CONVERTERS = {
     **dict.fromkeys(convert_encoder.FAMILIES, convert_encoder.longformer_of),
@@ -38,7 +38,7 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
         max_length: tokens that the new model reads, special ones included; of an LED, those of its encoder.
         window: neighbours that a token sees, both sides together.
         freeze_pretrained: note in config.json that training is to change the new position rows only
-            (`longformer.models.freezing`).
+            (`longformer.models.common.freezing`).
 
     Raises:
         LongformerError: the source cannot be read or converted, or the target holds a model already.

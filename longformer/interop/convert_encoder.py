@@ -13,7 +13,7 @@ from longformer.interop.conversion import Conversion, LongModel, copy_to_global,
 from longformer.interop.families import LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 
 POSITIONS = f"{BASE}embeddings.position_embeddings.weight"
 

@@ -11,7 +11,7 @@ from longformer.errors import LongformerError
 from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
 from longformer.interop.families import LED
 from longformer.interop.fitting import without_copies
-from longformer.models.led_config import LEDConfig
+from longformer.models.led.config import LEDConfig
 
 BASE_PARTS = ("shared.", "encoder.", "decoder.")
 HEAD_PARTS = ("final_logits_bias", "lm_head.", "qa_outputs.")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from longformer.interop.huggingface import BASE, LED_BASE, current_led_names, current_names
-from longformer.models.led_config import LEDConfig
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.led.config import LEDConfig
+from longformer.models.longformer.config import LongformerConfig
 
 
 @dataclass(frozen=True)

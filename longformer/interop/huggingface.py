@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.models.led_config import LEDConfig
-from longformer.models.longformer_config import LongformerConfig
-from longformer.models.windowed_config import WindowedConfig
+from longformer.models.common.config import WindowedConfig
+from longformer.models.led.config import LEDConfig
+from longformer.models.longformer.config import LongformerConfig
 
 Config = TypeVar("Config", bound=WindowedConfig)
 

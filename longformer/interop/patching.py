@@ -17,7 +17,7 @@ from transformers.models.longformer import modeling_longformer as longformer
 from longformer.attention.band import Band
 from longformer.attention.layer import BandAndGlobalAttention
 from longformer.attention.tokens import Tokens
-from longformer.models.layer_stack import drop_layers
+from longformer.models.common.layer_stack import drop_layers
 
 Model = TypeVar("Model", bound=nn.Module)
 PROJECTIONS = ("query", "key", "value", "query_global", "key_global", "value_global")

@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "CharacterLM": "char_lm",
-    "LEDConfig": "led_config",
-    "LEDForConditionalGeneration": "led",
-    "LEDForQuestionAnswering": "led",
-    "LEDModel": "led",
-    "LongformerConfig": "longformer_config",
-    "LongformerModel": "encoder",
-    "LongformerForMaskedLM": "heads",
-    "LongformerForMultipleChoice": "heads",
-    "LongformerForQuestionAnswering": "heads",
-    "LongformerForSequenceClassification": "heads",
-    "LongformerForTokenClassification": "heads",
+    "CharacterLM": "char_lm.model",
+    "LEDConfig": "led.config",
+    "LEDForConditionalGeneration": "led.model",
+    "LEDForQuestionAnswering": "led.model",
+    "LEDModel": "led.model",
+    "LongformerConfig": "longformer.config",
+    "LongformerModel": "longformer.model",
+    "LongformerForMaskedLM": "longformer.heads",
+    "LongformerForMultipleChoice": "longformer.heads",
+    "LongformerForQuestionAnswering": "longformer.heads",
+    "LongformerForSequenceClassification": "longformer.heads",
+    "LongformerForTokenClassification": "longformer.heads",
 }
 
 __all__ = list(_HOMES)

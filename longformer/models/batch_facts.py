@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 
 
 @dataclass(frozen=True)

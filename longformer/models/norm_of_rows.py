@@ -5,8 +5,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from longformer.attention.parts import computing_dtype
-from longformer.kept_memory import empty_like
+from longformer.attention.blocked.partition import computing_dtype
+from longformer.cpu.buffer_pool import empty_like
 
 # How many times as large as a weight its bias may be: what is told from the result is off by as many roundings.
 LARGEST_BIAS = 256.0

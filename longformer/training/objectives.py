@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from longformer.models.masked_lm_loss import IGNORED
+from longformer.models.common.token_loss import IGNORED
 from longformer.training.batches import Batch
 
 Model = Callable[..., Any]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from launcher.cli import main
-from launcher.commands.bench_attention import memory_growth
+from launcher.commands.bench.attention import memory_growth
 from longformer.benchmarks import attention_engines
 from longformer.benchmarks.attention import Absence, Measurement, compare, memory, saved_bytes
 from longformer.benchmarks.attention_engines import BLOCKED, ENGINES, FUSED, LONGEST_FOR_PEERS, Engine

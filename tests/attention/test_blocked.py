@@ -6,7 +6,8 @@ from attention_cases import Case, attention_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longformer.attention import banded_attention, parts
+from longformer.attention import banded_attention
+from longformer.attention.blocked import partition
 
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
 
@@ -36,7 +37,7 @@ def test_lower_precisions_stay_close_to_the_float64_reference(case: Case, dtype:
 def test_the_size_of_a_part_changes_nothing(case: Case) -> None:
     expected = case.run("blocked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "CPU_TILE_SCORES_PER_THREAD", 1)
+        patch.setattr(partition, "CPU_TILE_SCORES_PER_THREAD", 1)
         found = case.run("blocked")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-11, atol=1e-11)

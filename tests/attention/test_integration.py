@@ -10,7 +10,7 @@ from torch import library
 from torch.utils.checkpoint import checkpoint
 
 from longformer.attention import banded_attention
-from longformer.attention.blocked import forward_operator
+from longformer.attention.blocked.op import forward_operator
 
 MASK = torch.arange(90).lt(80).expand(2, 90)
 OPTIONS: dict[str, dict[str, Any]] = {

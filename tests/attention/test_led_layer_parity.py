@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from longformer.attention.tokens import Tokens
 from longformer.models import LEDConfig
-from longformer.models.led_layers import EncoderAttention
+from longformer.models.led.layers import EncoderAttention
 
 pytest.importorskip("transformers", reason="parity needs transformers")
 from transformers import LEDConfig as TheirConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from launcher.commands.bench_step import as_table
+from launcher.commands.bench.step import as_table
 from longformer.benchmarks import step as step_benchmark
 from longformer.benchmarks.memory import how_it_ended, in_own_process
 from longformer.benchmarks.step import StepMeasurement, compare_steps, summed_up, take_turn

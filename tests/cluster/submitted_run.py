@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from launcher.run_directory import RunDirectory
+from launcher.runs.directory import RunDirectory
 
 COMMAND = (sys.executable, "-m", "launcher.cli")
 PATIENCE_SECONDS = 600

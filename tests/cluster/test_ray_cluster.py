@@ -18,12 +18,12 @@ import psutil
 import pytest
 import yaml
 
-from launcher.backends import ray_train
-from launcher.backends.local_rank import EXIT_STOPPED
-from launcher.backends.ray_cluster import connected
+from launcher.backends.local.rank import EXIT_STOPPED
+from launcher.backends.ray import backend
+from launcher.backends.ray.cluster import connected
 from launcher.cli import main
 from launcher.commands.status import run_status
-from launcher.run_directory import RunDirectory
+from launcher.runs.directory import RunDirectory
 from longformer.errors import LongformerError
 from tests.faults.tiny_run import once, prepare_text, tiny_config
 
@@ -194,7 +194,7 @@ def test_a_run_loses_a_node_goes_on_with_one_and_grows_again_when_it_returns(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ray_train, "_SECONDS_TO_GROW", 1.0)
+    monkeypatch.setattr(backend, "_SECONDS_TO_GROW", 1.0)
     run = tmp_path / "run"
 
     def disturb() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.batch_script import TEMPLATES
+from launcher.backends.slurm.batch_script import TEMPLATES
 from tests.cluster.submitted_run import SubmittedRun, longformer, slurm, submit
 
 pytestmark = pytest.mark.slow

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.document_data import DocumentData
-from data_pipeline.parallel import in_this_process
-from data_pipeline.preparation import prepare_documents
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
-from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.prepare.documents import prepare_documents
+from data_pipeline.prepare.parallel import in_this_process
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 from tests.data_pipeline.random_texts import random_texts
 
 

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.batches import SequenceBatches
 from data_pipeline.errors import DataError
-from data_pipeline.order import sample_at
-from data_pipeline.prepared import PreparedData
+from data_pipeline.loading.rank_loader import SequenceBatches
+from data_pipeline.sampling.order import sample_at
+from data_pipeline.shards.stream_dataset import PreparedData
 
 
 def rank_batches(

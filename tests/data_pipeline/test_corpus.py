@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.documents import DocumentReader
 from data_pipeline.errors import DataError
-from data_pipeline.quarantine import Quarantine
 from data_pipeline.sources import corpus
 from data_pipeline.sources.corpus import TextDocument, find_corpus_files, read_corpus
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 
 
 def documents_of(source: Path, *, field: str = "text", quarantine: Quarantine | None = None) -> list[TextDocument]:

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.batches import Batch
-from data_pipeline.document_batches import DocumentBatches
-from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
-from data_pipeline.masking import IGNORED, Masking
-from data_pipeline.rows import DocumentRows, MixedRows, PackedRows, Rows
+from data_pipeline.loading.document_loader import DocumentBatches
+from data_pipeline.loading.rank_loader import Batch
+from data_pipeline.sampling.masking import IGNORED, Masking
+from data_pipeline.sampling.sequences import DocumentRows, MixedRows, PackedRows, Rows
+from data_pipeline.shards.document_dataset import DocumentData
 
 GLOBAL_BATCH = 12
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.document_batches import DocumentBatches
-from data_pipeline.document_data import DocumentData, DocumentSplit
 from data_pipeline.errors import DataError
-from data_pipeline.masking import IGNORED, Masking
-from data_pipeline.quarantine import Quarantine
-from data_pipeline.rows import DocumentRows, PackedRows
+from data_pipeline.loading.document_loader import DocumentBatches
+from data_pipeline.sampling.masking import IGNORED, Masking
+from data_pipeline.sampling.sequences import DocumentRows, PackedRows
+from data_pipeline.shards.document_dataset import DocumentData, DocumentSplit
+from data_pipeline.sources.quarantine import Quarantine
 from tests.data_pipeline.test_document_batches import GLOBAL_BATCH
 from tests.data_pipeline.test_reader import flip_bit
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.documents import CHUNK_BYTES, DocumentReader
 from data_pipeline.errors import DataError
+from data_pipeline.sources.files import CHUNK_BYTES, DocumentReader
 
 TEXT = b"".join(b"line %d of a text that does not fit in one chunk\n" % number for number in range(60_000))
 

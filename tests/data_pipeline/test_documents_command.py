@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.document_data import DocumentData
+from data_pipeline.shards.document_dataset import DocumentData
 from launcher.cli import main
 from tests.data_pipeline.random_texts import random_texts
 from tests.data_pipeline.test_reader import flip_bit

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.document_data import DocumentData
 from data_pipeline.held_out import masked_documents
-from data_pipeline.masking import IGNORED
+from data_pipeline.sampling.masking import IGNORED
+from data_pipeline.shards.document_dataset import DocumentData
 
 
 def test_what_is_hidden_is_told_by_the_labels_and_nothing_special_is(documents_once: DocumentData) -> None:

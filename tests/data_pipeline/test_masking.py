@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.document_manifest import TokenizerRecord
-from data_pipeline.masking import IGNORED, Masking
-from data_pipeline.tokenization import SpecialTokens
+from data_pipeline.sampling.masking import IGNORED, Masking
+from data_pipeline.shards.document_manifest import TokenizerRecord
+from data_pipeline.tokenizers.subword import SpecialTokens
 
 TOKENIZER = TokenizerRecord(
     sha256="",

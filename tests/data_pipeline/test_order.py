@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.order import permutation, sample_at
+from data_pipeline.sampling.order import permutation, sample_at
 
 sizes = st.integers(1, 2_000)
 seeds = st.integers(-(2**70), 2**70)

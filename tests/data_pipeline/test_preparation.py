@@ -16,11 +16,11 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.document_data import DocumentData, DocumentSplit
 from data_pipeline.errors import DataError
-from data_pipeline.parallel import LocalProcesses, in_this_process
-from data_pipeline.preparation import prepare_documents, split_of
-from data_pipeline.tokenization import TextTokenizer
+from data_pipeline.prepare.documents import prepare_documents, split_of
+from data_pipeline.prepare.parallel import LocalProcesses, in_this_process
+from data_pipeline.shards.document_dataset import DocumentData, DocumentSplit
+from data_pipeline.tokenizers.subword import TextTokenizer
 from tests.data_pipeline.child_processes import status_of_child, status_when_killed
 from tests.data_pipeline.random_texts import random_texts
 
@@ -127,9 +127,9 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from data_pipeline.parallel import LocalProcesses\n"
-        "from data_pipeline.preparation import prepare_documents\n"
-        "from data_pipeline.tokenization import TextTokenizer\n"
+        "from data_pipeline.prepare.parallel import LocalProcesses\n"
+        "from data_pipeline.prepare.documents import prepare_documents\n"
+        "from data_pipeline.tokenizers.subword import TextTokenizer\n"
         "if __name__ == '__main__':\n"
         "    here = Path(sys.argv[1])\n"
         "    prepare_documents(source=here / 'corpus.jsonl', tokenizer=TextTokenizer.open(here / 'tokenizer.json'),\n"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
-from data_pipeline.preparation import ShardTask, prepare_documents, tokenise_shard
-from data_pipeline.tokenization import TextTokenizer
+from data_pipeline.prepare.documents import ShardTask, prepare_documents, tokenise_shard
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.tokenizers.subword import TextTokenizer
 from longformer.errors import LongformerError
 from tests.data_pipeline.test_preparation import content_of
 
@@ -18,7 +18,7 @@ pytest.importorskip("ray", reason="Ray is not installed (pip install 'longformer
 def test_a_ray_cluster_writes_the_same_bytes(
     documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
-    from launcher.ray_tasks import RayTasks
+    from launcher.backends.ray.task_map import RayTasks
 
     prepare_documents(
         source=small_corpus,
@@ -32,7 +32,7 @@ def test_a_ray_cluster_writes_the_same_bytes(
 
 @pytest.mark.slow
 def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from launcher.ray_tasks import RayTasks
+    from launcher.backends.ray.task_map import RayTasks
 
     with monkeypatch.context() as environment:
         environment.setenv("RAY_ADDRESS", "127.0.0.1:1")  # as a cluster that died leaves it behind

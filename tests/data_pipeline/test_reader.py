@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.manifest import SplitRecord
-from data_pipeline.prepared import PreparedData
-from data_pipeline.reader import TokenStream
-from data_pipeline.shards import index_path, write_index, write_shards
+from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.stream_manifest import SplitRecord
+from data_pipeline.shards.stream_reader import TokenStream
+from data_pipeline.shards.stream_shards import index_path, write_index, write_shards
 
 
 def written_stream(directory: Path, blocks: list[np.ndarray]) -> TokenStream:

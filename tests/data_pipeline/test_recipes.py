@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
 
 
 def text_of(prepared: PreparedData, split: str) -> bytes:

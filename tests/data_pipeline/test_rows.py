@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
-from data_pipeline.parallel import in_this_process
-from data_pipeline.preparation import prepare_documents
-from data_pipeline.rows import DocumentRows, MixedRows, PackedRows
-from data_pipeline.shuffle import DocumentLine
-from data_pipeline.tokenization import train_tokenizer
+from data_pipeline.prepare.documents import prepare_documents
+from data_pipeline.prepare.parallel import in_this_process
+from data_pipeline.sampling.sequences import DocumentRows, MixedRows, PackedRows
+from data_pipeline.sampling.shuffle import DocumentLine
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.tokenizers.subword import train_tokenizer
 from tests.data_pipeline.random_texts import random_texts
 
 

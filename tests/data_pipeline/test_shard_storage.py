@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.document_data import DocumentData
 from data_pipeline.errors import DataError
-from data_pipeline.parallel import in_this_process
-from data_pipeline.preparation import prepare_documents
-from data_pipeline.remote_storage import CachedRemote, Patience, open_storage
-from data_pipeline.tokenization import TextTokenizer
+from data_pipeline.prepare.documents import prepare_documents
+from data_pipeline.prepare.parallel import in_this_process
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.shards.remote_storage import CachedRemote, Patience, open_storage
+from data_pipeline.tokenizers.subword import TextTokenizer
 from tests.data_pipeline.test_document_batches import global_batches
 
 QUICK = Patience(attempts=12, first_pause=0.01, longest_pause=0.1, stall=0.5)

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import webdataset
 
-from data_pipeline.prepared import PreparedData
-from data_pipeline.shards import index_path, read_index, write_shards
+from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.stream_shards import index_path, read_index, write_shards
 
 
 def test_webdataset_itself_reads_the_shards(prepared_once: PreparedData) -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.document_data import DocumentData, DocumentSplit
-from data_pipeline.shuffle import DocumentLine
+from data_pipeline.sampling.shuffle import DocumentLine
+from data_pipeline.shards.document_dataset import DocumentData, DocumentSplit
 
 
 def split_with(documents: DocumentData, open_shards: int) -> DocumentSplit:

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.splits import SPLITS, collect, split_ranges
+from data_pipeline.sources.splits import SPLITS, collect, split_ranges
 
 documents = st.lists(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4), min_size=1, max_size=8)
 

@@ -11,8 +11,8 @@ import pytest
 import webdataset  # noqa: F401  (imported before the forks below, so that each child starts at once)
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
 from data_pipeline.staging import staged_directory
 from tests.data_pipeline.child_processes import status_of_child, status_when_killed
 

@@ -12,21 +12,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.batches import Batch
-from data_pipeline.document_batches import DocumentBatches
-from data_pipeline.document_data import DocumentData
-from data_pipeline.documents import DocumentReader
 from data_pipeline.errors import DataError
-from data_pipeline.masking import IGNORED
-from data_pipeline.order import permutation
-from data_pipeline.parallel import in_this_process
-from data_pipeline.preparation import prepare_corpus
-from data_pipeline.quarantine import Quarantine
-from data_pipeline.sources.samples import Sample
+from data_pipeline.loading.document_loader import DocumentBatches
+from data_pipeline.loading.rank_loader import Batch
+from data_pipeline.prepare.documents import prepare_corpus
+from data_pipeline.prepare.parallel import in_this_process
+from data_pipeline.sampling.masking import IGNORED
+from data_pipeline.sampling.order import permutation
+from data_pipeline.sampling.summaries import SummaryRows
+from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.sources.corpus_types import Sample
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summary_corpus
-from data_pipeline.summary_rows import SummaryRows
 from data_pipeline.summary_samples import SummarySample, read_samples, source_tokens
-from data_pipeline.tokenization import TextTokenizer
+from data_pipeline.tokenizers.subword import TextTokenizer
 from longformer.interop.tokenizer import read_tokenizer
 from tests.data_pipeline.random_texts import random_texts
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.survey import BYTES_PER_TOKEN, COUNTED, survey_documents, survey_summaries
-from data_pipeline.tokenization import train_tokenizer
+from data_pipeline.prepare.survey import BYTES_PER_TOKEN, COUNTED, survey_documents, survey_summaries
+from data_pipeline.tokenizers.subword import train_tokenizer
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:

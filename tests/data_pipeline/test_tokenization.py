@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.tokenization import TextTokenizer, train_tokenizer
+from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 from tests.data_pipeline.random_texts import random_texts
 
 

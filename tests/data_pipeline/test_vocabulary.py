@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.vocabulary import Vocabulary
+from data_pipeline.tokenizers.byte import Vocabulary
 
 tables = st.binary(min_size=1, max_size=256).map(lambda text: bytes(dict.fromkeys(text)))
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CharacterModelConfig
+from longformer.models.char_lm.config import CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
 
 VOCABULARY = 7
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from longformer.evaluation.bits_per_masked_token import MaskedText, evaluate_bits_per_masked_token
 from longformer.models import LongformerForMaskedLM
-from longformer.models.longformer_config import LongformerConfig
-from longformer.models.masked_lm_loss import IGNORED
+from longformer.models.common.token_loss import IGNORED
+from longformer.models.longformer.config import LongformerConfig
 
 VOCABULARY = 11
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from data_pipeline.documents import DocumentReader
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summary_corpus
 from longformer.evaluation.rouge import (
     METRICS,

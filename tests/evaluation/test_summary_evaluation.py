@@ -11,7 +11,7 @@ from torch.nn import functional
 from longformer.evaluation.rouge import rouge
 from longformer.evaluation.summaries import HeldOut, Judged, judge_summaries, summary_of, write_table
 from longformer.models import LEDForConditionalGeneration
-from longformer.models.led_config import LEDConfig
+from longformer.models.led.config import LEDConfig
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import summary_tokens
 from tests.training.rank_group import in_ranks

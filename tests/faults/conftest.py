@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.prepared import PreparedData
-from launcher.phases import Status
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.training.phases import Status
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 
 

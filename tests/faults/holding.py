@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import launcher.worker
-from launcher.backends.local_rank import run_rank
+import launcher.training.worker
+from launcher.backends.local.rank import run_rank
 from launcher.cli import main
-from launcher.phases import PhaseTask
-from longformer.training.callbacks.metrics_file import MetricsFile
+from launcher.training.phases import PhaseTask
+from longformer.training.metrics_file import MetricsFile
 from longformer.training.records import StepRecord
 
 EVALUATION = "evaluation"
@@ -46,7 +46,7 @@ def release(run_directory: Path) -> None:
 
 def holdable_ranks() -> AbstractContextManager[Any]:
     """While it is entered, ranks that this process starts can be held."""
-    return mock.patch("launcher.backends.local.run_rank", _run_rank_that_can_be_held)
+    return mock.patch("launcher.backends.local.backend.run_rank", _run_rank_that_can_be_held)
 
 
 def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None:
@@ -59,7 +59,7 @@ def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None
             while hold.exists():
                 time.sleep(0.001)
 
-    write, leaving_if_asked = MetricsFile.on_step_end, launcher.worker.leaving_if_asked
+    write, leaving_if_asked = MetricsFile.on_step_end, launcher.training.worker.leaving_if_asked
 
     def write_and_wait(file: MetricsFile, record: StepRecord) -> None:
         write(file, record)
@@ -72,7 +72,7 @@ def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None
 
     with (
         mock.patch.object(MetricsFile, "on_step_end", write_and_wait),
-        mock.patch.object(launcher.worker, "leaving_if_asked", wait_before_evaluation),
+        mock.patch.object(launcher.training.worker, "leaving_if_asked", wait_before_evaluation),
     ):
         run_rank(task, rank, *others)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.batches import SequenceBatches
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
-from launcher.phases import Status
+from data_pipeline.loading.rank_loader import SequenceBatches
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.training.phases import Status
 from tests.faults.tiny_run import TinyRun, rank_processes, tiny_config
 
 Runs = Callable[..., TinyRun]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.cli import main
-from launcher.phases import Status
+from launcher.training.phases import Status
 from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks
 
 Runs = Callable[..., TinyRun]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.prepared import PreparedData
-from launcher.phases import Status
-from launcher.run_directory import RunDirectory
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.runs.directory import RunDirectory
+from launcher.training.phases import Status
 from longformer.errors import LongformerError
 from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ranks, once, tiny_config
 

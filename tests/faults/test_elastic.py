@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.prepared import PreparedData
+from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
-from launcher.phases import Status
-from launcher.run_file import RunConfig
+from launcher.config.run_config import RunConfig
+from launcher.training.phases import Status
 from tests.faults.tiny_run import STEPS, TinyRun, kill_all_ranks, tiny_config
 
 

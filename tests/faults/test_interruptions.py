@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from launcher.interruption import StopFlag, signals_noted
-from launcher.phases import Status
+from launcher.training.phases import Status
+from launcher.training.signals import StopFlag, signals_noted
 from tests.faults.holding import EVALUATION, go_on_in_another_process, held_at, wait_for
 from tests.faults.tiny_run import STEPS, TinyRun, rank_processes
 
@@ -75,7 +75,7 @@ def test_a_second_signal_ends_the_ranks_at_once(new_run: Runs) -> None:
 
 
 def test_ranks_that_do_not_stop_in_time_are_ended(new_run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.backends.local._SECONDS_TO_STOP", 0.5)
+    monkeypatch.setattr("launcher.backends.local.backend._SECONDS_TO_STOP", 0.5)
     run = new_run(checkpoint_every_steps=100)
     stop = StopFlag()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.phases import Status
+from launcher.training.phases import Status
 from longformer.errors import LongformerError
 from tests.faults.holding import go_on_in_another_process, held_at, wait_for
 from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ranks, once, rank_processes

@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 import yaml
 
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
-from launcher.backends.local import LocalBackend, warm_up
-from launcher.interruption import StopFlag
-from launcher.phases import Outcome, run_phases
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.backends.local.backend import LocalBackend, warm_up
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.training.phases import Outcome, run_phases
+from launcher.training.signals import StopFlag
 from tests.faults.holding import held_at, holdable_ranks, release
 
 STEPS = (14, 10)

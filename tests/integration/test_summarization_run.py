@@ -13,10 +13,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import BartConfig, BartForConditionalGeneration
 
-from data_pipeline.documents import DocumentReader
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summary_corpus
-from data_pipeline.tokenization import train_tokenizer
+from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import main
 from tests.launcher.test_html_report import Reader, has_ink
 

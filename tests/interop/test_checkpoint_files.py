@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from longformer.errors import LongformerError
+from longformer.inference.inspect import inspect_folder
 from longformer.interop.checkpoint_files import read_tensors
-from longformer.interop.inspection import inspect_folder
 
 CONFIG = transformers.LongformerConfig(
     vocab_size=30,

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SHIPPED, SMALL, records, write_result, write_steps
 
-from data_pipeline.prepared import PreparedData
-from data_pipeline.recipes import prepare
-from launcher.mlflow_client import client_of
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.tracking.client import client_of
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,10 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
 from longformer.files import write_json
-from longformer.training.callbacks.metrics_file import MetricsFile
+from longformer.training.metrics_file import MetricsFile
 from longformer.training.records import PhaseInfo, Progress, StepRecord
 
 QUICKSTART = Path(__file__).with_name("example.yaml")

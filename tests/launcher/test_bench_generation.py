@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from launcher.commands.bench_generation import as_table
+from launcher.commands.bench.generation import as_table
 from longformer.benchmarks.generation import HUGGING_FACE, OURS, WritingMeasurement, compare_writing
 
 SMALL = {

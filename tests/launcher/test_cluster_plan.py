@@ -8,10 +8,10 @@ import pytest
 from example_run import QUICKSTART, SHIPPED
 
 from launcher.cli import main
-from launcher.cluster_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
-from launcher.gpus import GPUS, gpu_of
-from launcher.run_file import RunConfig
-from longformer.cost import training_flops_per_token
+from launcher.config.run_config import RunConfig
+from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
+from launcher.planning.gpus import GPUS, gpu_of
+from longformer.costs.char_lm import training_flops_per_token
 from longformer.errors import LongformerError
 
 LARGE = SHIPPED / "enwik8_large.yaml"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SHIPPED
 
-from data_pipeline.prepared import PreparedData
-from data_pipeline.tokenization import train_tokenizer
+from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import COMMANDS, main
-from launcher.run_file import RunConfig
-from launcher.tasks.masked_lm_sections import MaskedLMRun
+from launcher.config.run_config import RunConfig
+from launcher.tasks.masked_lm.config import MaskedLMRun
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
 
@@ -163,6 +163,6 @@ def test_check_refuses_data_of_another_recipe(prepared: PreparedData, capsys: py
 
 
 def test_configuration_reference_is_current() -> None:
-    from launcher.configuration_reference import PAGE, reference
+    from launcher.commands.config_reference import PAGE, reference
 
     assert PAGE.read_text() == reference()

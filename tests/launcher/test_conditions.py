@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.registry.conditions import Condition
+from launcher.tracking.registry.conditions import Condition
 from longformer.errors import LongformerError
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

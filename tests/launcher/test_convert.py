@@ -9,7 +9,7 @@ import transformers
 
 from launcher.cli import main
 from longformer.models import LEDForConditionalGeneration, LongformerForMaskedLM
-from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 
 
 def make_source(folder: Path) -> None:

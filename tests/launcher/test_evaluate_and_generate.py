@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline.prepared import PreparedData
+from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
-from launcher.phase_result import commit_result
-from launcher.run_directory import RunDirectory
-from launcher.tasks.kinds import task_of
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.registry import task_of
+from launcher.training.phase_result import commit_result
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
-from longformer.models.char_lm import CharacterLM
+from longformer.models.char_lm.model import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import Progress
 

@@ -15,12 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.html_report.attention import attention_section
-from launcher.html_report.figures import attention_picture, curve, length_histogram, scores_by_length
-from launcher.html_report.page import Example, Figure, Page, Section, Table, WeightedText, rendered
-from launcher.html_report.run_page import MOST_POINTS, evaluation_section, learning_section, write_html_report
-from launcher.run_directory import RunDirectory
-from launcher.tasks.kinds import task_of
+from launcher.reporting.figures import attention_picture, attention_section, curve, length_histogram, scores_by_length
+from launcher.reporting.html import Example, Figure, Page, Section, Table, WeightedText, rendered
+from launcher.reporting.run_report import MOST_POINTS, evaluation_section, learning_section, write_html_report
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.registry import task_of
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 
 

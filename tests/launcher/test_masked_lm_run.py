@@ -11,13 +11,13 @@ from example_run import SHIPPED
 
 from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
-from launcher.phases import Status
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.tasks.kinds import task_of
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.registry import task_of
+from launcher.training.phases import Status
 from longformer.errors import LongformerError
 from longformer.interop.checkpoint_files import read_tensors
-from longformer.models.freezing import PRETRAINED_ROWS
+from longformer.models.common.freezing import PRETRAINED_ROWS
 from tests.faults.tiny_run import TinyRun, kill_all_ranks
 from tests.launcher.test_html_report import Reader, has_ink
 

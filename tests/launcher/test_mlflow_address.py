@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.mlflow_address import ADDRESS_VARIABLE, address_here, address_of_run, without_credentials
-from launcher.run_file import RunConfig
+from launcher.config.mlflow_address import ADDRESS_VARIABLE, address_here, address_of_run, without_credentials
+from launcher.config.run_config import RunConfig
 from longformer.errors import LongformerError
 from tests.launcher.example_run import QUICKSTART
 

@@ -21,7 +21,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from launcher.cli import main
-from launcher.run_directory import RunDirectory
+from launcher.runs.directory import RunDirectory
 from tests.faults.tiny_run import prepare_text, tiny_config
 from tests.launcher.test_mlflow_server import free_port
 

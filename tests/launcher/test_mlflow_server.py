@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from launcher.run_directory import RunDirectory
-from launcher.tracking import finish_run, start_run
+from launcher.runs.directory import RunDirectory
+from launcher.tracking.callbacks import finish_run, start_run
 
 pytestmark = pytest.mark.slow
 COMMAND = Path(sys.executable).with_name("longformer")

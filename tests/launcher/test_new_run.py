@@ -10,15 +10,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.survey import Survey
+from data_pipeline.prepare.survey import Survey
 from launcher.cli import main
-from launcher.cluster_plan import fits
-from launcher.gpus import GPUS, Gpu
-from launcher.new_run.choices import LONGEST, Wish, choose, covered
-from launcher.new_run.start import NAMED, find_start
-from launcher.new_run.writing import run_file_text
-from launcher.run_file import RunConfig
-from launcher.tasks.kinds import task_of
+from launcher.config.run_config import RunConfig
+from launcher.planning.gpu_plan import fits
+from launcher.planning.gpus import GPUS, Gpu
+from launcher.planning.new_run.base_model import NAMED, find_start
+from launcher.planning.new_run.recipe import LONGEST, Wish, choose, covered
+from launcher.planning.new_run.yaml_writer import run_file_text
+from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 
 TASK_OF: dict[str, Any] = {"roberta": "mlm", "longformer": "mlm", "bart": "summarize", "led": "summarize"}

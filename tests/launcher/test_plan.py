@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SMALL
 
-from data_pipeline.prepared import PreparedData
+from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
-from launcher.plan import plan_run
-from launcher.run_file import RunConfig
-from longformer.cost import parameter_count, training_flops_per_token
+from launcher.config.run_config import RunConfig
+from launcher.planning.plan import plan_run
+from longformer.costs.char_lm import parameter_count, training_flops_per_token
 from longformer.errors import LongformerError
 
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from launcher.metrics_follower import MetricsFollower
-from launcher.progress import RunProgress, standing
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.wording import clock, short
+from launcher.config.run_config import RunConfig
+from launcher.reporting.progress import RunProgress, standing
+from launcher.reporting.text import clock, short
+from launcher.runs.directory import MetricsFollower, RunDirectory
 
 
 def shown(directory: RunDirectory, *, terminal: bool) -> str:

@@ -12,14 +12,14 @@ from example_run import QUICKSTART
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.backends import ray_train
-from launcher.backends.ray_board import Sign
-from launcher.backends.ray_cluster import Node, connected, ranks_that_fit
-from launcher.backends.ray_train import Growth, largest_that_fits, leaving, what_was_lost
+from launcher.backends.ray import backend
+from launcher.backends.ray.backend import Growth, largest_that_fits, leaving, what_was_lost
+from launcher.backends.ray.cluster import Node, connected, ranks_that_fit
+from launcher.backends.ray.heartbeats import Sign
 from launcher.cli import main
-from launcher.losses import Losses
-from launcher.rank_range import RankRange
-from launcher.run_file import RunConfig
+from launcher.config.run_config import RunConfig
+from launcher.config.sections import RankRange
+from launcher.training.phases import Losses
 from longformer.errors import LongformerError
 
 PHASE = RunConfig.load(QUICKSTART).phases[0]
@@ -97,7 +97,7 @@ def test_ranks_make_way_only_for_the_end_of_their_own_machine() -> None:
 
 def test_ranks_make_way_for_more_once_there_has_been_room_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 6))
-    monkeypatch.setattr(ray_train.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(backend.time, "monotonic", lambda: next(clock))
     growth = Growth((1, 2, 4), {"CPU": 1.0}, ranks=2)
     two, room_for_three, room_for_four = (
         [sign(0, "a"), sign(1, "a")],

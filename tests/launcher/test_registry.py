@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipeline.prepared import PreparedData
+from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
-from launcher.mlflow_address import ADDRESS_VARIABLE
-from launcher.registry.models import ModelAddress, ModelRegistry
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.start_model import bring_start_model
-from launcher.tasks.kinds import task_of
-from launcher.tasks.task import InputData
+from launcher.config.mlflow_address import ADDRESS_VARIABLE
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.base import InputData
+from launcher.tasks.registry import task_of
+from launcher.tracking.registry.models import ModelAddress, ModelRegistry
+from launcher.training.initial_model import bring_start_model
 from longformer.errors import LongformerError
-from longformer.models.char_lm import CharacterLM
+from longformer.models.char_lm.model import CharacterLM
 from tests.launcher.example_run import QUICKSTART, SMALL
 from tests.launcher.test_evaluate_and_generate import finish_phase
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.prepared import PreparedData
+from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
-from launcher.mlflow_address import ADDRESS_VARIABLE
-from launcher.run_directory import RunDirectory
+from launcher.config.mlflow_address import ADDRESS_VARIABLE
+from launcher.runs.directory import RunDirectory
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
-from longformer.models.char_lm import CharacterLM
-from longformer.prediction import Predictor
+from longformer.inference.predictor import Predictor
+from longformer.models.char_lm.model import CharacterLM
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 from tests.launcher.test_evaluate_and_generate import finish_phase
 from tests.launcher.test_inspect_and_predict import make_model

@@ -12,9 +12,9 @@ import pytest
 from example_run import records
 from rich.console import Console
 
-from data_pipeline.prepared import PreparedData
-from launcher.report import show_report, write_report
-from launcher.run_directory import RunDirectory
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.report import show_report, write_report
 
 
 def test_summary_holds_the_numbers_of_the_run(finished_run: RunDirectory) -> None:

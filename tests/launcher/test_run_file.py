@@ -9,8 +9,8 @@ from example_run import QUICKSTART, SHIPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.run_file import RunConfig
-from launcher.tasks.character_sections import CharacterRun
+from launcher.config.run_config import RunConfig
+from launcher.tasks.characters.config import CharacterRun
 from longformer.errors import LongformerError
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher import shortage
-from launcher.shortage import CHECKPOINTS_TO_SPARE, LAST_MEMORY, SCARCE_MEMORY, disk_shortage, memory_shortage
+from launcher.training import resource_monitor
+from launcher.training.resource_monitor import (
+    CHECKPOINTS_TO_SPARE,
+    LAST_MEMORY,
+    SCARCE_MEMORY,
+    disk_shortage,
+    memory_shortage,
+)
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import Progress
 
@@ -27,7 +33,7 @@ def test_a_run_stops_only_when_memory_is_about_to_end(share: float, total: int) 
 
 
 def test_a_full_disk_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shortage, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(resource_monitor, "SECONDS_BETWEEN_LOOKS", 0.0)
     checkpoint = tmp_path / "step-00000001"
     checkpoint.mkdir()
     enormous = {"state/weights": {"size": 10**18, "sha256": ""}}
@@ -36,7 +42,7 @@ def test_a_full_disk_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         config_fingerprint="", versions={}, files=enormous,
     ).write(checkpoint)  # fmt: skip
     said: list[str] = []
-    watch = shortage.ShortageWatch(tmp_path, said.append)
+    watch = resource_monitor.ShortageWatch(tmp_path, said.append)
     watch.look()
     watch.look()
     (warning,) = [line for line in said if "disk" in line]

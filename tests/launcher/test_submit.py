@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART
 
-from launcher.batch_script import seconds_of
+from launcher.backends.slurm.batch_script import seconds_of
 from launcher.cli import main
-from launcher.run_directory import RunDirectory
-from launcher.sweep import combinations
+from launcher.runs.directory import RunDirectory
+from launcher.runs.sweep import combinations
 from tests.faults.tiny_run import prepare_text, tiny_config
 
 

@@ -13,11 +13,11 @@ from example_run import QUICKSTART, SMALL, records, write_result, write_steps
 from mlflow.entities import Run, RunData
 from mlflow.tracking import MlflowClient
 
-from launcher.mlflow_run import MlflowRun
-from launcher.report import write_report
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
-from launcher.tracking import MlflowCallback, SystemMetricsCallback, finish_run, start_run
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.characters.report import write_report
+from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback, finish_run, start_run
+from launcher.tracking.run import MlflowRun
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import PhaseInfo, Progress
 
@@ -113,7 +113,7 @@ def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
 def test_callbacks_send_steps_and_the_machine_while_training_runs_and_the_phase_at_its_end(
     run_directory: RunDirectory, mlflow_client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.tracking.SECONDS_BETWEEN_UPLOADS", 0.1)
+    monkeypatch.setattr("launcher.tracking.callbacks.SECONDS_BETWEEN_UPLOADS", 0.1)
     config = run_directory.config()
     steps = records(config)
     run_id = start(run_directory)
@@ -141,7 +141,7 @@ def use_absent_server(directory: RunDirectory) -> None:
 def test_absent_server_is_warned_of_once_and_stops_nothing(
     run_directory: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.tracking.SECONDS_BETWEEN_UPLOADS", 0.1)
+    monkeypatch.setattr("launcher.tracking.callbacks.SECONDS_BETWEEN_UPLOADS", 0.1)
     use_absent_server(run_directory)
     config = run_directory.config()
     start_run(run_directory)

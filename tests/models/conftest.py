@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CharacterModelConfig
+from longformer.models.char_lm.config import CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
 
 
 @pytest.fixture

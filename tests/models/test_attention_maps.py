@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from longformer import models
-from longformer.attention_maps import character_attention, encoder_attention
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CharacterModelConfig
+from longformer.inference.attention_maps import character_attention, encoder_attention
+from longformer.models.char_lm.config import CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
 
 
 @pytest.mark.parametrize("position", ["rotary", "transformer_xl"])

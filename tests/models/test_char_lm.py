@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
-from longformer.models.positions import distance_sinusoids
+from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
+from longformer.models.char_lm.positions import distance_sinusoids
 
 Build = Callable[..., CharacterLM]
 POSITIONS = ("transformer_xl", "rotary")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from longformer.attention.packing import Packing
 from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models import LEDConfig, LongformerConfig
-from longformer.models.layers import Layer
-from longformer.models.led_layers import DecoderView, LEDDecoderLayer, LEDEncoderLayer
+from longformer.models.led.layers import DecoderView, LEDDecoderLayer, LEDEncoderLayer
+from longformer.models.longformer.layers import Layer
 
 LONGFORMER = LongformerConfig(hidden_size=16, num_attention_heads=2, intermediate_size=24, attention_window=10)
 LED = LEDConfig(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 
 VALID = {
     "vocabulary_size": 27,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longformer import models
 from longformer.interop.convert import convert
-from longformer.models.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.objectives import Objective

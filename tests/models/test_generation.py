@@ -7,8 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from longformer.models.char_lm import CharacterLM
-from longformer.models.generation import empty_caches, generate, next_logits
+from longformer.models.char_lm.generate import empty_caches, generate, next_logits
+from longformer.models.char_lm.model import CharacterLM
 
 Build = Callable[..., CharacterLM]
 POSITIONS = ("transformer_xl", "rotary")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from longformer.interop.huggingface import unpack_projections
-from longformer.models import inputs as model_inputs
+from longformer.models.common import inputs as model_inputs
 from tests.models.led_cases import LED_MODELS, make_led_case
 from tests.models.longformer_cases import Case
 from tests.models.test_longformer_parity import close

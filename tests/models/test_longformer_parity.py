@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longformer.interop.huggingface import unpack_projections
-from longformer.models import inputs as model_inputs
+from longformer.models.common import inputs as model_inputs
 from tests.models.longformer_cases import HEADS, Case, make_case
 
 OUTPUTS = ("loss", "logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from longformer.models.positions import distance_sinusoids, rotary_rotations, rotated
+from longformer.models.char_lm.positions import distance_sinusoids, rotary_rotations, rotated
 
 
 def test_rotary_products_depend_only_on_the_distance() -> None:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longformer.kept_memory import new_empty
-from longformer.linear import product
-from longformer.models import branch, residual
-from longformer.models.branch import Activation, Branch, FeedForward, Projection
-from longformer.models.dropout import Dropout
-from longformer.models.layers import ACTIVATIONS
+from longformer.cpu import residual, sublayers
+from longformer.cpu.buffer_pool import new_empty
+from longformer.cpu.dropout import Dropout
+from longformer.cpu.linear import product
+from longformer.cpu.residual import add_branch
+from longformer.cpu.sublayers import Activation, Branch, FeedForward, Projection
+from longformer.models.longformer.layers import ACTIVATIONS
 from longformer.models.norm_of_rows import can_be_undone
-from longformer.models.residual import add_branch
 from tests.test_encoder_cost import kept_bytes
 
 WIDTH, INNER = 6, 10
@@ -135,7 +135,7 @@ def test_the_inside_is_kept_on_request_and_not_computed_again(monkeypatch: pytes
     sublayer.keeps_inside = True
     assert kept_bytes(sublayer, hidden) == outer + 50 * INNER * 4
     result = sublayer(hidden).square().sum()
-    monkeypatch.setattr(branch, "product", multiply := Mock(side_effect=product))
+    monkeypatch.setattr(sublayers, "product", multiply := Mock(side_effect=product))
     torch.testing.assert_close(torch.autograd.grad(result, (hidden, *sublayer.used()))[0], gradient)
     assert multiply.call_count == 4, "the gradients of two inputs and of two weights"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from longformer.models import masked_lm_loss
-from longformer.models.masked_lm_loss import IGNORED
+from longformer.models.common import token_loss
+from longformer.models.common.token_loss import IGNORED
 from tests.models.led_cases import LED_MODELS, make_led_case
 from tests.models.longformer_cases import HEADS, make_case
 
@@ -60,14 +60,14 @@ def test_a_batch_in_which_nothing_is_labelled_has_loss_zero_and_gradients_zero(n
 def test_the_loss_of_a_vocabulary_is_the_mean_cross_entropy_with_its_gradients(
     rows: int, frozen: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked_lm_loss, "ROWS", 4)
+    monkeypatch.setattr(token_loss, "ROWS", 4)
     torch.manual_seed(0)
     shapes = {"states": (rows, 8), "weight": (30, 8), "bias": (30,)}
     given = {name: torch.randn(shape, requires_grad=name not in frozen) for name, shape in shapes.items()}
     targets = torch.randint(0, 30, (rows,))
     logits = functional.linear(given["states"], given["weight"], given["bias"])
     expected = functional.cross_entropy(logits, targets, reduction="sum") / max(1, rows)
-    found = masked_lm_loss.masked_lm_loss(given["states"], targets, given["weight"], given["bias"])
+    found = token_loss.masked_lm_loss(given["states"], targets, given["weight"], given["bias"])
     torch.testing.assert_close(found, expected)
     learning = [tensor for tensor in given.values() if tensor.requires_grad]
     torch.testing.assert_close(torch.autograd.grad(3 * found, learning), torch.autograd.grad(3 * expected, learning))
@@ -78,7 +78,7 @@ def test_the_loss_of_a_vocabulary_keeps_the_precision_of_autocast() -> None:
     states, weight = torch.randn(6, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
     targets, bias = torch.randint(0, 30, (6,)), torch.zeros(30)
     with torch.autocast("cpu", torch.bfloat16):
-        found = masked_lm_loss.masked_lm_loss(states, targets, weight, bias)
+        found = token_loss.masked_lm_loss(states, targets, weight, bias)
         expected = functional.cross_entropy(functional.linear(states, weight).float(), targets)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(

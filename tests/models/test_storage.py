@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from longformer.errors import LongformerError
-from longformer.models.char_lm import CharacterLM
+from longformer.models.char_lm.model import CharacterLM
 
 Build = Callable[..., CharacterLM]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from launcher.backends.local import warm_up
+from launcher.backends.local.backend import warm_up
 
 _SECONDS = 120
 

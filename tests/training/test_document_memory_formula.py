@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from longformer import masked_lm_cost, summarization_cost
-from longformer.cost import MemoryEstimate, TrainingLayout
+from longformer.costs import led, masked_lm
+from longformer.costs.char_lm import MemoryEstimate, TrainingLayout
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerForMaskedLM
-from longformer.models.longformer_config import LongformerConfig
+from longformer.models.longformer.config import LongformerConfig
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import MASKED_TOKENS, Objective, summary_tokens
 from tests.training.measured_memory import peak_live_bytes
@@ -37,7 +37,7 @@ def encoder(*, checkpointing: bool) -> nn.Module:
     model = LongformerForMaskedLM(ENCODER).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    for parameter in masked_lm_cost.global_projections(model):
+    for parameter in masked_lm.global_projections(model):
         parameter.requires_grad_(False)
     return model
 
@@ -69,12 +69,12 @@ def documents(rows: int, length: int) -> dict[str, torch.Tensor]:
 
 
 def encoder_estimate(layout: TrainingLayout, length: int) -> MemoryEstimate:
-    weights, trained = masked_lm_cost.parameter_count(ENCODER), masked_lm_cost.trained_count(ENCODER)
-    return masked_lm_cost.training_memory(ENCODER, layout, weights=weights, trained=trained, sequence_length=length)
+    weights, trained = masked_lm.parameter_count(ENCODER), masked_lm.trained_count(ENCODER)
+    return masked_lm.training_memory(ENCODER, layout, weights=weights, trained=trained, sequence_length=length)
 
 
 def summarizer_estimate(layout: TrainingLayout, length: int) -> MemoryEstimate:
-    return summarization_cost.training_memory(SUMMARIZER, layout, source_length=length, target_length=TARGET)
+    return led.training_memory(SUMMARIZER, layout, source_length=length, target_length=TARGET)
 
 
 TASKS: dict[str, Any] = {

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.cluster_plan import checkpoint_bytes
-from longformer.cost import TrainingLayout, parameter_count, training_memory
-from longformer.models.char_lm import CharacterLM
-from longformer.models.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from launcher.planning.gpu_plan import checkpoint_bytes
+from longformer.costs.char_lm import TrainingLayout, parameter_count, training_memory
+from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import NEXT_CHARACTER
 from tests.training.measured_memory import peak_live_bytes

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longformer.training.callbacks.metrics_file import MetricsFile, cut_back
+from longformer.training.metrics_file import MetricsFile, cut_back
 from longformer.training.records import PhaseInfo, Progress, StepRecord
 
 PHASE = PhaseInfo(name="short", index=0, steps=100, sequence_length=8, batch_size=2, ranks=1)

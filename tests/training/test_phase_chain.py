@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 
-from data_pipeline.prepared import PreparedData
-from launcher.backends.local import LocalBackend
-from launcher.interruption import StopFlag
-from launcher.phases import Status, run_phases
-from launcher.run_directory import RunDirectory
-from launcher.run_file import RunConfig
+from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.backends.local.backend import LocalBackend
+from launcher.config.run_config import RunConfig
+from launcher.runs.directory import RunDirectory
+from launcher.training.phases import Status, run_phases
+from launcher.training.signals import StopFlag
 from longformer.evaluation.bits_per_character import evaluate_bits_per_character
-from longformer.models.char_lm import CharacterLM
+from longformer.models.char_lm.model import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest, damage
 from tests.faults.tiny_run import prepare_text
 

@@ -13,8 +13,8 @@ from longformer.attention.layer import LongformerSelfAttention
 from longformer.attention.op import engine_name
 from longformer.attention.packing import Packing
 from longformer.attention.tokens import GlobalTokens, Tokens
-from longformer.models.config import CharacterModelConfig
-from longformer.models.self_attention import CausalSelfAttention
+from longformer.models.char_lm.attention import CausalSelfAttention
+from longformer.models.char_lm.config import CharacterModelConfig
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
 
 WIDTH, HEADS = 32, 2

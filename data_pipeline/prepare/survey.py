@@ -1,0 +1,177 @@
+"""What documents look like before anything is prepared: their fields, lengths in tokens and languages.
+
+Only the first documents are looked at, in the fixed order of preparation; the whole is estimated from them.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+from data_pipeline.errors import DataError
+from data_pipeline.sources.corpus import find_corpus_files, first_records, joined_text, kind_of, text_corpus
+from data_pipeline.sources.corpus_types import SUMMARIES, Corpus
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
+from data_pipeline.tokenizers.subword import TextTokenizer
+
+MEASURED = 500
+"""Documents whose tokens are counted."""
+COUNTED = 5_000
+"""Documents that are read, to estimate how many there are."""
+BYTES_PER_TOKEN = 4
+"""Assumed where there is no tokenizer: byte-level vocabularies take 4 to 5 of English."""
+_RECORDS = 20
+"""Lines or rows that tell the fields."""
+_CHARACTERS = 2_000
+"""Characters of a document that tell its language."""
+_SURE = 0.5
+"""Least probability at which a language is believed."""
+_RARE = 0.01
+"""Languages with a smaller share of the documents are not named."""
+_SUMMARY_NAMES = ("summary", "abstract", "highlights", "target", "tldr")
+_OTHER_ROLES = {"query": ("query", "question"), "identifier": ("identifier", "id")}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What documents look like."""
+
+    kind: str
+    """text, json lines or parquet: of the first file."""
+    fields: str
+    """Where they keep the text, or the layout of documents with summaries, in the words of a run file."""
+    lengths: np.ndarray
+    """Tokens of the documents that were measured, in increasing order."""
+    summary_lengths: np.ndarray
+    """Tokens of their summaries, in increasing order; empty where there are none."""
+    documents: int
+    """How many there are, estimated where there are more than COUNTED."""
+    damaged: int
+    """Lines that cannot be read, estimated likewise."""
+    languages: tuple[tuple[str, float], ...]
+    """ISO 639 codes with their shares of the documents, the largest first; und: not known, zxx: no language."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all documents, estimated."""
+        return int(self.documents * self.lengths.mean())
+
+
+def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
+    """Look at a file or folder of text, JSON lines or Parquet.
+
+    Args:
+        source: the file or folder.
+        tokenizer: counts tokens; None = they are estimated from bytes.
+
+    Raises:
+        DataError: there are no documents, they cannot be read, or no field holds text.
+    """
+    first = find_corpus_files(source)[0]
+    field = "text" if kind_of(first) == "text" else _text_fields(first, first_records(first, _RECORDS))[0]
+    return _survey(text_corpus(source, field=field), tokenizer)
+
+
+def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
+    """Look at documents with summaries; arguments as in `survey_documents`.
+
+    Raises:
+        DataError: there are none, they are no JSON lines, or have no two fields of text.
+    """
+    files = summary_corpus(source, next(iter(LAYOUTS))).files
+    if kind_of(files[0]) == "parquet":
+        raise DataError(f"{files[0]}: documents with their summaries are read from JSON lines, not from Parquet")
+    return _survey(summary_corpus(source, _layout(files[0])), tokenizer)
+
+
+def _survey(corpus: Corpus, tokenizer: TextTokenizer | None) -> Survey:
+    done, total = 0, 1
+
+    def report_progress(*progress: int) -> None:
+        nonlocal done, total
+        done, total = progress
+
+    quarantine = Quarantine(COUNTED)
+    samples = corpus.read(DocumentReader(corpus.files, report_progress), quarantine)
+    measured = [sample.texts for sample in islice(samples, MEASURED)]
+    if not measured:
+        raise DataError(f"{corpus.source} holds no document that can be read: {quarantine.items()[0][1]}")
+    read = len(measured) + sum(1 for _ in islice(samples, COUNTED - MEASURED))
+    has_summaries = corpus.kind == SUMMARIES
+    texts = [each[2] if has_summaries else each[0] for each in measured]
+    documents = read if read < COUNTED else round(read * total / done)
+    return Survey(
+        kind="json lines" if has_summaries else kind_of(corpus.files[0]),
+        fields=corpus.field,
+        lengths=_lengths(texts, tokenizer),
+        summary_lengths=_lengths([summary for each in measured for summary in each[3:]], tokenizer),
+        documents=documents,
+        damaged=round(len(quarantine.items()) * documents / read),
+        languages=_languages([text[:_CHARACTERS] for text in texts]),
+    )
+
+
+def _lengths(texts: list[str], tokenizer: TextTokenizer | None) -> np.ndarray:
+    if tokenizer is None:
+        return np.sort([-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts])
+    return np.sort([len(tokens) for tokens in tokenizer.encode(texts)])
+
+
+def _languages(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    guesser = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True, min_confidence=_SURE)
+    counts = Counter(guesser.classify(text)[0] for text in texts)
+    shares = [(language, count / len(texts)) for language, count in counts.most_common()]
+    return tuple((language, share) for language, share in shares if share >= _RARE)
+
+
+def _layout(file: Path) -> str:
+    """Return the published layout that the first lines have, or else the names of their fields."""
+    records = first_records(file, _RECORDS)
+    for name, layout in LAYOUTS.items():
+        try:
+            for record in records:
+                list(layout("", record))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            continue
+        return name
+    texts = _text_fields(file, records)
+    roles = {
+        role: next(name for name in names if name in texts)
+        for role, names in _OTHER_ROLES.items()
+        if any(name in texts for name in names)
+    }
+    longest = [name for name in texts if name not in roles.values()]
+    if len(longest) < 2:
+        raise DataError(f"{file} has no two fields for a document and its summary; it has {_described(records)}")
+    summary = next((name for name in _SUMMARY_NAMES if name in longest), longest[1])
+    document = next(name for name in longest if name != summary)
+    roles = {"document": document, "summary": summary, **roles}
+    return ",".join(f"{role}={name}" for role, name in roles.items())
+
+
+def _text_fields(file: Path, records: list[dict[str, Any]]) -> list[str]:
+    """Return the fields that hold text in all records, those with the most of it first.
+
+    Raises:
+        DataError: there is none; the sentence names those there are.
+    """
+    sizes: Counter[str] = Counter()
+    for name in records[0]:
+        try:
+            sizes[name] = sum(len(joined_text(record[name])) for record in records)
+        except (KeyError, TypeError):
+            continue
+    if not sizes:
+        raise DataError(f"{file} has no field of text; it has {_described(records)}")
+    return [name for name, _ in sizes.most_common()]
+
+
+def _described(records: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{name} ({type(value).__name__})" for name, value in records[0].items()) or "no fields"

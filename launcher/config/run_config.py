@@ -1,0 +1,161 @@
+"""The run file: everything a training run needs to know, checked before anything is spent.
+
+`RunConfig.load` reads a YAML file with its `extends` and overrides; what comes back is immutable and
+consistent. Two runs with equal `fingerprint()` train the same model in the same way. What only one
+task knows stands in `launcher/tasks`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import ValidationError, model_validator
+
+from launcher.config import yaml_file
+from launcher.config.sections import (
+    ClusterSection,
+    Count,
+    Name,
+    PhaseSection,
+    Section,
+    TrackingSection,
+    TrainingSection,
+)
+from longformer.errors import LongformerError
+from longformer.training.checkpoints.copies import CheckpointCopies
+
+_OF_THE_MACHINE = re.compile(
+    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
+    r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
+    r"|data\.loader_workers: |tracking\.register_as: "
+    r"|phases\.\d+\.(micro_batch_size|resources\.\w+): "
+    r"|cluster\."
+)
+
+
+@dataclass(frozen=True)
+class TaskWords:
+    """How a task calls its numbers."""
+
+    bits: str
+    """Metric of the training loss in bits, such as bits_per_character."""
+    bits_short: str
+    """The same for a line of text, such as BPC."""
+    scores: tuple[str, ...]
+    """Keys of a split in evaluation.json by which held-out text is judged, the most important first."""
+    score_short: str
+    """The first of them for a line of text."""
+
+
+class RunConfig(Section):
+    """What the run files of all tasks share: a name, how weights are learned, and in which phases."""
+
+    words: ClassVar[TaskWords]
+
+    name: Name
+    """Name of the run; its directory is `runs/<name>` unless another is given."""
+    task: str
+    """What is learned."""
+    seed: Count = 0
+    """Seed of the initial weights, the order of the samples and the dropout."""
+    init: str | None = None
+    """Model that the first phase starts from: a folder, a run directory, or one in MLflow's registry
+    (`models:/NAME@ALIAS`, `models:/NAME/VERSION`); `null` = the start of the task."""
+    training: TrainingSection = TrainingSection()
+    """Optimizer, precision, sharding and checkpoints."""
+    phases: tuple[PhaseSection, ...]
+    """The phases, in order."""
+    tracking: TrackingSection = TrackingSection()
+    """Where MLflow keeps the run."""
+    cluster: ClusterSection = ClusterSection()
+    """How the run lives on a Ray cluster."""
+
+    @staticmethod
+    def load(path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+        """Read the run file at `path`, with overrides such as `phases.0.steps=100` laid over it.
+
+        Returns:
+            The config of the file's task.
+
+        Raises:
+            LongformerError: a file is missing or malformed, a key is unknown, or values do not fit
+                together; one line per problem.
+        """
+        from launcher.tasks.registry import run_file_of  # tasks build on this module
+
+        written = yaml_file.read(Path(path), overrides)
+        kind = run_file_of(written)
+        try:
+            return kind.model_validate(written.content)
+        except ValidationError as error:
+            raise LongformerError(yaml_file.problems(error, kind, written)) from None
+
+    @model_validator(mode="after")
+    def _check_phases(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if not names:
+            raise ValueError("phases is empty: a run needs at least one phase")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"phases[{index}].name is {name!r}, which an earlier phase has already")
+        return self
+
+    def check_ranks(self, ranks: int) -> None:
+        """Raise LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
+        for phase in self.phases:
+            phase.batching(ranks)
+
+    def checkpoint_copies(self, phase_index: int) -> CheckpointCopies | None:
+        """Return where the checkpoints of a phase are copied to, or None.
+
+        Raises:
+            LongformerError: no storage of that kind can be used here.
+        """
+        url = self.training.checkpoint_copies
+        phase = self.phases[phase_index].name
+        return None if url is None else CheckpointCopies(f"{url}/{self.name}/{phase_index + 1:02d}-{phase}")
+
+    def to_yaml(self) -> str:
+        """Return the resolved run file: no `extends`, every default written out; loading it gives an equal config."""
+        return yaml.safe_dump(self._content(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 (hex) of everything in the config, however it was written."""
+        return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
+
+    def values(self) -> dict[str, Any]:
+        """Return every value by its path as in an override: `phases.0.steps`; a list such as windows is one value."""
+        return {".".join(map(str, location)): value for location, value in _flat(self._content())}
+
+    def diff(self, other: Self) -> list[str]:
+        """Return one line per value that differs, `phases.0.steps: 100 -> 200`, from this config to `other`."""
+        mine, theirs = self.values(), other.values()
+        return [
+            f"{key}: {json.dumps(mine.get(key, 'absent'))} -> {json.dumps(theirs.get(key, 'absent'))}"
+            for key in mine | theirs
+            if key not in mine or key not in theirs or mine[key] != theirs[key]
+        ]
+
+    def learning_diff(self, other: Self) -> list[str]:
+        """Return the lines of `diff` but for what only says on which machines and how safely the run is done."""
+        return [line for line in self.diff(other) if not _OF_THE_MACHINE.match(line)]
+
+    def _content(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def _flat(value: Any, location: yaml_file.Location = ()) -> Iterator[tuple[yaml_file.Location, Any]]:
+    """Yield (location, value) for every leaf; a list of plain values (such as windows) is one leaf."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, (*location, key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, (*location, index))
+    else:
+        yield location, value

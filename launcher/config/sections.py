@@ -1,0 +1,259 @@
+"""The sections that all run files share: what may be written in them, with which defaults and limits.
+
+Each section is a frozen pydantic model; an unknown key is refused. The text under a field is its
+documentation, from which docs/configuration.md is generated. The message of a check over several
+fields begins with the field it is about, so that the reader of the file sees the full path.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from launcher.config.mlflow_address import check_address
+from longformer.errors import LongformerError
+from longformer.training.schedules import Decay
+
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, docstrings as field descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class RankRange:
+    """The fewest and the most ranks; equal where there is no choice."""
+
+    fewest: int
+    most: int
+
+    @classmethod
+    def parse(cls, written: str) -> Self:
+        """Return the range that is written as 4 or as 2-4.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        first, dash, last = written.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"{written!r} is neither a number of ranks such as 4 nor a range of them such as 2-4")
+        fewest, most = int(first), int(last or first)
+        if not 1 <= fewest <= most:
+            raise ValueError(f"{written!r} is no range of ranks: the fewest come first, and they are at least 1")
+        return cls(fewest, most)
+
+    def __str__(self) -> str:
+        return str(self.most) if self.fewest == self.most else f"{self.fewest}-{self.most}"
+
+
+def given_ranks(option: str) -> RankRange:
+    """Return the range that `--ranks` was given.
+
+    Raises:
+        LongformerError: it is none.
+    """
+    try:
+        return RankRange.parse(option)
+    except ValueError as error:
+        raise LongformerError(f"--ranks: {error}") from None
+
+
+class ResourcesSection(Section):
+    """What a phase asks of a Ray cluster."""
+
+    ranks: Annotated[str, Field(coerce_numbers_to_str=True)] | None = None
+    """Processes that train together, such as 4 or 2-4; `null` = those of `--ranks`."""
+    gpus_per_rank: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of each rank; `null` = 1 where the cluster has any, else 0."""
+    processors_per_rank: PositiveInt = 1
+    """Processor cores of each rank."""
+
+    @property
+    def rank_range(self) -> RankRange | None:
+        """The ranks as numbers; None where `--ranks` decides."""
+        return None if self.ranks is None else RankRange.parse(self.ranks)
+
+    @model_validator(mode="after")
+    def _check_ranks(self) -> Self:
+        try:
+            _ = self.rank_range
+        except ValueError as error:
+            raise ValueError(f"ranks: {error}") from None
+        return self
+
+
+class ClusterSection(Section):
+    """How a run lives on a cluster, whose machines come and go."""
+
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often ranks may be lost before there is a new checkpoint; once more ends the run."""
+
+
+class TrainingSection(Section):
+    """How the weights are learned, the same in every phase."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """DeepSpeed ZeRO stage: what is sharded over ranks. 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Precision of the forward and backward pass; the optimizer keeps fp32 weights in any case."""
+    gradient_clipping: PositiveNumber = 0.25
+    """Largest norm of the gradient over all parameters; larger ones are scaled down to it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
+    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of AdamW's two moving averages."""
+    adam_epsilon: PositiveNumber = 1.0e-8
+    """The small number in AdamW's denominator."""
+    activation_checkpointing: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
+    checkpoint_every_steps: PositiveInt = 100
+    """Steps between two checkpoints; the end of a phase always has one."""
+    checkpoints_kept: PositiveInt = 2
+    """How many of the newest checkpoints of a phase are kept."""
+    deterministic: bool = False
+    """Use only operations that give the same bits in every run on the same hardware, on GPUs too, and refuse others."""
+    on_bad_loss: Literal["stop", "skip", "roll_back"] = "stop"
+    """What follows a loss that is not finite or a spike: stop, leave out the batch, or go back to the last checkpoint
+    and leave it out. No weight has changed in any case."""
+    spike_threshold: PositiveNumber | None = None
+    """A loss so many robust standard deviations above the median of the last 64 is a spike; `null` = none is."""
+    stall_seconds: PositiveInt = 1800
+    """Without a step for so long, every rank prints its stack into its log and the run ends."""
+    checkpoint_in_background: bool = False
+    """Copy the state to memory and write it while training goes on; takes as much memory as a checkpoint is large."""
+    checkpoint_copies: str | None = None
+    """URL or directory where checkpoints are copied to, such as s3://bucket/runs; a run that has lost its own goes on
+    from there. Kinds of storage beyond local ones and HTTP need their fsspec package."""
+    permanent_checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
+
+    @model_validator(mode="after")
+    def _check_permanent_checkpoints(self) -> Self:
+        permanent = self.permanent_checkpoint_every_steps
+        if permanent is not None and permanent % self.checkpoint_every_steps:
+            raise ValueError(
+                f"permanent_checkpoint_every_steps is {permanent}, which is not a multiple of checkpoint_every_steps "
+                f"({self.checkpoint_every_steps})"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a global batch is divided: sequences per rank and forward pass, and forward passes per step."""
+
+    micro_batch_size: int
+    accumulation_steps: int
+
+
+class PhaseSection(Section):
+    """One phase of the training; each starts from the weights of the one before."""
+
+    name: Name
+    """Name of the phase, unique in the run; part of folder names."""
+    sequence_length: PositiveInt
+    """Tokens per training sequence; of a character model, characters."""
+    learning_rate: PositiveNumber
+    """Peak learning rate, reached at the end of the warm-up."""
+    decay: Decay = "constant"
+    """Course of the learning rate after the warm-up; linear, cosine and cubic (polynomial of power 3) fall to 0 right
+    after the last step."""
+    warmup_steps: Count = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    steps: PositiveInt
+    """Optimizer steps of the phase."""
+    batch_size: PositiveInt
+    """Sequences in a global batch, over all ranks."""
+    micro_batch_size: PositiveInt | None = None
+    """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation."""
+    optimizer: Literal["keep", "reset"] = "keep"
+    """Whether the optimizer's moving averages go on from the phase before or start anew."""
+    resources: ResourcesSection = ResourcesSection()
+    """What the phase asks of a Ray cluster: `ranks`, `gpus_per_rank`, `processors_per_rank`."""
+
+    @model_validator(mode="after")
+    def _check_steps_and_batch(self) -> Self:
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, more than the phase's steps ({self.steps})")
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size is {self.micro_batch_size}, which does not divide batch_size ({self.batch_size})"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens read in one optimizer step, over all ranks."""
+        return self.batch_size * self.sequence_length
+
+    def batching(self, ranks: int) -> Batching:
+        """Return how a global batch is divided over `ranks` ranks.
+
+        Raises:
+            LongformerError: the batch cannot be divided evenly.
+        """
+        micro_batch_size = self.micro_batch_size or self.batch_size // ranks
+        if self.batch_size % ranks:
+            raise LongformerError(
+                f"phase {self.name}: batch_size {self.batch_size} cannot be divided over {ranks} ranks; "
+                f"choose a multiple of {ranks}, or another number of ranks"
+            )
+        if self.batch_size % (micro_batch_size * ranks):
+            raise LongformerError(
+                f"phase {self.name}: batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{micro_batch_size} times {ranks} ranks; lower micro_batch_size or leave it null"
+            )
+        return Batching(micro_batch_size, self.batch_size // (micro_batch_size * ranks))
+
+    def possible_ranks(self, asked: RankRange) -> tuple[int, ...]:
+        """Return the numbers of ranks that divide the batch evenly, fewest first.
+
+        Args:
+            asked: the range to choose from, where the phase does not name its own.
+
+        Raises:
+            LongformerError: no number in the range does.
+        """
+        allowed = self.resources.rank_range or asked
+        possible = []
+        for ranks in range(allowed.fewest, allowed.most + 1):
+            try:
+                self.batching(ranks)
+            except LongformerError:
+                if allowed.fewest == allowed.most:
+                    raise
+            else:
+                possible.append(ranks)
+        if not possible:
+            raise LongformerError(
+                f"phase {self.name}: batch_size {self.batch_size} in micro-batches of {self.micro_batch_size or 1} can "
+                f"be divided over no number of ranks from {allowed.fewest} to {allowed.most}; widen the range"
+            )
+        return tuple(possible)
+
+
+class TrackingSection(Section):
+    """MLflow, which keeps the parameters, metrics, plots and the model of every run."""
+
+    uri: str | None = None
+    """Address of an MLflow server or SQLite file, without credentials; `null` = MLFLOW_TRACKING_URI where it is set,
+    else an SQLite file beside the run directories, opened by `longformer ui`."""
+    experiment: str = "longformer"
+    """MLflow experiment the run belongs to."""
+    register_as: Name | None = None
+    """Name under which the finished model becomes a new version in MLflow's registry; `null` = it does not."""
+
+    @model_validator(mode="after")
+    def _check_address(self) -> Self:
+        if self.uri is not None:
+            try:
+                check_address(self.uri)
+            except ValueError as error:
+                raise ValueError(f"uri {error}") from None
+        return self

@@ -1,0 +1,86 @@
+"""A run file as YAML that says beside each choice why it was made."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import yaml
+
+from data_pipeline.prepare.survey import BYTES_PER_TOKEN, COUNTED
+from launcher.planning.new_run.recipe import COVERED, EPOCHS, TRAINED, UPDATES, Content, Wish, covered
+
+_REASONS = {
+    "model.source": "relative to the working directory, as every path here",
+    "model.published": "whose shape `longformer plan` takes while the folder is not there",
+    "model.max_length": "tokens that the model will read; positions repeat",
+    "model.window": "neighbours that a token sees, both sides together",
+    "data.directory": "made by `longformer train`, and used again",
+    "data.sources.0.weight": "add corpora, each with its share of the rows",
+    "data.sources.0.damaged_allowed": "twice what was found",
+    "data.damaged_allowed": "twice what was found",
+    "data.masked": "share of the tokens to predict, as published",
+    "data.target_length": f"tokens of a summary; holds {COVERED} % of them whole",
+    "data.bucket_batches": "documents of similar length together",
+    "training.zero_stage": "shards the optimizer and gradients over the ranks; 3 also the weights",
+    "training.activation_checkpointing": "true computes layers again instead of keeping them",
+    "evaluation.limit_documents": "of each split; null = all",
+    "evaluation.limit_tokens": "of each split; null = all",
+    "evaluation.min_length": f"{COVERED} % of the summaries are longer",
+    "phases.0.batch_size": f"over all ranks; an epoch has {UPDATES} updates or more where there are documents enough",
+    "phases.0.micro_batch_size": "per rank and forward pass: what fits into its memory",
+}
+_NO_LANGUAGE = {"und": "unknown", "zxx": "none"}
+
+
+def run_file_text(content: Content, wish: Wish) -> str:
+    """Return the run file: what was seen of the data, then every choice with its reason."""
+    return "\n".join([*(f"# {line}" for line in _header(content, wish)), *_lines(content)]) + "\n"
+
+
+def _header(content: Content, wish: Wish) -> Iterator[str]:
+    survey, machine = wish.survey, wish.machine
+    half, most, longest = (int(np.percentile(survey.lengths, share)) for share in (50, COVERED, 100))
+    about = "about " if survey.documents > COUNTED else ""
+    yield f"Written by `longformer new` from the look of {wish.data}:"
+    yield f"  {about}{survey.documents:,} documents in {survey.kind}, {_fields(survey.fields)}"
+    yield f"  tokens of a document: half have at most {half:,}, {COVERED} % at most {most:,}, the longest {longest:,}"
+    if len(survey.summary_lengths):
+        yield f"  tokens of a summary: half have at most {int(np.median(survey.summary_lengths)):,}"
+    languages = ", ".join(f"{_NO_LANGUAGE.get(code, code)} {share:.0%}" for code, share in survey.languages)
+    yield f"  languages of the documents, guessed: {languages}"
+    if survey.damaged:
+        yield f"  about {survey.damaged:,} lines cannot be read and are left out"
+    if wish.start.tokenizer is None:
+        yield f"{wish.start.source} is not there yet: tokens are estimated, {BYTES_PER_TOKEN} bytes each."
+    yield f"Sizes are for {wish.ranks} x {machine.name}, {machine.memory / 1e9:.0f} GB each, by `longformer plan`."
+    asked, given = covered(survey.lengths), content["phases"][-1]["sequence_length"]
+    if given < asked:
+        yield f"Rows of {given:,} tokens cut or part longer documents: more does not fit, or is not published."
+    yield f"Phases read the {TRAINED:.0%} that are not held out up to {EPOCHS} times; learning rates are published."
+
+
+def _fields(fields: str) -> str:
+    return f"fields {fields}" if "=" in fields else f"as {fields}"
+
+
+def _lines(value: Mapping[str, Any], path: tuple[str, ...] = (), indent: str = "") -> Iterator[str]:
+    for key, item in value.items():
+        place = (*path, key)
+        if isinstance(item, dict):
+            yield f"{indent}{key}:"
+            yield from _lines(item, place, f"{indent}  ")
+        elif isinstance(item, list) and isinstance(item[0], dict):
+            yield f"{indent}{key}:"
+            for index, each in enumerate(item):
+                first, *others = _lines(each, (*place, str(index)), f"{indent}  ")
+                yield f"{indent}- {first.removeprefix(f'{indent}  ')}"
+                yield from others
+        else:
+            written = yaml.safe_dump({key: item}, default_flow_style=True, width=math.inf, allow_unicode=True)
+            yield f"{indent}{written.strip()[1:-1]}{_reason(place)}"
+
+
+def _reason(place: tuple[str, ...]) -> str:
+    reason = _REASONS.get(".".join(place))
+    return f"  # {reason}" if reason else ""

@@ -1,0 +1,305 @@
+"""The run directory: where everything of one run lies, who may write there, and whether it is this run's.
+
+Nothing else in the system builds these paths. A phase is done when its result directory exists.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from json import loads
+from pathlib import Path
+from typing import Any
+
+from launcher.config.run_config import RunConfig
+from longformer.errors import LongformerError
+from longformer.files import write_atomically, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a run keeps for life, however often it is interrupted; identity.json."""
+
+    created: str
+    ranks: int
+    config_fingerprint: str
+    data_directory: str
+    """Absolute, so that the run can be resumed from any working directory."""
+    data_fingerprint: str
+    mlflow_run_id: str | None = None
+    mlflow_status: str | None = None
+    """With which status MLflow has everything of the run; None while something may be missing there."""
+    start_model: str | None = None
+    """Exactly which model `init` meant when the run was created."""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and small files of a run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved run file."""
+        return self.path / "run.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One StepRecord a line, written by rank 0."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def job_log(self) -> Path:
+        """What the driver of a submitted run printed."""
+        return self.path / "logs" / "job.log"
+
+    def node_file(self, phase_index: int, node: int, start: str) -> Path:
+        """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
+
+    def losses_file(self, job: str) -> Path:
+        """How often a job of a cluster, over all its starts, has lost ranks."""
+        return self.path / "logs" / f"losses-{job}.json"
+
+    @property
+    def ranks_file(self) -> Path:
+        """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""
+        return self.path / "ranks.json"
+
+    @property
+    def submission_directory(self) -> Path:
+        """Run file, code, script and number of the latest submitted job."""
+        return self.path / "submission"
+
+    @property
+    def report_directory(self) -> Path:
+        """Summary and plots of the finished run."""
+        return self.path / "report"
+
+    def log_file(self, phase_index: int, rank: int) -> Path:
+        """What a rank printed in a phase."""
+        return self.path / "logs" / f"phase-{phase_index + 1:02d}-rank-{rank}.log"
+
+    def phase_directory(self, phase_index: int, name: str) -> Path:
+        """Everything of one phase, such as phases/01-short."""
+        return self.path / "phases" / f"{phase_index + 1:02d}-{name}"
+
+    def checkpoints_directory(self, phase_index: int, name: str) -> Path:
+        """The committed checkpoints of a phase."""
+        return self.phase_directory(phase_index, name) / "checkpoints"
+
+    def all_checkpoints(self) -> list[Path]:
+        """Return the committed checkpoints of all phases."""
+        return sorted(self.path.glob("phases/*/checkpoints/step-*"))
+
+    def result_directory(self, phase_index: int, name: str) -> Path:
+        """Model and evaluation of a phase; exists once the phase is done."""
+        return self.phase_directory(phase_index, name) / "result"
+
+    def finished_results(self) -> list[Path]:
+        """Return the result directories of the phases that are done, in their order."""
+        results = [self.result_directory(index, phase.name) for index, phase in enumerate(self.config().phases)]
+        return [result for result in results if result.exists()]
+
+    @property
+    def start_directory(self) -> Path:
+        """The model that the first phase starts from, where the run does not start from random weights."""
+        return self.path / "start"
+
+    @property
+    def export_directory(self) -> Path:
+        """The trained model in the form in which it leaves the run, where its task has one."""
+        return self.path / "export"
+
+    @property
+    def registration_file(self) -> Path:
+        """Which version of a registered model the finished run has become, where its run file names one."""
+        return self.path / "registration.json"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return (self.path / "identity.json").exists()
+
+    def config(self) -> RunConfig:
+        """Return the run's resolved config."""
+        return RunConfig.load(self.config_file)
+
+    def identity(self) -> Identity:
+        """Return what was decided when the run was created.
+
+        Raises:
+            LongformerError: this is not a run directory.
+        """
+        try:
+            return Identity(**loads((self.path / "identity.json").read_text()))
+        except FileNotFoundError:
+            raise LongformerError(f"{self.path} is not a run directory: it has no identity.json") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise LongformerError(f"{self.path}/identity.json cannot be read ({error})") from error
+
+    def write_identity(self, identity: Identity) -> None:
+        """Replace identity.json."""
+        write_json(self.path / "identity.json", asdict(identity))
+
+    def create(
+        self,
+        config: RunConfig,
+        *,
+        ranks: int,
+        data_directory: Path,
+        data_fingerprint: str,
+        start_model: str | None = None,
+    ) -> None:
+        """Write config and identity of a new run; the identity comes last and makes it a run."""
+        (self.path / "logs").mkdir(exist_ok=True)
+        write_atomically(self.config_file, config.to_yaml().encode())
+        self.write_identity(
+            Identity(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                ranks=ranks,
+                config_fingerprint=config.fingerprint(),
+                data_directory=str(data_directory.resolve()),
+                data_fingerprint=data_fingerprint,
+                start_model=start_model,
+            )
+        )
+
+    def continue_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
+        """Go on with this config and so many ranks; only what changes nothing of the learning may differ from before.
+
+        Raises:
+            LongformerError: says what differs and what to do.
+        """
+        identity = self.identity()
+        differences = self.config().learning_diff(config)
+        if differences:
+            raise LongformerError(
+                f"{self.path} holds a run of another config; choose another --run-directory or name, or undo:\n  "
+                + "\n  ".join(differences)
+            )
+        if identity.data_fingerprint != data_fingerprint:
+            raise LongformerError(
+                f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
+                f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
+            )
+        write_atomically(self.config_file, config.to_yaml().encode())
+        self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
+
+    def left_out_batches(self, phase_index: int) -> frozenset[int]:
+        """Return where in a phase's order the global batches begin that are not to be trained on."""
+        return frozenset(entry["position"] for entry in self._left_out() if entry["phase_index"] == phase_index)
+
+    def leave_out_batch(self, phase_index: int, position: int, reason: str) -> None:
+        """Never train again on the global batch at a position of a phase's order."""
+        entry = {"phase_index": phase_index, "position": position, "reason": reason}
+        write_json(self._left_out_file, [*self._left_out(), entry])
+
+    def latest_left_out(self) -> str:
+        """Return why the batch was left out that was left out last."""
+        return str(self._left_out()[-1]["reason"])
+
+    def _left_out(self) -> list[dict[str, Any]]:
+        return loads(self._left_out_file.read_text()) if self._left_out_file.exists() else []
+
+    @property
+    def _left_out_file(self) -> Path:
+        return self.path / "left-out-batches.json"
+
+    def ranks(self) -> list[dict[str, Any]]:
+        """Return where each rank of a run on a Ray cluster was last seen: the fields of a Sign each."""
+        try:
+            return list(loads(self.ranks_file.read_text())["ranks"])
+        except FileNotFoundError:
+            return []
+
+    def request_stop(self, *, save: bool) -> None:
+        """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.
+
+        Raises:
+            LongformerError: nobody runs here.
+        """
+        if not self.is_running():
+            raise LongformerError(f"no run is going on in {self.path}")
+        write_atomically(self._stop_file, b"save" if save else b"now")
+
+    def stop_requests(self) -> int:
+        """Return how urgently `request_stop` asked, in the terms of signals: 0 not at all, 1 once, 2 at once."""
+        try:
+            return {b"save": 1, b"now": 2}.get(self._stop_file.read_bytes().strip(), 1)
+        except FileNotFoundError:
+            return 0
+
+    def is_running(self) -> bool:
+        """Return whether a driver or a rank of it holds the directory."""
+        try:
+            with (self.path / ".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _stop_file(self) -> Path:
+        return self.path / "stop"
+
+    @contextmanager
+    def locked(self) -> Iterator[int]:
+        """Make the directory, hold it against every other process, and yield the lock's file descriptor.
+
+        Whoever inherits the descriptor holds the lock too: workers that outlive a killed driver keep a new
+        one out until they are gone.
+
+        Raises:
+            LongformerError: another live process uses the directory, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LongformerError(f"cannot write to the run directory {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 32).decode()
+            os.close(descriptor)
+            raise LongformerError(
+                f"{self.path} is in use by another run (process {owner}); wait for it or stop it"
+            ) from None
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            self._stop_file.unlink(missing_ok=True)  # it was meant for an earlier one
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+class MetricsFollower:
+    """Reads what was appended to a JSON Lines file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file_identity: int | None = None
+        self._offset = 0
+
+    def new_records(self) -> list[dict[str, Any]]:
+        """Return the records written since the last call; none while the file does not exist."""
+        try:
+            with self._path.open("rb") as file:
+                identity = os.fstat(file.fileno()).st_ino
+                if identity != self._file_identity:  # a cut-back file is a new file under the old name
+                    self._file_identity, self._offset = identity, 0
+                file.seek(self._offset)
+                appended = file.read()
+        except FileNotFoundError:
+            return []
+        whole = appended[: appended.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,53 @@
+"""Runs that differ in a few values of the run file: which they are, and where each lies.
+
+A sweep is a directory with one run directory per combination, named 0, 1, ... as the tasks of a Slurm array.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.runs.directory import RunDirectory
+from longformer.errors import LongformerError
+from longformer.files import write_json
+
+
+def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return every combination of the values of `KEY=VALUE,VALUE,...` as overrides of a run file, the last key fastest.
+
+    Raises:
+        LongformerError: a key has no value, or is there twice.
+    """
+    choices: dict[str, list[str]] = {}
+    for axis in axes:
+        key, _, values = axis.partition("=")
+        if not key or not all(values.split(",")):
+            raise LongformerError(f"--sweep {axis!r} is not a key with its values, such as seed=0,1,2")
+        if key in choices:
+            raise LongformerError(f"--sweep {key} is there twice; write its values in one: {key}=1,2,3")
+        choices[key] = [f"{key}={value}" for value in values.split(",")]
+    return list(itertools.product(*choices.values()))
+
+
+def run_of(sweep: RunDirectory, index: int) -> RunDirectory:
+    """Return where a run of a sweep lies."""
+    return RunDirectory(sweep.path / str(index))
+
+
+def record_sweep(sweep: RunDirectory, runs: Sequence[tuple[str, ...]]) -> None:
+    """Write down the overrides of every run of a sweep."""
+    write_json(_file(sweep), runs)
+
+
+def runs_of(sweep: RunDirectory) -> list[tuple[RunDirectory, str]]:
+    """Return every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
+    try:
+        runs = json.loads(_file(sweep).read_text())
+    except FileNotFoundError:
+        return []
+    return [(run_of(sweep, index), " ".join(overrides)) for index, overrides in enumerate(runs)]
+
+
+def _file(sweep: RunDirectory) -> Path:
+    return sweep.submission_directory / "sweep.json"

@@ -1,0 +1,68 @@
+"""A client of MLflow that keeps quiet, and whose failures become one sentence.
+
+It takes seconds to import, as does everything that imports MLflow; other modules do so where they first need it.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from launcher.config.mlflow_address import ADDRESS_VARIABLE, SQLITE, without_credentials
+from longformer.errors import LongformerError, WorkFailed
+
+
+def client_of(address: str) -> MlflowClient:
+    """Return a client of the store at an address."""
+    # What fails is told by us; MLflow's own notes would show addresses as they were given, passwords included.
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
+    return MlflowClient(address, registry_uri=address)
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Return the number of an experiment, which is made where there is none."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    # A server has its own artifact store; the embedded one would use ./mlruns of wherever it is started.
+    beside = None
+    if client.tracking_uri.startswith(SQLITE):
+        beside = Path(client.tracking_uri.removeprefix(SQLITE)).resolve().with_name("mlflow-artifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=beside))
+
+
+@contextmanager
+def failures_told(address: str, *, missing: str | None = None) -> Iterator[None]:
+    """Turn failures of the store at an address into one sentence: `missing` where what was asked for does not exist."""
+    try:
+        yield
+    except MlflowException as error:
+        if missing is not None and is_missing(error):
+            raise LongformerError(missing) from error
+        raise WorkFailed(in_one_sentence(error, address)) from error
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Return whether MLflow says that what was asked for does not exist."""
+    return error.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def in_one_sentence(error: Exception, address: str) -> str:
+    """Return what went wrong with the store at an address and, where that is known, what to do."""
+    shown = without_credentials(address)
+    if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
+        return (
+            f"the MLflow server {shown} refuses these credentials: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if isinstance(error.__context__, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
+        return (
+            f"no MLflow server answers at {shown}: start it, or name another in tracking.uri of the run file or in "
+            f"{ADDRESS_VARIABLE}"
+        )
+    return f"{shown}: {without_credentials((str(error).splitlines() or [type(error).__name__])[0])}"

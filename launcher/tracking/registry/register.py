@@ -1,0 +1,149 @@
+"""Putting a trained model into MLflow's registry: files first, then the version, so that a version is always whole."""
+
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import pandas
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+import data_pipeline
+import longformer
+from launcher.config.mlflow_address import address_of_run
+from launcher.runs.directory import RunDirectory
+from launcher.tracking.client import experiment_id, failures_told
+from launcher.tracking.registry import served_model
+from launcher.tracking.registry.export import CHARACTERS, Exportable
+from launcher.tracking.registry.models import METRIC_TAG, TASK_TAG, ModelOfVersion, ModelRegistry
+from launcher.tracking.registry.served_model import ServedModel
+from longformer.files import write_json
+from longformer.inference.predictor import MASKS
+from longformer.interop.tokenizer import read_tokenizer
+
+EXPERIMENT = "longformer"
+"""Of models that no run of ours has trained."""
+
+
+def register_run(run: RunDirectory, name: str) -> None:
+    """Store the model of a finished run as `register` does, where the run is tracked, and note its version in the run.
+
+    Raises:
+        LongformerError: the model is damaged.
+        WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
+    """
+    registry = ModelRegistry(address_of_run(run.config().tracking.uri, run.path))
+    model = register(registry, Exportable.find(run.path), name)
+    write_json(run.registration_file, {"model": model.address, "task": model.task})
+
+
+def register(registry: ModelRegistry, exportable: Exportable, name: str) -> ModelOfVersion:
+    """Store a model and make it the newest version of a registered model, which is made where there is none.
+
+    Raises:
+        LongformerError: the model is damaged.
+        WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
+    """
+    client = registry.client
+    with failures_told(registry.address), tempfile.TemporaryDirectory(prefix="longformer-") as made:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        run_id = exportable.run.identity().mlflow_run_id if exportable.run else None
+        experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, EXPERIMENT)
+        folder, package = Path(made, "model"), Path(made, "package")
+        exportable.write(folder)
+        model = client.create_logged_model(experiment, name, source_run_id=run_id, model_type=exportable.task)
+        try:
+            write_package(exportable, folder, package, model_id=model.model_id, run_id=run_id)
+            client.log_model_artifacts(model.model_id, str(package))
+        except BaseException:
+            client.finalize_logged_model(model.model_id, "FAILED")
+            raise
+        client.finalize_logged_model(model.model_id, "READY")
+        scores = {METRIC_TAG + metric: repr(value) for metric, value in exportable.metrics.items()}
+        version = client.create_model_version(
+            name,
+            model.artifact_location,
+            run_id,
+            tags={TASK_TAG: exportable.task, **scores},
+            model_id=model.model_id,
+        )
+        # So that MLflow's pages lead from the model to the version, as after its own register_model.
+        client.set_logged_model_tags(
+            model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([{"name": name, "version": version.version}])}
+        )
+    return ModelOfVersion(name, str(version.version), exportable.task, exportable.metrics)
+
+
+REQUIREMENTS = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pandas")
+"""All that a registered model needs where it is loaded."""
+_TEXT = "The quick brown fox jumps over the lazy dog."
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    CHARACTERS: {"new_characters": 0, "temperature": 1.0, "seed": 0},
+    "fill-mask": {"top": 5},
+    "classify": {},
+    "label": {},
+    "answer": {"top": 5},
+    "summarize": {"max_new_tokens": 0, "num_beams": 0},
+}
+
+
+def write_package(exportable: Exportable, folder: Path, target: Path, *, model_id: str, run_id: str | None) -> None:
+    """Write a model, exported into a folder, as MLflow stores it; it has answered its example before.
+
+    Args:
+        exportable: what the model is.
+        folder: where `Exportable.write` has put it.
+        target: the new folder.
+        model_id: MLflow's number of the model.
+        run_id: the MLflow run it came from.
+
+    Raises:
+        MlflowException: the model cannot answer the example.
+    """
+    example = _example(exportable, folder)
+    mlflow.pyfunc.save_model(
+        target,
+        python_model=served_model.__file__,
+        artifacts={"model": str(folder)},
+        code_paths=[str(Path(package.__path__[0])) for package in (longformer, data_pipeline)],
+        model_config=exportable.settings,
+        signature=_signature(exportable, folder, example),
+        input_example=example,
+        pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+    )
+
+
+def _example(exportable: Exportable, folder: Path) -> pandas.DataFrame:
+    """Return one row of input: a sentence, of a character model as much of it as it can read."""
+    if exportable.task == "answer":
+        return pandas.DataFrame([{"question": "What does the fox do?", "context": _TEXT}])
+    if exportable.task == "fill-mask":
+        tokenizer = read_tokenizer(folder)
+        mask = next((mask for mask in MASKS if tokenizer.token_to_id(mask) is not None), MASKS[0])
+        return pandas.DataFrame([{"text": _TEXT.replace("fox", mask)}])
+    # text8 knows small letters and spaces only.
+    return pandas.DataFrame([{"text": _TEXT.lower().rstrip(".") if exportable.task == CHARACTERS else _TEXT}])
+
+
+def _signature(exportable: Exportable, folder: Path, example: pandas.DataFrame) -> ModelSignature:
+    """Return the columns of input and output and the parameters with their defaults."""
+    model = ServedModel()
+    model.open(folder, exportable.settings)
+    parameters = _PARAMETERS[exportable.task]
+    # A short summary shows the columns as well as a long one.
+    quick = {"max_new_tokens": 2} if exportable.task == "summarize" else {}
+    return infer_signature(example, model.predict(None, example, parameters | quick), parameters or None)
+
+
+def _pinned(name: str) -> str:
+    """Return the installed version as a requirement; builds for a CPU or a CUDA version count as the release."""
+    return f"{name}=={version(name).partition('+')[0]}"

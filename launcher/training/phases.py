@@ -1,0 +1,216 @@
+"""The chain of phases: what is done, what is next, what it starts from. The same under every backend.
+
+A phase is a value (`PhaseTask`), the chain is a fold over the phases of the run file: each starts from the
+committed result of the one before, and doing it again after an interruption does no harm.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.base import Task
+from launcher.tasks.registry import task_of
+from longformer.errors import LongformerError
+from longformer.files import committed_directory
+from longformer.training.checkpoints.manifest import Manifest
+from longformer.training.checkpoints.store import committed_checkpoints, newest_good_checkpoint
+
+
+@dataclass(frozen=True)
+class PhaseTask:
+    """All that a group of ranks must know to carry out one phase."""
+
+    run_directory: Path
+    phase_index: int
+    ranks: int
+    resume_from: Path | None
+    """Verified checkpoint of this phase to go on from."""
+    optimizer_from: Path | None
+    """Verified last checkpoint of the phase before, whose optimizer state is kept."""
+
+
+class Status(Enum):
+    """How a phase, or the whole chain, ended."""
+
+    COMPLETED = "completed"
+    ROLLED_BACK = "rolled back"
+    """A batch was left out; the phase is to go on from its last checkpoint."""
+    REGROUPED = "regrouped"
+    """Ranks came or went; the phase is to go on from its last checkpoint with those there are."""
+    STOPPED = "stopped"
+    LOST = "lost"
+    """A machine was lost, and the job with it; the same run is to be started again."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended, and for a failure one sentence that says why."""
+
+    status: Status
+    message: str = ""
+
+
+BackendName = Literal["local", "slurm", "ray", "torchrun"]
+
+Ranks = int | Callable[[int], int | None]
+"""How many ranks; or what says, before each start of a phase (given by its index), how many there are now, and None
+when it was asked to stop instead."""
+
+
+class Backend(Protocol):
+    """Somewhere to run the ranks of a phase."""
+
+    def run_phase(self, task: PhaseTask) -> Outcome:
+        """Run all ranks of one phase to the end, to a requested stop, or to the first failure."""
+        ...
+
+
+def run_phases(
+    run_directory: RunDirectory,
+    backend: Backend,
+    *,
+    ranks: Ranks,
+    warn: Callable[[str], None],
+) -> Outcome:
+    """Carry out every phase that is not done yet; stop at the first that does not complete.
+
+    Args:
+        run_directory: the run.
+        backend: what runs a phase's ranks.
+        ranks: how many.
+        warn: is told why a phase starts again and what of its checkpoints is damaged.
+    """
+    config = run_directory.config()
+    for index, phase in enumerate(config.phases):
+        if run_directory.result_directory(index, phase.name).exists():
+            continue
+        outcome = Outcome(Status.REGROUPED)
+        while outcome.status in (Status.REGROUPED, Status.ROLLED_BACK):
+            if outcome.message:
+                warn(outcome.message)
+            ranks_now = ranks(index) if callable(ranks) else ranks
+            if ranks_now is None:
+                return Outcome(Status.STOPPED)
+            outcome = backend.run_phase(_task(run_directory, index, ranks_now, warn))
+        if outcome.status is not Status.COMPLETED:
+            return outcome
+    return Outcome(Status.COMPLETED)
+
+
+def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
+    phase = run_directory.config().phases[index]
+    resume_from = _newest_checkpoint(run_directory, index, warn)
+    optimizer_from = None
+    if resume_from is None and index > 0 and phase.optimizer == "keep":
+        optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
+    zero_stage = run_directory.config().training.zero_stage
+    fitting = [
+        checkpoint and _fitting(checkpoint, ranks=ranks, zero_stage=zero_stage)
+        for checkpoint in (resume_from, optimizer_from)
+    ]
+    return PhaseTask(run_directory.path, index, ranks, *fitting)
+
+
+def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
+    """Return the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
+    if Manifest.read(checkpoint).fits(ranks=ranks, zero_stage=zero_stage):
+        return checkpoint
+    # Only needed here, and it imports DeepSpeed, which takes seconds.
+    from longformer.training.checkpoints.reshard import universal_copy
+
+    return universal_copy(checkpoint)
+
+
+def _newest_checkpoint(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path | None:
+    config = run_directory.config()
+    directory = run_directory.checkpoints_directory(index, config.phases[index].name)
+    newest = newest_good_checkpoint(directory, warn)
+    copies = config.checkpoint_copies(index)
+    return newest if copies is None else copies.fetch_newer(directory, newest, warn)
+
+
+def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:
+    phase = run_directory.config().phases[index]
+    checkpoint = _newest_checkpoint(run_directory, index, warn)
+    if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
+        result = run_directory.result_directory(index, phase.name)
+        raise LongformerError(
+            f"the next phase keeps the optimizer of phase {phase.name}, whose last checkpoint is missing or damaged; "
+            f"remove {result} to train that phase's last steps again"
+        )
+    return checkpoint
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses up to the latest."""
+
+    count: int = 0
+    newest: str | None = None
+    """The newest checkpoint at that moment; None = the phase had none."""
+
+    def one_more(self, checkpoints: Path) -> Self:
+        """Return the losses with one that happens now, in a phase with these checkpoints."""
+        newest = max(map(str, committed_checkpoints(checkpoints)), default=None)
+        return type(self)(self.count + 1 if newest == self.newest else 1, newest)
+
+    def told(self, what: str, *, most: int) -> str:
+        """Return a sentence that ends a run which had more than so many losses, about the latest of them."""
+        return (
+            f"{what}, and that {self.count} times without a new checkpoint in between (cluster.max_failures is {most})"
+        )
+
+
+def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callable[[str], None]) -> Outcome:
+    """Carry out every step that is not done yet; stop at the first that does not complete.
+
+    Only training needs the backend's ranks; the other steps are done by the process that drives it.
+
+    Raises:
+        LongformerError: a model cannot be read, converted or written.
+        WorkFailed: MLflow, where the model is to be registered, does not answer or refuses.
+    """
+    task = task_of(run.config())
+    if task.has_start:
+        _commit(run.start_directory, task.make_start)
+    outcome = run_phases(run, backend, ranks=ranks, warn=warn)
+    if outcome.status is Status.COMPLETED and task.has_export:
+        _commit(run.export_directory, lambda target: task.export(_last_model(run), target))
+    name = run.config().tracking.register_as
+    if outcome.status is Status.COMPLETED and name is not None and not run.registration_file.exists():
+        from launcher.tracking.registry.register import register_run  # which imports MLflow, which takes seconds
+
+        register_run(run, name)
+    return outcome
+
+
+def is_done(run: RunDirectory) -> bool:
+    """Return whether nothing is left to do."""
+    return all(result.exists() for result in _results(run, task_of(run.config())))
+
+
+def _results(run: RunDirectory, task: Task) -> list[Path]:
+    phases = [run.result_directory(index, phase.name) for index, phase in enumerate(run.config().phases)]
+    export = [run.export_directory] if task.has_export else []
+    registration = [run.registration_file] if run.config().tracking.register_as is not None else []
+    return [*phases, *export, *registration]
+
+
+def _last_model(run: RunDirectory) -> Path:
+    phases = run.config().phases
+    return run.result_directory(len(phases) - 1, phases[-1].name) / "model"
+
+
+def _commit(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a directory that becomes `target`, unless that is there."""
+    if target.exists():
+        return
+    try:
+        with committed_directory(target) as staging:
+            write(staging)
+    except OSError as error:
+        raise LongformerError(f"{target} could not be written ({error}); make room, then resume") from error

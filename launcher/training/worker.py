@@ -1,0 +1,242 @@
+"""What one rank does in one phase: build, restore, train, evaluate, commit the result.
+
+Every backend calls `train_one_phase` on every rank; nothing here knows how the ranks were started, nor what the
+task of the run is.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+from launcher.config.run_config import RunConfig
+from launcher.config.sections import PhaseSection
+from launcher.runs.directory import RunDirectory
+from launcher.tasks.registry import task_of
+from launcher.tasks.task_phase import TaskPhase
+from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
+from launcher.training.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
+from launcher.training.phases import PhaseTask
+from longformer.costs.char_lm import measured_peak_flops
+from longformer.training.batches import BatchSource
+from longformer.training.callbacks.callback import Callback
+from longformer.training.checkpoints.manifest import Manifest
+from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
+from longformer.training.distributed import Ranks
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import DTYPES, EngineSettings
+from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
+from longformer.training.loop import PhaseOutcome, RollBack, Schedule, Speedometer, train_phase
+from longformer.training.metrics_file import MetricsFile, losses_until
+from longformer.training.records import PhaseInfo, Progress
+
+
+def train_one_phase(
+    task: PhaseTask,
+    ranks: Ranks,
+    *,
+    stop_requested: Callable[[], bool],
+    heartbeat: Callable[[], None],
+    watchers: Sequence[Callback] = (),
+) -> PhaseOutcome:
+    """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
+
+    Args:
+        task: the phase.
+        ranks: this rank among the others.
+        stop_requested: says whether this rank was asked to stop.
+        heartbeat: called at every sign of progress.
+        watchers: callbacks of this rank, beside those that only the first rank has.
+
+    Raises:
+        LongformerError, DataError: training cannot go on; the message is one sentence.
+    """
+    work = _PhaseWork(task, ranks)
+    if work.config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
+        torch.use_deterministic_algorithms(True)
+    batches = work.parts.batches(ranks, work.run.left_out_batches(task.phase_index))
+    torch.manual_seed(work.config.seed)  # of fresh weights
+    engine = TrainingEngine(work.parts.model(work.origin).to(ranks.device), work.engine_settings(), ranks)
+    speedometer = work.speedometer()
+    # From here on nothing but training draws random numbers; each rank drops out other features.
+    torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
+    progress = work.restore(engine, batches)
+    print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
+    checkpoints = work.checkpoint_writer(engine)
+    callbacks = [*watchers, *work.callbacks()]
+    try:
+        outcome, progress = train_phase(
+            engine,
+            batches,
+            work.parts.objective,
+            phase=work.info(),
+            schedule=work.schedule(),
+            speedometer=speedometer,
+            checkpoints=checkpoints,
+            progress=progress,
+            guard=work.guard(progress),
+            callbacks=callbacks,
+            stop_requested=stop_requested,
+            heartbeat=heartbeat,
+        )
+    except RollBack as bad:
+        checkpoints.finish()
+        if ranks.is_first:
+            work.run.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
+        torch.distributed.barrier()
+        return PhaseOutcome.ROLLED_BACK
+    if outcome is PhaseOutcome.STOPPED:
+        return outcome
+    try:
+        scores = work.parts.evaluate(
+            engine.model,
+            ranks,
+            with_test=work.is_last,
+            report_progress=leaving_if_asked(ranks, stop_requested, heartbeat),
+        )
+    except StopRequested:
+        return PhaseOutcome.STOPPED
+    evaluation = scores | {
+        "seconds": progress.seconds,
+        "steps": work.phase.steps,
+        "tokens": work.phase.steps * work.phase.tokens_per_step,
+        "peak_memory_bytes": peak_memory_bytes(engine),
+    }
+    weights = engine.full_weights()
+    if ranks.is_first:
+        commit_result(
+            work.run.result_directory(task.phase_index, work.phase.name),
+            write_model=lambda target: work.parts.write_model(weights, work.origin, target),
+            evaluation=evaluation,
+            manifest=checkpoints.manifest(progress, batches.state_dict()),
+        )
+    for callback in callbacks:
+        callback.on_phase_end(work.info(), evaluation)
+    torch.distributed.barrier()
+    return outcome
+
+
+@dataclass(frozen=True)
+class _PhaseWork:
+    """The parts of a phase that are the same for every task, made from the run file and the phase's task."""
+
+    task: PhaseTask
+    ranks: Ranks
+
+    @cached_property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.task.run_directory)
+
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.run.config()
+
+    @property
+    def phase(self) -> PhaseSection:
+        return self.config.phases[self.task.phase_index]
+
+    @property
+    def is_last(self) -> bool:
+        return self.task.phase_index == len(self.config.phases) - 1
+
+    @cached_property
+    def parts(self) -> TaskPhase:
+        """The parts of the phase that only the run's task knows."""
+        return task_of(self.config).phase(self.task.phase_index, Path(self.run.identity().data_directory))
+
+    @property
+    def origin(self) -> Path | None:
+        """The model directory the phase starts from: the result before, or the run's start; None = fresh weights."""
+        if self.task.phase_index > 0:
+            return self._previous_result / "model"
+        return self.run.start_directory if self.run.start_directory.exists() else None
+
+    @property
+    def _previous_result(self) -> Path:
+        index = self.task.phase_index - 1
+        return self.run.result_directory(index, self.config.phases[index].name)
+
+    def engine_settings(self) -> EngineSettings:
+        training, batching = self.config.training, self.phase.batching(self.ranks.world_size)
+        return EngineSettings(
+            zero_stage=training.zero_stage,
+            precision=training.precision,
+            micro_batch_size=batching.micro_batch_size,
+            accumulation_steps=batching.accumulation_steps,
+            gradient_clipping=training.gradient_clipping,
+            weight_decay=training.weight_decay,
+            adam_betas=training.adam_betas,
+            adam_epsilon=training.adam_epsilon,
+        )
+
+    def restore(self, engine: TrainingEngine, batches: BatchSource) -> Progress:
+        """Bring everything into the state the task asks for and return where that is."""
+        if self.task.resume_from:
+            manifest = restore(self.task.resume_from, engine)
+            batches.load_state_dict(manifest.data)
+            return manifest.progress
+        if self.task.phase_index == 0:
+            return Progress()
+        if self.task.optimizer_from:
+            restore_weights_and_optimizer(self.task.optimizer_from, engine)
+        return replace(Manifest.read(self._previous_result).progress, step=0, seconds=0.0)
+
+    def info(self) -> PhaseInfo:
+        return PhaseInfo(
+            name=self.phase.name,
+            index=self.task.phase_index,
+            steps=self.phase.steps,
+            sequence_length=self.phase.sequence_length,
+            batch_size=self.phase.batch_size,
+            ranks=self.ranks.world_size,
+        )
+
+    def schedule(self) -> Schedule:
+        return Schedule(
+            learning_rate=self.phase.learning_rate,
+            warmup_steps=self.phase.warmup_steps,
+            decay=self.phase.decay,
+            checkpoint_every_steps=self.config.training.checkpoint_every_steps,
+        )
+
+    def guard(self, progress: Progress) -> LossGuard:
+        training = self.config.training
+        recent = losses_until(
+            self.run.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSSES_REMEMBERED
+        )
+        settings = GuardSettings(on_bad_loss=training.on_bad_loss, spike_threshold=training.spike_threshold)
+        return LossGuard(settings, recent)
+
+    def speedometer(self) -> Speedometer:
+        dtype = DTYPES[self.config.training.precision]
+        return Speedometer(
+            flops_per_token=self.parts.flops_per_token(self.origin),
+            peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
+        )
+
+    def callbacks(self) -> list[Callback]:
+        """Return what watches the training from this rank."""
+        callbacks: list[Callback] = []
+        if self.ranks.is_first:
+            callbacks += [MetricsFile(self.run.metrics_file), MlflowCallback(self.run)]
+        if self.ranks.is_first_of_machine:
+            callbacks.append(SystemMetricsCallback(self.run))
+        return callbacks
+
+    def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:
+        return CheckpointWriter(
+            directory=self.run.checkpoints_directory(self.task.phase_index, self.phase.name),
+            engine=engine,
+            phase=self.phase.name,
+            phase_index=self.task.phase_index,
+            config_fingerprint=self.config.fingerprint(),
+            kept=self.config.training.checkpoints_kept,
+            permanent_every=self.config.training.permanent_checkpoint_every_steps,
+            in_background=self.config.training.checkpoint_in_background,
+            copies=self.config.checkpoint_copies(self.task.phase_index),
+        )

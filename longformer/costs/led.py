@@ -1,0 +1,90 @@
+"""What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
+
+from longformer.costs.char_lm import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.costs.encoder import activations, keeps_sums, shape_of
+from longformer.models.common.token_loss import ROWS
+from longformer.models.led.config import LEDConfig
+
+
+def parameter_count(config: LEDConfig) -> int:
+    """Return the number of weights of an `LEDForConditionalGeneration`, tied ones counted once."""
+    width = config.d_model
+    norm, square = 2 * width, width**2 + width
+
+    def feedforward(inner: int) -> int:
+        return 2 * width * inner + inner + width + norm
+
+    # Six projections, of which three are global, and the output; in the decoder, twice four.
+    encoder_layer = 7 * square + norm + feedforward(config.encoder_ffn_dim)
+    decoder_layer = 2 * (4 * square + norm) + feedforward(config.decoder_ffn_dim)
+    positions = config.max_encoder_position_embeddings + config.max_decoder_position_embeddings
+    embeddings = (config.vocab_size + positions) * width + 2 * norm
+    final_norms = 2 * norm if config.normalize_before else 0
+    return embeddings + final_norms + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
+
+
+def training_flops_per_token(config: LEDConfig, source_length: int, *, target_length: int) -> float:
+    """Return the useful floating-point operations to train on one token of a document: three times the forward pass.
+
+    Attention counts visible pairs only, and the first token's as global (spec section 6). Not counted: what is computed
+    again in the backward pass.
+
+    Args:
+        config: the model.
+        source_length: tokens of a document.
+        target_length: tokens of its summary, whose cost is shared out among the document's tokens.
+    """
+    width, heads = config.d_model, config.encoder_attention_heads
+    encoder = config.encoder_layers * 2.0 * (4 * width**2 + 2 * width * config.encoder_ffn_dim)
+    local = sum(
+        heads * config.band(layer).forward_flops(source_length, width // heads)
+        for layer in range(config.encoder_layers)
+    )
+    # One global row: its keys and values of all tokens are absorbed, its products are those of one query per head.
+    global_rows = config.encoder_layers * 4.0 * heads * width * source_length
+    shown = config.decoder_layers * 2.0 * 2 * width**2
+    own_layers = 6 * width**2 + 2 * width * config.decoder_ffn_dim
+    pairs = target_length * source_length + target_length**2 / 2
+    decoder = target_length * 2.0 * (config.decoder_layers * own_layers + width * config.vocab_size)
+    decoder += config.decoder_layers * 4.0 * width * pairs
+    return 3 * (encoder + shown + (local + global_rows + decoder) / source_length)
+
+
+def training_memory(
+    config: LEDConfig, layout: TrainingLayout, *, source_length: int, target_length: int
+) -> MemoryEstimate:
+    """Return the memory that one rank needs to train.
+
+    Args:
+        config: the model.
+        layout: how training is laid out.
+        source_length, target_length: tokens of a document and of its summary.
+    """
+    weights, width = parameter_count(config), config.d_model
+    checkpointing = layout.activation_checkpointing
+    read = activations(
+        shape_of(config),
+        source_length,
+        texts=layout.micro_batch_size,
+        activation_checkpointing=checkpointing,
+        on_gpu=layout.on_gpu,
+        half_precision=layout.half_precision,
+    )
+    # Two attentions and the feed-forward part, and what their three norms are given.
+    sums = 3 if keeps_sums(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
+    inner = config.decoder_ffn_dim if layout.on_gpu else 0
+    written = config.decoder_layers * target_length * ((11 + sums) * width + inner)
+    # Keys and values of the document, in every layer of the decoder.
+    shown = config.decoder_layers * 2 * source_length * width
+    if checkpointing:
+        written = config.decoder_layers * target_length * width + written // config.decoder_layers
+        shown //= config.decoder_layers
+    last_states = source_length * width
+    return memory_estimate(
+        layout,
+        weights=weights,
+        trained=weights,
+        activations=read + layout.micro_batch_size * (last_states + written + shown),
+        # Logits and their gradient, for some rows at a time.
+        float32_activations=2 * min(ROWS, layout.micro_batch_size * target_length) * config.vocab_size,
+    )

@@ -1,0 +1,86 @@
+"""Who attends to whom in a model that reads one text, as dense matrices: for pictures of short texts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longformer.models.char_lm.attention import CausalSelfAttention, Projections
+from longformer.models.char_lm.model import CharacterLM
+
+
+@torch.no_grad()
+def character_attention(model: CharacterLM, tokens: Tensor) -> list[Tensor]:
+    """Return every layer's probabilities, (heads, positions, positions), for one text.
+
+    Attention is linear in its values: with unit vectors as values it gives its own probabilities, whatever the engine,
+    the dilations and the kind of positions.
+
+    Args:
+        model: in evaluation mode.
+        tokens: (positions,) long.
+    """
+    maps: list[Tensor] = []
+
+    def read_off(attention: nn.Module, arguments: tuple[Any, ...]) -> None:
+        assert isinstance(attention, CausalSelfAttention)
+        maps.append(_probabilities(attention, attention.project(*arguments)))
+
+    hooks = [layer.attention.register_forward_pre_hook(read_off) for layer in model.layers]  # type: ignore[union-attr]
+    try:
+        model(tokens[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
+
+
+@torch.no_grad()
+def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | None) -> list[Tensor]:
+    """Return every layer's probabilities, (heads, positions, positions), for one text.
+
+    Args:
+        encoder: a LongformerModel or the encoder of an LED, in evaluation mode.
+        ids: (positions,) long.
+        global_mask: (positions,), 1 for global tokens; None: there are none.
+    """
+    mask = None if global_mask is None else global_mask[None]
+    output = encoder(input_ids=ids[None], global_attention_mask=mask, output_attentions=True)
+    places = torch.empty(0, dtype=torch.long) if global_mask is None else global_mask.nonzero().flatten()
+    of_global = output.global_attentions or (None,) * len(output.attentions)
+    return [
+        dense_map(local[0], None if rows is None else rows[0], places)
+        for local, rows in zip(output.attentions, of_global, strict=True)
+    ]
+
+
+def dense_map(local: Tensor, of_global_tokens: Tensor | None, places: Tensor) -> Tensor:
+    """Return (heads, positions, positions) of one text's probabilities in Hugging Face's format (spec 1.4).
+
+    Args:
+        local: (heads, positions, global tokens + window + 1).
+        of_global_tokens: (heads, positions, global tokens), what global tokens pay to every position; None: no such.
+        places: (global tokens,) long, their positions.
+    """
+    heads, positions, columns = local.shape
+    side = (columns - len(places)) // 2
+    dense = local.new_zeros(heads, positions, positions + 2 * side)
+    index = torch.arange(positions)[:, None] + torch.arange(2 * side + 1)
+    dense.scatter_(2, index.expand(heads, -1, -1), local[:, :, len(places) :])
+    dense = dense[:, :, side : side + positions].clone()
+    dense[:, :, places] += local[:, :, : len(places)]
+    if of_global_tokens is not None:
+        dense[:, places] = of_global_tokens.transpose(1, 2)
+    return dense
+
+
+def _probabilities(attention: CausalSelfAttention, projections: Projections) -> Tensor:
+    positions, heads, size = projections.key.shape[1:]
+    unit_vectors = torch.eye(positions).to(projections.value)
+    parts = []
+    for start in range(0, positions, size):
+        some = unit_vectors[:, start : start + size]
+        value = torch.zeros(1, positions, heads, size).to(projections.value)
+        value[..., : some.shape[1]] = some[None, :, None]
+        parts.append(attention.attend(projections._replace(value=value))[0, ..., : some.shape[1]])
+    return torch.cat(parts, dim=-1).transpose(0, 1).float()

@@ -1,0 +1,229 @@
+"""A trained Longformer or LED put to work on text: masked words, classes, labels, choices, answers and summaries.
+
+The tokenizer is the folder's own. Global attention is what each head has by default: the first token to classify, the
+question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from longformer import models
+from longformer.costs.encoder import shape_of
+from longformer.errors import LongformerError
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors
+from longformer.interop.tokenizer import read_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+class Task(NamedTuple):
+    """What does a task."""
+
+    architectures: tuple[str, ...]
+    """Classes of models, one of each family that does it."""
+    trained_part: str
+    """Stands in the names of the tensors without which the model has not learnt the task."""
+
+
+TASKS = {
+    "fill-mask": Task(("LongformerForMaskedLM",), "lm_head."),
+    "classify": Task(("LongformerForSequenceClassification",), "classifier."),
+    "label": Task(("LongformerForTokenClassification",), "classifier."),
+    "choose": Task(("LongformerForMultipleChoice",), "classifier."),
+    "answer": Task(("LongformerForQuestionAnswering", "LEDForQuestionAnswering"), "qa_outputs."),
+    "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
+}
+MASKS = ("<mask>", "[MASK]")
+LONGEST_ANSWER = 30
+"""Tokens."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several results."""
+
+    text: str
+    score: float
+    """Its probability; of a regression, the value itself."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a token of a text was found to be."""
+
+    text: str
+    start: int
+    """Where the token begins in the text, in characters."""
+    label: str
+    score: float
+    """Its probability."""
+
+
+class Predictor:
+    """A model and its tokenizer.
+
+    Args:
+        model: of the class that does the task.
+        tokenizer: its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    @classmethod
+    def load(cls, directory: Path, task: str) -> Self:
+        """Read a model folder for one of TASKS.
+
+        Raises:
+            LongformerError: a file is missing or damaged, or the folder holds a model of another family or one that
+                has not learnt the task.
+        """
+        architectures, trained_part = TASKS[task]
+        if not any(trained_part in name for name in read_tensors(directory, device="meta")):
+            raise LongformerError(f"{directory} has no weights for {task} ({trained_part}*): train it for that first")
+        is_led = read_json(directory / CONFIG_FILE).get("model_type") == "led"
+        # A model of the other family is refused by the class that reads it.
+        architecture = next((name for name in architectures if name.startswith("LED") == is_led), architectures[0])
+        return cls(getattr(models, architecture).from_pretrained(directory), read_tokenizer(directory))
+
+    @torch.no_grad()
+    def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:
+        """Return the most probable tokens for every mask of a text, the best first.
+
+        Raises:
+            LongformerError: there is no mask in what the model reads.
+        """
+        ids = ids_of(self._encode(text))
+        masks = [number for number in map(self.tokenizer.token_to_id, MASKS) if number is not None]
+        places = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
+        if not len(places):
+            raise LongformerError(f"the text holds no mask: write {MASKS[0]} (of a BERT: {MASKS[1]}) for a hidden word")
+        found = self.model(ids).logits[0, places].softmax(-1).topk(min(top, self.model.config.vocab_size))
+        return [
+            [Candidate(self.tokenizer.decode([token], False).strip(), score) for score, token in zip(*row, strict=True)]
+            for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def classify(self, text: str) -> list[Candidate]:
+        """Return all classes, the most probable first; where several may hold, each has a probability of its own."""
+        config = self.model.config
+        scores = self.model(ids_of(self._encode(text))).logits[0]
+        if config.problem_type == "multi_label_classification":
+            scores = scores.sigmoid()
+        elif config.num_labels > 1:
+            scores = scores.softmax(-1)
+        found = [Candidate(self._class_name(index), score) for index, score in enumerate(scores.tolist())]
+        return sorted(found, key=lambda candidate: -candidate.score)
+
+    @torch.no_grad()
+    def label(self, text: str) -> list[Label]:
+        """Return the most probable class of every token of a text, in order."""
+        encoding = self._encode(text)
+        best = self.model(ids_of(encoding)).logits[0].softmax(-1).max(-1)
+        return [
+            Label(text[start:end], start, self._class_name(index), score)
+            for (start, end), part, score, index in zip(
+                encoding.offsets, encoding.sequence_ids, best.values.tolist(), best.indices.tolist(), strict=True
+            )
+            if part is not None
+        ]
+
+    @torch.no_grad()
+    def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:
+        """Return what may follow a text or answer it, the most probable first."""
+        rows = [torch.tensor(self._encode(text, choice, shortened=0).ids) for choice in choices]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id)
+        is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        scores = self.model(ids[None], is_token[None]).logits[0].softmax(-1).tolist()
+        found = [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
+        return sorted(found, key=lambda candidate: -candidate.score)
+
+    @torch.no_grad()
+    def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
+        """Return the most probable answers in a text, the best first; each is a piece of the text.
+
+        The decoder of an LED reads the question and the text too, moved on by a token as when it was trained.
+        """
+        encoding = self._encode(question, text, shortened=1)
+        parts = torch.tensor([-1 if part is None else part for part in encoding.sequence_ids])
+        # The question and the token before it, as the model does by itself where it finds its separators.
+        is_global = (parts == 0).long()
+        is_global[0] = 1
+        output = self.model(ids_of(encoding), global_attention_mask=is_global[None])
+        first, last = (
+            logits[0].masked_fill(parts != 1, -torch.inf).log_softmax(-1)
+            for logits in (output.start_logits, output.end_logits)
+        )
+        count = len(parts)
+        spans = torch.full((LONGEST_ANSWER, count), -torch.inf)
+        for longer in range(min(LONGEST_ANSWER, count)):
+            spans[longer, : count - longer] = first[: count - longer] + last[longer:]
+        best = spans.flatten().topk(min(top, spans.numel()))
+        found = []
+        for score, place in zip(best.values.exp().tolist(), best.indices.tolist(), strict=True):
+            longer, start = divmod(place, count)
+            piece = text[encoding.offsets[start][0] : encoding.offsets[start + longer][1]]
+            found.append(Candidate(piece.strip(), score))
+        return found
+
+    def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
+        """Return what an LED writes about a text, or about a text with regard to a query; `settings` are those of
+        `generate`. The first token and the query are global."""
+        encoding = self._encode(query, text) if query else self._encode(text)
+        ids = ids_of(encoding)
+        is_global = torch.tensor([[bool(query) and part == 0 for part in encoding.sequence_ids]]).long()
+        is_global[:, 0] = 1
+        written = self.model.generate(ids, global_attention_mask=is_global, **settings)
+        return self.tokenizer.decode(written[0].tolist()).strip()
+
+    def _class_name(self, index: int) -> str:
+        return self.model.config.other.get("id2label", {}).get(str(index), str(index))
+
+    def _encode(self, text: str, pair: str | None = None, *, shortened: int = 0) -> Encoding:
+        """Return one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
+        encoding = self.tokenizer.encode(text, pair)
+        positions = shape_of(self.model.config).positions
+        if isinstance(self.model, models.LEDForQuestionAnswering):
+            positions = min(positions, self.model.config.max_decoder_position_embeddings)
+        if len(encoding) <= positions:
+            return encoding
+        log.warning(
+            "the text has %s tokens, the model reads %s: the rest is left out; a longer model is made with "
+            "longformer convert ... --max-length %s",
+            *(f"{number:,}" for number in (len(encoding), positions)),
+            len(encoding),
+        )
+        self.tokenizer.enable_truncation(positions, strategy=("only_first", "only_second")[shortened])
+        encoding = self.tokenizer.encode(text, pair)
+        self.tokenizer.no_truncation()
+        return encoding
+
+
+def ids_of(encoding: Encoding) -> Tensor:
+    """Return token ids as a batch of one."""
+    return torch.tensor([encoding.ids])
+
+
+def task_of(directory: Path) -> str:
+    """Return the task that the model of a folder does by its architecture.
+
+    Raises:
+        LongformerError: it has none of them.
+    """
+    architecture = next(iter(read_json(directory / CONFIG_FILE).get("architectures") or []), "none")
+    for name, task in TASKS.items():
+        if architecture in task.architectures:
+            return name
+    raise LongformerError(
+        f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself; "
+        "choose with --task what its weights are for"
+    )

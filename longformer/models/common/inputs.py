@@ -1,0 +1,136 @@
+"""The border of a Longformer model: what a user hands in is checked here, once, and turned into what layers need.
+
+Everything that must be known on the host (wrong values, number of global tokens, amount of padding) is read from
+the device in one go; behind the border nothing waits for it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from longformer.attention.packing import Packing
+from longformer.attention.tokens import GlobalTokens, Tokens
+from longformer.models.batch_facts import BatchFacts
+from longformer.models.common.token_loss import IGNORED
+from longformer.models.longformer.config import LongformerConfig
+
+# Taking padding out costs a copy of queries, keys, values and results in every layer. Measured on a CPU that is won
+# back when 3 % of the positions are padding (at 40 % a layer takes half the time); the margin is for devices whose
+# memory is slower beside their arithmetic.
+PADDING_WORTH_REMOVING = 0.1
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """A checked batch."""
+
+    tokens: Tokens
+    position_ids: Tensor
+    """(batch, positions) long."""
+    token_type_ids: Tensor
+    """(batch, positions) long."""
+    input_ids: Tensor | None
+    """(batch, positions) long, or None when embeddings were given."""
+    inputs_embeds: Tensor | None
+    """(batch, positions, hidden_size), or None when ids were given."""
+
+
+def read_inputs(
+    config: LongformerConfig,
+    *,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    global_attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> ModelInputs:
+    """Check a batch and describe it; arguments as in `LongformerModel.forward`.
+
+    Raises:
+        ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
+        LongformerError: ids, positions or masks hold values that the model cannot take.
+    """
+    shape, device = input_shape(
+        input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
+    )
+    if token_type_ids is None:
+        token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
+    if position_ids is None:
+        position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
+    token_type_ids = for_every_row("token_type_ids", token_type_ids, shape)
+    position_ids = for_every_row("position_ids", position_ids, shape)
+    facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids, position_ids, token_type_ids)
+    facts.check(config)
+    tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_alike))
+    return ModelInputs(tokens, position_ids, token_type_ids, input_ids, inputs_embeds)
+
+
+def input_shape(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, *, prefix: str = "", **masks: Tensor | None
+) -> tuple[torch.Size, torch.device]:
+    """Return (batch, positions) and the device of what is to be read.
+
+    Args:
+        prefix: of the arguments' names.
+        masks: by name, (batch, positions).
+
+    Raises:
+        ValueError: not exactly one of both is given, or a shape does not fit.
+    """
+    given = inputs_embeds if input_ids is None else input_ids
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        raise ValueError(f"give either {prefix}input_ids or {prefix}inputs_embeds")
+    if given.dim() != (3 if input_ids is None else 2) or not given.numel():
+        raise ValueError(
+            f"{prefix}input_ids must be (batch, positions), {prefix}inputs_embeds (batch, positions, width), "
+            f"and not empty; got {tuple(given.shape)}"
+        )
+    shape = given.shape[:2]
+    for name, mask in masks.items():
+        if mask is not None and mask.shape != shape:
+            raise ValueError(f"{name} must be (batch, positions), {tuple(shape)}, got {tuple(mask.shape)}")
+    return shape, given.device
+
+
+def for_every_row(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
+    """Return (batch, positions) ids; (positions,) and (1, positions) count for all rows.
+
+    Raises:
+        ValueError: `ids`, called `name`, have another shape.
+    """
+    if ids.shape not in (shape, (1, shape[1]), (shape[1],)):
+        raise ValueError(f"{name} must be (batch, positions), {tuple(shape)}, got {tuple(ids.shape)}")
+    return ids.expand(shape)
+
+
+def describe_tokens(
+    attention_mask: Tensor | None, global_attention_mask: Tensor | None, facts: BatchFacts, *, removable: bool
+) -> Tokens:
+    """Return what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
+    token_mask = global_tokens = packing = None
+    if attention_mask is not None and facts.padded:
+        token_mask = attention_mask.bool()
+        positions = attention_mask.numel()
+        if removable and PADDING_WORTH_REMOVING * positions <= facts.padded < positions:
+            packing = Packing.of(token_mask)
+    if global_attention_mask is not None and facts.most_globals:
+        global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
+    return Tokens(token_mask, global_tokens, packing)
+
+
+def check_labels(labels: Tensor, vocabulary: int) -> None:
+    """Raise LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
+    BatchFacts.of(None, None, labels.masked_fill(labels == IGNORED, 0)).check_ids(vocabulary)
+
+
+def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:
+    """Return Hugging Face's position ids: tokens count from padding_id + 1 on, padding stands at padding_id.
+
+    Without ids every position counts as a token.
+    """
+    if input_ids is None:
+        return torch.arange(padding_id + 1, padding_id + 1 + shape[1], device=device).expand(shape)
+    is_token = input_ids != padding_id
+    return is_token.cumsum(1) * is_token + padding_id

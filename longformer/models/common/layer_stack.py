@@ -1,0 +1,102 @@
+"""Running layers one after another: what is kept for backward, and what is shown of the layers on request."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from longformer.attention.layer import AttentionProbabilities
+from longformer.attention.tokens import Tokens
+from longformer.models.common.outputs import EncoderOutput
+
+Kept = Literal["everything", "attention", "nothing"]
+Layer = TypeVar("Layer")
+
+
+class EncoderLayer(Protocol):
+    """What a stack must know of its layers."""
+
+    def __call__(self, hidden: Tensor, tokens: Tokens, *, keeps_inside: bool = False) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
+
+    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+        """Return who attends to whom in this layer, given its input."""
+
+
+class LayerStack(nn.Module):
+    """Base of encoders and decoders.
+
+    `kept` says what backward finds: everything, only each layer's input and what attention gave, or only the input;
+    the rest is computed again.
+    """
+
+    kept: Kept = "everything"
+
+    def run_layer(self, layer: nn.Module, *arguments: Any, **keywords: Any) -> Tensor:
+        """Return the result of a layer."""
+        if self.kept == "everything" or not torch.is_grad_enabled():
+            return layer(*arguments, **keywords)
+        options: dict[str, Any] = {}
+        if self.kept == "attention":
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
+        return checkpoint(layer, *arguments, use_reentrant=False, **options, **keywords)
+
+
+class EncoderStack(LayerStack):
+    """Base of encoders."""
+
+    def run_layers(
+        self,
+        layers: Iterable[EncoderLayer],
+        hidden: Tensor,
+        tokens: Tokens,
+        *,
+        output_attentions: bool,
+        output_hidden_states: bool,
+        last_norm: nn.Module | None = None,
+        places: Tensor | None = None,
+    ) -> EncoderOutput:
+        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
+
+        With `places`, (count,) long, positions counted through the batch, the last layer computes nothing else, and
+        the last hidden state is (count, width); hidden states cannot be asked for then.
+        """
+        states, probabilities = [], []
+        layers = list(layers)
+        for layer in layers:
+            if output_hidden_states:
+                states.append(tokens.unpack(hidden))
+            if output_attentions:
+                probabilities.append(layer.probabilities(hidden, tokens))
+            is_last = layer is layers[-1]
+            wanted = (tokens.rows_at(places),) if is_last and places is not None else ()
+            # Backward comes to the last layer first, and has used up what it finds there before it needs memory itself.
+            keeps_inside = is_last and self.kept == "everything"
+            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted, keeps_inside=keeps_inside)
+        hidden = hidden if last_norm is None else last_norm(hidden)
+        if places is None:
+            hidden = tokens.unpack(hidden)
+        output = EncoderOutput(hidden)
+        if output_hidden_states:
+            output.hidden_states = (*states, hidden)
+        if output_attentions:
+            output.attentions = tuple(each.local for each in probabilities)
+            if tokens.global_tokens is not None:
+                output.global_attentions = tuple(cast(Tensor, each.of_global_tokens) for each in probabilities)
+        return output
+
+
+def keep_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    """Keep what attention gives, ours and PyTorch's; it is the dearest part to compute again."""
+    is_attention = str(operator).startswith(("longformer.", "aten._scaled_dot_product"))
+    return CheckpointPolicy.MUST_SAVE if is_attention else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def drop_layers(layers: Iterable[Layer], probability: float) -> Iterator[Layer]:
+    """Leave out every layer with a probability (LayerDrop, arXiv 1909.11556)."""
+    for layer in layers:
+        if not probability or float(torch.rand([])) >= probability:
+            yield layer

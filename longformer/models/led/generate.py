@@ -1,0 +1,168 @@
+"""Writing texts with an LED: the encoder reads every document once, the decoder remembers what it has written.
+
+The beams of a document share its keys and values, and what is complete leaves the batch; the tokens are those that
+Hugging Face 5 writes with the same settings.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from longformer.files import write_json
+from longformer.interop.checkpoint_files import GENERATION_FILE, check_unused, read_json
+from longformer.models.common.pretrained import PretrainedModel
+from longformer.models.generation.beam_search import EMPTY, Beams
+from longformer.models.generation.config import GenerationSettings
+from longformer.models.generation.logits_processors import apply_rules, drawn
+from longformer.models.led.cache import DecoderMemory
+from longformer.models.led.config import LEDConfig
+from longformer.models.led.decoder import LEDDecoder
+from longformer.models.led.encoder import LEDEncoder
+
+
+class GeneratesText(PretrainedModel):
+    """Base of a model with encoder, decoder and `logits` that can write."""
+
+    def __init__(self, config: LEDConfig) -> None:
+        super().__init__(config)
+        self.generation_config: dict[str, Any] = {}
+        """Content of generation_config.json; empty where there is none: then config.json holds the defaults."""
+
+    @classmethod
+    def from_pretrained(cls, directory: Path | str, **options: Any) -> Self:
+        model = super().from_pretrained(directory, **options)
+        path = Path(directory) / GENERATION_FILE
+        if path.is_file():
+            model.generation_config = read_json(path)
+        return model
+
+    def save_pretrained(self, directory: Path | str) -> None:
+        directory = Path(directory)
+        check_unused(directory)
+        if self.generation_config:
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(directory / GENERATION_FILE, self.generation_config)
+        super().save_pretrained(directory)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return (..., vocab_size) from what the decoder gave, (..., d_model)."""
+        raise NotImplementedError
+
+    def get_encoder(self) -> LEDEncoder:
+        """Return the encoder."""
+        raise NotImplementedError
+
+    def get_decoder(self) -> LEDDecoder:
+        """Return the decoder."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Write a text about every document.
+
+        Args:
+            input_ids: (documents, positions) long.
+            attention_mask: (documents, positions), 1 = token, 0 = padding; None = all but `pad_token_id`.
+            global_attention_mask: (documents, positions), 1 = attends to all tokens and is seen by all; None = none.
+            settings: fields of `GenerationSettings`, and max_new_tokens and min_new_tokens, which do not count the
+                decoder's first token; what is not given is as in generation_config.json or else config.json.
+
+        Returns:
+            (documents, tokens) long, from the decoder's first token on, shorter texts filled up with `pad_token_id`.
+
+        Raises:
+            LongformerError: ids or masks hold values that the model cannot take, or a document is too long.
+            ValueError: a setting does not exist or is out of range.
+        """
+        chosen = self._settings(settings)
+        if attention_mask is None and self.config.pad_token_id not in chosen.eos_token_id:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        states = self.get_encoder()(input_ids, attention_mask, global_attention_mask).last_hidden_state
+        token_mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
+        memory = self.get_decoder().remember(states, token_mask)
+        write = with_beams if chosen.num_beams > 1 else one_by_one
+        texts = write(self, memory, chosen)
+        longest = int((texts != EMPTY).sum(1).max())
+        return texts[:, :longest].masked_fill(texts[:, :longest] == EMPTY, chosen.pad_token_id)
+
+    def _settings(self, choices: dict[str, Any]) -> GenerationSettings:
+        names = ("decoder_start_token_id", "pad_token_id", "eos_token_id")
+        own = {name: getattr(self.config, name) for name in names}
+        settings = GenerationSettings.of(own | (self.generation_config or dict(self.config.other)), choices)
+        most = self.config.max_decoder_position_embeddings + 1
+        if settings.max_length > most:
+            raise ValueError(
+                f"max_length must be at most {most}, one more than the decoder has positions, got {settings.max_length}"
+            )
+        return settings
+
+
+def next_logits(model: GeneratesText, memory: DecoderMemory, tokens: Tensor) -> Tensor:
+    """Return (rows, vocabulary) float32 behind the last token of every row, (rows,) long."""
+    hidden = model.get_decoder()(tokens[:, None], memory=memory).last_hidden_state
+    return model.logits(hidden[:, 0]).float()
+
+
+def one_by_one(model: GeneratesText, memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+    """Return one text per document, (documents, max_length): token by token the most probable one, or one drawn."""
+    texts = empty_texts(memory, settings)
+    texts[:, 0] = settings.decoder_start_token_id
+    ends = texts.new_tensor(settings.eos_token_id)
+    open_ones = torch.arange(len(texts), device=texts.device)
+    for length in range(1, settings.max_length):
+        written = texts[open_ones, :length]
+        scores = apply_rules(next_logits(model, memory, written[:, -1]), written, settings)
+        if settings.do_sample:
+            # Drawn for all documents, so that no text depends on when others ended.
+            chances = torch.empty(len(texts), scores.shape[1], device=texts.device).exponential_()
+            tokens = drawn(scores, 1, chances[open_ones])[:, 0]
+        else:
+            tokens = scores.argmax(-1)
+        texts[open_ones, length] = tokens
+        going_on = (~torch.isin(tokens, ends)).nonzero()[:, 0]
+        if not len(going_on):
+            break
+        if len(going_on) < len(open_ones):
+            open_ones = open_ones[going_on]
+            memory.keep_documents(going_on)
+            memory.keep_rows(going_on)
+    return texts
+
+
+def with_beams(model: GeneratesText, memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+    """Return the best text that a search by beams finds per document, (documents, max_length)."""
+    texts = empty_texts(memory, settings)
+    open_ones = torch.arange(len(texts), device=texts.device)
+    beams = Beams(len(texts), settings, texts.device)
+    while len(open_ones):
+        written = beams.written.flatten(0, 1)
+        scores = next_logits(model, memory, written[:, -1]).log_softmax(-1)
+        scores = apply_rules(scores, written, settings)
+        chances = None
+        if settings.do_sample:
+            chances = torch.empty(len(texts), settings.num_beams * scores.shape[1], device=texts.device)
+            chances = chances.exponential_()[open_ones]
+        rows = beams.advance(scores, chances)
+        done = beams.done()
+        texts[open_ones[done]] = beams.complete[done, 0]
+        if done.any():
+            going_on = (~done).nonzero()[:, 0]
+            open_ones, rows = open_ones[going_on], rows[going_on]
+            beams.keep(going_on)
+            memory.keep_documents(going_on)
+        memory.keep_rows(rows.flatten())
+    return texts
+
+
+def empty_texts(memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+    """Return a place for one text per document, (documents, max_length) long."""
+    keys = memory.source[0].key
+    return torch.full((len(keys), settings.max_length), EMPTY, device=keys.device)

@@ -1,0 +1,279 @@
+"""Longformer with a head, under Hugging Face's names: for masked words, texts, tokens, answers and choices."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from longformer.interop.families import LONGFORMER
+from longformer.models.common.inputs import check_labels, input_shape
+from longformer.models.common.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
+from longformer.models.common.pretrained import PretrainedModel
+from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
+from longformer.models.longformer import global_attention
+from longformer.models.longformer.config import LongformerConfig
+from longformer.models.longformer.model import EncoderInputs, LongformerModel
+
+
+class ModelWithHead(PretrainedModel):
+    """The encoder as `longformer`, and a head that subclasses add before they call `initialise`."""
+
+    family = LONGFORMER
+
+    def __init__(self, config: LongformerConfig, *, add_pooling_layer: bool = False) -> None:
+        super().__init__(config)
+        self.longformer = LongformerModel(config, add_pooling_layer=add_pooling_layer)
+
+
+class MaskedLMHead(nn.Module):
+    """Turns hidden states into logits over the vocabulary, or into the loss of predicting tokens."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.empty(config.vocab_size))
+
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Return logits (..., vocab_size), or the loss of `targets`, (count,) long, where hidden is (count, width)."""
+        compared = self.layer_norm(functional.gelu(self.dense(hidden)))
+        if targets is None:
+            return self.decoder(compared) + self.bias
+        return masked_lm_loss(compared, targets, self.decoder.weight, self.bias)
+
+
+class LongformerForMaskedLM(ModelWithHead):
+    """Predicts masked tokens; no token is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config)
+        self.lm_head = MaskedLMHead(config)
+        self.tie_weights()
+        self.initialise()
+
+    def tie_weights(self) -> None:
+        if self.config.tie_word_embeddings:
+            self.lm_head.decoder.weight = self.longformer.embeddings.word_embeddings.weight
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        output_logits: bool | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> HeadOutput:
+        """Return logits (batch, positions, vocab_size) and, given labels, the loss.
+
+        Args:
+            labels: (batch, positions) long, -100 where nothing is to be predicted.
+            output_logits: whether to compute the logits of all positions; None = only when no labels are given,
+                because the loss needs but those of labelled positions, a few at a time.
+            inputs: as in `LongformerModel.forward`, as are the other arguments.
+        """
+        wants_logits = labels is None if output_logits is None else output_logits
+        places = targets = None
+        if labels is not None:
+            check_labels(labels, self.config.vocab_size)
+            shape, _ = input_shape(input_ids, inputs.get("inputs_embeds"))
+            places, targets = labelled(labels, shape)
+        only = None if wants_logits or inputs.get("output_hidden_states") else places
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, places=only, **inputs)
+        hidden, loss = encoded.last_hidden_state, None
+        if places is not None and targets is not None:
+            states = hidden if only is not None else hidden.flatten(0, 1).index_select(0, places)
+            loss = self.lm_head(states, targets)
+        return head_output(encoded, loss, self.lm_head(hidden) if wants_logits else None)
+
+
+class ClassificationHead(nn.Module):
+    """Classifies a text by its first token."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (batch, num_labels)."""
+        inner = torch.tanh(self.dense(self.dropout(hidden[:, 0])))
+        return self.out_proj(self.dropout(inner))
+
+
+class LongformerForSequenceClassification(ModelWithHead):
+    """Classifies whole texts; the first token is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config)
+        self.classifier = ClassificationHead(config)
+        self.initialise()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> HeadOutput:
+        """Return logits (batch, num_labels) and, given labels, the loss.
+
+        Args:
+            labels: (batch,) long for one class per text; (batch, num_labels) float for several classes per text;
+                float for regression. `config.problem_type` decides where labels and num_labels do not.
+            inputs: as in `LongformerModel.forward`, as are the other arguments.
+        """
+        if global_attention_mask is None:
+            given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
+            if given is not None:
+                global_attention_mask = global_attention.first_token(given.shape[:2], attention_mask, given.device)
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+        logits = self.classifier(encoded.last_hidden_state)
+        return head_output(encoded, None if labels is None else self._loss(logits, labels), logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        problem = self.config.problem_type
+        if problem is None:
+            if self.config.num_labels == 1:
+                problem = "regression"
+            else:
+                problem = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+        if problem == "regression":
+            return functional.mse_loss(logits.squeeze(), labels.squeeze())
+        if problem == "single_label_classification":
+            return functional.cross_entropy(logits, labels.flatten())
+        return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+class LongformerForQuestionAnswering(ModelWithHead):
+    """Finds the span that answers a question; the question is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.initialise()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> QuestionAnsweringOutput:
+        """Return the logits of every position to be the first and the last of the answer.
+
+        Args:
+            start_positions, end_positions: (batch,) long; a position beyond the text does not count.
+            inputs: as in `LongformerModel.forward`, as are the other arguments.
+
+        Raises:
+            LongformerError: no global mask is given and the ids do not show where the question ends.
+        """
+        if global_attention_mask is None and input_ids is not None:
+            global_attention_mask = global_attention.question(input_ids, self.config.sep_token_id, attention_mask)
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+        start_logits, end_logits = self.qa_outputs(encoded.last_hidden_state).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = (span_loss(start_logits, start_positions) + span_loss(end_logits, end_positions)) / 2
+        return QuestionAnsweringOutput(
+            loss, start_logits, end_logits, encoded.hidden_states, encoded.attentions, encoded.global_attentions
+        )
+
+
+def span_loss(logits: Tensor, positions: Tensor) -> Tensor:
+    """Return the mean cross-entropy of (batch, positions) logits over the rows whose target lies inside."""
+    outside = logits.shape[1]
+    return mean_cross_entropy(logits, positions.flatten().clamp(0, outside), ignored=outside)
+
+
+def mean_cross_entropy(logits: Tensor, targets: Tensor, *, ignored: int) -> Tensor:
+    """Return the mean cross-entropy of (rows, classes) logits over the rows whose target counts; of none, 0."""
+    total = functional.cross_entropy(logits, targets, ignore_index=ignored, reduction="sum")
+    return total / (targets != ignored).sum().clamp(min=1)
+
+
+class LongformerForTokenClassification(ModelWithHead):
+    """Classifies every token; no token is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.initialise()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> HeadOutput:
+        """Return logits (batch, positions, num_labels) and, given labels (-100 = does not count), the loss."""
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+        logits = self.classifier(self.dropout(encoded.last_hidden_state))
+        loss = None if labels is None else mean_cross_entropy(logits.flatten(0, 1), labels.flatten(), ignored=IGNORED)
+        return head_output(encoded, loss, logits)
+
+
+class LongformerForMultipleChoice(ModelWithHead):
+    """Chooses between texts; what follows the two separators in the middle is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config, add_pooling_layer=True)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.initialise()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **inputs: Unpack[EncoderInputs],
+    ) -> HeadOutput:
+        """Return logits (batch, choices) and, given labels (batch,) long, the loss.
+
+        All inputs are as in `LongformerModel.forward` with one more dimension, (batch, choices, ...).
+
+        Raises:
+            LongformerError: no global mask is given and the ids do not show where the choice begins.
+        """
+        given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
+        if given is None:
+            raise ValueError("give either input_ids or inputs_embeds")
+        choices = given.shape[1]
+        input_ids, attention_mask, global_attention_mask = map(
+            flat_choices, (input_ids, attention_mask, global_attention_mask)
+        )
+        if global_attention_mask is None and input_ids is not None:
+            global_attention_mask = global_attention.second_text(input_ids, self.config.sep_token_id, attention_mask)
+        for name in ("token_type_ids", "position_ids", "inputs_embeds"):
+            if name in inputs:
+                inputs[name] = flat_choices(inputs[name])
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+        logits = self.classifier(self.dropout(encoded.pooler_output)).view(-1, choices)
+        return head_output(encoded, None if labels is None else functional.cross_entropy(logits, labels), logits)
+
+
+def flat_choices(tensor: Tensor | None) -> Tensor | None:
+    """Merge the dimensions (batch, choices, ...) into one."""
+    return None if tensor is None else tensor.flatten(0, 1)
+
+
+def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:
+    """Return a head's result together with what was asked of the encoder."""
+    return HeadOutput(loss, logits, encoded.hidden_states, encoded.attentions, encoded.global_attentions)
