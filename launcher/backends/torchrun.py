@@ -19,7 +19,7 @@ from launcher.training.phases import Outcome, PhaseTask, Status
 from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
 from longformer.training.distributed import Ranks, process_group
-from longformer.training.loop import PhaseOutcome
+from longformer.training.records import PhaseOutcome
 
 
 @dataclass

@@ -30,9 +30,9 @@ from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import DTYPES, EngineSettings
 from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
-from longformer.training.loop import PhaseOutcome, RollBack, Schedule, Speedometer, train_phase
+from longformer.training.loop import RollBack, Schedule, Speedometer, train_phase
 from longformer.training.metrics_file import MetricsFile, losses_until
-from longformer.training.records import PhaseInfo, Progress
+from longformer.training.records import PhaseInfo, PhaseOutcome, Progress
 
 
 def train_one_phase(

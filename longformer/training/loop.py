@@ -7,7 +7,6 @@ committed checkpoint; a phase that ends has a checkpoint of its last step.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import Any
 
 from longformer.errors import LongformerError
@@ -17,20 +16,11 @@ from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.engine import StepOutcome, TrainingEngine
 from longformer.training.guards import LossGuard
 from longformer.training.objectives import Objective
-from longformer.training.records import PhaseInfo, Progress, StepRecord
+from longformer.training.records import PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Decay, learning_rate_at
 
 MOST_SKIPS_IN_A_ROW = 50
 """A loss scale of 2^16 is halved into range within 20 skips; more means that training is broken."""
-
-
-class PhaseOutcome(Enum):
-    """How the loop ended."""
-
-    COMPLETED = "completed"
-    STOPPED = "stopped"
-    ROLLED_BACK = "rolled back"
-    """A loss was refused; the phase goes on from its last checkpoint without that batch."""
 
 
 class RollBack(Exception):

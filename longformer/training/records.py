@@ -1,6 +1,7 @@
 """What the loop tells the outside world: where a phase stands, and one record per step."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +60,12 @@ class StepRecord:
     """Wall time between the step before and this one that a checkpoint took from training."""
     skipped_steps: int
     """Skipped batches so far in the run."""
+
+
+class PhaseOutcome(Enum):
+    """How the loop ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    ROLLED_BACK = "rolled back"
+    """A loss was refused; the phase goes on from its last checkpoint without that batch."""
