@@ -7,7 +7,6 @@ RANKS ?= 2
 SOURCE ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint configs/constraints.txt
 READY := .venv/.ready
 # DeepSpeed builds nothing ahead of time: on a CPU it needs no compiled operator.
 export DS_BUILD_OPS = 0
@@ -24,16 +23,13 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml configs/constraints.txt
+$(READY): pyproject.toml configs/constraints.txt tools/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
-	@echo "Setting up .venv (about three minutes the first time)"
+	@echo "Setting up .venv (one to two minutes the first time)"
 	@$(PYTHON) -m venv .venv \
 	  || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@# DeepSpeed comes as source and imports torch while it builds, so torch and the build tools stand first.
-	@$(PIP) torch "setuptools>=77" wheel ninja packaging py-cpuinfo numpy psutil
-	@$(PIP) --no-build-isolation deepspeed
-	@$(PIP) --no-build-isolation --editable ".[development]"
+	@$(BIN)/python tools/install.py
 	@touch $(READY)
 
 demo: setup
@@ -66,10 +62,12 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# Pin again what is installed now, after changing a range in pyproject.toml.
+# Lock again, after changing a range in pyproject.toml; without `--upgrade`, what is locked stays where it may.
+# CUDA packages are left out: each build of torch pins its own.
 constraints: setup
-	@$(BIN)/pip list --format=freeze --exclude-editable | sed 's/+cpu$$//' | grep -v '^pip==' > .venv/constraints.txt
-	@mv .venv/constraints.txt configs/constraints.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra development --group setup --universal --python-version 3.11 \
+	  --no-python-downloads --no-header --no-annotate --quiet --output-file configs/constraints.txt
+	@sed -i '/^nvidia-/d; /^cuda-/d' configs/constraints.txt
 
 clean:
 	rm -rf .venv

@@ -14,7 +14,7 @@ Kind = Literal["plain", "dropout", "relative"]
 GLOBALS_AT_ONCE = 16
 """Global keys that the forward and query gradient kernels take in a step."""
 
-TRITON_RELEASES = ("3.6",)
+TRITON_RELEASES = ("3.6", "3.7")
 """With which the whole table was compiled. Another compiler may need other tiles, so others get the safe ones."""
 
 PROGRAMS = 1024
