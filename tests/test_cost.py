@@ -8,14 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.costs.char_lm import (
-    Precision,
-    TrainingLayout,
-    measured_peak_flops,
-    parameter_count,
-    training_flops_per_token,
-    training_memory,
-)
+from longformer.costs.char_lm import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.memory import Precision, TrainingLayout
+from longformer.costs.peak import measured_peak_flops
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
-from longformer.costs.char_lm import TrainingLayout
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.memory import TrainingLayout
+from longformer.cpu.linear import ROWS as ROWS_AT_A_TIME
 from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.models.common.token_loss import ROWS
-from longformer.rows import ROWS as ROWS_AT_A_TIME
 from tests.test_encoder_cost import kept_bytes
 
 SOURCE, TARGET = 512, 64

@@ -13,7 +13,7 @@ from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.new_run.base_model import NAMED, find_start
 from launcher.planning.new_run.recipe import Wish, choose
 from launcher.planning.new_run.yaml_writer import run_file_text
-from longformer.costs.char_lm import Precision
+from longformer.costs.memory import Precision
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 

@@ -19,7 +19,7 @@ from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.plan import RunPlan, plan_run
 from launcher.reporting.text import clock, short
 from launcher.tasks.registry import task_of
-from longformer.costs.char_lm import measured_peak_flops
+from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
 
 ASSUMED_MFU = 0.3

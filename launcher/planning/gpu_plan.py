@@ -14,7 +14,7 @@ from launcher.config.run_config import RunConfig
 from launcher.planning.gpus import Gpu
 from launcher.reporting.text import clock
 from launcher.tasks.registry import task_of
-from longformer.costs.char_lm import MemoryEstimate
+from longformer.costs.memory import MemoryEstimate
 
 USABLE = 0.9
 """Share of a GPU's memory that a run may fill; CUDA, NCCL and gaps between tensors take the rest."""

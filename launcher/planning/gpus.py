@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from longformer.costs.char_lm import Precision
+from longformer.costs.memory import Precision
 from longformer.errors import LongformerError
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from launcher.config.run_config import RunConfig
 from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import task_of
-from longformer.costs.char_lm import MemoryEstimate
+from longformer.costs.memory import MemoryEstimate
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from launcher.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from launcher.tasks.task_phase import TaskPhase
-    from longformer.costs.char_lm import MemoryEstimate
+    from longformer.costs.memory import MemoryEstimate
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.training_layout import training_layout
-from longformer.costs.char_lm import MemoryEstimate, training_memory
+from longformer.costs.char_lm import training_memory
+from longformer.costs.memory import MemoryEstimate
 
 
 def phase_memory(config: CharacterRun, index: int, *, vocabulary_size: int, ranks: int) -> MemoryEstimate:

@@ -11,7 +11,7 @@ from launcher.tasks.base import Judgement, JudgementRequest
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
 from longformer.errors import LongformerError
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 
 
 def judge(config: CharacterRun, run: RunDirectory, request: JudgementRequest) -> Judgement:

@@ -8,7 +8,7 @@ from data_pipeline.held_out import masked_documents
 from data_pipeline.sampling.sequences import MixedRows, PackedRows, Rows
 from data_pipeline.shards.document_dataset import DocumentData
 from launcher.tasks.masked_lm.config import MaskedLMRun
-from longformer.evaluation.bits_per_masked_token import MaskedText
+from longformer.evaluation.bits import MaskedText
 
 HELD_OUT_SEED = 0
 """Of the masks of held-out text: the same for all runs, so that their scores compare."""

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from launcher.config.run_config import RunConfig
-from longformer.training.batches import BatchSource
 from longformer.training.distributed import Ranks
-from longformer.training.objectives import Objective
+from longformer.training.objectives import BatchSource, Objective
 
 ReportProgress = Callable[[int, int], None]
 """Called as report_progress(done, total), in forward calls of this rank."""

@@ -1,7 +1,7 @@
 """How a phase of a run file is laid out over ranks, in the words of the memory formulas."""
 
 from launcher.config.run_config import RunConfig
-from longformer.costs.char_lm import TrainingLayout
+from longformer.costs.memory import TrainingLayout
 
 
 def training_layout(config: RunConfig, index: int, *, ranks: int, on_gpu: bool = False) -> TrainingLayout:

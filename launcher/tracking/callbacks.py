@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from launcher.config.mlflow_address import address_of_run
 from launcher.runs.directory import RunDirectory
-from longformer.training.callbacks.callback import Callback
-from longformer.training.records import PhaseInfo, Progress
+from longformer.training.records import Callback, PhaseInfo, Progress
 
 if TYPE_CHECKING:  # importing MLflow takes seconds: it happens where it is first needed, off the training thread
     from launcher.tracking.run import MlflowRun, SystemMonitor

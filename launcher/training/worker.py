@@ -21,18 +21,18 @@ from launcher.tasks.task_phase import TaskPhase
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
 from launcher.training.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
 from launcher.training.phases import PhaseTask
-from longformer.costs.char_lm import measured_peak_flops
-from longformer.training.batches import BatchSource
-from longformer.training.callbacks.callback import Callback
+from longformer.costs.peak import measured_peak_flops
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import DTYPES, EngineSettings
 from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
-from longformer.training.loop import RollBack, Schedule, Speedometer, train_phase
+from longformer.training.loop import RollBack, Speedometer, train_phase
 from longformer.training.metrics_file import MetricsFile, losses_until
-from longformer.training.records import PhaseInfo, PhaseOutcome, Progress
+from longformer.training.objectives import BatchSource
+from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress
+from longformer.training.schedules import Schedule
 
 
 def train_one_phase(

@@ -16,7 +16,7 @@ from longformer.benchmarks.attention_engines import ENGINES
 from longformer.benchmarks.memory import in_own_process, memory_of
 from longformer.benchmarks.setting import Attend, Setting
 from longformer.benchmarks.timing import timed
-from longformer.costs.char_lm import measured_peak_flops
+from longformer.costs.peak import measured_peak_flops
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -5,9 +5,9 @@ Memory is an estimate by formula, which a test holds against the models. It is l
 
 from dataclasses import dataclass
 
+from longformer.cpu.linear import ROWS
 from longformer.models.led.config import LEDConfig
 from longformer.models.longformer.config import LongformerConfig
-from longformer.rows import ROWS
 
 FLOAT32_BYTES = 4
 

@@ -1,7 +1,7 @@
 """What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
 
-from longformer.costs.char_lm import MemoryEstimate, TrainingLayout, memory_estimate
 from longformer.costs.encoder import activations, keeps_sums, shape_of
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
 from longformer.models.common.token_loss import ROWS
 from longformer.models.led.config import LEDConfig
 

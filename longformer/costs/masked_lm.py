@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from longformer.costs.char_lm import MemoryEstimate, TrainingLayout, memory_estimate
 from longformer.costs.encoder import activations, shape_of
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
 from longformer.models.common.token_loss import ROWS
 from longformer.models.longformer.config import LongformerConfig
 

@@ -5,8 +5,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longformer.attention.dropout import draw_kept, factor_of_kept
 from longformer.cpu.buffer_pool import empty_like
+
+# Numbers of 16 bits, of which a draw of 64 holds four: PyTorch's own draws cost the CPU several times as much.
+DRAWS = 2**16
+DRAWS_PER_NUMBER = 4
+
+
+def draw_kept(out: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """Fill `out` with 0 for what dropout drops and 1 for what it keeps; every element on its own.
+
+    Args:
+        out: contiguous, floating.
+        dropout: probability of 0, at least 0 and less than 1; held to the nearest 1 / 65,536.
+        generator: on the device of `out`.
+    """
+    numbers = torch.empty(-(-out.numel() // DRAWS_PER_NUMBER), dtype=torch.int64, device=out.device)
+    numbers.random_(-(2**63), None, generator=generator)
+    draws = numbers.view(torch.int16)[: out.numel()].view(out.shape)
+    return torch.ge(draws, _dropped(dropout) - DRAWS // 2, out=out)
+
+
+def factor_of_kept(dropout: float) -> float:
+    """Return what makes up for the zeros of `draw_kept`."""
+    return DRAWS / (DRAWS - _dropped(dropout))
+
+
+def _dropped(dropout: float) -> int:
+    """Return how many of all draws drop an element."""
+    return min(round(dropout * DRAWS), DRAWS - 1)
+
 
 # Elements whose draws stay in a second-level cache.
 DRAWN_AT_ONCE = 2**18

@@ -20,11 +20,10 @@ import torch.distributed
 from torch import Tensor, nn
 
 from longformer.errors import LongformerError
-from longformer.training.batches import Batch
 from longformer.training.distributed import Ranks
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.guards import BadLoss, LossGuard
-from longformer.training.objectives import Objective
+from longformer.training.objectives import Batch, Objective
 
 if not torch.cuda.is_available():
     os.environ["DS_ACCELERATOR"] = "cpu"  # without it every process guesses, and says so

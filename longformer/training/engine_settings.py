@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from longformer.costs.char_lm import LARGEST_BUCKET
+from longformer.costs.memory import LARGEST_BUCKET
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

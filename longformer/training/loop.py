@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from longformer.errors import LongformerError
-from longformer.training.batches import BatchSource
-from longformer.training.callbacks.callback import Callback
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.engine import StepOutcome, TrainingEngine
 from longformer.training.guards import LossGuard
-from longformer.training.objectives import Objective
-from longformer.training.records import PhaseInfo, PhaseOutcome, Progress, StepRecord
-from longformer.training.schedules import Decay, learning_rate_at
+from longformer.training.objectives import BatchSource, Objective
+from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
+from longformer.training.schedules import Schedule
 
 MOST_SKIPS_IN_A_ROW = 50
 """A loss scale of 2^16 is halved into range within 20 skips; more means that training is broken."""
@@ -33,26 +31,6 @@ class RollBack(Exception):
     def __init__(self, reason: str, data: dict[str, Any]) -> None:
         super().__init__(reason)
         self.data = data
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Learning rate and checkpoints over the steps of a phase."""
-
-    learning_rate: float
-    warmup_steps: int
-    decay: Decay
-    checkpoint_every_steps: int
-
-    def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """Return the learning rate of a 0-based step."""
-        return learning_rate_at(
-            step, peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=total_steps, decay=self.decay
-        )
-
-    def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
-        """Return whether a checkpoint follows this step: at the interval and at the end."""
-        return steps_done == total_steps or steps_done % self.checkpoint_every_steps == 0
 
 
 @dataclass(frozen=True, kw_only=True)

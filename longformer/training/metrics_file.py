@@ -8,8 +8,7 @@ from typing import Any, TextIO
 
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
-from longformer.training.callbacks.callback import Callback
-from longformer.training.records import PhaseInfo, Progress, StepRecord
+from longformer.training.records import Callback, PhaseInfo, Progress, StepRecord
 
 
 class MetricsFile(Callback):

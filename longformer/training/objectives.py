@@ -1,15 +1,41 @@
-"""What a model learns: the mean loss of a micro-batch in nats, and how many predictions it is the mean of."""
+"""What a model learns from: a source of batches, and a loss with the number of predictions that it is the mean of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from longformer.models.common.token_loss import IGNORED
-from longformer.training.batches import Batch
+
+Batch = dict[str, Tensor]
+
+
+class BatchSource(Protocol):
+    """An endless stream of micro-batches for one rank.
+
+    Its whole state is the small dictionary of `state_dict()`, valid at every step border; two sources with equal states
+    yield equal batches.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield micro-batches; for language models {"tokens": (micro_batch, sequence_length + 1) long}."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the data as JSON-compatible values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; refuses the state of other data."""
+        ...
+
+    def mock_batch(self) -> Batch:
+        """Return a batch of the real shape without reading data."""
+        ...
+
 
 Model = Callable[..., Any]
 

@@ -1,7 +1,8 @@
-"""What the loop tells the outside world: where a phase stands, and one record per step."""
+"""What the training loop reports: the progress of a phase, one record per step, and the callbacks that receive them."""
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +70,19 @@ class PhaseOutcome(Enum):
     STOPPED = "stopped"
     ROLLED_BACK = "rolled back"
     """A loss was refused; the phase goes on from its last checkpoint without that batch."""
+
+
+class Callback:
+    """Does nothing at every event; override what is of interest. Runs on the ranks that own it."""
+
+    def on_phase_start(self, phase: PhaseInfo, progress: Progress) -> None:
+        """Before the first step; `progress.step` > 0 when the phase is resumed."""
+
+    def on_step_end(self, record: StepRecord) -> None:
+        """After every applied update."""
+
+    def on_save(self) -> None:
+        """Before a checkpoint of the last step is written."""
+
+    def on_phase_end(self, phase: PhaseInfo, evaluation: dict[str, Any]) -> None:
+        """After the phase's result has been committed; `evaluation` is the content of evaluation.json."""

@@ -1,9 +1,30 @@
-"""Learning rates as pure functions of the step, so that nothing about them needs saving."""
+"""Learning rate and checkpoint interval as pure functions of the step, so that nothing about them needs saving."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 Decay = Literal["constant", "linear", "cosine", "cubic"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate and checkpoints over the steps of a phase."""
+
+    learning_rate: float
+    warmup_steps: int
+    decay: Decay
+    checkpoint_every_steps: int
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """Return the learning rate of a 0-based step."""
+        return learning_rate_at(
+            step, peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=total_steps, decay=self.decay
+        )
+
+    def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
+        """Return whether a checkpoint follows this step: at the interval and at the end."""
+        return steps_done == total_steps or steps_done % self.checkpoint_every_steps == 0
 
 
 def learning_rate_at(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.models.char_lm.config import CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 

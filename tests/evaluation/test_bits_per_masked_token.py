@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from longformer.evaluation.bits_per_masked_token import MaskedText, evaluate_bits_per_masked_token
+from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
 from longformer.models import LongformerForMaskedLM
 from longformer.models.common.token_loss import IGNORED
 from longformer.models.longformer.config import LongformerConfig

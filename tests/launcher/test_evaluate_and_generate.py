@@ -13,7 +13,7 @@ from launcher.cli import main
 from launcher.runs.directory import RunDirectory
 from launcher.tasks.registry import task_of
 from launcher.training.phase_result import commit_result
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.records import Progress

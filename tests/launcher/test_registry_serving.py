@@ -18,7 +18,7 @@ from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.runs.directory import RunDirectory
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.predictor import Predictor
 from longformer.models.char_lm.model import CharacterLM
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config

@@ -12,10 +12,9 @@ from longformer.cpu import residual, sublayers
 from longformer.cpu.buffer_pool import new_empty
 from longformer.cpu.dropout import Dropout
 from longformer.cpu.linear import product
-from longformer.cpu.residual import add_branch
+from longformer.cpu.residual import add_branch, can_be_undone
 from longformer.cpu.sublayers import Activation, Branch, FeedForward, Projection
 from longformer.models.longformer.layers import ACTIVATIONS
-from longformer.models.norm_of_rows import can_be_undone
 from tests.test_encoder_cost import kept_bytes
 
 WIDTH, INNER = 6, 10

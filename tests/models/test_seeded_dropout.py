@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from longformer.attention.dropout import draw_kept, factor_of_kept
-from longformer.cpu.dropout import Dropout
+from longformer.cpu.dropout import Dropout, draw_kept, factor_of_kept
 from tests.test_encoder_cost import kept_bytes
 
 

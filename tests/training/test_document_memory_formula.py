@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from longformer.costs import led, masked_lm
-from longformer.costs.char_lm import MemoryEstimate, TrainingLayout
+from longformer.costs.memory import MemoryEstimate, TrainingLayout
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerForMaskedLM
 from longformer.models.longformer.config import LongformerConfig
 from longformer.training.distributed import Ranks

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.training.callbacks.callback import Callback
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
-from longformer.training.loop import MOST_SKIPS_IN_A_ROW, RollBack, Schedule, Speedometer, train_phase
+from longformer.training.loop import MOST_SKIPS_IN_A_ROW, RollBack, Speedometer, train_phase
 from longformer.training.objectives import Objective, next_character_loss
-from longformer.training.records import PhaseInfo, PhaseOutcome, Progress, StepRecord
+from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
+from longformer.training.schedules import Schedule
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import LENGTH, SETTINGS, global_batch, no_spikes, small_engine
 

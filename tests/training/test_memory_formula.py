@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from launcher.planning.gpu_plan import checkpoint_bytes
-from longformer.costs.char_lm import TrainingLayout, parameter_count, training_memory
+from longformer.costs.char_lm import parameter_count, training_memory
+from longformer.costs.memory import TrainingLayout
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.distributed import Ranks

@@ -15,7 +15,7 @@ from launcher.config.run_config import RunConfig
 from launcher.runs.directory import RunDirectory
 from launcher.training.phases import Status, run_phases
 from launcher.training.signals import StopFlag
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.checkpoints.manifest import Manifest, damage
 from tests.faults.tiny_run import prepare_text

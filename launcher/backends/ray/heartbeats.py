@@ -8,8 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from launcher.backends.local.rank import EXIT_STALLED, EXIT_UNEXPECTED
-from longformer.training.callbacks.callback import Callback
-from longformer.training.records import PhaseInfo, Progress, StepRecord
+from longformer.training.records import Callback, PhaseInfo, Progress, StepRecord
 from longformer.training.watchdog import place_of_thread
 
 _SECONDS_BETWEEN_SIGNS = 1.0

@@ -7,7 +7,7 @@ import torch
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.runs.directory import RunDirectory
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.files import write_json
 from longformer.models.char_lm.generate import generate
 

@@ -14,7 +14,7 @@ from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.task_phase import ReportProgress, batch_sizes, save_weights
 from longformer.costs.char_lm import training_flops_per_token
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.models.char_lm.config import CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.distributed import Ranks

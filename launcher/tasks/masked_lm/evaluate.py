@@ -21,7 +21,7 @@ from launcher.tasks.base import Judgement, JudgementRequest
 from launcher.tasks.masked_lm.config import MaskedLMRun
 from launcher.tasks.masked_lm_data import held_out_text
 from longformer.errors import LongformerError
-from longformer.evaluation.bits_per_masked_token import MaskedText, evaluate_bits_per_masked_token
+from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
 from longformer.interop.convert import convert
 from longformer.interop.convert_encoder import source_length

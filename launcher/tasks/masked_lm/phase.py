@@ -14,7 +14,7 @@ from launcher.tasks.masked_lm_data import held_out_text, training_rows
 from launcher.tasks.pretrained import open_long_model, write_long_model
 from launcher.tasks.task_phase import ReportProgress, batch_sizes, judged_splits
 from longformer.costs.masked_lm import global_projections, training_flops_per_token
-from longformer.evaluation.bits_per_masked_token import evaluate_bits_per_masked_token
+from longformer.evaluation.bits import evaluate_bits_per_masked_token
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
 from longformer.interop.huggingface import config_from_json
 from longformer.models import LongformerForMaskedLM

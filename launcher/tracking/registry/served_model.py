@@ -18,7 +18,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from data_pipeline.errors import DataError
 from data_pipeline.tokenizers.byte import Vocabulary
 from longformer.errors import LongformerError
-from longformer.evaluation.bits_per_character import evaluate_bits_per_character
+from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.predictor import Predictor
 from longformer.models.char_lm.generate import generate
 from longformer.models.char_lm.model import CharacterLM

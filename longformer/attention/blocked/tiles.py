@@ -15,9 +15,9 @@ from longformer.attention.band import Block
 from longformer.attention.blocked.partition import Part
 from longformer.attention.blocked.relative import RelativeGradients, RelativeTerm
 from longformer.attention.blocked.visibility import Hidden
-from longformer.attention.dropout import draw_kept, factor_of_kept
 from longformer.attention.key_value import KeyValue
 from longformer.attention.scratch import Scratch
+from longformer.cpu.dropout import draw_kept, factor_of_kept
 
 
 class PartGradients(NamedTuple):

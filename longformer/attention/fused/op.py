@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from longformer.attention.contiguous import empty_like
 from longformer.attention.fused.launch import Call
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.projections import separate
@@ -62,7 +61,7 @@ def fused_attention_backward_op(
 ) -> list[Tensor]:
     """Return the gradients of `projections`, then those of `relative`."""
     call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
-    gradients = [empty_like(tensor) for tensor in projections]
+    gradients = [tensor.new_empty(tensor.shape) for tensor in projections]
     with torch.cuda.device_of(output):
         relative_gradients = call.backward(output, log_sum, readable(output_gradient), separate(gradients))
     return gradients + list(relative_gradients)
@@ -72,7 +71,7 @@ def fused_attention_backward_op(
 def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
     query = separate(projections)[0]
     batch, positions, heads = query.shape[:3]
-    return empty_like(query), query.new_empty(batch, heads, positions, dtype=torch.float32)
+    return query.new_empty(query.shape), query.new_empty(batch, heads, positions, dtype=torch.float32)
 
 
 @fused_attention_backward_op.register_fake
@@ -84,7 +83,7 @@ def _backward_shapes(
     relative: Sequence[Tensor],
     *_: Any,
 ) -> list[Tensor]:
-    return [empty_like(tensor) for tensor in (*projections, *relative)]
+    return [tensor.new_empty(tensor.shape) for tensor in (*projections, *relative)]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from longformer.attention.contiguous import empty_like
 from longformer.attention.fused.launch import Call
 from longformer.attention.fused.launch_rows import RowsCall
 from longformer.attention.fused.layout import BatchLayout
@@ -57,14 +56,14 @@ def fused_global_rows_backward_op(
 @fused_global_rows_op.register_fake
 def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     batch, count, heads, _width = query.shape
-    return empty_like(query), query.new_empty(batch, heads, count, dtype=torch.float32)
+    return query.new_empty(query.shape), query.new_empty(batch, heads, count, dtype=torch.float32)
 
 
 @fused_global_rows_backward_op.register_fake
 def _backward_shapes(
     output_gradient: Tensor, output: Tensor, log_sum: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return empty_like(query), empty_like(key), empty_like(value)
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -4,8 +4,7 @@ from torch import Tensor
 
 from longformer.attention.tokens import Tokens
 from longformer.errors import LongformerError
-from longformer.models.batch_facts import BatchFacts
-from longformer.models.common.inputs import describe_tokens, input_shape
+from longformer.models.common.inputs import BatchFacts, describe_tokens, input_shape
 from longformer.models.led.config import LEDConfig
 
 

@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed
 
 from longformer.errors import LongformerError
 from longformer.files import sync_file
 from longformer.training.checkpoints.copies import CheckpointCopies
 from longformer.training.checkpoints.manifest import Manifest, describe_file
-from longformer.training.checkpoints.random_state import load_random_state, random_state_bytes
 from longformer.training.checkpoints.store import (
     checkpoint_path,
     commit,
@@ -216,3 +216,23 @@ def explained(target: Path) -> Iterator[None]:
 def _free_space(target: Path) -> str:
     existing = next(path for path in target.parents if path.exists())
     return f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB are free"
+
+
+def random_state_bytes() -> bytes:
+    """Return the states of torch's generators on the CPU and, where in use, on this rank's CUDA device, as a file."""
+    from safetensors.torch import save
+
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return save(states)
+
+
+def load_random_state(path: Path) -> None:
+    """Set torch's generators to the saved states."""
+    from safetensors.torch import load_file
+
+    states = load_file(path)
+    torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
