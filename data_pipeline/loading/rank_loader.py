@@ -9,6 +9,8 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
@@ -115,7 +117,7 @@ class RankBatches(ABC):
             # Of its own, so that making a loader draws nothing from the generator that training's dropout uses.
             generator=torch.Generator(),
         )
-        with _signals_left_to_this_process():
+        with _processes_that_end_only_with_this_one():
             made_ahead = iter(loader)
         for handed_over in made_ahead:
             if isinstance(handed_over, DataError):
@@ -157,18 +159,22 @@ class _BatchesByPositions(Dataset[Any]):
 
 
 @contextmanager
-def _signals_left_to_this_process() -> Iterator[None]:
-    """Let processes that are started inside never see the signals that ask a rank to stop.
+def _processes_that_end_only_with_this_one() -> Iterator[None]:
+    """Keep processes that are started inside from the signals that ask a rank to stop, and end them with this process.
 
-    A worker that dies of one would take the rank down with it. They inherit the blocked signals, so there is no moment
-    in which they could be hit.
+    A worker that dies of such a signal would take the rank down with it. The workers inherit the blocked signals, so
+    there is no moment in which they could be hit. That includes the SIGTERM with which `multiprocessing` ends them
+    when this process exits while their loader is still referenced, and for which it would wait forever.
     """
+    running = set(active_children())
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for process in set(active_children()) - running:
+            Finalize(None, process.kill, exitpriority=0)  # before `multiprocessing` waits for them
 
 
 class SequenceBatches(RankBatches):

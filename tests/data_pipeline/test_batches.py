@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -126,3 +128,14 @@ def test_too_few_sequences_are_refused_with_the_numbers_that_would_do(prepared_o
 def test_sizes_that_do_not_divide_are_refused(sizes: dict[str, int], prepared_once: PreparedData) -> None:
     with pytest.raises(ValueError, match=r"not a whole number|must be positive"):
         rank_batches(prepared_once, **sizes)
+
+
+def test_a_process_ends_though_its_loader_workers_are_still_in_use(prepared_once: PreparedData) -> None:
+    program = (
+        "import sys; from pathlib import Path; from data_pipeline.shards.stream_dataset import PreparedData;"
+        "from data_pipeline.loading.rank_loader import SequenceBatches;"
+        "stream = PreparedData.open(Path(sys.argv[1])).split('validation');"
+        "sizes = dict(sequence_length=300, global_batch_size=8, micro_batch_size=8, rank=0, world_size=1, seed=3);"
+        "batches = iter(SequenceBatches(stream, **sizes, workers=2)); next(batches)"
+    )
+    subprocess.run([sys.executable, "-c", program, prepared_once.directory], check=True, timeout=300)
