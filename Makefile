@@ -40,16 +40,12 @@ else
 	  data.source="$(abspath $(SOURCE))" data.limit_bytes=5000000 data.directory=data/quickstart-enwik8 --ranks $(RANKS)
 endif
 
-# Two tests at a time start more processes than two cores hold well: what fails is run again alone, and must pass then.
-two_at_a_time = $(BIN)/pytest -m "$(1)" -n 2 --dist $(2) \
-  || { [ $$? -eq 1 ] && $(BIN)/pytest -m "$(1)" --last-failed --last-failed-no-failures none; }
-
 test: setup
-	@$(call two_at_a_time,not slow,worksteal)
+	@$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: setup
 	@# A file stays on one worker: its tests share a cluster.
-	@$(call two_at_a_time,slow,loadfile)
+	@$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 lint: setup
 	@$(BIN)/ruff check .
