@@ -10,7 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 from launcher.tasks.summarization.config import SummarizationRun
 from launcher.tasks.summarization_data import held_out, written_text
 from longformer.benchmarks.machine import machine
@@ -24,10 +25,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    run = RunDirectory(arguments.run)
-    config = run.config()
+    run = Run.open(arguments.run)
+    config = run.config
     assert isinstance(config, SummarizationRun), "another task has no summaries"
-    directory = Path(run.identity().data_directory)
+    directory = Path(run.paths.identity().data_directory)
     documents = held_out(
         directory,
         "test",
@@ -35,17 +36,17 @@ def main() -> None:
         limit=config.evaluation.limit_documents,
     )
     untrained = judge_summaries(
-        LEDForConditionalGeneration.from_pretrained(run.start_directory),
+        LEDForConditionalGeneration.from_pretrained(run.paths.start_directory),
         documents,
         written_text(directory),
         settings=config.evaluation.generation,
         batch_size=config.evaluation.batch_size,
     )
-    records = MetricsFollower(run.metrics_file).new_records()
+    records = MetricsFollower(run.paths.metrics_file).new_records()
     phases = {
         phase.name: {
             "losses": [round(record["loss"], 4) for record in records if record["phase"] == phase.name],
-            **json.loads((run.result_directory(index, phase.name) / "evaluation.json").read_text()),
+            **json.loads((run.result_directory(index) / "evaluation.json").read_text()),
         }
         for index, phase in enumerate(config.phases)
     }

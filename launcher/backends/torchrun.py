@@ -14,7 +14,6 @@ import torch.distributed
 
 from data_pipeline.errors import DataError
 from launcher.backends.local.rank import EXIT_STALLED, log_error, print_into
-from launcher.runs.directory import RunDirectory
 from launcher.training.phases import Outcome, PhaseTask, Status
 from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
@@ -40,14 +39,14 @@ class TorchrunBackend:
         Raises:
             WorkFailed: this rank cannot go on; the others are ended by torchrun.
         """
-        run = RunDirectory(task.run_directory)
+        run = task.run
         _told(task, self.ranks)
         try:
-            ended = _carry_out(task, self.ranks, lambda: self.stop() or run.stop_requests() > 0)
+            ended = _carry_out(task, self.ranks, lambda: self.stop() or run.paths.stop_requests() > 0)
         except (LongformerError, DataError) as error:
             raise WorkFailed(str(error)) from error
         if ended is PhaseOutcome.ROLLED_BACK:
-            return Outcome(Status.ROLLED_BACK, f"{run.latest_left_out()}; going on without that batch")
+            return Outcome(Status.ROLLED_BACK, f"{run.paths.latest_left_out()}; going on without that batch")
         return Outcome(Status.COMPLETED if ended is PhaseOutcome.COMPLETED else Status.STOPPED)
 
 
@@ -78,7 +77,7 @@ def follow() -> None:
     """Be any rank but the first: carry out what the first one says, to the end of the run."""
     with signals_noted(most=1) as stop, _all_ranks() as ranks:
         while task := _told(None, ranks):
-            print_into(RunDirectory(task.run_directory).log_file(task.phase_index, ranks.rank))
+            print_into(task.run.paths.log_file(task.phase_index, ranks.rank))
             try:
                 _carry_out(task, ranks, stop)
             except (LongformerError, DataError) as error:
@@ -107,7 +106,7 @@ def _carry_out(task: PhaseTask, ranks: Ranks, stop_requested: Callable[[], bool]
         log_error(f"rank {ranks.rank} is in {place}")
         os._exit(EXIT_STALLED)
 
-    with watched(RunDirectory(task.run_directory).config().training.stall_seconds, end) as heartbeat:
+    with watched(task.run.config.training.stall_seconds, end) as heartbeat:
         outcome = train_one_phase(task, ranks, stop_requested=stop_requested, heartbeat=heartbeat)
     gc.collect()  # what the phase has held, before the next begins in this process
     return outcome

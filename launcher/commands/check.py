@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from data_pipeline.errors import DataError
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 
@@ -21,7 +21,7 @@ def check(
 ) -> int:
     """Check a run file and what it needs without running it; every problem is one sentence."""
     try:
-        config = RunConfig.load(run_file, overrides or [])
+        config = load(run_file, overrides or [])
         notes = task_of(config).check()
     except (LongformerError, DataError) as error:
         if not as_json:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.reporting.text import short
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from longformer.errors import LongformerError, WorkFailed
 from longformer.training.checkpoints.manifest import MANIFEST_FILE, Manifest, damage
 from longformer.training.checkpoints.store import (
@@ -64,7 +64,7 @@ class Entry:
 @app.command("ls")
 def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
     """List a run's checkpoints, oldest first; says nothing about whether they are whole (see verify)."""
-    entries = list(_entries(RunDirectory(run_directory)))
+    entries = list(_entries(Run.open(run_directory)))
     if as_json:
         print(json.dumps([entry.as_json() for entry in entries], indent=2))
         return
@@ -90,7 +90,7 @@ def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
 def verify(path: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="What to check.")]) -> None:
     """Compare every file of one checkpoint, or of all of a run's, with its size and checksum; exit code 1 on damage."""
     is_one = (path / MANIFEST_FILE).exists()
-    checkpoints = [path] if is_one else [entry.path for entry in _entries(RunDirectory(path))]
+    checkpoints = [path] if is_one else [entry.path for entry in _entries(Run.open(path))]
     problems = 0
     with Console(stderr=True).status("verifying") as status:
         for checkpoint in checkpoints:
@@ -121,9 +121,8 @@ def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest of every phase stay.")] = 1,
 ) -> None:
     """Remove old checkpoints of a run that is not running; the newest whole one of every phase always stays."""
-    run = RunDirectory(run_directory)
-    run.identity()
-    with run.locked():
+    run = Run.open(run_directory)
+    with run.paths.locked():
         before = list(_entries(run))
         for directory in _directories(run):
             good = newest_good_checkpoint(directory, warn=lambda problem: typer.echo(f"warning: {problem}", err=True))
@@ -169,7 +168,7 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return setting | {name.replace("_", " "): value for name, value in progress.items()} | data
 
 
-def _entries(run: RunDirectory) -> Iterator[Entry]:
+def _entries(run: Run) -> Iterator[Entry]:
     for directory in _directories(run):
         for checkpoint in committed_checkpoints(directory):
             for path in (checkpoint, universal_path(checkpoint)):
@@ -177,6 +176,5 @@ def _entries(run: RunDirectory) -> Iterator[Entry]:
                     yield Entry(path, Manifest.read(path))
 
 
-def _directories(run: RunDirectory) -> list[Path]:
-    run.identity()
-    return [run.checkpoints_directory(index, phase.name) for index, phase in enumerate(run.config().phases)]
+def _directories(run: Run) -> list[Path]:
+    return [run.checkpoints_directory(index) for index in range(len(run.config.phases))]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.doctor.examination import checks_of_this_machine, examine
 from launcher.doctor.finding import Finding, Level, worst
 from launcher.doctor.nodes import examine_nodes
@@ -30,7 +30,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Examine this machine and its surroundings; exit code 1 where something is missing that training needs."""
-    tracking = RunConfig.load(run_file).tracking.uri if run_file else None
+    tracking = load(run_file).tracking.uri if run_file else None
     content: dict[str, Any]
     if nodes:
         by_node = examine_nodes(runs, tracking)

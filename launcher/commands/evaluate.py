@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import JudgementRequest
 from launcher.tasks.registry import task_of
 
@@ -37,10 +37,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Judge a run on held-out text: bits per character, or the paper's table of masked language models."""
-    run = RunDirectory(run_directory)
+    run = Run.open(run_directory)
     request = JudgementRequest(split.value, sequence_length=sequence_length, stride=stride, batch_size=batch_size)
-    run.identity()  # refuses what is not a run
-    judgement = task_of(run.config()).judge(run, request)
+    judgement = task_of(run.config).judge(run, request)
     if as_json:
         print(json.dumps(judgement.values, indent=2))
     elif isinstance(judgement.text, str):

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
 from launcher.tracking.registry.open_model import opened
 from longformer.errors import LongformerError
@@ -29,7 +29,7 @@ def generate(
         raise LongformerError("the prompt is empty: give at least one character to continue")
     with opened(source) as found:
         is_model = (found.folder / CONFIG_FILE).is_file()
-        trained = TrainedModel.load(found.folder if is_model else newest_result(RunDirectory(found.folder)) / "model")
+        trained = TrainedModel.load(found.folder if is_model else newest_result(Run.open(found.folder)) / "model")
     tokens = torch.from_numpy(trained.vocabulary.encode(prompt)).long()
     print(prompt, end="", flush=True)
     # A token is a byte: a character of several bytes appears with its last one.

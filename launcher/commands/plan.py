@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipeline.errors import DataError
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import RECOMPUTATION, USABLE, ZERO_STAGES, Forecast, PhaseForecast, fits, forecast
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
@@ -42,7 +43,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
-    config = RunConfig.load(run_file, overrides or [])
+    config = load(run_file, overrides or [])
     notes = _notes(config)
     if gpu is not None:
         kind = gpu_of(gpu, config.training.precision)

@@ -29,7 +29,7 @@ def register(
     exportable = Exportable.find(source)
     exportable = replace(exportable, metrics=exportable.metrics | given)
     run = exportable.run
-    address = address_of_run(run.config().tracking.uri, run.path) if run else address_here()
+    address = address_of_run(run.config.tracking.uri, run.paths.root) if run else address_here()
     model = put(ModelRegistry(address), exportable, name)
     print(f"{model} is registered in {without_credentials(address)} ({model.task})")
     for metric_name, value in sorted(model.metrics.items()):

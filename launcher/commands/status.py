@@ -4,7 +4,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.console import Console
 from launcher.reporting.progress import STEPS_AVERAGED, standing
 from launcher.reporting.text import clock
 from launcher.runs.compare import compare_runs
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower, RunPaths
+from launcher.runs.run import Run
 from launcher.runs.submission import Submission
 from launcher.runs.sweep import runs_of
 from longformer.errors import LongformerError
@@ -26,7 +27,7 @@ def status(
     run_directory: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """Say whether a run is waiting, running, stopped or finished, and how far it is; of a sweep, every run."""
-    run = RunDirectory(run_directory)
+    run = RunPaths(run_directory)
     sweep = runs_of(run)
     found = [run_status(task) | {"values": values} for task, values in sweep] or [run_status(run)]
     if as_json:
@@ -64,13 +65,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
 ) -> None:
     """Show what a submitted run, or a rank of any run, has printed."""
-    run = RunDirectory(run_directory)
+    run = RunPaths(run_directory)
     if sweep := runs_of(run):
-        raise LongformerError(f"{run.path} is a sweep; name one of its runs, {sweep[0][0].path} to {sweep[-1][0].path}")
+        raise LongformerError(f"{run.root} is a sweep; name one of its runs, {sweep[0][0].root} to {sweep[-1][0].root}")
     _check(run)
     shown: dict[Path, int] = {}
     while True:
-        over = not follow or run_state(run) not in ("waiting", "running")  # asked first: the last words come after
+        over = not follow or activity(run) is None  # asked first: the last words come after
         for path in _log_files(run, rank):
             with path.open("rb") as file:
                 shown[path] = _copy(file, shown.get(path, 0))
@@ -81,53 +82,56 @@ def logs(
         raise LongformerError(_nothing_printed(run, rank))
 
 
-def run_status(run: RunDirectory) -> dict[str, Any]:
+def run_status(paths: RunPaths) -> dict[str, Any]:
     """Return state, job and standing of a run, as `status --json` prints them.
 
     Raises:
         LongformerError: this is not the directory of a run or of a submitted one, or Slurm does not answer.
     """
-    _check(run)
-    submission = Submission.of(run)
+    _check(paths)
+    run = Run.open(paths.root) if paths.exists else None
+    submission = Submission.of(paths)
     queued = submission.queued() if submission else None
     return {
-        "run": str(run.path),
-        "state": _state(run, queued),
+        "run": str(paths.root),
+        "state": _state(paths, run, queued),
         "submission": submission and asdict(submission),
         "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
-        "standing": _standing(run),
-        "ranks": run.ranks() if run.is_running() else [],
+        "standing": run and _standing(run),
+        "ranks": paths.ranks() if paths.is_running() else [],
     }
 
 
-def run_state(run: RunDirectory) -> str:
-    """Return waiting, running, stopped or finished."""
-    submission = Submission.of(run)
-    return _state(run, submission.queued() if submission else None)
+Activity = Literal["waiting", "running"]
 
 
-def _state(run: RunDirectory, queued: tuple[str, str, str] | None) -> str:
-    if run.is_running() or (queued and queued[1] in ("RUNNING", "COMPLETING")):
+def activity(paths: RunPaths) -> Activity | None:
+    """Return whether a run waits in a queue or is running; None where it does neither."""
+    submission = Submission.of(paths)
+    return _activity(paths, submission.queued() if submission else None)
+
+
+def _activity(paths: RunPaths, queued: tuple[str, str, str] | None) -> Activity | None:
+    if paths.is_running() or (queued and queued[1] in ("RUNNING", "COMPLETING")):
         return "running"
-    if queued:
-        return "waiting"
-    if run.exists:
-        phases = run.config().phases
-        if all(run.result_directory(index, phase.name).exists() for index, phase in enumerate(phases)):
-            return "finished"
-    return "stopped"
+    return "waiting" if queued else None
 
 
-def _check(run: RunDirectory) -> None:
+def _state(paths: RunPaths, run: Run | None, queued: tuple[str, str, str] | None) -> str:
+    is_finished = run is not None and len(run.finished_results()) == len(run.config.phases)
+    return _activity(paths, queued) or ("finished" if is_finished else "stopped")
+
+
+def _check(run: RunPaths) -> None:
     if Submission.of(run) is None:
         run.identity()
 
 
-def _standing(run: RunDirectory) -> dict[str, Any] | None:
-    records = MetricsFollower(run.metrics_file).new_records()
+def _standing(run: Run) -> dict[str, Any] | None:
+    records = MetricsFollower(run.paths.metrics_file).new_records()
     if not records:
         return None
-    config = run.config()
+    config = run.config
     newest = records[-1]
     recent = [record for record in records[-STEPS_AVERAGED:] if record["phase_index"] == newest["phase_index"]]
     phase = config.phases[newest["phase_index"]]
@@ -136,10 +140,10 @@ def _standing(run: RunDirectory) -> dict[str, Any] | None:
     return asdict(standing(recent, config)) | about
 
 
-def _log_files(run: RunDirectory, rank: int | None) -> list[Path]:
+def _log_files(run: RunPaths, rank: int | None) -> list[Path]:
     if rank is None:
         return [run.job_log] if run.job_log.exists() else []
-    return sorted((run.path / "logs").glob(f"phase-*-rank-{rank}.log"))
+    return sorted((run.root / "logs").glob(f"phase-*-rank-{rank}.log"))
 
 
 def _copy(file: BinaryIO, offset: int) -> int:
@@ -150,14 +154,14 @@ def _copy(file: BinaryIO, offset: int) -> int:
     return offset + len(content)
 
 
-def _nothing_printed(run: RunDirectory, rank: int | None) -> str:
+def _nothing_printed(run: RunPaths, rank: int | None) -> str:
     if rank is not None:
-        return f"rank {rank} of {run.path} has printed nothing"
+        return f"rank {rank} of {run.root} has printed nothing"
     if Submission.of(run) is None:
         return (
-            f"{run.path} was not submitted, so its driver's words are in the terminal; --rank 0 shows the first rank's"
+            f"{run.root} was not submitted, so its driver's words are in the terminal; --rank 0 shows the first rank's"
         )
-    return f"the job of {run.path} has printed nothing yet"
+    return f"the job of {run.root} has printed nothing yet"
 
 
 app = typer.Typer(no_args_is_help=True)
@@ -178,7 +182,7 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Tell at which step two runs part, and what was asked of them differently; exit code 1 where they part."""
-    found = compare_runs(RunDirectory(first), RunDirectory(second), tolerance=tolerance)
+    found = compare_runs(Run.open(first), Run.open(second), tolerance=tolerance)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
@@ -209,17 +213,17 @@ def stop(
 
     Of a sweep, every run is stopped.
     """
-    run = RunDirectory(run_directory)
+    run = RunPaths(run_directory)
     sweep = [task for task, _ in runs_of(run)]
     if sweep:
         for task in sweep:
-            if run_state(task) in ("waiting", "running"):
+            if activity(task) is not None:
                 _stop(task, save=save)
         return
     _stop(run, save=save)
 
 
-def _stop(run: RunDirectory, *, save: bool) -> None:
+def _stop(run: RunPaths, *, save: bool) -> None:
     submission = Submission.of(run)
     if submission is None:
         run.identity()
@@ -233,6 +237,6 @@ def _stop(run: RunDirectory, *, save: bool) -> None:
             return
     run.request_stop(save=save)
     with Console(stderr=True).status("waiting for the run to end"):
-        while run_state(run) == "running":  # the job too, so that the run can be submitted again
+        while activity(run) == "running":  # the job too, so that the run can be submitted again
             time.sleep(_SECONDS_BETWEEN_STATES)
-    print(f"stopped; `longformer resume {run.path}` goes on from the last checkpoint")
+    print(f"stopped; `longformer resume {run.root}` goes on from the last checkpoint")

@@ -12,9 +12,9 @@ import typer
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm.batch_script import JobRequest, batch_script
 from launcher.backends.slurm.commands import check_slurm, submit_job
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.config.sections import RankRange, given_ranks
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from launcher.runs.submission import Submission, check_free, code_directory, copy_code
 from launcher.runs.sweep import combinations, record_sweep, run_of
 from launcher.tasks.registry import task_of
@@ -64,7 +64,7 @@ def submit(
 ) -> None:
     """Submit a run as a job that goes on by itself until the run is done; the same command again resumes it."""
     tasks = combinations(sweep or [])
-    config = RunConfig.load(run_file, overrides or [])
+    config = load(run_file, overrides or [])
     request = JobRequest(
         nodes=nodes,
         gpus_per_node=gpus_per_node,
@@ -80,20 +80,18 @@ def submit(
         chain=chain,
         tasks=len(tasks) if sweep else None,
     )
-    submitted = RunDirectory((run_directory or Path("runs") / config.name).resolve())
+    submitted = RunPaths((run_directory or Path("runs") / config.name).resolve())
     script = batch_script(
         request,
         name=config.name,
-        run_directory=submitted.path,
+        run_directory=submitted.root,
         code=code_directory(submitted),
         data=task_of(config).data_directory.resolve(),
     )
     runs = {submitted: config}
     if sweep:
         runs = {
-            run_of(submitted, index): RunConfig.load(
-                run_file, [*(overrides or []), *values, f"name={config.name}-{index}"]
-            )
+            run_of(submitted, index): load(run_file, [*(overrides or []), *values, f"name={config.name}-{index}"])
             for index, values in enumerate(tasks)
         }
     for one in runs.values():
@@ -129,12 +127,12 @@ def submit(
     for index, run in enumerate(runs):
         Submission.record(run, backend, [f"{jobs[0]}_{index}"] if sweep else jobs)
     print(
-        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.path}` and "
-        f"`longformer logs {next(iter(runs)).path} --follow` tell how it goes"
+        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.root}` and "
+        f"`longformer logs {next(iter(runs)).root} --follow` tell how it goes"
     )
 
 
-def _hand_to_slurm(submitted: RunDirectory, script: str, chain: int) -> list[str]:
+def _hand_to_slurm(submitted: RunPaths, script: str, chain: int) -> list[str]:
     """Submit the script, as often as the chain is long; return the jobs' numbers."""
     script_file = submitted.submission_directory / "run.sbatch"
     write_atomically(script_file, script.encode())
@@ -144,7 +142,7 @@ def _hand_to_slurm(submitted: RunDirectory, script: str, chain: int) -> list[str
     return jobs
 
 
-def _hand_to_ray(run: RunDirectory, address: str, *, name: str, ranks: RankRange) -> str:
+def _hand_to_ray(run: RunPaths, address: str, *, name: str, ranks: RankRange) -> str:
     """Let a Ray cluster start the driver on its head; return the URL of the job."""
     settings = [f"{name}={value}" for name, value in _environment(run).items()]
     command = shlex.join(["env", *settings, *_driver(run), "--backend", "ray", "--ranks", str(ranks)])
@@ -152,7 +150,7 @@ def _hand_to_ray(run: RunDirectory, address: str, *, name: str, ranks: RankRange
     return ray_jobs.submit_job(address, f"cd {where} && exec {command} >>{log} 2>&1", name=name)
 
 
-def _start_here(run: RunDirectory, *, ranks: int) -> str:
+def _start_here(run: RunPaths, *, ranks: int) -> str:
     """Start a driver that outlives this command; return its process number."""
     command = [*_driver(run), "--ranks", str(ranks)]
     environment = os.environ | _environment(run)
@@ -163,11 +161,11 @@ def _start_here(run: RunDirectory, *, ranks: int) -> str:
     return str(process.pid)
 
 
-def _driver(run: RunDirectory) -> list[str]:
+def _driver(run: RunPaths) -> list[str]:
     run_file = run.submission_directory / "run.yaml"
-    return [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--run-directory", str(run.path)]
+    return [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--run-directory", str(run.root)]
 
 
-def _environment(run: RunDirectory) -> dict[str, str]:
+def _environment(run: RunPaths) -> dict[str, str]:
     """Return what makes a driver run the submitted code."""
     return {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}

@@ -13,10 +13,12 @@ from launcher.backends.ray.backend import RayBackend, check_room
 from launcher.backends.ray.cluster import RayCluster, connected
 from launcher.backends.slurm.backend import SlurmBackend, nodes_of_this_job
 from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange, given_ranks
 from launcher.reporting.progress import RunProgress
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.tasks.base import InputData, Task
 from launcher.tasks.registry import task_of
 from launcher.tracking.callbacks import finish_run, start_run
@@ -56,10 +58,10 @@ def train(
         follow()
         return 0
     written_init = [] if init is None else [f"init={json.dumps(init)}"]
-    config = RunConfig.load(run_file, [*(overrides or []), *written_init])
+    config = load(run_file, [*(overrides or []), *written_init])
     asked = given_ranks(ranks)
     at_first = _ranks_at_first(config, asked, backend)
-    run = RunDirectory((run_directory or Path("runs") / config.name).resolve())
+    run = Run(RunPaths((run_directory or Path("runs") / config.name).resolve()), config)
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:
             check_room(cluster, config, asked)
@@ -67,16 +69,16 @@ def train(
         data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
         for note in task.check():
             typer.echo(f"note: {note}", err=True)
-        with run.locked() as lock:
-            if run.exists:
-                run.continue_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
+        with run.paths.locked() as lock:
+            if run.paths.exists:
+                before = Run.open(run.paths.root)
+                run = before.continued_with(config, ranks=at_first, data_fingerprint=data.fingerprint)
             else:
                 run.create(
-                    config,
                     ranks=at_first,
                     data_directory=data.directory,
                     data_fingerprint=data.fingerprint,
-                    start_model=bring_start_model(run, task, config, data),
+                    start_model=bring_start_model(run, task, data),
                 )
             return _go_on(run, lock, backend, cluster, asked)
 
@@ -91,14 +93,15 @@ def resume(
     ] = "local",
 ) -> int:
     """Go on with an interrupted run from its newest good checkpoint, with as many processes as there are now."""
-    run = RunDirectory(run_directory)
-    identity = run.identity()  # refuses what is not a run before a lock is made in it
+    paths = RunPaths(run_directory)
+    identity = paths.identity()  # refuses what is not a run before a lock is made in it
     if backend == "slurm":
         nodes_of_this_job(ranks=ranks or identity.ranks)
-    with run.locked() as lock:
+    with paths.locked() as lock:
+        run = Run.open(run_directory)
         if ranks is not None:
-            run.config().check_ranks(ranks)
-            run.continue_with(run.config(), ranks=ranks, data_fingerprint=identity.data_fingerprint)
+            run.config.check_ranks(ranks)
+            run = run.continued_with(run.config, ranks=ranks, data_fingerprint=identity.data_fingerprint)
         return _go_on(run, lock, backend)
 
 
@@ -128,17 +131,17 @@ def _prepare_in(directory: Path, task: Task) -> InputData:
 
 
 def _go_on(
-    run: RunDirectory,
+    run: Run,
     lock: int,
     backend: BackendName,
     cluster: RayCluster | None = None,
     ranks: RankRange | None = None,
 ) -> int:
     """Run every phase that is not done, in the foreground; return the exit code."""
-    config, identity = run.config(), run.identity()
+    identity = run.paths.identity()
     if is_done(run):
         with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting
-            task_of(config).report(run)
+            task_of(run.config).report(run)
         if identity.mlflow_status != "FINISHED":
             finish_run(run, status="FINISHED")
         return 0
@@ -147,7 +150,7 @@ def _go_on(
     start_run(run)
     outcome = Outcome(Status.FAILED)
     try:
-        with signals_noted() as stop, RunProgress(run.path, config):
+        with signals_noted() as stop, RunProgress(run):
             if cluster is not None and ranks is not None:
                 on_ray = RayBackend(cluster, run, ranks, stop, _warn)
                 outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)
@@ -155,7 +158,7 @@ def _go_on(
                 with _backend(backend, stop, lock, ranks=identity.ranks) as chosen:
                     outcome = run_chain(run, chosen, ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
-            task_of(config).report(run)
+            task_of(run.config).report(run)
     finally:
         finish_run(run, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:
@@ -164,7 +167,7 @@ def _go_on(
         _warn(outcome.message)
         return EXIT_STOPPED
     if outcome.status is Status.STOPPED:
-        again = f"`longformer resume {run.path}`" if backend in ("local", "slurm") else "the same command"
+        again = f"`longformer resume {run.paths.root}`" if backend in ("local", "slurm") else "the same command"
         typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
         return 0 if backend == "torchrun" else EXIT_STOPPED  # after any other code torchrun starts the ranks again
     return 0

@@ -1,22 +1,19 @@
 """The run file: everything a training run needs to know, checked before anything is spent.
 
-`RunConfig.load` reads a YAML file with its `extends` and overrides; what comes back is immutable and
-consistent. Two runs with equal `fingerprint()` train the same model in the same way. What only one
-task knows stands in `launcher/tasks`.
+A config is immutable and consistent; `launcher.config.load` reads one from a YAML file. Two runs with equal
+`fingerprint()` train the same model in the same way. What only one task knows stands in `launcher/tasks`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from launcher.config import yaml_file
 from launcher.config.sections import (
     ClusterSection,
     Count,
@@ -26,7 +23,7 @@ from launcher.config.sections import (
     TrackingSection,
     TrainingSection,
 )
-from longformer.errors import LongformerError
+from launcher.config.yaml_file import Location
 from longformer.training.checkpoints.copies import CheckpointCopies
 
 _OF_THE_MACHINE = re.compile(
@@ -74,26 +71,6 @@ class RunConfig(Section):
     """Where MLflow keeps the run."""
     cluster: ClusterSection = ClusterSection()
     """How the run lives on a Ray cluster."""
-
-    @staticmethod
-    def load(path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
-        """Read the run file at `path`, with overrides such as `phases.0.steps=100` laid over it.
-
-        Returns:
-            The config of the file's task.
-
-        Raises:
-            LongformerError: a file is missing or malformed, a key is unknown, or values do not fit
-                together; one line per problem.
-        """
-        from launcher.tasks.registry import run_file_of  # tasks build on this module
-
-        written = yaml_file.read(Path(path), overrides)
-        kind = run_file_of(written)
-        try:
-            return kind.model_validate(written.content)
-        except ValidationError as error:
-            raise LongformerError(yaml_file.problems(error, kind, written)) from None
 
     @model_validator(mode="after")
     def _check_phases(self) -> Self:
@@ -149,7 +126,7 @@ class RunConfig(Section):
         return self.model_dump(mode="json")
 
 
-def _flat(value: Any, location: yaml_file.Location = ()) -> Iterator[tuple[yaml_file.Location, Any]]:
+def _flat(value: Any, location: Location = ()) -> Iterator[tuple[Location, Any]]:
     """Yield (location, value) for every leaf; a list of plain values (such as windows) is one leaf."""
     if isinstance(value, dict):
         for key, item in value.items():

@@ -41,7 +41,7 @@ _RunFileLoader.add_implicit_resolver(
 
 
 @dataclass(frozen=True)
-class Written:
+class LoadedYaml:
     """The merged content of a run file, and where each value was written."""
 
     path: Path
@@ -61,7 +61,7 @@ class Written:
         return f"{file} with {', '.join(within)}" if within else str(file)
 
 
-def read(path: Path, overrides: Sequence[str]) -> Written:
+def read(path: Path, overrides: Sequence[str]) -> LoadedYaml:
     """Return the content of `path` over the files it extends, with `overrides` applied.
 
     Raises:
@@ -74,10 +74,10 @@ def read(path: Path, overrides: Sequence[str]) -> Written:
         content = _merged(content, layer)
     content = copy.deepcopy(content)  # an override must not reach into `files`
     targets = tuple((text, _apply_override(content, text)) for text in overrides)
-    return Written(path, content, files, targets)
+    return LoadedYaml(path, content, files, targets)
 
 
-def problems(error: ValidationError, model: type[BaseModel], written: Written) -> str:
+def problems(error: ValidationError, model: type[BaseModel], written: LoadedYaml) -> str:
     """Return one line per problem that pydantic found, in the words of the run file."""
     return "\n".join(_sentence(problem, model, written) for problem in error.errors())
 
@@ -177,7 +177,7 @@ _IN_WORDS_OF_YAML = {
 }
 
 
-def _sentence(problem: Any, model: type[BaseModel], written: Written) -> str:
+def _sentence(problem: Any, model: type[BaseModel], written: LoadedYaml) -> str:
     location: Location = problem["loc"]
     path = dotted(location)
     if problem["type"] == "extra_forbidden":

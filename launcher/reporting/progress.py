@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import log
-from pathlib import Path
 from statistics import fmean
 from time import monotonic
 from types import TracebackType
@@ -25,7 +24,8 @@ from rich.text import Text
 
 from launcher.config.run_config import RunConfig
 from launcher.reporting.text import clock
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -67,13 +67,13 @@ def standing(recent: Sequence[dict[str, Any]], config: RunConfig) -> Standing:
 
 
 class RunProgress:
-    """Shows a run's progress from a thread: `with RunProgress(directory, config): ...`."""
+    """Shows a run's progress from a thread: `with RunProgress(run): ...`."""
 
-    def __init__(self, run_directory: Path, config: RunConfig, *, console: Console | None = None) -> None:
-        self._directory = RunDirectory(run_directory)
-        self._config = config
+    def __init__(self, run: Run, *, console: Console | None = None) -> None:
+        self._run = run
+        self._config = run.config
         self._console = console or Console()
-        self._metrics = MetricsFollower(self._directory.metrics_file)
+        self._metrics = MetricsFollower(run.paths.metrics_file)
         self._recent: deque[dict[str, Any]] = deque(maxlen=STEPS_AVERAGED)
         self._announced: set[int] = set()
         self._stop = threading.Event()
@@ -111,7 +111,7 @@ class RunProgress:
                 self._recent.clear()
             self._recent.append(record)
         for index, phase in enumerate(self._config.phases):
-            result = self._directory.result_directory(index, phase.name) / "evaluation.json"
+            result = self._run.result_directory(index) / "evaluation.json"
             if index not in self._announced and result.exists():
                 self._announced.add(index)
                 evaluation = json.loads(result.read_text(encoding="utf-8"))

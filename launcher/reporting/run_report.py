@@ -9,13 +9,14 @@ from typing import Any
 from launcher.reporting.figures import curve
 from launcher.reporting.html import Figure, Page, Section, Table, write_page
 from launcher.reporting.text import clock, short
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 
 MOST_POINTS = 4000
 """Steps that a curve is drawn through; of a longer run every so many-th."""
 
 
-def write_html_report(run: RunDirectory, sections: Sequence[Section], *, parameters: int) -> Path:
+def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int) -> Path:
     """Write report/report.html of a run whose phases are all done, and return its path; MLflow gets it with the report.
 
     Args:
@@ -26,11 +27,11 @@ def write_html_report(run: RunDirectory, sections: Sequence[Section], *, paramet
     Raises:
         LongformerError: the run directory is damaged.
     """
-    config, identity = run.config(), run.identity()
-    records = MetricsFollower(run.metrics_file).new_records()
+    config, identity = run.config, run.paths.identity()
+    records = MetricsFollower(run.paths.metrics_file).new_records()
     evaluations = [
-        json.loads((run.result_directory(index, phase.name) / "evaluation.json").read_text(encoding="utf-8"))
-        for index, phase in enumerate(config.phases)
+        json.loads((run.result_directory(index) / "evaluation.json").read_text(encoding="utf-8"))
+        for index in range(len(config.phases))
     ]
     page = Page(
         title=config.name,
@@ -41,7 +42,7 @@ def write_html_report(run: RunDirectory, sections: Sequence[Section], *, paramet
             ("started", identity.created),
             ("training time", clock(sum(evaluation["seconds"] for evaluation in evaluations))),
             ("tokens", short(sum(evaluation["tokens"] for evaluation in evaluations))),
-            ("run file", f"{run.config_file.name}, fingerprint {identity.config_fingerprint[:12]}"),
+            ("run file", f"{run.paths.config_file.name}, fingerprint {identity.config_fingerprint[:12]}"),
         ),
         sections=(
             learning_section(records, config.words.bits.replace("_", " ")),
@@ -51,7 +52,7 @@ def write_html_report(run: RunDirectory, sections: Sequence[Section], *, paramet
             memory_section([phase.name for phase in config.phases], evaluations),
         ),
     )
-    path = run.report_directory / "report.html"
+    path = run.paths.report_directory / "report.html"
     path.parent.mkdir(exist_ok=True)
     write_page(page, path)
     return path

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RunDifference:
     """None where they agree as far as both go."""
 
 
-def compare_runs(first: RunDirectory, second: RunDirectory, *, tolerance: float) -> RunDifference:
+def compare_runs(first: Run, second: Run, *, tolerance: float) -> RunDifference:
     """Compare the recorded losses of two runs, step by step.
 
     Args:
@@ -41,13 +42,13 @@ def compare_runs(first: RunDirectory, second: RunDirectory, *, tolerance: float)
     Raises:
         LongformerError: one is not a run directory.
     """
-    settings = first.config().diff(second.config())
+    settings = first.config.diff(second.config)
     for name in ("ranks", "data_fingerprint"):
-        before, after = (getattr(run.identity(), name) for run in (first, second))
+        before, after = (getattr(run.paths.identity(), name) for run in (first, second))
         if before != after:
             settings.append(f"{name}: {before} -> {after}")
     parting, largest, compared = None, 0.0, 0
-    records = (MetricsFollower(run.metrics_file).new_records() for run in (first, second))
+    records = (MetricsFollower(run.paths.metrics_file).new_records() for run in (first, second))
     for before, after in zip(*records, strict=False):
         difference = abs(before["loss"] - after["loss"]) / abs(before["loss"])
         largest = max(largest, difference)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm import commands as slurm_commands
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from launcher.training.phases import BackendName
 from longformer.errors import LongformerError
 from longformer.files import write_json
@@ -36,7 +36,7 @@ class Submission:
     """Whether the code differs from the commit."""
 
     @classmethod
-    def of(cls, run: RunDirectory) -> "Submission | None":
+    def of(cls, run: RunPaths) -> "Submission | None":
         """Return the latest submission of a run, None where it was never submitted."""
         try:
             content = json.loads((run.submission_directory / "job.json").read_text())
@@ -45,7 +45,7 @@ class Submission:
         return cls(**content | {"jobs": tuple(content["jobs"])})
 
     @classmethod
-    def record(cls, run: RunDirectory, backend: BackendName, jobs: Sequence[str]) -> None:
+    def record(cls, run: RunPaths, backend: BackendName, jobs: Sequence[str]) -> None:
         """Write down which jobs a run is now."""
         commit = _git("rev-parse", "HEAD")
         changed = bool(commit and _git("status", "--porcelain", "--", *_PACKAGES))
@@ -63,12 +63,12 @@ class Submission:
         (ray_jobs.stop_jobs if self.backend == "ray" else slurm_commands.cancel_jobs)(jobs)
 
 
-def code_directory(run: RunDirectory) -> Path:
+def code_directory(run: RunPaths) -> Path:
     """Return where the copy of the code lies."""
     return run.submission_directory / "code"
 
 
-def copy_code(run: RunDirectory) -> None:
+def copy_code(run: RunPaths) -> None:
     """Copy the packages that this process runs into the run directory."""
     for package in _PACKAGES:
         target = code_directory(run) / package
@@ -86,7 +86,7 @@ class CodeVersion(NamedTuple):
     """Git commit, None where the code does not lie in a repository."""
 
 
-def code_version(run: RunDirectory) -> CodeVersion:
+def code_version(run: RunPaths) -> CodeVersion:
     """Return the version of the code that this process works on a run with."""
     digest = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
@@ -96,15 +96,15 @@ def code_version(run: RunDirectory) -> CodeVersion:
     return CodeVersion(digest.hexdigest(), submission.commit if submission and is_copy else _git("rev-parse", "HEAD"))
 
 
-def check_free(run: RunDirectory) -> None:
+def check_free(run: RunPaths) -> None:
     """Raise LongformerError where a run goes on already or waits in a queue."""
     submission = Submission.of(run)
     if submission and (queued := submission.queued()):
         job, state, _ = queued
         where = "on its Ray cluster" if submission.backend == "ray" else "in Slurm's queue"
-        raise LongformerError(f"{run.path} has job {job} {where} ({state}); `longformer stop {run.path}` ends it")
+        raise LongformerError(f"{run.root} has job {job} {where} ({state}); `longformer stop {run.root}` ends it")
     if run.is_running():
-        raise LongformerError(f"a run is going on in {run.path}; `longformer stop {run.path}` ends it")
+        raise LongformerError(f"a run is going on in {run.root}; `longformer stop {run.root}` ends it")
 
 
 def _git(*arguments: str) -> str | None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from longformer.errors import LongformerError
 from longformer.files import write_json
 
@@ -30,17 +30,17 @@ def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
     return list(itertools.product(*choices.values()))
 
 
-def run_of(sweep: RunDirectory, index: int) -> RunDirectory:
+def run_of(sweep: RunPaths, index: int) -> RunPaths:
     """Return where a run of a sweep lies."""
-    return RunDirectory(sweep.path / str(index))
+    return RunPaths(sweep.root / str(index))
 
 
-def record_sweep(sweep: RunDirectory, runs: Sequence[tuple[str, ...]]) -> None:
+def record_sweep(sweep: RunPaths, runs: Sequence[tuple[str, ...]]) -> None:
     """Write down the overrides of every run of a sweep."""
     write_json(_file(sweep), runs)
 
 
-def runs_of(sweep: RunDirectory) -> list[tuple[RunDirectory, str]]:
+def runs_of(sweep: RunPaths) -> list[tuple[RunPaths, str]]:
     """Return every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
     try:
         runs = json.loads(_file(sweep).read_text())
@@ -49,5 +49,5 @@ def runs_of(sweep: RunDirectory) -> list[tuple[RunDirectory, str]]:
     return [(run_of(sweep, index), " ".join(overrides)) for index, overrides in enumerate(runs)]
 
 
-def _file(sweep: RunDirectory) -> Path:
+def _file(sweep: RunPaths) -> Path:
     return sweep.submission_directory / "sweep.json"

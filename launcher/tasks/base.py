@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import RenderableType
 
 from data_pipeline.prepare.parallel import TaskMap
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 
 if TYPE_CHECKING:
     from launcher.tasks.task_phase import TaskPhase
@@ -120,11 +120,11 @@ class Task(Protocol):
         """Write the last phase's model in the form that others use; only where `has_export`."""
         ...
 
-    def report(self, run: RunDirectory) -> None:
+    def report(self, run: Run) -> None:
         """Write the report of a run whose phases are all done into its directory, and print it."""
         ...
 
-    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
         """Return how good the run's newest model is on held-out data.
 
         Raises:

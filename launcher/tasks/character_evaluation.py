@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data_pipeline.shards.stream_dataset import PreparedData
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import Judgement, JudgementRequest
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
@@ -14,7 +14,7 @@ from longformer.errors import LongformerError
 from longformer.evaluation.bits import evaluate_bits_per_character
 
 
-def judge(config: CharacterRun, run: RunDirectory, request: JudgementRequest) -> Judgement:
+def judge(config: CharacterRun, run: Run, request: JudgementRequest) -> Judgement:
     """Return the bits per character of the newest finished phase, as in the Longformer paper.
 
     Raises:
@@ -54,17 +54,17 @@ def judge(config: CharacterRun, run: RunDirectory, request: JudgementRequest) ->
     return Judgement(text, values)
 
 
-def _data_of(run: RunDirectory) -> PreparedData:
+def _data_of(run: Run) -> PreparedData:
     """Return the text the run was trained on, and no other.
 
     Raises:
         LongformerError: other data lies there now.
     """
-    identity = run.identity()
+    identity = run.paths.identity()
     data = PreparedData.open(Path(identity.data_directory))
     if data.fingerprint != identity.data_fingerprint:
         raise LongformerError(
-            f"{identity.data_directory} holds other data than {run.path} was trained on "
+            f"{identity.data_directory} holds other data than {run.paths.root} was trained on "
             f"(fingerprint {data.fingerprint[:12]}, expected {identity.data_fingerprint[:12]}); prepare it again"
         )
     return data

@@ -9,7 +9,7 @@ from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.reporting.figures import attention_section
 from launcher.reporting.html import Example, Section
 from launcher.reporting.run_report import write_html_report
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
 from longformer.costs.char_lm import parameter_count
 from longformer.inference.attention_maps import character_attention
@@ -18,22 +18,22 @@ _SHOWN = 256
 """Characters of the text that attention is shown on."""
 
 
-def write_character_page(run: RunDirectory) -> Path:
+def write_character_page(run: Run) -> Path:
     """Write report/report.html of a finished character run whose examples are written, and return its path.
 
     Raises:
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
     trained = TrainedModel.load(newest_result(run) / "model")
-    stream = PreparedData.open(Path(run.identity().data_directory)).split("test")
+    stream = PreparedData.open(Path(run.paths.identity().data_directory)).split("test")
     text = torch.from_numpy(stream.read(0, min(len(stream), _SHOWN))).long()
     sections = (_examples(run), _attention(trained, text))
     return write_html_report(run, sections, parameters=parameter_count(trained.model.config))
 
 
-def _examples(run: RunDirectory) -> Section:
+def _examples(run: Run) -> Section:
     """Return what `write_examples` has written."""
-    table = json.loads((run.report_directory / "tables" / "examples.json").read_text(encoding="utf-8"))
+    table = json.loads((run.paths.report_directory / "tables" / "examples.json").read_text(encoding="utf-8"))
     shown = [
         Example(tuple((name, _written(cell)) for name, cell in zip(table["columns"], row, strict=True)))
         for row in table["data"]

@@ -11,7 +11,7 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.reporting.figures import attention_section, length_histogram
 from launcher.reporting.html import Example, Figure, Section, Table
 from launcher.reporting.run_report import write_html_report
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.trained_model import newest_result
 from launcher.tasks.masked_lm.config import MaskedLMRun
 from launcher.tasks.masked_lm_data import held_out_text
@@ -28,13 +28,13 @@ _SHARDS = 20
 """Shards of each corpus whose documents the histogram counts."""
 
 
-def write_masked_lm_page(config: MaskedLMRun, run: RunDirectory) -> Path:
+def write_masked_lm_page(config: MaskedLMRun, run: Run) -> Path:
     """Write report/report.html of a finished run, and return its path.
 
     Raises:
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
-    directory = Path(run.identity().data_directory)
+    directory = Path(run.paths.identity().data_directory)
     model = LongformerForMaskedLM.from_pretrained(newest_result(run) / "model").eval()
     text = held_out_text(config, directory, "test")
     length = min(_SHOWN, config.phases[-1].sequence_length, len(text.tokens))

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from launcher.config.run_config import RunConfig
-from launcher.config.yaml_file import Written
-from launcher.tasks.base import Task
+from launcher.config.yaml_file import LoadedYaml
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.masked_lm.config import MaskedLMRun
 from launcher.tasks.summarization.config import SummarizationRun
 from longformer.errors import LongformerError
+
+if TYPE_CHECKING:  # a task works on runs, which are opened by the names that stand here
+    from launcher.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ DEFAULT = "characters"
 """The task of a run file that names none."""
 
 
-def run_file_of(written: Written) -> type[RunConfig]:
+def run_file_of(written: LoadedYaml) -> type[RunConfig]:
     """Return the kind of run file that the content's `task` asks for.
 
     Raises:
@@ -44,7 +47,7 @@ def run_file_of(written: Written) -> type[RunConfig]:
     return KINDS[task].run_file
 
 
-def task_of(config: RunConfig) -> Task:
+def task_of(config: RunConfig) -> "Task":
     """Return what does the work of a run's task."""
     module, _, name = KINDS[config.task].work.partition(":")
     task: Task = getattr(import_module(module), name)(config)

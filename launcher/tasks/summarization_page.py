@@ -13,7 +13,7 @@ from data_pipeline.summary_samples import read_samples
 from launcher.reporting.figures import attention_section, length_histogram, scores_by_length
 from launcher.reporting.html import Example, Figure, Section
 from launcher.reporting.run_report import write_html_report
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.trained_model import newest_result
 from launcher.tasks.summarization.config import SummarizationRun
 from launcher.tasks.summarization.phase import table_name
@@ -31,13 +31,13 @@ _CHARACTERS = 2_000
 """Of each example's document."""
 
 
-def write_summarization_page(config: SummarizationRun, run: RunDirectory) -> Path:
+def write_summarization_page(config: SummarizationRun, run: Run) -> Path:
     """Write report/report.html of a finished run, and return its path.
 
     Raises:
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
-    directory, result = Path(run.identity().data_directory), newest_result(run)
+    directory, result = Path(run.paths.identity().data_directory), newest_result(run)
     model = LEDForConditionalGeneration.from_pretrained(result / "model").eval()
     written = (result / table_name("test")).read_text(encoding="utf-8").splitlines()
     table = [json.loads(line) for line in written]

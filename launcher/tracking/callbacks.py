@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from launcher.config.mlflow_address import address_of_run
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from longformer.training.records import Callback, PhaseInfo, Progress
 
 if TYPE_CHECKING:  # importing MLflow takes seconds: it happens where it is first needed, off the training thread
@@ -26,15 +26,15 @@ LONGEST_GOODBYE_SECONDS = 30.0
 """How long the end of a phase waits for its last upload; `finish_run` sends what is left."""
 
 
-def start_run(run: RunDirectory) -> None:
+def start_run(run: Run) -> None:
     """Go on with the MLflow run of a training, or start it; where MLflow cannot be reached, that is done later."""
-    run.write_identity(replace(run.identity(), mlflow_status=None))
+    run.paths.write_identity(replace(run.paths.identity(), mlflow_status=None))
     _Tolerant(run, "training goes on, its steps are kept in metrics.jsonl and sent when MLflow is back").attempt(
         lambda: _mlflow_run(run).mark_running()
     )
 
 
-def finish_run(run: RunDirectory, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+def finish_run(run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """Send everything MLflow does not have yet, then report and model, and close the run."""
 
     def finish() -> None:
@@ -46,15 +46,15 @@ def finish_run(run: RunDirectory, *, status: Literal["FINISHED", "FAILED", "KILL
             tracked.send_report()
         finally:
             tracked.end(status)
-        run.write_identity(replace(run.identity(), mlflow_status=status))
+        run.paths.write_identity(replace(run.paths.identity(), mlflow_status=status))
 
-    _Tolerant(run, f"`longformer resume {run.path}` sends what is missing when MLflow is back").attempt(finish)
+    _Tolerant(run, f"`longformer resume {run.paths.root}` sends what is missing when MLflow is back").attempt(finish)
 
 
 class _FollowingCallback(Callback):
     """Does something every few seconds in a thread of its own while training runs."""
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._tolerant = _Tolerant(
             run, "training goes on, its steps are kept in metrics.jsonl and sent when MLflow is back"
@@ -107,7 +107,7 @@ class SystemMetricsCallback(_FollowingCallback):
             if self._monitor is not None:
                 self._monitor.finish()
         # The first rank of all makes the run, where the driver could not.
-        elif (self._monitor is None or self._monitor.has_ended) and self._run.identity().mlflow_run_id:
+        elif (self._monitor is None or self._monitor.has_ended) and self._run.paths.identity().mlflow_run_id:
             self._monitor = _mlflow_run(self._run).watch_system()
 
 
@@ -119,7 +119,7 @@ class _Tolerant:
         remedy: how the warning ends.
     """
 
-    def __init__(self, run: RunDirectory, remedy: str) -> None:
+    def __init__(self, run: Run, remedy: str) -> None:
         self._run = run
         self._remedy = remedy
         self._warned = False
@@ -132,11 +132,11 @@ class _Tolerant:
                 self._warned = True
                 from launcher.tracking.client import in_one_sentence
 
-                address = address_of_run(self._run.config().tracking.uri, self._run.path)
+                address = address_of_run(self._run.config.tracking.uri, self._run.paths.root)
                 print(f"warning: {in_one_sentence(error, address)}; {self._remedy}", file=sys.stderr, flush=True)
 
 
-def _mlflow_run(run: RunDirectory) -> "MlflowRun":
+def _mlflow_run(run: Run) -> "MlflowRun":
     from launcher.tracking.run import MlflowRun
 
     return MlflowRun(run)

@@ -22,7 +22,8 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_LOGGED_ARTIFACTS, MLFLOW_MODEL_IS_EXTERNAL
 
 from launcher.config.mlflow_address import address_of_run
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 from launcher.runs.submission import code_version
 from launcher.tracking.client import client_of, experiment_id, is_missing
 from longformer.errors import LongformerError
@@ -55,32 +56,32 @@ class MlflowRun:
     named there.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
-        self._directory = directory
-        self._config = directory.config()
-        self._address = address_of_run(self._config.tracking.uri, directory.path)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._config = run.config
+        self._address = address_of_run(self._config.tracking.uri, run.paths.root)
         self._client = client_of(self._address)
-        known = directory.identity().mlflow_run_id
+        known = run.paths.identity().mlflow_run_id
         try:
-            run = self._client.get_run(known) if known else None
+            tracked = self._client.get_run(known) if known else None
         except MlflowException as error:
             if not is_missing(error):
                 raise
-            run = None
-        if run is None:
+            tracked = None
+        if tracked is None:
             self.run_id, self._experiment_id = self._found_or_created()
-            directory.write_identity(replace(directory.identity(), mlflow_run_id=self.run_id))
+            run.paths.write_identity(replace(run.paths.identity(), mlflow_run_id=self.run_id))
         else:
-            self.run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
-        self._metrics = MetricsFollower(directory.metrics_file)
+            self.run_id, self._experiment_id = tracked.info.run_id, tracked.info.experiment_id
+        self._metrics = MetricsFollower(run.paths.metrics_file)
         self._training_seconds = 0.0
         self._checkpoints: set[str] = set()
 
     def _found_or_created(self) -> tuple[str, str]:
         """Return the numbers of the run and its experiment; a run whose making was not heard of is found again."""
         experiment = experiment_id(self._client, self._config.tracking.experiment)
-        identity = self._directory.identity()
-        path = str(self._directory.path.resolve())
+        identity = self._run.paths.identity()
+        path = str(self._run.paths.root.resolve())
         key = hashlib.sha256(f"{path} {identity.created}".encode()).hexdigest()
         found = self._client.search_runs([experiment], f"tags.`longformer.key` = '{key}'")
         if found:
@@ -88,7 +89,7 @@ class MlflowRun:
         else:
             identifying = {"longformer.key": key, "mlflow.source.name": "longformer train"}
             run_id = self._client.create_run(experiment, tags=identifying, run_name=self._config.name).info.run_id
-        code = code_version(self._directory)
+        code = code_version(self._run.paths)
         facts = {
             "longformer.version": version("longformer-train"),
             "longformer.code": code.fingerprint,
@@ -127,7 +128,7 @@ class MlflowRun:
             return
         if records[0]["global_step"] == 1:
             self._training_seconds = 0.0  # the file was cut back, and is read from its start
-        created = datetime.fromisoformat(self._directory.identity().created).timestamp()
+        created = datetime.fromisoformat(self._run.paths.identity().created).timestamp()
         times = {}
         for record in records:
             self._training_seconds += record["seconds"] + record["saving_seconds"]
@@ -145,14 +146,14 @@ class MlflowRun:
                 ]
                 self._client.log_batch(self.run_id, metrics=metrics)
         except Exception:
-            self._metrics = MetricsFollower(self._directory.metrics_file)  # read them again next time
+            self._metrics = MetricsFollower(self._run.paths.metrics_file)  # read them again next time
             raise
 
     def send_checkpoints(self) -> None:
         """Point to the checkpoints that exist now."""
-        on_disk = {str(path) for path in self._directory.all_checkpoints()}
+        on_disk = {str(path) for path in self._run.paths.all_checkpoints()}
         if on_disk != self._checkpoints:
-            send_checkpoints(self._client, self._experiment_id, self.run_id, self._directory)
+            send_checkpoints(self._client, self._experiment_id, self.run_id, self._run)
             self._checkpoints = on_disk
 
     def _values(self, record: dict[str, Any]) -> dict[str, float]:
@@ -167,7 +168,7 @@ class MlflowRun:
         last_step = 0
         for index, phase in enumerate(self._config.phases):
             last_step += phase.steps
-            path = self._directory.result_directory(index, phase.name) / "evaluation.json"
+            path = self._run.result_directory(index) / "evaluation.json"
             child = known.get(phase.name)
             if path.exists() and (child is None or child.info.status != "FINISHED"):
                 child_id = child.info.run_id if child else None
@@ -210,16 +211,15 @@ class MlflowRun:
 
         Files in report/tables are shown as MLflow's evaluation tables: {"columns": [...], "data": [[...], ...]}.
         """
-        report = self._directory.report_directory
+        report = self._run.paths.report_directory
         if report.is_dir():
             self._client.log_artifacts(self.run_id, str(report), "report")
             self._client.set_tag(self.run_id, "mlflow.note.content", (report / "summary.md").read_text("utf-8"))
             tables = [str(path.relative_to(report.parent)) for path in sorted(report.glob("tables/*.json"))]
             shown = [{"path": table, "type": "table"} for table in tables]
             self._client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(shown))
-        self._client.log_artifact(self.run_id, str(self._directory.config_file))
-        results = [self._directory.result_directory(i, phase.name) for i, phase in enumerate(self._config.phases)]
-        finished = [result for result in results if result.exists()]
+        self._client.log_artifact(self.run_id, str(self._run.paths.config_file))
+        finished = self._run.finished_results()
         if finished:
             self._client.log_artifacts(self.run_id, str(finished[-1] / "model"), "model")
 
@@ -255,9 +255,9 @@ _PATH = "longformer.path"
 """Tag: where the checkpoint lies in the run directory."""
 
 
-def send_checkpoints(client: MlflowClient, experiment_id: str, run_id: str, directory: RunDirectory) -> None:
+def send_checkpoints(client: MlflowClient, experiment_id: str, run_id: str, run: Run) -> None:
     """Let the run's checkpoints in MLflow be those on disk: new ones are added, removed ones go."""
-    on_disk = {str(path.relative_to(directory.path)): path for path in directory.all_checkpoints()}
+    on_disk = {str(path.relative_to(run.paths.root)): path for path in run.paths.all_checkpoints()}
     known = set()
     for model in _sent(client, experiment_id, run_id):
         if model.status == LoggedModelStatus.READY and model.tags.get(_PATH) in on_disk:

@@ -6,14 +6,13 @@ The run keeps a copy of its own, so that resuming it needs neither the folder no
 import shutil
 
 from launcher.config.mlflow_address import address_of_run
-from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import InputData, Task
 from launcher.tracking.registry.export import Exportable
 from launcher.tracking.registry.open_model import opened
 
 
-def bring_start_model(run: RunDirectory, task: Task, config: RunConfig, data: InputData) -> str | None:
+def bring_start_model(run: Run, task: Task, data: InputData) -> str | None:
     """Copy the model that `init` names into the directory of a new run.
 
     Returns:
@@ -23,11 +22,12 @@ def bring_start_model(run: RunDirectory, task: Task, config: RunConfig, data: In
         LongformerError: there is no such model, or it does not fit the run.
         WorkFailed: MLflow does not answer or refuses.
     """
-    shutil.rmtree(run.start_directory, ignore_errors=True)  # of a creation that was interrupted
+    shutil.rmtree(run.paths.start_directory, ignore_errors=True)  # of a creation that was interrupted
+    config = run.config
     if config.init is None:
         return None
-    with opened(config.init, store=address_of_run(config.tracking.uri, run.path)) as model:
+    with opened(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
         found = Exportable.find(model.folder)
         task.check_start(found.model, data.directory)
-        found.write(run.start_directory)
+        found.write(run.paths.start_directory)
         return model.origin

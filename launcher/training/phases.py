@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import Task
 from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
@@ -23,7 +23,7 @@ from longformer.training.checkpoints.store import committed_checkpoints, newest_
 class PhaseTask:
     """All that a group of ranks must know to carry out one phase."""
 
-    run_directory: Path
+    run: Run
     phase_index: int
     ranks: int
     resume_from: Path | None
@@ -70,7 +70,7 @@ class Backend(Protocol):
 
 
 def run_phases(
-    run_directory: RunDirectory,
+    run: Run,
     backend: Backend,
     *,
     ranks: Ranks,
@@ -79,14 +79,13 @@ def run_phases(
     """Carry out every phase that is not done yet; stop at the first that does not complete.
 
     Args:
-        run_directory: the run.
+        run: the run.
         backend: what runs a phase's ranks.
         ranks: how many.
         warn: is told why a phase starts again and what of its checkpoints is damaged.
     """
-    config = run_directory.config()
-    for index, phase in enumerate(config.phases):
-        if run_directory.result_directory(index, phase.name).exists():
+    for index in range(len(run.config.phases)):
+        if run.result_directory(index).exists():
             continue
         outcome = Outcome(Status.REGROUPED)
         while outcome.status in (Status.REGROUPED, Status.ROLLED_BACK):
@@ -95,24 +94,24 @@ def run_phases(
             ranks_now = ranks(index) if callable(ranks) else ranks
             if ranks_now is None:
                 return Outcome(Status.STOPPED)
-            outcome = backend.run_phase(_task(run_directory, index, ranks_now, warn))
+            outcome = backend.run_phase(_task(run, index, ranks_now, warn))
         if outcome.status is not Status.COMPLETED:
             return outcome
     return Outcome(Status.COMPLETED)
 
 
-def _task(run_directory: RunDirectory, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
-    phase = run_directory.config().phases[index]
-    resume_from = _newest_checkpoint(run_directory, index, warn)
+def _task(run: Run, index: int, ranks: int, warn: Callable[[str], None]) -> PhaseTask:
+    phase = run.config.phases[index]
+    resume_from = _newest_checkpoint(run, index, warn)
     optimizer_from = None
     if resume_from is None and index > 0 and phase.optimizer == "keep":
-        optimizer_from = _last_checkpoint_of(run_directory, index - 1, warn)
-    zero_stage = run_directory.config().training.zero_stage
+        optimizer_from = _last_checkpoint_of(run, index - 1, warn)
+    zero_stage = run.config.training.zero_stage
     fitting = [
         checkpoint and _fitting(checkpoint, ranks=ranks, zero_stage=zero_stage)
         for checkpoint in (resume_from, optimizer_from)
     ]
-    return PhaseTask(run_directory.path, index, ranks, *fitting)
+    return PhaseTask(run, index, ranks, *fitting)
 
 
 def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
@@ -125,19 +124,18 @@ def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
     return universal_copy(checkpoint)
 
 
-def _newest_checkpoint(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path | None:
-    config = run_directory.config()
-    directory = run_directory.checkpoints_directory(index, config.phases[index].name)
+def _newest_checkpoint(run: Run, index: int, warn: Callable[[str], None]) -> Path | None:
+    directory = run.checkpoints_directory(index)
     newest = newest_good_checkpoint(directory, warn)
-    copies = config.checkpoint_copies(index)
+    copies = run.config.checkpoint_copies(index)
     return newest if copies is None else copies.fetch_newer(directory, newest, warn)
 
 
-def _last_checkpoint_of(run_directory: RunDirectory, index: int, warn: Callable[[str], None]) -> Path:
-    phase = run_directory.config().phases[index]
-    checkpoint = _newest_checkpoint(run_directory, index, warn)
+def _last_checkpoint_of(run: Run, index: int, warn: Callable[[str], None]) -> Path:
+    phase = run.config.phases[index]
+    checkpoint = _newest_checkpoint(run, index, warn)
     if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
-        result = run_directory.result_directory(index, phase.name)
+        result = run.result_directory(index)
         raise LongformerError(
             f"the next phase keeps the optimizer of phase {phase.name}, whose last checkpoint is missing or damaged; "
             f"remove {result} to train that phase's last steps again"
@@ -165,7 +163,7 @@ class Losses:
         )
 
 
-def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callable[[str], None]) -> Outcome:
+def run_chain(run: Run, backend: Backend, *, ranks: Ranks, warn: Callable[[str], None]) -> Outcome:
     """Carry out every step that is not done yet; stop at the first that does not complete.
 
     Only training needs the backend's ranks; the other steps are done by the process that drives it.
@@ -174,35 +172,34 @@ def run_chain(run: RunDirectory, backend: Backend, *, ranks: Ranks, warn: Callab
         LongformerError: a model cannot be read, converted or written.
         WorkFailed: MLflow, where the model is to be registered, does not answer or refuses.
     """
-    task = task_of(run.config())
+    task = task_of(run.config)
     if task.has_start:
-        _commit(run.start_directory, task.make_start)
+        _commit(run.paths.start_directory, task.make_start)
     outcome = run_phases(run, backend, ranks=ranks, warn=warn)
     if outcome.status is Status.COMPLETED and task.has_export:
-        _commit(run.export_directory, lambda target: task.export(_last_model(run), target))
-    name = run.config().tracking.register_as
-    if outcome.status is Status.COMPLETED and name is not None and not run.registration_file.exists():
+        _commit(run.paths.export_directory, lambda target: task.export(_last_model(run), target))
+    name = run.config.tracking.register_as
+    if outcome.status is Status.COMPLETED and name is not None and not run.paths.registration_file.exists():
         from launcher.tracking.registry.register import register_run  # which imports MLflow, which takes seconds
 
         register_run(run, name)
     return outcome
 
 
-def is_done(run: RunDirectory) -> bool:
+def is_done(run: Run) -> bool:
     """Return whether nothing is left to do."""
-    return all(result.exists() for result in _results(run, task_of(run.config())))
+    return all(result.exists() for result in _results(run, task_of(run.config)))
 
 
-def _results(run: RunDirectory, task: Task) -> list[Path]:
-    phases = [run.result_directory(index, phase.name) for index, phase in enumerate(run.config().phases)]
-    export = [run.export_directory] if task.has_export else []
-    registration = [run.registration_file] if run.config().tracking.register_as is not None else []
+def _results(run: Run, task: Task) -> list[Path]:
+    phases = [run.result_directory(index) for index in range(len(run.config.phases))]
+    export = [run.paths.export_directory] if task.has_export else []
+    registration = [run.paths.registration_file] if run.config.tracking.register_as is not None else []
     return [*phases, *export, *registration]
 
 
-def _last_model(run: RunDirectory) -> Path:
-    phases = run.config().phases
-    return run.result_directory(len(phases) - 1, phases[-1].name) / "model"
+def _last_model(run: Run) -> Path:
+    return run.result_directory(len(run.config.phases) - 1) / "model"
 
 
 def _commit(target: Path, write: Callable[[Path], None]) -> None:

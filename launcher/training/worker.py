@@ -15,7 +15,7 @@ import torch.distributed
 
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import PhaseSection
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.registry import task_of
 from launcher.tasks.task_phase import TaskPhase
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
@@ -59,7 +59,7 @@ def train_one_phase(
     if work.config.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
         torch.use_deterministic_algorithms(True)
-    batches = work.parts.batches(ranks, work.run.left_out_batches(task.phase_index))
+    batches = work.parts.batches(ranks, work.run.paths.left_out_batches(task.phase_index))
     torch.manual_seed(work.config.seed)  # of fresh weights
     engine = TrainingEngine(work.parts.model(work.origin).to(ranks.device), work.engine_settings(), ranks)
     speedometer = work.speedometer()
@@ -87,7 +87,7 @@ def train_one_phase(
     except RollBack as bad:
         checkpoints.finish()
         if ranks.is_first:
-            work.run.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
+            work.run.paths.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
         torch.distributed.barrier()
         return PhaseOutcome.ROLLED_BACK
     if outcome is PhaseOutcome.STOPPED:
@@ -110,7 +110,7 @@ def train_one_phase(
     weights = engine.full_weights()
     if ranks.is_first:
         commit_result(
-            work.run.result_directory(task.phase_index, work.phase.name),
+            work.run.result_directory(task.phase_index),
             write_model=lambda target: work.parts.write_model(weights, work.origin, target),
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
@@ -128,13 +128,13 @@ class _PhaseWork:
     task: PhaseTask
     ranks: Ranks
 
-    @cached_property
-    def run(self) -> RunDirectory:
-        return RunDirectory(self.task.run_directory)
+    @property
+    def run(self) -> Run:
+        return self.task.run
 
-    @cached_property
+    @property
     def config(self) -> RunConfig:
-        return self.run.config()
+        return self.run.config
 
     @property
     def phase(self) -> PhaseSection:
@@ -147,19 +147,18 @@ class _PhaseWork:
     @cached_property
     def parts(self) -> TaskPhase:
         """The parts of the phase that only the run's task knows."""
-        return task_of(self.config).phase(self.task.phase_index, Path(self.run.identity().data_directory))
+        return task_of(self.config).phase(self.task.phase_index, Path(self.run.paths.identity().data_directory))
 
     @property
     def origin(self) -> Path | None:
         """The model directory the phase starts from: the result before, or the run's start; None = fresh weights."""
         if self.task.phase_index > 0:
             return self._previous_result / "model"
-        return self.run.start_directory if self.run.start_directory.exists() else None
+        return self.run.paths.start_directory if self.run.paths.start_directory.exists() else None
 
     @property
     def _previous_result(self) -> Path:
-        index = self.task.phase_index - 1
-        return self.run.result_directory(index, self.config.phases[index].name)
+        return self.run.result_directory(self.task.phase_index - 1)
 
     def engine_settings(self) -> EngineSettings:
         training, batching = self.config.training, self.phase.batching(self.ranks.world_size)
@@ -207,7 +206,7 @@ class _PhaseWork:
     def guard(self, progress: Progress) -> LossGuard:
         training = self.config.training
         recent = losses_until(
-            self.run.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSSES_REMEMBERED
+            self.run.paths.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSSES_REMEMBERED
         )
         settings = GuardSettings(on_bad_loss=training.on_bad_loss, spike_threshold=training.spike_threshold)
         return LossGuard(settings, recent)
@@ -223,14 +222,14 @@ class _PhaseWork:
         """Return what watches the training from this rank."""
         callbacks: list[Callback] = []
         if self.ranks.is_first:
-            callbacks += [MetricsFile(self.run.metrics_file), MlflowCallback(self.run)]
+            callbacks += [MetricsFile(self.run.paths.metrics_file), MlflowCallback(self.run)]
         if self.ranks.is_first_of_machine:
             callbacks.append(SystemMetricsCallback(self.run))
         return callbacks
 
     def checkpoint_writer(self, engine: TrainingEngine) -> CheckpointWriter:
         return CheckpointWriter(
-            directory=self.run.checkpoints_directory(self.task.phase_index, self.phase.name),
+            directory=self.run.checkpoints_directory(self.task.phase_index),
             engine=engine,
             phase=self.phase.name,
             phase_index=self.task.phase_index,

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 
 COMMAND = (sys.executable, "-m", "launcher.cli")
 PATIENCE_SECONDS = 600
@@ -22,13 +22,13 @@ class SubmittedRun:
     """A run and its jobs, of which the first is meant where none is named."""
 
     def __init__(self, directory: Path, *jobs: str) -> None:
-        self.run = RunDirectory(directory)
+        self.run = RunPaths(directory)
         self.jobs = jobs
         self.job = jobs[0]
 
     def status(self) -> Any:
         """Return what `longformer status` says."""
-        return json.loads(longformer("status", self.run.path, "--json").stdout)
+        return json.loads(longformer("status", self.run.root, "--json").stdout)
 
     def slurm(self, field: str, job: str | None = None) -> str:
         """Return a field of `scontrol show job`."""
@@ -76,12 +76,12 @@ class SubmittedRun:
 
     def scores(self) -> list[float]:
         """Return the bits per character of the finished phases on held-out text."""
-        files = sorted(self.run.path.glob("phases/*/result/evaluation.json"))
+        files = sorted(self.run.root.glob("phases/*/result/evaluation.json"))
         return [json.loads(file.read_text())["validation"]["bits_per_character"] for file in files]
 
     def checkpoints(self) -> list[str]:
         """Return the names of the first phase's committed checkpoints."""
-        return sorted(path.name for path in self.run.checkpoints_directory(0, "short").glob("step-*"))
+        return sorted(path.name for path in self.run.root.glob("phases/01-short/checkpoints/step-*"))
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from launcher.backends.ray import backend
 from launcher.backends.ray.cluster import connected
 from launcher.cli import main
 from launcher.commands.status import run_status
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from longformer.errors import LongformerError
 from tests.faults.tiny_run import once, prepare_text, tiny_config
 
@@ -161,7 +161,7 @@ def expected(run_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[t
 
 
 def losses(directory: Path) -> list[tuple[int, float]]:
-    file = RunDirectory(directory).metrics_file
+    file = RunPaths(directory).metrics_file
     lines = file.read_text().splitlines(keepends=True) if file.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     return [(record["global_step"], record["loss"]) for record in records]
@@ -169,12 +169,12 @@ def losses(directory: Path) -> list[tuple[int, float]]:
 
 def ranks_of(directory: Path) -> list[dict[str, Any]]:
     """Return where the driver says each rank is."""
-    return RunDirectory(directory).ranks()
+    return RunPaths(directory).ranks()
 
 
 def wait_until(run: Path, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
     """Wait for a condition on where the ranks of a run are."""
-    directory = RunDirectory(run)
+    directory = RunPaths(run)
     while not condition(ranks_of(run)):
         ended = directory.exists and directory.identity().mlflow_status is not None
         assert not ended, "the run ended before it could be disturbed"
@@ -227,10 +227,10 @@ def test_a_notice_that_a_node_will_leave_becomes_a_checkpoint_and_so_does_a_requ
 
     def disturb() -> None:
         wait_until(run, lambda ranks: len(ranks) == 2 and ranks[1]["step"] > 5)
-        states.append(run_status(RunDirectory(run)))
+        states.append(run_status(RunPaths(run)))
         nodes.announce_the_end(second)
         wait_until(run, lambda ranks: len(ranks) == 1 and ranks[0]["step"] > 10)
-        RunDirectory(run).request_stop(save=True)
+        RunPaths(run).request_stop(save=True)
 
     # Only a request makes a checkpoint.
     options = ("--ranks", "1-2", "training.checkpoint_every_steps=100000")
@@ -241,7 +241,7 @@ def test_a_notice_that_a_node_will_leave_becomes_a_checkpoint_and_so_does_a_requ
     assert "will leave the cluster" in warned
     assert "the same command goes on" in warned
     assert [rank["rank"] for rank in states[0]["ranks"]] == [0, 1]
-    starts = re.findall(r"phase short: (\d+) of", RunDirectory(run).log_file(0, 0).read_text())
+    starts = re.findall(r"phase short: (\d+) of", RunPaths(run).log_file(0, 0).read_text())
     assert starts[0] == "0"
     assert int(starts[1]) > 5
     assert [step for step, _ in losses(run)] == list(range(1, len(losses(run)) + 1))
@@ -283,31 +283,31 @@ def test_a_cluster_that_is_too_small_is_told_in_numbers(
 def test_the_job_server_carries_out_a_run_tells_of_it_and_stops_it(
     nodes: TwoNodes, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDirectory(tmp_path / "run")
+    run = RunPaths(tmp_path / "run")
     submit = ["submit", str(run_file), "--backend", "ray", "--address", nodes.dashboard, "--ranks", "2"]
-    submit += ["--run-directory", str(run.path)]
+    submit += ["--run-directory", str(run.root)]
     assert main(submit) == 0
     assert re.match(rf"job {nodes.dashboard}/api/jobs/tiny-[0-9a-f]{{8}};", capsys.readouterr().out)
-    wait_until(run.path, lambda ranks: len(ranks) == 2 and ranks[1]["step"] > 15)
+    wait_until(run.root, lambda ranks: len(ranks) == 2 and ranks[1]["step"] > 15)
     found = run_status(run)
     assert (found["state"], found["queued"]["state"]) == ("running", "RUNNING")
     assert main(submit) == 2
     assert "on its Ray cluster (RUNNING); `longformer stop" in capsys.readouterr().err
-    assert main(["stop", str(run.path)]) == 0
-    assert main(["logs", str(run.path)]) == 0
+    assert main(["stop", str(run.root)]) == 0
+    assert main(["logs", str(run.root)]) == 0
     said = capsys.readouterr().out
     assert "phase 1/1 short  step" in said
     assert "stopped; the same command goes on from the last checkpoint" in said
-    assert committed(run)[-1] == f"step-{losses(run.path)[-1][0]:08d}"
+    assert committed(run)[-1] == f"step-{losses(run.root)[-1][0]:08d}"
     assert run_status(run)["state"] == "stopped"
 
 
 def test_without_its_head_a_run_ends_with_one_sentence_and_what_it_had_saved(
     nodes: TwoNodes, run_file: Path, tmp_path: Path
 ) -> None:
-    run = RunDirectory(tmp_path / "run")
+    run = RunPaths(tmp_path / "run")
     command = [sys.executable, "-m", "launcher.cli", "train", str(run_file), "--backend", "ray", "--ranks", "2"]
-    command += ["--address", nodes.address, "--run-directory", str(run.path)]
+    command += ["--address", nodes.address, "--run-directory", str(run.root)]
     with once(lambda: len(committed(run)) > 0, nodes.kill_head):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -316,9 +316,9 @@ def test_without_its_head_a_run_ends_with_one_sentence_and_what_it_had_saved(
         "the same command goes on from the last checkpoint"
     ) in done.stderr.splitlines(), done.stderr
     assert "Traceback" not in done.stderr
-    assert main(["checkpoint", "verify", str(run.path)]) == 0
+    assert main(["checkpoint", "verify", str(run.root)]) == 0
 
 
-def committed(run: RunDirectory) -> list[str]:
+def committed(run: RunPaths) -> list[str]:
     """Return the names of the committed checkpoints."""
     return [path.name for path in run.all_checkpoints()]

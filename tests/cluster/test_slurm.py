@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_ranks_of_a_job_on_two_nodes_train_together(undisturbed: SubmittedRun) -> None:
-    assert f"job {undisturbed.job} on n[1-2], start 1" in longformer("logs", undisturbed.run.path).stdout
-    assert longformer("logs", undisturbed.run.path, "--rank", "1").stdout.count("training goes on") == 2
+    assert f"job {undisturbed.job} on n[1-2], start 1" in longformer("logs", undisturbed.run.root).stdout
+    assert longformer("logs", undisturbed.run.root, "--rank", "1").stdout.count("training goes on") == 2
     assert undisturbed.status()["state"] == "finished"
     assert undisturbed.scores() == sorted(undisturbed.scores(), reverse=True)
 
@@ -34,7 +34,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_does_not_come_back_and_can_be_resum
 ) -> None:
     run = submit(short_run_file, cluster / "cancelled")
     run.wait_for_steps()
-    again = longformer("submit", short_run_file, "--nodes", 2, "--run-directory", run.run.path)
+    again = longformer("submit", short_run_file, "--nodes", 2, "--run-directory", run.run.root)
     assert f"has job {run.job} in Slurm's queue (RUNNING)" in again.stderr
     slurm("scancel", run.job)
     slurm("scancel", run.job)  # by an impatient user
@@ -43,11 +43,11 @@ def test_a_cancelled_job_leaves_a_checkpoint_does_not_come_back_and_can_be_resum
     assert run.slurm("Restarts") == "0"
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
     assert run.losses()[-1][0] < 80
-    verified = longformer("checkpoint", "verify", run.run.path)
+    verified = longformer("checkpoint", "verify", run.run.root)
     assert verified.returncode == 0, verified.stdout
-    resume = f"{sys.executable} -m launcher.cli resume {run.run.path} --backend slurm"
+    resume = f"{sys.executable} -m launcher.cli resume {run.run.root} --backend slurm"
     resumed = SubmittedRun(
-        run.run.path, slurm("sbatch", "--parsable", "--nodes=2", "--output=/dev/null", f"--wrap={resume}").strip()
+        run.run.root, slurm("sbatch", "--parsable", "--nodes=2", "--output=/dev/null", f"--wrap={resume}").strip()
     )
     resumed.wait_for_the_end()
     assert resumed.losses() == undisturbed.losses()[:80]
@@ -79,10 +79,10 @@ def test_where_ray_is_forbidden_torchrun_trains_the_same_and_outlives_the_time_l
 def test_a_job_that_waits_can_be_stopped(cluster: Path, short_run_file: Path) -> None:
     run = submit(short_run_file, cluster / "waiting", "--sbatch", "hold")
     assert run.status()["state"] == "waiting"
-    stopped = longformer("stop", run.run.path)
+    stopped = longformer("stop", run.run.root)
     assert f"job {run.job} is taken out of the queue" in stopped.stdout
     run.wait_for_the_end("CANCELLED")
-    again = longformer("stop", run.run.path)
+    again = longformer("stop", run.run.root)
     assert again.returncode == 2
     assert "no run is going on" in again.stderr
 
@@ -105,7 +105,7 @@ def test_the_runs_of_a_sweep_are_tasks_of_one_array(
     undisturbed: SubmittedRun, cluster: Path, short_run_file: Path
 ) -> None:
     sweep = submit(short_run_file, cluster / "sweep", "--sweep", "seed=0,1")
-    first, second = (SubmittedRun(sweep.run.path / str(index), f"{sweep.job}_{index}") for index in range(2))
+    first, second = (SubmittedRun(sweep.run.root / str(index), f"{sweep.job}_{index}") for index in range(2))
     first.wait(lambda: {one["state"] for one in sweep.status()} == {"finished"})
     assert [one["values"] for one in sweep.status()] == ["seed=0", "seed=1"]
     assert first.losses() == undisturbed.losses()[:80]

@@ -84,7 +84,7 @@ def test_a_job_that_loses_a_node_goes_on_with_another(
     assert run.losses()[-1][0] < 80
     run.wait_for_the_end()
     assert run.losses() == losses
-    verified = longformer("checkpoint", "verify", run.run.path)
+    verified = longformer("checkpoint", "verify", run.run.root)
     assert verified.returncode == 0, verified.stdout
 
 

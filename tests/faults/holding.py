@@ -51,7 +51,7 @@ def holdable_ranks() -> AbstractContextManager[Any]:
 
 def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None:
     """Be a rank, as `run_rank` is, that waits where it is to be held."""
-    hold, waits = _files(Path(task.run_directory))
+    hold, waits = _files(task.run.paths.root)
 
     def wait_at(place: str) -> None:
         if hold.exists() and hold.read_text() == place:

@@ -68,14 +68,14 @@ def test_after_rolling_back_the_run_ends_as_if_the_bad_batch_had_never_been_ther
 ) -> None:
     run = run_on(tmp_path, text_with_a_bad_batch, on_bad_loss="roll_back")
     assert run.go().status is Status.COMPLETED
-    (left_out,) = json.loads((run.run.path / "left-out-batches.json").read_text())
+    (left_out,) = json.loads((run.run.paths.root / "left-out-batches.json").read_text())
     assert left_out["position"] == BAD_STEP * 4
     assert len(run.warnings) == 1
     assert "going on from the last checkpoint without that batch" in run.warnings[0]
 
     (tmp_path / "other").mkdir()
     never_met = run_on(tmp_path / "other", text_with_a_bad_batch, on_bad_loss="roll_back")
-    never_met.run.leave_out_batch(1, BAD_STEP * 4, "known to be bad")
+    never_met.run.paths.leave_out_batch(1, BAD_STEP * 4, "known to be bad")
     assert never_met.go().status is Status.COMPLETED
     assert run.losses() == never_met.losses()
 

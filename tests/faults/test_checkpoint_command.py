@@ -25,7 +25,7 @@ def run(new_run: Runs) -> TinyRun:
 
 
 def checkpoint(run: TinyRun, step: int) -> Path:
-    return run.run.checkpoints_directory(0, "short") / f"step-{step:08d}"
+    return run.run.checkpoints_directory(0) / f"step-{step:08d}"
 
 
 def spoil(path: Path) -> None:
@@ -34,21 +34,21 @@ def spoil(path: Path) -> None:
 
 
 def test_ls_shows_what_is_there(run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["checkpoint", "ls", str(run.run.path), "--json"]) == 0
+    assert main(["checkpoint", "ls", str(run.run.paths.root), "--json"]) == 0
     listed: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     assert [entry["step"] for entry in listed] == [4, 8, 12]
     newest = listed[-1]
     files = [path for path in Path(newest["path"]).rglob("*") if path.is_file() and path.name != "manifest.json"]
     assert newest["bytes"] == sum(path.stat().st_size for path in files)
     assert (newest["ranks"], newest["zero_stage"], newest["phase"]) == (2, 2, "short")
-    assert main(["checkpoint", "ls", str(run.run.path)]) == 0
+    assert main(["checkpoint", "ls", str(run.run.paths.root)]) == 0
     assert "step-00000008" in capsys.readouterr().out
 
 
 def test_verify_names_the_damaged_one_and_fails(run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["checkpoint", "verify", str(run.run.path)]) == 0
+    assert main(["checkpoint", "verify", str(run.run.paths.root)]) == 0
     spoil(checkpoint(run, 8))
-    assert main(["checkpoint", "verify", str(run.run.path)]) == 1
+    assert main(["checkpoint", "verify", str(run.run.paths.root)]) == 1
     shown = capsys.readouterr()
     assert "step-00000008: mp" not in shown.out
     assert "mp_rank_00_model_states.pt has" in shown.out
@@ -60,7 +60,7 @@ def test_verify_names_the_damaged_one_and_fails(run: TinyRun, capsys: pytest.Cap
 def test_prune_keeps_the_newest_whole_one_even_when_newer_ones_are_damaged(run: TinyRun, undisturbed: Runs) -> None:
     spoil(checkpoint(run, 12))
     spoil(checkpoint(run, 8))
-    assert main(["checkpoint", "prune", str(run.run.path), "--keep", "1"]) == 0
+    assert main(["checkpoint", "prune", str(run.run.paths.root), "--keep", "1"]) == 0
     assert run.checkpoints() == ["step-00000004", "step-00000012"]
     assert run.go().status is Status.COMPLETED
     assert run.losses() == undisturbed(checkpoints_kept=3).losses()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.shards.stream_dataset import PreparedData
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from launcher.training.phases import Status
 from longformer.errors import LongformerError
 from tests.faults.tiny_run import CHECKPOINT_EVERY, STEPS, TinyRun, kill_all_ranks, once, tiny_config
@@ -25,7 +25,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind: str, new
     with run.disturbed_at(STEPS[0] - 1, kill_all_ranks):
         run.go()
     before, newest = run.checkpoints()
-    directory = run.run.checkpoints_directory(0, "short") / newest
+    directory = run.run.checkpoints_directory(0) / newest
     victim = directory / ("manifest.json" if kind == "manifest" else "state/mp_rank_00_model_states.pt")
     content = bytearray(victim.read_bytes())
     content[len(content) // 2] ^= 0x40
@@ -85,43 +85,43 @@ def test_a_run_of_another_config_is_refused_with_the_difference(
     run = new_run()
     other = tiny_config(tmp_path, text, weight_decay=0.5)
     with pytest.raises(LongformerError, match=r"training\.weight_decay: 0.01 -> 0.5"):
-        run.run.continue_with(other, ranks=2, data_fingerprint=text.fingerprint)
+        run.run.continued_with(other, ranks=2, data_fingerprint=text.fingerprint)
 
 
 def test_other_data_and_ranks_that_do_not_divide_the_batch_are_refused(new_run: Runs) -> None:
     run = new_run()
-    config = run.run.config()
+    config = run.run.config
     with pytest.raises(LongformerError, match="other data"):
-        run.run.continue_with(config, ranks=2, data_fingerprint="0" * 64)
+        run.run.continued_with(config, ranks=2, data_fingerprint="0" * 64)
     with pytest.raises(LongformerError, match="batch_size 4 cannot be divided over 3 ranks"):
         config.check_ranks(3)
-    assert run.run.identity().ranks == 2
+    assert run.run.paths.identity().ranks == 2
 
 
 def test_a_directory_that_cannot_be_made_or_holds_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(LongformerError, match="cannot write to the run directory"),
-        RunDirectory(tmp_path / "file" / "run").locked(),
+        RunPaths(tmp_path / "file" / "run").locked(),
     ):
         pass
     with pytest.raises(LongformerError, match="is not a run directory"):
-        RunDirectory(tmp_path).identity()
+        RunPaths(tmp_path).identity()
 
 
 def test_a_directory_in_use_by_a_living_process_is_refused(new_run: Runs) -> None:
     run = new_run()
-    with run.run.locked(), pytest.raises(LongformerError, match="in use by another run"):
+    with run.run.paths.locked(), pytest.raises(LongformerError, match="in use by another run"):
         run.go()
     assert run.go().status is Status.COMPLETED
 
 
 def test_a_lost_last_checkpoint_is_named_when_the_next_phase_keeps_the_optimizer(new_run: Runs) -> None:
     run = new_run()
-    first_result = run.run.result_directory(0, "short") / "evaluation.json"
+    first_result = run.run.result_directory(0) / "evaluation.json"
     with once(first_result.exists, kill_all_ranks):
         run.go()
-    for checkpoint in run.run.checkpoints_directory(0, "short").glob("step-*"):
+    for checkpoint in run.run.checkpoints_directory(0).glob("step-*"):
         (checkpoint / "manifest.json").write_text(json.dumps({}))
     with pytest.raises(LongformerError, match="keeps the optimizer of phase short"):
         run.go()

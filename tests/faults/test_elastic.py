@@ -40,7 +40,7 @@ def test_a_run_killed_and_resumed_on_2_1_4_and_3_ranks_and_other_zero_stages_fol
 
 
 def go_on_with(run: TinyRun, ranks: int, config: RunConfig, data: PreparedData) -> None:
-    run.run.continue_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
+    run.run = run.run.continued_with(config, ranks=ranks, data_fingerprint=data.fingerprint)
     run.ranks = ranks
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_lost_its_disk_goes_on_from_the_copies_of_its_checkpoints(
     # In the background a run may be killed before its newest checkpoint is copied.
     copied = sorted(path.parent.name for path in copies.glob("tiny/01-short/*/manifest.json"))
     assert len(copied) > 1
-    shutil.rmtree(run.run.path / "phases")
+    shutil.rmtree(run.run.paths.root / "phases")
     newest = copies / "tiny" / "01-short" / copied[-1] / "state" / "mp_rank_00_model_states.pt"
     newest.write_bytes(newest.read_bytes()[:-1])
     assert run.go().status is Status.COMPLETED
@@ -70,7 +70,7 @@ def test_a_storage_that_takes_no_copies_costs_no_step(
     run = new_run(checkpoint_copies="/proc/no-such-place")
     assert run.go().status is Status.COMPLETED
     assert run.losses() == undisturbed().losses()
-    assert "was not copied to /proc/no-such-place" in run.run.log_file(0, 0).read_text()
+    assert "was not copied to /proc/no-such-place" in run.run.paths.log_file(0, 0).read_text()
 
 
 @pytest.mark.slow
@@ -80,12 +80,12 @@ def test_runs_diff_names_the_step_at_which_two_runs_part(
     first = TinyRun(tmp_path / "first", tiny_config(tmp_path, text, deterministic=True), text)
     again = TinyRun(tmp_path / "again", tiny_config(tmp_path, text, deterministic=True), text)
     other = TinyRun(tmp_path / "other", tiny_config(tmp_path, text, deterministic=True), text)
-    other.run.leave_out_batch(0, 8 * 4, "to let it part at the ninth step")
+    other.run.paths.leave_out_batch(0, 8 * 4, "to let it part at the ninth step")
     for run in (first, again, other):
         assert run.go().status is Status.COMPLETED
 
     def diff(second: TinyRun) -> tuple[int, dict[str, Any]]:
-        code = main(["runs", "diff", str(first.run.path), str(second.run.path), "--json"])
+        code = main(["runs", "diff", str(first.run.paths.root), str(second.run.paths.root), "--json"])
         return code, json.loads(capsys.readouterr().out)
 
     code, found = diff(again)

@@ -97,12 +97,12 @@ def test_longformer_stop_ends_a_run_of_another_process(
     option: str, checkpoints: int, new_run: Runs, undisturbed: Runs
 ) -> None:
     run = new_run(checkpoint_every_steps=100)
-    stop = [sys.executable, "-m", "launcher.cli", "stop", str(run.run.path)]
-    with held_at(run.run.path, "3") as waits:
-        driver = go_on_in_another_process(run.run.path)
+    stop = [sys.executable, "-m", "launcher.cli", "stop", str(run.run.paths.root)]
+    with held_at(run.run.paths.root, "3") as waits:
+        driver = go_on_in_another_process(run.run.paths.root)
         wait_for(waits, driver)
         stopping = subprocess.Popen([*stop, option], stdout=subprocess.PIPE, text=True)
-        wait_for(lambda: run.run.stop_requests() > 0, driver)
+        wait_for(lambda: run.run.paths.stop_requests() > 0, driver)
         time.sleep(SECONDS_UNTIL_PASSED_ON)
     said, _ = stopping.communicate(timeout=60)
     assert stopping.returncode == 0
@@ -129,14 +129,14 @@ def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Ru
 def test_ctrl_c_on_the_command_line_exits_with_75_after_a_checkpoint(new_run: Runs, undisturbed: Runs) -> None:
     """The whole foreground process group gets SIGINT, as a terminal would send it."""
     run = new_run()
-    with held_at(run.run.path, "3") as waits:
-        program = go_on_in_another_process(run.run.path, start_new_session=True)
+    with held_at(run.run.paths.root, "3") as waits:
+        program = go_on_in_another_process(run.run.paths.root, start_new_session=True)
         wait_for(waits, program)
         os.killpg(program.pid, signal.SIGINT)
         time.sleep(SECONDS_UNTIL_PASSED_ON)
     _, said = program.communicate(timeout=120)
     assert program.returncode == 75
-    assert f"longformer resume {run.run.path}".encode() in said
+    assert f"longformer resume {run.run.paths.root}".encode() in said
     assert b"Traceback" not in said
     assert run.checkpoints()[-1] == f"step-{run.losses()[-1][0]:08d}"
     assert run.go().status is Status.COMPLETED

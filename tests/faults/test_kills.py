@@ -65,7 +65,7 @@ def test_a_run_killed_when_a_save_has_written_so_many_files_resumes_to_identical
     run = new_run()
 
     def has_written() -> bool:
-        stages = run.run.path.glob("phases/*/checkpoints/.step-*.staging")
+        stages = run.run.paths.root.glob("phases/*/checkpoints/.step-*.staging")
         return any(sum(path.is_file() for path in stage.rglob("*")) >= files for stage in stages)
 
     with once(has_written, kill_all_ranks):
@@ -105,7 +105,7 @@ def test_when_one_rank_dies_the_others_are_ended_and_the_message_names_it(new_ru
         outcome = run.go()
     assert outcome.status is Status.FAILED
     assert outcome.message.startswith("rank 1 was ended by SIGKILL")
-    assert str(run.run.log_file(0, 1)) in outcome.message
+    assert str(run.run.paths.log_file(0, 1)) in outcome.message
     assert rank_processes() == []
 
 
@@ -113,8 +113,8 @@ def test_ranks_of_a_killed_driver_checkpoint_and_leave_and_hold_the_lock_until_t
     new_run: Runs, undisturbed: Runs
 ) -> None:
     run = new_run()
-    with held_at(run.run.path, "5") as waits:
-        driver = go_on_in_another_process(run.run.path)
+    with held_at(run.run.paths.root, "5") as waits:
+        driver = go_on_in_another_process(run.run.paths.root)
         wait_for(waits, driver)
         ranks = rank_processes(driver.pid)
         assert len(ranks) == 2

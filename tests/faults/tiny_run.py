@@ -17,8 +17,10 @@ import yaml
 from data_pipeline.prepare.characters import prepare
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.backends.local.backend import LocalBackend, warm_up
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.training.phases import Outcome, run_phases
 from launcher.training.signals import StopFlag
 from tests.faults.holding import held_at, holdable_ranks, release
@@ -66,36 +68,36 @@ def tiny_config(
     }
     path = directory / "tiny.yaml"
     path.write_text(yaml.safe_dump(content))
-    return RunConfig.load(path)
+    return load(path)
 
 
 class TinyRun:
     """One run directory and what one may do with it."""
 
     def __init__(self, directory: Path, config: RunConfig, data: PreparedData, *, ranks: int = 2) -> None:
-        self.run = RunDirectory(directory)
+        self.run = Run(RunPaths(directory), config)
         self.ranks = ranks
         self.warnings: list[str] = []
-        with self.run.locked():
-            self.run.create(config, ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
+        with self.run.paths.locked():
+            self.run.create(ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
 
     def go(self, stop: StopFlag | None = None) -> Outcome:
         """Start or resume the run and wait for its end."""
         warm_up()
-        with self.run.locked() as lock, holdable_ranks():
+        with self.run.paths.locked() as lock, holdable_ranks():
             backend = LocalBackend(stop or StopFlag(), lock, self.warnings.append)
             return run_phases(self.run, backend, ranks=self.ranks, warn=self.warnings.append)
 
     @contextmanager
     def disturbed_at(self, place: int | str, action: Callable[[], None]) -> Iterator[None]:
         """While the block runs, act once when the run gets to a global step, or a place that `held_at` knows."""
-        with held_at(self.run.path, str(place)) as waits:
+        with held_at(self.run.paths.root, str(place)) as waits:
 
             def act() -> None:
                 try:
                     action()
                 finally:
-                    release(self.run.path)
+                    release(self.run.paths.root)
 
             with once(waits, act):
                 yield
@@ -106,22 +108,21 @@ class TinyRun:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the whole lines of metrics.jsonl."""
-        if not self.run.metrics_file.exists():
+        if not self.run.paths.metrics_file.exists():
             return []
-        lines = self.run.metrics_file.read_text().splitlines(keepends=True)
+        lines = self.run.paths.metrics_file.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Return the scores of the finished phases."""
         return [
             {split: json.loads(path.read_text()).get(split) for split in ("validation", "test")}
-            for path in sorted(self.run.path.glob("phases/*/result/evaluation.json"))
+            for path in sorted(self.run.paths.root.glob("phases/*/result/evaluation.json"))
         ]
 
     def checkpoints(self, phase: int = 0) -> list[str]:
         """Return the names of a phase's committed checkpoints."""
-        name = self.run.config().phases[phase].name
-        return sorted(path.name for path in self.run.checkpoints_directory(phase, name).glob("step-*"))
+        return sorted(path.name for path in self.run.checkpoints_directory(phase).glob("step-*"))
 
     def has_reached(self, global_step: int) -> Callable[[], bool]:
         """Return a condition: the step has been recorded."""
@@ -129,7 +130,7 @@ class TinyRun:
 
     def is_saving(self) -> bool:
         """Return whether a checkpoint is being written at this moment."""
-        return any(self.run.path.glob("phases/*/checkpoints/.step-*.staging"))
+        return any(self.run.paths.root.glob("phases/*/checkpoints/.step-*.staging"))
 
 
 def rank_processes(of: int | None = None) -> list[psutil.Process]:

@@ -7,8 +7,10 @@ from example_run import QUICKSTART, SHIPPED, SMALL, records, write_result, write
 
 from data_pipeline.prepare.characters import prepare
 from data_pipeline.shards.stream_dataset import PreparedData
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.tracking.client import client_of
 
 
@@ -30,23 +32,23 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config() -> RunConfig:
     """The quickstart with few steps."""
-    return RunConfig.load(QUICKSTART, SMALL)
+    return load(QUICKSTART, SMALL)
 
 
 @pytest.fixture
-def run_directory(tmp_path: Path, config: RunConfig, prepared: PreparedData) -> RunDirectory:
+def created_run(tmp_path: Path, config: RunConfig, prepared: PreparedData) -> Run:
     """A run that has been created but has no step yet."""
-    directory = RunDirectory(tmp_path / "runs" / config.name)
-    directory.path.mkdir(parents=True)
-    directory.create(config, ranks=2, data_directory=prepared.directory, data_fingerprint=prepared.fingerprint)
-    return directory
+    run = Run(RunPaths(tmp_path / "runs" / config.name), config)
+    run.paths.root.mkdir(parents=True)
+    run.create(ranks=2, data_directory=prepared.directory, data_fingerprint=prepared.fingerprint)
+    return run
 
 
 @pytest.fixture
-def finished_run(run_directory: RunDirectory) -> RunDirectory:
+def finished_run(created_run: Run) -> Run:
     """The run with all its steps and results."""
-    config = run_directory.config()
-    write_steps(run_directory, records(config))
+    config = created_run.config
+    write_steps(created_run, records(config))
     for index in range(len(config.phases)):
-        write_result(run_directory, index)
-    return run_directory
+        write_result(created_run, index)
+    return created_run

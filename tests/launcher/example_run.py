@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from longformer.files import write_json
 from longformer.training.metrics_file import MetricsFile
 from longformer.training.records import PhaseInfo, Progress, StepRecord
@@ -44,19 +44,19 @@ def records(config: RunConfig) -> list[StepRecord]:
     return result
 
 
-def write_steps(directory: RunDirectory, steps: list[StepRecord]) -> None:
+def write_steps(run: Run, steps: list[StepRecord]) -> None:
     """Append steps to the run's metrics as rank 0 does, going on behind the last one before them."""
     info = PhaseInfo(name="any", index=0, steps=1, sequence_length=1, batch_size=1, ranks=1)
-    file = MetricsFile(directory.metrics_file)
+    file = MetricsFile(run.paths.metrics_file)
     file.on_phase_start(info, Progress(global_step=steps[0].global_step - 1))
     for record in steps:
         file.on_step_end(record)
     file.on_phase_end(info, {})
 
 
-def write_result(directory: RunDirectory, index: int) -> None:
+def write_result(run: Run, index: int) -> None:
     """Write the result of a phase: scores that fall from phase to phase, and the config of its model."""
-    config = directory.config()
+    config = run.config
     phase = config.phases[index]
     steps = [record for record in records(config) if record.phase_index == index]
     score = {
@@ -75,7 +75,7 @@ def write_result(directory: RunDirectory, index: int) -> None:
     }
     if index == len(config.phases) - 1:
         evaluation["test"] = score | {"bits_per_character": score["bits_per_character"] + 0.05}
-    result = directory.result_directory(index, phase.name)
+    result = run.result_directory(index)
     (result / "model").mkdir(parents=True)
     write_json(result / "model" / "config.json", asdict(config.character_model(index, 100)))
     write_json(result / "evaluation.json", evaluation)

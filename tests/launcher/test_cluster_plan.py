@@ -8,6 +8,7 @@ import pytest
 from example_run import QUICKSTART, SHIPPED
 
 from launcher.cli import main
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
 from launcher.planning.gpus import GPUS, gpu_of
@@ -19,7 +20,7 @@ SOURCE = f"data.source={Path(__file__)}"
 
 
 def large(*overrides: str) -> RunConfig:
-    return RunConfig.load(LARGE, [SOURCE, *overrides])
+    return load(LARGE, [SOURCE, *overrides])
 
 
 def test_time_is_operations_over_assumed_speed() -> None:

@@ -12,7 +12,7 @@ from example_run import QUICKSTART, SHIPPED
 from data_pipeline.shards.stream_dataset import PreparedData
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import COMMANDS, main
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.tasks.masked_lm.config import MaskedLMRun
 
 RUN_FILES = sorted(SHIPPED.glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
 def test_every_shipped_run_file_passes_check(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"data.directory={tmp_path / 'absent'}"]
-    config = RunConfig.load(path)
+    config = load(path)
     source = tmp_path / "source.txt"
     source.write_text("text")
     if isinstance(config, MaskedLMRun):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from launcher.reporting.figures import attention_picture, attention_section, curve, length_histogram, scores_by_length
 from launcher.reporting.html import Example, Figure, Page, Section, Table, WeightedText, rendered
 from launcher.reporting.run_report import MOST_POINTS, evaluation_section, learning_section, write_html_report
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.registry import task_of
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 
@@ -115,10 +115,10 @@ def test_scores_of_any_task_become_a_table() -> None:
     )
 
 
-def test_the_report_of_a_run_directory_has_its_numbers(finished_run: RunDirectory) -> None:
+def test_the_report_of_a_run_directory_has_its_numbers(finished_run: Run) -> None:
     more = Section("Of the task", "", (Example((("prediction", "<b>bold</b>"),)),))
     path = write_html_report(finished_run, [more], parameters=1234567)
-    assert path == finished_run.report_directory / "report.html"
+    assert path == finished_run.paths.report_directory / "report.html"
     reader = Reader(path.read_text())
     for expected in ("1,234,567", "Of the task", "<b>bold</b>", "validation: bits per character", "2.2000", "286"):
         assert expected in reader.text
@@ -131,8 +131,8 @@ def test_a_real_run_ends_with_a_continued_text_and_attention(tmp_path: Path) -> 
     data = prepare_text(tmp_path)
     run = TinyRun(tmp_path / "run", tiny_config(tmp_path, data), data, ranks=1)
     run.go()
-    task_of(run.run.config()).report(run.run)
-    reader = Reader((run.run.report_directory / "report.html").read_text())
+    task_of(run.run.config).report(run.run)
+    reader = Reader((run.run.paths.report_directory / "report.html").read_text())
     for expected in ("the model writes", "Layer 2: what the last position attends to", "dilations 1"):
         assert expected in reader.text
     assert len(reader.pictures()) == 5

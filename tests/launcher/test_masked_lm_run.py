@@ -11,8 +11,8 @@ from example_run import SHIPPED
 
 from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
-from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.config.load import load
+from launcher.runs.paths import RunPaths
 from launcher.tasks.registry import task_of
 from launcher.training.phases import Status
 from longformer.errors import LongformerError
@@ -60,11 +60,11 @@ def antibody_run(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_has_fresh_global_projections(
     antibody_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDirectory(tmp_path / "run")
+    run = RunPaths(tmp_path / "run")
     assert main(["check", str(antibody_run)]) == 0
-    assert main(["train", str(antibody_run), "--run-directory", str(run.path)]) == 0
+    assert main(["train", str(antibody_run), "--run-directory", str(run.root)]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(run.path), "--json"]) == 0
+    assert main(["evaluate", str(run.root), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     source, random, copied, trained = (row["bits_per_masked_token"] for row in table["rows"])
     assert [row["sequence_length"] for row in table["rows"]] == [144, 512, 512, 512]
@@ -101,11 +101,11 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
         overrides = [f"model.freeze_pretrained={json.dumps(frozen)}", "evaluation.limit_tokens=2000"]
         overrides += ["model.max_length=256", "phases.0.sequence_length=256", "phases.0.steps=10"]
         overrides.append(f"model.source={without_dropout(source, tmp_path / 'source')}")
-        config = RunConfig.load(antibody_run, overrides)
+        config = load(antibody_run, overrides)
         task = task_of(config)
         data = task.prepare()
         run = TinyRun(tmp_path / name, config, data)
-        task.make_start(run.run.start_directory)
+        task.make_start(run.run.paths.start_directory)
         return run
 
     source = Path(yaml.safe_load(antibody_run.read_text())["model"]["source"])
@@ -114,15 +114,16 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
     run = new_run("run")
     with run.disturbed_at(6, kill_all_ranks):
         assert run.go().status is Status.FAILED
-    run.run.continue_with(run.run.config(), ranks=1, data_fingerprint=run.run.identity().data_fingerprint)
+    fingerprint = run.run.paths.identity().data_fingerprint
+    run.run = run.run.continued_with(run.run.config, ranks=1, data_fingerprint=fingerprint)
     run.ranks = 1
     assert run.go().status is Status.COMPLETED
     assert [loss for _, loss in run.losses()] == pytest.approx([loss for _, loss in expected.losses()], rel=1e-3)
     if frozen:
         start, result = (
-            read_tensors(each) for each in (run.run.start_directory, run.run.finished_results()[0] / "model")
+            read_tensors(each) for each in (run.run.paths.start_directory, run.run.finished_results()[0] / "model")
         )
-        settings = json.loads((run.run.start_directory / "config.json").read_text())
+        settings = json.loads((run.run.paths.start_directory / "config.json").read_text())
         for name, tensor in start.items():
             kept = slice(settings[PRETRAINED_ROWS] if name == ROWS else None)
             assert torch.equal(result[name][kept], tensor[kept]), name
@@ -142,7 +143,7 @@ def without_dropout(source: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("size", ["base", "large"])
 def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_the_model(size: str) -> None:
-    config = RunConfig.load(SHIPPED / f"mlm_longformer_{size}.yaml")
+    config = load(SHIPPED / f"mlm_longformer_{size}.yaml")
     (phase,) = config.phases
     assert phase.tokens_per_step == 2**18
     assert (phase.steps, phase.learning_rate, phase.warmup_steps, phase.decay) == (65_000, 3e-5, 500, "cubic")
@@ -169,5 +170,5 @@ def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_t
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(override: str, sentence: str, antibody_run: Path) -> None:
     with pytest.raises(LongformerError) as caught:
-        RunConfig.load(antibody_run, [override])
+        load(antibody_run, [override])
     assert sentence in str(caught.value)

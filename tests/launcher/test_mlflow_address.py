@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.config.load import load
 from launcher.config.mlflow_address import ADDRESS_VARIABLE, address_here, address_of_run, without_credentials
-from launcher.config.run_config import RunConfig
 from longformer.errors import LongformerError
 from tests.launcher.example_run import QUICKSTART
 
@@ -34,7 +34,7 @@ def test_text_about_an_address_loses_its_credentials_and_nothing_else(user: str,
 )
 def test_address_of_a_kind_that_cannot_be_kept_is_refused_in_the_run_file(address: str, sentence: str) -> None:
     with pytest.raises(LongformerError, match=sentence) as refusal:
-        RunConfig.load(QUICKSTART, [f"tracking.uri={address}"])
+        load(QUICKSTART, [f"tracking.uri={address}"])
     assert "unguessable" not in str(refusal.value)
 
 

@@ -21,7 +21,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from launcher.cli import main
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
 from tests.faults.tiny_run import prepare_text, tiny_config
 from tests.launcher.test_mlflow_server import free_port
 
@@ -103,10 +103,10 @@ def test_server_killed_and_restarted_under_four_ranks_has_every_point_once(
     data = prepare_text(tmp_path)
     tiny_config(tmp_path, data, steps=(STEPS - 20, 20), checkpoint_every_steps=100)
     port = free_port()
-    run = RunDirectory(tmp_path / "runs" / "tiny")
+    run = RunPaths(tmp_path / "runs" / "tiny")
     address = f"http://127.0.0.1:{port}"
     command = [Path(sys.executable).with_name("longformer"), "train", tmp_path / "tiny.yaml", "--ranks", "4"]
-    command += ["--run-directory", run.path, f"tracking.uri={address}", f"data.source={tmp_path / 'words.txt'}"]
+    command += ["--run-directory", run.root, f"tracking.uri={address}", f"data.source={tmp_path / 'words.txt'}"]
     log = tmp_path / "train.log"
     with running(command, tmp_path, log) as training:
         with server(database, tmp_path, port):
@@ -144,14 +144,14 @@ def wait_until(condition: Callable[[], object], process: psutil.Popen, log: Path
         time.sleep(0.2)
 
 
-def points(address: str, run: RunDirectory) -> list:
+def points(address: str, run: RunPaths) -> list:
     run_id = run.identity().mlflow_run_id if run.exists else None
     if run_id is None:
         return []
     return sorted(MlflowClient(address).get_metric_history(run_id, "train/loss"), key=lambda point: point.step)
 
 
-def steps(run: RunDirectory) -> int:
+def steps(run: RunPaths) -> int:
     return len(run.metrics_file.read_text().splitlines())
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tracking.callbacks import finish_run, start_run
 
 pytestmark = pytest.mark.slow
@@ -55,12 +55,12 @@ def _wait_for(port: int, process: subprocess.Popen[str], log: Path) -> None:
     pytest.fail(f"no answer in time: {log.read_text()}")
 
 
-def test_ui_shows_the_run_and_ends_on_ctrl_c_without_a_traceback(finished_run: RunDirectory) -> None:
+def test_ui_shows_the_run_and_ends_on_ctrl_c_without_a_traceback(finished_run: Run) -> None:
     start_run(finished_run)
     finish_run(finished_run, status="FINISHED")
-    run_id = finished_run.identity().mlflow_run_id
+    run_id = finished_run.paths.identity().mlflow_run_id
     assert run_id is not None
-    runs = finished_run.path.parent
+    runs = finished_run.paths.root.parent
     port = free_port()
     with pages(runs, port) as process:
         assert "<title>MLflow</title>" in urllib.request.urlopen(f"http://127.0.0.1:{port}/").read().decode()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.prepare.survey import Survey
 from launcher.cli import main
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.planning.gpu_plan import fits
 from launcher.planning.gpus import GPUS, Gpu
 from launcher.planning.new_run.base_model import NAMED, find_start
@@ -46,7 +46,7 @@ def test_whatever_the_data_looks_like_the_run_file_loads_and_fits(
     file = tmp_path_factory.mktemp("new") / "some.yaml"
     file.write_text(run_file_text(content, wish))
     assert yaml.safe_load(file.read_text()) == content
-    config = RunConfig.load(file)
+    config = load(file)
     config.check_ranks(ranks)
     for index in range(len(config.phases)):
         assert fits(task_of(config).phase_cost(index, ranks=ranks, on_gpu=True).memory, GPUS[gpu])
@@ -91,7 +91,7 @@ def test_a_real_model_and_documents_give_a_run_file_that_check_and_plan_accept(
     written = file.read_text()
     assert "20 documents in json lines, as body" in written
     assert "the longest 4,000" in written  # a token each letter
-    config = RunConfig.load(file)
+    config = load(file)
     assert config.name == "my-antibodies"
     assert config.phases[0].sequence_length == 4_096
     assert main(["check", str(file)]) == 0

@@ -8,6 +8,7 @@ from example_run import QUICKSTART, SMALL
 
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.plan import plan_run
 from longformer.costs.char_lm import parameter_count, training_flops_per_token
@@ -15,7 +16,7 @@ from longformer.errors import LongformerError
 
 
 def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
-    config = RunConfig.load(QUICKSTART, [*SMALL, f"data.directory={prepared.directory}"])
+    config = load(QUICKSTART, [*SMALL, f"data.directory={prepared.directory}"])
     plan = plan_run(config, ranks=2, on_gpu=False, peak_flops=1e11)
     assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
@@ -28,7 +29,7 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
 
 
 def test_unprepared_data_is_planned_for_with_what_is_known(tmp_path: Path) -> None:
-    config = RunConfig.load(QUICKSTART, [*SMALL, f"data.directory={tmp_path / 'nothing'}"])
+    config = load(QUICKSTART, [*SMALL, f"data.directory={tmp_path / 'nothing'}"])
     plan = plan_run(config, ranks=1, on_gpu=False, peak_flops=1e11)
     assert plan.shards is None
     assert plan.phases[0].epochs is None
@@ -56,5 +57,5 @@ def test_command_prints_the_plan_for_people_and_programs(
         assert expected in text
     assert main(["plan", str(QUICKSTART), absent, "--ranks", "2", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [phase["steps"] for phase in plan["phases"]] == [phase.steps for phase in RunConfig.load(QUICKSTART).phases]
+    assert [phase["steps"] for phase in plan["phases"]] == [phase.steps for phase in load(QUICKSTART).phases]
     assert plan["phases"][0]["memory"]["total"] > 0

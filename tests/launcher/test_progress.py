@@ -14,43 +14,44 @@ from rich.console import Console
 from launcher.config.run_config import RunConfig
 from launcher.reporting.progress import RunProgress, standing
 from launcher.reporting.text import clock, short
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 
 
-def shown(directory: RunDirectory, *, terminal: bool) -> str:
+def shown(run: Run, *, terminal: bool) -> str:
     """Return everything that is drawn for the run as it stands."""
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100)
-    with RunProgress(directory.path, directory.config(), console=console):
+    with RunProgress(run, console=console):
         pass
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
 
 
-def test_run_in_its_second_phase_is_told_in_one_plain_line(run_directory: RunDirectory) -> None:
-    write_steps(run_directory, records(run_directory.config())[:40])
-    write_result(run_directory, 0)
-    first, second = shown(run_directory, terminal=False).splitlines()
+def test_run_in_its_second_phase_is_told_in_one_plain_line(created_run: Run) -> None:
+    write_steps(created_run, records(created_run.config)[:40])
+    write_result(created_run, 0)
+    first, second = shown(created_run, terminal=False).splitlines()
     assert first == "phase 1/3 short done: 3.000 BPC on held-out text, 30 steps in 0:07"
     assert re.fullmatch(
         r"phase 2/3 medium  step 10/20  loss 2\.\d+  BPC 3\.\d+  4,500 tokens/s  MFU 30%  about 0:27 left", second
     )
 
 
-def test_terminal_shows_phase_bar_and_measures(run_directory: RunDirectory) -> None:
-    write_steps(run_directory, records(run_directory.config())[:10])
-    text = shown(run_directory, terminal=True)
+def test_terminal_shows_phase_bar_and_measures(created_run: Run) -> None:
+    write_steps(created_run, records(created_run.config)[:10])
+    text = shown(created_run, terminal=True)
     for expected in ("phase 1/3 short", "sequences of 128 tokens", "step 10 of 30", "BPC", "left"):
         assert expected in text
 
 
-def test_phase_that_is_trained_but_not_judged_is_being_evaluated(run_directory: RunDirectory) -> None:
-    write_steps(run_directory, records(run_directory.config())[:30])
-    assert "evaluating on held-out text" in shown(run_directory, terminal=False)
+def test_phase_that_is_trained_but_not_judged_is_being_evaluated(created_run: Run) -> None:
+    write_steps(created_run, records(created_run.config)[:30])
+    assert "evaluating on held-out text" in shown(created_run, terminal=False)
 
 
-def test_run_without_a_step_waits_on_a_terminal_and_is_silent_elsewhere(run_directory: RunDirectory) -> None:
-    assert "waiting for the first step" in shown(run_directory, terminal=True)
-    assert shown(run_directory, terminal=False) == ""
+def test_run_without_a_step_waits_on_a_terminal_and_is_silent_elsewhere(created_run: Run) -> None:
+    assert "waiting for the first step" in shown(created_run, terminal=True)
+    assert shown(created_run, terminal=False) == ""
 
 
 def test_time_left_counts_the_tokens_of_the_coming_phases(config: RunConfig) -> None:
@@ -104,10 +105,10 @@ def test_follower_gives_every_record_once_however_the_file_grows(
     assert seen == lines
 
 
-def test_follower_starts_over_when_the_file_was_cut_back(run_directory: RunDirectory) -> None:
-    steps = records(run_directory.config())
-    follower = MetricsFollower(run_directory.metrics_file)
-    write_steps(run_directory, steps[:10])
+def test_follower_starts_over_when_the_file_was_cut_back(created_run: Run) -> None:
+    steps = records(created_run.config)
+    follower = MetricsFollower(created_run.paths.metrics_file)
+    write_steps(created_run, steps[:10])
     assert len(follower.new_records()) == 10
-    write_steps(run_directory, steps[5:12])
+    write_steps(created_run, steps[5:12])
     assert [record["global_step"] for record in follower.new_records()] == list(range(1, 13))

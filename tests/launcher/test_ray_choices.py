@@ -17,12 +17,12 @@ from launcher.backends.ray.backend import Growth, largest_that_fits, leaving, wh
 from launcher.backends.ray.cluster import Node, connected, ranks_that_fit
 from launcher.backends.ray.heartbeats import Sign
 from launcher.cli import main
-from launcher.config.run_config import RunConfig
+from launcher.config.load import load
 from launcher.config.sections import RankRange
 from launcher.training.phases import Losses
 from longformer.errors import LongformerError
 
-PHASE = RunConfig.load(QUICKSTART).phases[0]
+PHASE = load(QUICKSTART).phases[0]
 ranges = st.tuples(st.integers(1, 40), st.integers(0, 40)).map(lambda pair: RankRange(pair[0], sum(pair)))
 amounts = st.fixed_dictionaries({"CPU": st.integers(1, 4)}, optional={"GPU": st.integers(1, 2)})
 rooms = st.lists(st.fixed_dictionaries({"CPU": st.integers(0, 9)}, optional={"GPU": st.integers(0, 4)}), max_size=4)
@@ -54,12 +54,12 @@ def test_possible_ranks_are_all_that_divide_the_batch(asked: RankRange, batch: i
 
 
 def test_a_phase_may_ask_for_other_ranks_than_the_run() -> None:
-    config = RunConfig.load(QUICKSTART, ["phases.1.resources={ranks: 2-4, gpus_per_rank: 1}", "phases.1.batch_size=8"])
+    config = load(QUICKSTART, ["phases.1.resources={ranks: 2-4, gpus_per_rank: 1}", "phases.1.batch_size=8"])
     assert config.phases[0].possible_ranks(RankRange(1, 1)) == (1,)
     assert config.phases[1].possible_ranks(RankRange(1, 1)) == (2, 4)
-    assert not config.learning_diff(RunConfig.load(QUICKSTART, ["phases.1.batch_size=8"]))
+    assert not config.learning_diff(load(QUICKSTART, ["phases.1.batch_size=8"]))
     with pytest.raises(LongformerError, match=r"phases\[1\]\.resources\.ranks: '4-2' is no range of ranks"):
-        RunConfig.load(QUICKSTART, ["phases.1.resources.ranks=4-2"])
+        load(QUICKSTART, ["phases.1.resources.ranks=4-2"])
 
 
 @given(rooms, amounts)

@@ -11,9 +11,11 @@ import torch
 
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
+from launcher.config.load import load
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.tasks.base import InputData
 from launcher.tasks.registry import task_of
 from launcher.tracking.registry.models import ModelAddress, ModelRegistry
@@ -45,16 +47,14 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
-def run(
-    run_directory: RunDirectory, prepared: PreparedData, empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def run(created_run: Run, prepared: PreparedData, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run in ./runs with one finished phase, beside an empty MLflow store."""
-    runs = run_directory.path.parent
-    finish_phase(run_directory, 0, prepared, SCORES)
+    runs = created_run.paths.root.parent
+    finish_phase(created_run, 0, prepared, SCORES)
     shutil.copyfile(empty_store, runs / "mlflow.db")
     monkeypatch.chdir(runs.parent)
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
-    return run_directory.path
+    return created_run.paths.root
 
 
 def store(run: Path) -> str:
@@ -147,8 +147,8 @@ def test_registered_model_continues_a_text_as_the_run_does(run: Path, command: C
     assert command("generate", "models:/letters/1", *options) == written
 
 
-def start_of(run: RunDirectory, config: RunConfig, data: PreparedData) -> str | None:
-    return bring_start_model(run, task_of(config), config, InputData(data.directory, data.fingerprint))
+def start_of(paths: RunPaths, config: RunConfig, data: PreparedData) -> str | None:
+    return bring_start_model(Run(paths, config), task_of(config), InputData(data.directory, data.fingerprint))
 
 
 def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(
@@ -156,26 +156,26 @@ def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(
 ) -> None:
     assert command("register", run, "--name", "letters")[0] == 0
     assert command("promote", "letters")[0] == 0
-    config = RunConfig.load(QUICKSTART, [*SMALL, "init=models:/letters@champion"])
-    new = RunDirectory(run.parent / "new")
-    new.path.mkdir()
+    config = load(QUICKSTART, [*SMALL, "init=models:/letters@champion"])
+    new = RunPaths(run.parent / "new")
+    new.root.mkdir()
     assert start_of(new, config, prepared) == "models:/letters/1"
     kept = CharacterLM.from_pretrained(new.start_directory).state_dict()
-    trained = CharacterLM.from_pretrained(RunDirectory(run).result_directory(0, "short") / "model").state_dict()
+    trained = CharacterLM.from_pretrained(Run.open(run).result_directory(0) / "model").state_dict()
     assert kept.keys() == trained.keys()
     assert all(torch.equal(kept[name], trained[name]) for name in kept)
 
 
 def test_model_of_another_shape_or_vocabulary_cannot_be_the_start(run: Path, prepared: PreparedData) -> None:
-    new = RunDirectory(run.parent / "new")
-    other_shape = RunConfig.load(QUICKSTART, [*SMALL, f"init={run}", "model.feedforward_size=128"])
+    new = RunPaths(run.parent / "new")
+    other_shape = load(QUICKSTART, [*SMALL, f"init={run}", "model.feedforward_size=128"])
     with pytest.raises(LongformerError, match=r"expand.weight has shape .* instead of"):
         start_of(new, other_shape, prepared)
     model = run.parent / "other"
-    shutil.copytree(RunDirectory(run).result_directory(0, "short") / "model", model)
+    shutil.copytree(Run.open(run).result_directory(0) / "model", model)
     vocabulary = json.loads((model / "vocabulary.json").read_text())
     vocabulary["symbols"].reverse()
     (model / "vocabulary.json").write_text(json.dumps(vocabulary))
     with pytest.raises(LongformerError, match="reads other characters than"):
-        start_of(new, RunConfig.load(QUICKSTART, [*SMALL, f"init={model}"]), prepared)
+        start_of(new, load(QUICKSTART, [*SMALL, f"init={model}"]), prepared)
     assert not new.start_directory.exists()

@@ -17,7 +17,8 @@ import pytest
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.cli import main
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.predictor import Predictor
 from longformer.models.char_lm.model import CharacterLM
@@ -96,10 +97,10 @@ def curl(address: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_character_model_is_loaded_without_the_training_stack_and_served_over_http(
-    environment: dict[str, str], run_directory: RunDirectory, prepared: PreparedData
+    environment: dict[str, str], created_run: Run, prepared: PreparedData
 ) -> None:
-    model = finish_phase(run_directory, 0, prepared)
-    folder = run_directory.result_directory(0, "short") / "model"
+    model = finish_phase(created_run, 0, prepared)
+    folder = created_run.result_directory(0) / "model"
     assert main(["register", str(folder), "--name", "letters"]) == 0
     assert main(["promote", "letters"]) == 0
     expected = evaluate_bits_per_character(
@@ -144,21 +145,21 @@ def test_run_from_the_registry_is_resumed_without_it(environment: dict[str, str]
     data = prepare_text(tmp_path)
     first = TinyRun(tmp_path / "runs" / "first", tiny_config(tmp_path, data, steps=(4, 3)), data, ranks=1)
     assert first.go().status.name == "COMPLETED"
-    assert main(["register", str(first.run.path), "--name", "tiny"]) == 0
+    assert main(["register", str(first.run.paths.root), "--name", "tiny"]) == 0
     assert main(["promote", "tiny", "--if", "bits_per_character <= 8"]) == 0
     train = ["train", str(tmp_path / "tiny.yaml"), f"data.source={tmp_path / 'words.txt'}"]
     further = ["tracking.register_as=tiny", "--init", "models:/tiny@champion", "--run-directory", "runs/second"]
     assert main([*train, *further]) == 0
-    second = RunDirectory(tmp_path / "runs" / "second")
+    second = RunPaths(tmp_path / "runs" / "second")
     assert json.loads(second.registration_file.read_text()) == {"model": "models:/tiny/2", "task": "characters"}
     assert second.identity().start_model == "models:/tiny/1"
-    trained = CharacterLM.from_pretrained(first.run.result_directory(1, "long") / "model").state_dict()
+    trained = CharacterLM.from_pretrained(first.run.result_directory(1) / "model").state_dict()
     start = CharacterLM.from_pretrained(second.start_directory).state_dict()
     assert all((start[name] == trained[name]).all() for name in trained)
     losses = [json.loads(line)["loss"] for line in second.metrics_file.read_text().splitlines()]
     assert losses[0] < first.losses()[0][1]
 
-    shutil.rmtree(second.path / "phases")
+    shutil.rmtree(second.root / "phases")
     shutil.rmtree(tmp_path / "mlflow-artifacts")
     assert main(["resume", "runs/second"]) == 0
     assert [json.loads(line)["loss"] for line in second.metrics_file.read_text().splitlines()] == losses

@@ -9,6 +9,7 @@ from example_run import QUICKSTART, SHIPPED
 from hypothesis import given
 from hypothesis import strategies as st
 
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.tasks.characters.config import CharacterRun
 from longformer.errors import LongformerError
@@ -32,21 +33,21 @@ def written(tmp_path: Path) -> Path:
 
 def refusal(path: Path, *overrides: str) -> str:
     with pytest.raises(LongformerError) as caught:
-        RunConfig.load(path, overrides)
+        load(path, overrides)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: path.stem)
 def test_every_shipped_run_file_is_valid_and_survives_being_resolved(path: Path, tmp_path: Path) -> None:
-    config = RunConfig.load(path)
+    config = load(path)
     resolved = tmp_path / "run.yaml"
     resolved.write_text(config.to_yaml())
-    assert RunConfig.load(resolved) == config
-    assert RunConfig.load(resolved).fingerprint() == config.fingerprint()
+    assert load(resolved) == config
+    assert load(resolved).fingerprint() == config.fingerprint()
 
 
 def published(path: str) -> RunConfig:
-    return RunConfig.load(SHIPPED / path)
+    return load(SHIPPED / path)
 
 
 @pytest.mark.parametrize(
@@ -144,20 +145,18 @@ def test_two_phases_of_one_name_are_refused() -> None:
 
 
 def test_batch_that_ranks_cannot_share_is_refused(written: Path) -> None:
-    config = RunConfig.load(written)
+    config = load(written)
     config.check_ranks(4)
     with pytest.raises(LongformerError, match="batch_size 4 cannot be divided over 3 ranks"):
         config.check_ranks(3)
     with pytest.raises(LongformerError, match="not a multiple of micro_batch_size 2 times 4 ranks"):
-        RunConfig.load(written, ["phases.0.micro_batch_size=2"]).check_ranks(4)
+        load(written, ["phases.0.micro_batch_size=2"]).check_ranks(4)
 
 
 @given(ranks=st.integers(1, 8), micro=st.integers(1, 8), accumulation=st.integers(1, 8))
 def test_batching_accounts_for_every_sequence(ranks: int, micro: int, accumulation: int) -> None:
     batch_size = ranks * micro * accumulation
-    phase = (
-        RunConfig.load(QUICKSTART).phases[0].model_copy(update={"batch_size": batch_size, "micro_batch_size": micro})
-    )
+    phase = load(QUICKSTART).phases[0].model_copy(update={"batch_size": batch_size, "micro_batch_size": micro})
     batching = phase.batching(ranks)
     assert (batching.micro_batch_size, batching.accumulation_steps) == (micro, accumulation)
 
@@ -168,7 +167,7 @@ def test_extends_merges_sections_and_replaces_lists(tmp_path: Path) -> None:
     (tmp_path / "folder" / "middle.yaml").write_text("extends: base.yaml\nmodel: {dropout: 0.2}")
     top = tmp_path / "top.yaml"
     top.write_text("extends: folder/middle.yaml\nname: top\nmodel: {dilations: [1, 1, 2, 2]}")
-    config = RunConfig.load(top)
+    config = load(top)
     assert (config.name, config.seed) == ("top", 3)
     assert (config.model.dropout, config.model.position, config.model.dilations) == (0.2, "rotary", (1, 1, 2, 2))
 
@@ -221,9 +220,7 @@ def test_override_that_leads_nowhere_is_refused(override: str, sentence: str) ->
 
 
 def test_overrides_reach_list_items_and_sections_that_are_not_written(written: Path) -> None:
-    config = RunConfig.load(
-        written, ["phases.0.windows.3=16", "tracking.experiment=ours", "phases.0.learning_rate=1e-4"]
-    )
+    config = load(written, ["phases.0.windows.3=16", "tracking.experiment=ours", "phases.0.learning_rate=1e-4"])
     assert config.phases[0].windows == (8, 8, 8, 16)
     assert config.tracking.experiment == "ours"
     assert config.phases[0].learning_rate == 1e-4
@@ -244,7 +241,7 @@ def test_overrides_reach_list_items_and_sections_that_are_not_written(written: P
 )
 def test_resolved_yaml_gives_the_same_run_whatever_the_values(values: dict[str, Any]) -> None:
     content = yaml.safe_load(QUICKSTART.read_text())
-    config = RunConfig.load(QUICKSTART, [f"{key}={yaml.safe_dump(value)}" for key, value in values.items()])
+    config = load(QUICKSTART, [f"{key}={yaml.safe_dump(value)}" for key, value in values.items()])
     again = CharacterRun.model_validate(yaml.safe_load(config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()
@@ -254,15 +251,15 @@ def test_resolved_yaml_gives_the_same_run_whatever_the_values(values: dict[str, 
 
 
 def test_diff_names_exactly_what_differs() -> None:
-    one = RunConfig.load(QUICKSTART)
-    other = RunConfig.load(QUICKSTART, ["phases.1.steps=17", "model.dilations=[1,1,2,2]"])
+    one = load(QUICKSTART)
+    other = load(QUICKSTART, ["phases.1.steps=17", "model.dilations=[1,1,2,2]"])
     assert sorted(one.diff(other)) == ["model.dilations: null -> [1, 1, 2, 2]", "phases.1.steps: 150 -> 17"]
     assert one.diff(one) == []
     assert one.fingerprint() != other.fingerprint()
 
 
 def test_phases_share_weights_and_differ_in_windows() -> None:
-    config = RunConfig.load(QUICKSTART)
+    config = load(QUICKSTART)
     first, last = config.character_model(0, 100), config.character_model(2, 100)
     assert (first.layers, first.hidden_size) == (last.layers, last.hidden_size)
     assert (first.windows, last.windows) == (config.phases[0].windows, config.phases[2].windows)

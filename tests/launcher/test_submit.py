@@ -11,7 +11,8 @@ from example_run import QUICKSTART
 
 from launcher.backends.slurm.batch_script import seconds_of
 from launcher.cli import main
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.runs.sweep import combinations
 from tests.faults.tiny_run import prepare_text, tiny_config
 
@@ -170,11 +171,11 @@ def test_the_slurm_backend_outside_a_job_is_refused(
 
 
 def test_a_run_that_was_not_submitted_has_no_words_of_a_driver(
-    finished_run: RunDirectory, capsys: pytest.CaptureFixture[str]
+    finished_run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["logs", str(finished_run.path)]) == 2
+    assert main(["logs", str(finished_run.paths.root)]) == 2
     assert "was not submitted" in capsys.readouterr().err
-    assert main(["status", str(finished_run.path)]) == 0
+    assert main(["status", str(finished_run.paths.root)]) == 0
     assert capsys.readouterr().out.startswith("finished\n")
 
 
@@ -183,9 +184,9 @@ def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny_config(tmp_path, prepare_text(tmp_path), steps=(5000, 10), checkpoint_every_steps=1000)
-    run = RunDirectory(tmp_path / "runs" / "tiny")
+    run = RunPaths(tmp_path / "runs" / "tiny")
     source = f"data.source={tmp_path / 'words.txt'}"
-    command = ["submit", str(tmp_path / "tiny.yaml"), source, "--backend", "local", "--run-directory", str(run.path)]
+    command = ["submit", str(tmp_path / "tiny.yaml"), source, "--backend", "local", "--run-directory", str(run.root)]
     assert main(command) == 0
     job = json.loads((run.submission_directory / "job.json").read_text())["jobs"][0]
     assert capsys.readouterr().out.startswith(f"process {job};")
@@ -195,16 +196,16 @@ def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
         time.sleep(0.1)
     assert main(command) == 2
     assert "a run is going on" in capsys.readouterr().err
-    assert main(["status", str(run.path), "--json"]) == 0
+    assert main(["status", str(run.root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "running"
     following = subprocess.Popen(
-        [sys.executable, "-m", "launcher.cli", "logs", str(run.path), "--follow"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "launcher.cli", "logs", str(run.root), "--follow"], stdout=subprocess.PIPE, text=True
     )
-    assert main(["stop", str(run.path)]) == 0
+    assert main(["stop", str(run.root)]) == 0
     said, _ = following.communicate(timeout=60)
     assert "stopped; `longformer resume" in said
     capsys.readouterr()
-    assert main(["status", str(run.path)]) == 0
+    assert main(["status", str(run.root)]) == 0
     assert capsys.readouterr().out.startswith("stopped\nphase 1 of 2 (short), step ")
-    assert main(["logs", str(run.path), "--rank", "0"]) == 0
+    assert main(["logs", str(run.root), "--rank", "0"]) == 0
     assert "phase short: 0 of 5000 steps done" in capsys.readouterr().out

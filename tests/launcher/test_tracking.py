@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from example_run import QUICKSTART, SMALL, records, write_result, write_steps
-from mlflow.entities import Run, RunData
+from mlflow import entities
 from mlflow.tracking import MlflowClient
 
+from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.report import write_report
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback, finish_run, start_run
 from launcher.tracking.run import MlflowRun
@@ -23,15 +24,15 @@ from longformer.training.records import PhaseInfo, Progress
 
 
 @pytest.fixture
-def mlflow_client(run_directory: RunDirectory, empty_store: Path) -> MlflowClient:
-    store = run_directory.path.parent / "mlflow.db"
+def mlflow_client(created_run: Run, empty_store: Path) -> MlflowClient:
+    store = created_run.paths.root.parent / "mlflow.db"
     shutil.copyfile(empty_store, store)
     return MlflowClient(f"sqlite:///{store}")
 
 
-def start(directory: RunDirectory) -> str:
+def start(directory: Run) -> str:
     start_run(directory)
-    run_id = directory.identity().mlflow_run_id
+    run_id = directory.paths.identity().mlflow_run_id
     assert run_id is not None
     return run_id
 
@@ -60,10 +61,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_finished_run_holds_parameters_metrics_phases_report_and_model(
-    finished_run: RunDirectory, mlflow_client: MlflowClient
+    finished_run: Run, mlflow_client: MlflowClient
 ) -> None:
     run_id = start(finished_run)
-    write_report(finished_run.path)
+    write_report(finished_run)
     finish_run(finished_run, status="FINISHED")
 
     run = mlflow_client.get_run(run_id)
@@ -77,7 +78,7 @@ def test_finished_run_holds_parameters_metrics_phases_report_and_model(
     assert {item.path for item in mlflow_client.list_artifacts(run_id)} == {"run.yaml", "report", "model"}
     assert "report/cost.png" in {item.path for item in mlflow_client.list_artifacts(run_id, "report")}
     assert "| short | 128 |" in run.data.tags["mlflow.note.content"]
-    assert not list(finished_run.path.rglob("mlruns"))
+    assert not list(finished_run.paths.root.rglob("mlruns"))
 
     phases = mlflow_client.search_runs([run.info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'")
     assert {phase.data.tags["longformer.phase"] for phase in phases} == {"short", "medium", "long"}
@@ -88,20 +89,20 @@ def test_finished_run_holds_parameters_metrics_phases_report_and_model(
 
 
 def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
-    run_directory: RunDirectory, mlflow_client: MlflowClient
+    created_run: Run, mlflow_client: MlflowClient
 ) -> None:
-    steps = records(run_directory.config())
-    run_id = start(run_directory)
-    write_steps(run_directory, steps[:25])
-    finish_run(run_directory, status="KILLED")
+    steps = records(created_run.config)
+    run_id = start(created_run)
+    write_steps(created_run, steps[:25])
+    finish_run(created_run, status="KILLED")
     assert mlflow_client.get_run(run_id).info.status == "KILLED"
 
-    assert start(run_directory) == run_id
+    assert start(created_run) == run_id
     assert mlflow_client.get_run(run_id).info.status == "RUNNING"
-    write_steps(run_directory, steps[20:40])  # goes on from a checkpoint at step 20
-    write_result(run_directory, 0)
-    finish_run(run_directory, status="FAILED")
-    finish_run(run_directory, status="FAILED")
+    write_steps(created_run, steps[20:40])  # goes on from a checkpoint at step 20
+    write_result(created_run, 0)
+    finish_run(created_run, status="FAILED")
+    finish_run(created_run, status="FAILED")
 
     assert mlflow_client.get_run(run_id).info.status == "FAILED"
     assert steps_of(mlflow_client, run_id) == list(range(1, 41))
@@ -111,21 +112,21 @@ def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
 
 
 def test_callbacks_send_steps_and_the_machine_while_training_runs_and_the_phase_at_its_end(
-    run_directory: RunDirectory, mlflow_client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    created_run: Run, mlflow_client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.tracking.callbacks.SECONDS_BETWEEN_UPLOADS", 0.1)
-    config = run_directory.config()
+    config = created_run.config
     steps = records(config)
-    run_id = start(run_directory)
-    callbacks = MlflowCallback(run_directory), SystemMetricsCallback(run_directory)
+    run_id = start(created_run)
+    callbacks = MlflowCallback(created_run), SystemMetricsCallback(created_run)
     for callback in callbacks:
         callback.on_phase_start(phase_info(config, 0), Progress())
-    write_steps(run_directory, steps[:10])
+    write_steps(created_run, steps[:10])
     wait_until(lambda: steps_of(mlflow_client, run_id) == list(range(1, 11)))
-    write_steps(run_directory, steps[10:30])
+    write_steps(created_run, steps[10:30])
     processor = f"system/{socket.gethostname()}/cpu_utilization_percentage"
     wait_until(lambda: processor in mlflow_client.get_run(run_id).data.metrics)
-    write_result(run_directory, 0)
+    write_result(created_run, 0)
     for callback in callbacks:
         callback.on_phase_end(phase_info(config, 0), {})
 
@@ -133,55 +134,53 @@ def test_callbacks_send_steps_and_the_machine_while_training_runs_and_the_phase_
     assert mlflow_client.get_run(run_id).data.metrics["validation/bits_per_character"] == 3.0
 
 
-def use_absent_server(directory: RunDirectory) -> None:
-    config = RunConfig.load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"])
-    directory.config_file.write_text(config.to_yaml())
+def with_absent_server(run: Run) -> Run:
+    return Run(run.paths, load(QUICKSTART, [*SMALL, "tracking.uri=http://127.0.0.1:9"]))
 
 
 def test_absent_server_is_warned_of_once_and_stops_nothing(
-    run_directory: RunDirectory, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    created_run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("launcher.tracking.callbacks.SECONDS_BETWEEN_UPLOADS", 0.1)
-    use_absent_server(run_directory)
-    config = run_directory.config()
-    start_run(run_directory)
+    run = with_absent_server(created_run)
+    config = run.config
+    start_run(run)
     warning = "warning: no MLflow server answers at http://127.0.0.1:9: start it, or name another"
     assert capsys.readouterr().err.count(warning) == 1
-    callback = MlflowCallback(run_directory)
+    callback = MlflowCallback(run)
     callback.on_phase_start(phase_info(config, 0), Progress())
     wait_until(lambda: warning in capsys.readouterr().err)
-    write_steps(run_directory, records(config)[:10])
+    write_steps(created_run, records(config)[:10])
     time.sleep(1)
     callback.on_phase_end(phase_info(config, 0), {})
     assert "warning" not in capsys.readouterr().err
-    finish_run(run_directory, status="FINISHED")
-    assert f"`longformer resume {run_directory.path}` sends what is missing" in capsys.readouterr().err
-    assert run_directory.identity().mlflow_status is None
+    finish_run(run, status="FINISHED")
+    assert f"`longformer resume {created_run.paths.root}` sends what is missing" in capsys.readouterr().err
+    assert created_run.paths.identity().mlflow_status is None
 
 
-def test_known_run_keeps_its_id_while_the_server_is_away(run_directory: RunDirectory) -> None:
-    run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id="a" * 32))
-    use_absent_server(run_directory)
-    start_run(run_directory)
-    assert run_directory.identity().mlflow_run_id == "a" * 32
+def test_known_run_keeps_its_id_while_the_server_is_away(created_run: Run) -> None:
+    created_run.paths.write_identity(replace(created_run.paths.identity(), mlflow_run_id="a" * 32))
+    start_run(with_absent_server(created_run))
+    assert created_run.paths.identity().mlflow_run_id == "a" * 32
 
 
 def test_steps_of_a_run_that_was_done_without_mlflow_are_sent_afterwards(
-    finished_run: RunDirectory, mlflow_client: MlflowClient
+    finished_run: Run, mlflow_client: MlflowClient
 ) -> None:
     finish_run(finished_run, status="FINISHED")
-    identity = finished_run.identity()
+    identity = finished_run.paths.identity()
     assert (identity.mlflow_status, identity.mlflow_run_id is not None) == ("FINISHED", True)
     assert steps_of(mlflow_client, str(identity.mlflow_run_id)) == list(range(1, 61))
 
 
 def test_run_and_steps_whose_arrival_was_not_heard_of_are_not_doubled(
-    finished_run: RunDirectory, mlflow_client: MlflowClient
+    finished_run: Run, mlflow_client: MlflowClient
 ) -> None:
     run_id = start(finished_run)
     finish_run(finished_run, status="FINISHED")
     metrics = mlflow_client.get_run(run_id).data.metrics
-    finished_run.write_identity(replace(finished_run.identity(), mlflow_run_id=None))
+    finished_run.paths.write_identity(replace(finished_run.paths.identity(), mlflow_run_id=None))
     assert start(finished_run) == run_id
     # As if nothing had been stored: everything is sent again.
     tracked = MlflowRun(finished_run)
@@ -200,19 +199,19 @@ class RunWithoutMetrics:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
-    def get_run(self, run_id: str) -> Run:
+    def get_run(self, run_id: str) -> entities.Run:
         run = self._client.get_run(run_id)
-        return Run(run.info, RunData(metrics=[], params=[], tags=[]))
+        return entities.Run(run.info, entities.RunData(metrics=[], params=[], tags=[]))
 
 
 def test_checkpoints_are_pointers_with_their_manifest_and_go_when_they_are_removed(
-    run_directory: RunDirectory, mlflow_client: MlflowClient
+    created_run: Run, mlflow_client: MlflowClient
 ) -> None:
-    run_id = start(run_directory)
+    run_id = start(created_run)
     experiment = mlflow_client.get_run(run_id).info.experiment_id
-    tracked = MlflowRun(run_directory)
+    tracked = MlflowRun(created_run)
     for step in (10, 20):
-        checkpoint = run_directory.checkpoints_directory(0, "short") / f"step-{step:08d}"
+        checkpoint = created_run.checkpoints_directory(0) / f"step-{step:08d}"
         checkpoint.mkdir(parents=True)
         (checkpoint / "weights").write_bytes(b"0" * 1000)
         progress = Progress(step=step, global_step=step, tokens=100 * step)
@@ -232,29 +231,29 @@ def test_checkpoints_are_pointers_with_their_manifest_and_go_when_they_are_remov
         (models[0].model_id, 10),
         (models[1].model_id, 20),
     }
-    stored = list((run_directory.path.parent / "mlflow-artifacts" / "models").rglob("*.json"))
+    stored = list((created_run.paths.root.parent / "mlflow-artifacts" / "models").rglob("*.json"))
     assert [path.name for path in stored] == ["manifest.json"] * 2
 
-    shutil.rmtree(run_directory.checkpoints_directory(0, "short") / "step-00000010")
+    shutil.rmtree(created_run.checkpoints_directory(0) / "step-00000010")
     tracked.send_checkpoints()
     (left,) = mlflow_client.search_logged_models([experiment])
     assert left.model_id == models[1].model_id
 
 
-def test_run_that_the_store_has_lost_gets_a_new_one(run_directory: RunDirectory, mlflow_client: MlflowClient) -> None:
-    run_directory.write_identity(replace(run_directory.identity(), mlflow_run_id="a" * 32))
-    assert mlflow_client.get_run(start(run_directory)).info.status == "RUNNING"
+def test_run_that_the_store_has_lost_gets_a_new_one(created_run: Run, mlflow_client: MlflowClient) -> None:
+    created_run.paths.write_identity(replace(created_run.paths.identity(), mlflow_run_id="a" * 32))
+    assert mlflow_client.get_run(start(created_run)).info.status == "RUNNING"
 
 
 def test_run_without_a_server_address_is_kept_beside_the_run_directories(
-    finished_run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     start(finished_run)
     finish_run(finished_run, status="FINISHED")
-    runs = finished_run.path.parent
+    runs = finished_run.paths.root.parent
     assert (runs / "mlflow.db").is_file()
     assert list((runs / "mlflow-artifacts").glob("*/artifacts/model/config.json"))
     assert not list(elsewhere.iterdir())

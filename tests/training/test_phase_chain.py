@@ -11,8 +11,9 @@ import yaml
 
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.backends.local.backend import LocalBackend
-from launcher.config.run_config import RunConfig
-from launcher.runs.directory import RunDirectory
+from launcher.config.load import load
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.training.phases import Status, run_phases
 from launcher.training.signals import StopFlag
 from longformer.evaluation.bits import evaluate_bits_per_character
@@ -44,13 +45,13 @@ def train(directory: Path, text: PreparedData, phases: list[dict[str, Any]], *, 
         content[name] = content[name] | section  # type: ignore[operator]
     directory.mkdir(exist_ok=True)
     (directory / "run.yaml").write_text(yaml.safe_dump(content))
-    config = RunConfig.load(directory / "run.yaml")
-    run = RunDirectory(directory / "run")
-    with run.locked() as lock:
-        run.create(config, ranks=ranks, data_directory=text.directory, data_fingerprint=text.fingerprint)
+    config = load(directory / "run.yaml")
+    run = Run(RunPaths(directory / "run"), config)
+    with run.paths.locked() as lock:
+        run.create(ranks=ranks, data_directory=text.directory, data_fingerprint=text.fingerprint)
         outcome = run_phases(run, LocalBackend(StopFlag(), lock, print), ranks=ranks, warn=print)
         assert outcome.status is Status.COMPLETED, outcome.message
-    return run, [json.loads(line)["loss"] for line in run.metrics_file.read_text().splitlines()]
+    return run, [json.loads(line)["loss"] for line in run.paths.metrics_file.read_text().splitlines()]
 
 
 def test_two_phases_that_keep_the_optimizer_are_one_long_phase(tmp_path: Path, text: PreparedData) -> None:
@@ -61,7 +62,7 @@ def test_two_phases_that_keep_the_optimizer_are_one_long_phase(tmp_path: Path, t
     assert kept[:7] == reset[:7], "the weights go on either way"
     assert kept[7] != reset[7], "the optimizer does not"
     assert kept[7:] == pytest.approx(reset[7:], abs=0.5)
-    records = [json.loads(line) for line in kept_run.metrics_file.read_text().splitlines()]
+    records = [json.loads(line) for line in kept_run.paths.metrics_file.read_text().splitlines()]
     assert [record["global_step"] for record in records] == list(range(1, 13))
     assert [record["step"] for record in records] == [*range(1, 7), *range(1, 7)]
     assert records[-1]["tokens"] == 12 * 4 * 32
@@ -71,7 +72,7 @@ def test_kept_moments_are_those_of_the_phase_before(tmp_path: Path, text: Prepar
     run, _ = train(tmp_path, text, [{}, {"optimizer": "keep", "steps": 1, "learning_rate": 1e-30, "warmup_steps": 0}])
     before, after = (
         torch.load(
-            next(run.checkpoints_directory(index, f"phase{index}").glob("step-*/state/*pp_rank_0*optim_states.pt")),
+            next(run.checkpoints_directory(index).glob("step-*/state/*pp_rank_0*optim_states.pt")),
             weights_only=False,
         )["optimizer_state_dict"]["base_optimizer_state"]["state"][0]
         for index in (0, 1)
@@ -88,17 +89,17 @@ def test_a_phase_changes_length_and_windows_and_its_result_says_so(tmp_path: Pat
     assert len(losses) == 10
     assert all(math.isfinite(loss) for loss in losses)
     for index, windows in enumerate([[4, 8], [16, 32]]):
-        result = run.result_directory(index, f"phase{index}")
+        result = run.result_directory(index)
         assert damage(result) is None
         assert json.loads((result / "model" / "config.json").read_text())["windows"] == windows
         assert (result / "model" / "vocabulary.json").read_bytes() == (text.directory / "vocabulary.json").read_bytes()
-    assert Manifest.read(run.result_directory(1, "phase1")).progress.global_step == 10
+    assert Manifest.read(run.result_directory(1)).progress.global_step == 10
 
 
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_the_evaluation_is_that_of_the_saved_model(zero_stage: int, tmp_path: Path, text: PreparedData) -> None:
     run, _ = train(tmp_path, text, [{}], training={"zero_stage": zero_stage})
-    result = run.result_directory(0, "phase0")
+    result = run.result_directory(0)
     evaluation = json.loads((result / "evaluation.json").read_text())
     model = CharacterLM.from_pretrained(result / "model")
     for split, limit in (("validation", 700), ("test", None)):

@@ -27,7 +27,7 @@ from launcher.backends.local.rank import (
     RanksHere,
     run_rank,
 )
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.training.phases import Outcome, PhaseTask, Status
 from launcher.training.resource_monitor import ShortageWatch
 from launcher.training.signals import SIGNALS, StopFlag
@@ -94,12 +94,11 @@ class LocalBackend:
     def run_ranks(self, task: PhaseTask, here: RanksHere) -> Ending:
         """Run those ranks of a phase that belong on this machine."""
         warm_up()
-        run = RunDirectory(task.run_directory)
         ranks: list[_Rank] = []
         try:
             for number in here.numbers:
                 ranks.append(_start(task, number, here, self.lock))
-            first = self._wait(ranks, run, task.phase_index)
+            first = self._wait(ranks, task)
         finally:
             for rank in ranks:
                 rank.process.kill()
@@ -107,32 +106,33 @@ class LocalBackend:
                 rank.process.join()
         if first is None:
             return Ending(Outcome(Status.COMPLETED), LEAST_SEVERE)
-        return Ending(self._outcome(first, ranks, run), first.severity())
+        return Ending(self._outcome(first, ranks, task.run), first.severity())
 
-    def _outcome(self, first: "_Rank", ranks: "list[_Rank]", run: RunDirectory) -> Outcome:
+    def _outcome(self, first: "_Rank", ranks: "list[_Rank]", run: Run) -> Outcome:
         if first.code == EXIT_ROLLED_BACK:
             return Outcome(
-                Status.ROLLED_BACK, f"{run.latest_left_out()}; going on from the last checkpoint without that batch"
+                Status.ROLLED_BACK,
+                f"{run.paths.latest_left_out()}; going on from the last checkpoint without that batch",
             )
         if first.code == EXIT_STALLED:
             places = "; ".join(rank.why_it_stalled() for rank in ranks)
-            limit = run.config().training.stall_seconds
+            limit = run.config.training.stall_seconds
             return Outcome(Status.FAILED, f"no step for {limit} seconds: {places} (stacks are in {first.log.parent})")
         if first.code == EXIT_STOPPED or (self.stop() and first.code in (-signal.SIGTERM, -signal.SIGKILL)):
             return Outcome(Status.STOPPED)
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
-    def _wait(self, ranks: "list[_Rank]", run: RunDirectory, phase_index: int) -> "_Rank | None":
+    def _wait(self, ranks: "list[_Rank]", task: PhaseTask) -> "_Rank | None":
         """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
         deadline = math.inf
-        phase = run.config().phases[phase_index]
-        shortages = ShortageWatch(run.checkpoints_directory(phase_index, phase.name), self.warn)
+        run = task.run
+        shortages = ShortageWatch(run.checkpoints_directory(task.phase_index), self.warn)
         while running := [rank for rank in ranks if rank.code is None]:
             if any(rank.code for rank in ranks):
                 break
             shortages.look()
-            self.stop.requests = max(self.stop.requests, run.stop_requests(), int(shortages.must_stop))
+            self.stop.requests = max(self.stop.requests, run.paths.stop_requests(), int(shortages.must_stop))
             if time.monotonic() > deadline:
                 self.stop.requests = max(self.stop.requests, 2)
             if self.stop.requests > passed_on:
@@ -188,7 +188,7 @@ class _Rank:
 
 
 def _start(task: PhaseTask, number: int, here: RanksHere, lock: int | None) -> _Rank:
-    log = RunDirectory(task.run_directory).log_file(task.phase_index, number)
+    log = task.run.paths.log_file(task.phase_index, number)
     receiver, sender = _context().Pipe(duplex=False)
     handle = None if lock is None else DupFd(lock)
     process = _context().Process(target=run_rank, args=(task, number, here, log, sender, handle))

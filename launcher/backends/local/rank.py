@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DataError
-from launcher.runs.directory import RunDirectory
 from launcher.training.phases import PhaseTask
 from launcher.training.signals import signals_noted
 from longformer.errors import LongformerError
@@ -80,7 +79,7 @@ def _train(
     from longformer.training.distributed import process_group
     from longformer.training.watchdog import watched
 
-    limit = RunDirectory(task.run_directory).config().training.stall_seconds
+    limit = task.run.config.training.stall_seconds
 
     def end(place: str) -> None:
         last_words.send(f"rank {rank} is in {place}")

@@ -16,7 +16,7 @@ from launcher.backends.ray.heartbeats import Board, Sign
 from launcher.backends.ray.rank import RankOrders, run_rank
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.training.phases import Losses, Outcome, PhaseTask, Status
 from launcher.training.resource_monitor import ShortageWatch
 from launcher.training.signals import StopFlag
@@ -48,7 +48,7 @@ class RayBackend:
     """
 
     cluster: RayCluster
-    run: RunDirectory
+    run: Run
     ranks: RankRange
     stop: StopFlag
     warn: Callable[[str], None]
@@ -74,10 +74,10 @@ class RayBackend:
         try:
             return self.cluster.while_it_answers(lambda: self._run_phase(task))
         finally:
-            self.run.ranks_file.unlink(missing_ok=True)
+            self.run.paths.ranks_file.unlink(missing_ok=True)
 
     def _ranks_now(self, phase_index: int) -> int | None:
-        phase = self.run.config().phases[phase_index]
+        phase = self.run.config.phases[phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
         began = since = time.monotonic()
@@ -96,14 +96,14 @@ class RayBackend:
         return None
 
     def _run_phase(self, task: PhaseTask) -> Outcome:
-        group = _Group(self.cluster, task, self.run)
+        group = _Group(self.cluster, task)
         reason = self._watch(group, task)
         if group.is_going_on:
             return Outcome(Status.STOPPED)  # the end of the job ends it
         if group.failure is not None:
             return self._outcome_of(group.failure, group, task, announced=reason is not None)
         if group.ended_as == "ROLLED_BACK":
-            bad = self.run.latest_left_out()
+            bad = self.run.paths.latest_left_out()
             return Outcome(Status.ROLLED_BACK, f"{bad}; going on from the last checkpoint without that batch")
         if group.ended_as == "COMPLETED":
             return Outcome(Status.COMPLETED)
@@ -111,11 +111,11 @@ class RayBackend:
 
     def _watch(self, group: "_Group", task: PhaseTask) -> str | None:
         """Wait for the end of a group, or until it must not go on; return why it was asked to make way, if it was."""
-        phase = self.run.config().phases[task.phase_index]
+        phase = self.run.config.phases[task.phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
         growth = Growth(possible, per_rank, task.ranks)
-        shortages = ShortageWatch(self.run.checkpoints_directory(task.phase_index, phase.name), self.warn)
+        shortages = ShortageWatch(self.run.checkpoints_directory(task.phase_index), self.warn)
         reason: str | None = None
         deadline = float("inf")
         while group.is_going_on:
@@ -123,7 +123,8 @@ class RayBackend:
             self.stop.requests = max(self.stop.requests, int(shortages.must_stop))
             signs = group.signs()
             write_json(
-                self.run.ranks_file, {"phase": phase.name, "at": time.time(), "ranks": [asdict(sign) for sign in signs]}
+                self.run.paths.ranks_file,
+                {"phase": phase.name, "at": time.time(), "ranks": [asdict(sign) for sign in signs]},
             )
             if self._stop_requested():
                 if deadline == float("inf"):
@@ -141,28 +142,27 @@ class RayBackend:
         return reason
 
     def _stop_requested(self) -> bool:
-        self.stop.requests = max(self.stop.requests, self.run.stop_requests())
+        self.stop.requests = max(self.stop.requests, self.run.paths.stop_requests())
         return self.stop()
 
     def _outcome_of(self, failure: Exception, group: "_Group", task: PhaseTask, *, announced: bool) -> Outcome:
         failures = getattr(failure, "worker_failures", {})
         for rank, error in failures.items():
             if isinstance(error, LongformerError | DataError):
-                log = self.run.log_file(task.phase_index, rank)
+                log = self.run.paths.log_file(task.phase_index, rank)
                 return Outcome(Status.FAILED, f"{error} (rank {rank}; its log is {log})")
         if self._stop_requested():
             return Outcome(Status.STOPPED)
-        phase = self.run.config().phases[task.phase_index]
         what = (
             what_was_lost(failures, group.last_signs, [node for node in self.cluster.nodes() if node.answers()])
             or str(failure).splitlines()[-1]
         )
         if announced:
             return Outcome(Status.REGROUPED, f"{what}; going on from the last checkpoint")
-        most = self.run.config().cluster.max_failures
-        self._losses = self._losses.one_more(self.run.checkpoints_directory(task.phase_index, phase.name))
+        most = self.run.config.cluster.max_failures
+        self._losses = self._losses.one_more(self.run.checkpoints_directory(task.phase_index))
         if self._losses.count > most:
-            logs = self.run.log_file(0, 0).parent
+            logs = self.run.paths.log_file(0, 0).parent
             return Outcome(Status.FAILED, f"{self._losses.told(what, most=most)}; logs are in {logs}")
         return Outcome(
             Status.REGROUPED,
@@ -257,13 +257,13 @@ class Growth:
 class _Group:
     """The ranks of one start of a phase: a run of Ray Train, in a thread of its own because it blocks."""
 
-    def __init__(self, cluster: RayCluster, task: PhaseTask, run: RunDirectory) -> None:
+    def __init__(self, cluster: RayCluster, task: PhaseTask) -> None:
         ray = cluster.ray
         self._ray = ray
         here = ray.get_runtime_context().get_node_id()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         self._board = ray.remote(num_cpus=0, scheduling_strategy=near)(Board).remote()
-        per_rank = cluster.per_rank(run.config().phases[task.phase_index].resources)
+        per_rank = cluster.per_rank(task.run.config.phases[task.phase_index].resources)
         self._trainer = ray.train.torch.TorchTrainer(
             run_rank,
             train_loop_config={"orders": RankOrders(task, self._board)},
@@ -272,7 +272,7 @@ class _Group:
             ),
             run_config=ray.train.RunConfig(
                 name="ray",
-                storage_path=str(run.path),
+                storage_path=str(task.run.paths.root),
                 failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )

@@ -9,7 +9,6 @@ from typing import Any
 from data_pipeline.errors import DataError
 from launcher.backends.local.rank import log_error, print_into
 from launcher.backends.ray.heartbeats import BoardWriter, Sign
-from launcher.runs.directory import RunDirectory
 from launcher.training.phases import PhaseTask
 from longformer.errors import LongformerError
 
@@ -44,14 +43,14 @@ def run_rank(settings: dict[str, RankOrders]) -> str:
     task, board = settings["orders"].task, settings["orders"].board
     context = ray.train.get_context()
     rank = context.get_world_rank()
-    run = RunDirectory(task.run_directory)
-    print_into(run.log_file(task.phase_index, rank))
+    run = task.run
+    print_into(run.paths.log_file(task.phase_index, rank))
     sign = Sign(rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid(), step=0, place="")
     ranks = Ranks(rank, context.get_world_size(), ray.train.torch.get_device(), context.get_local_rank())
     try:
         with (
             BoardWriter(ray, board, sign) as writer,
-            watched(run.config().training.stall_seconds, writer.end_stalled) as heartbeat,
+            watched(run.config.training.stall_seconds, writer.end_stalled) as heartbeat,
         ):
             outcome = train_one_phase(
                 task, ranks, stop_requested=writer.stop_requested, heartbeat=heartbeat, watchers=[writer]

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launcher.backends.local.backend import LEAST_SEVERE, Ending
-from launcher.runs.directory import RunDirectory
 from launcher.training.phases import Losses, Outcome, PhaseTask, Status
 from launcher.training.signals import StopFlag
 from longformer.errors import LongformerError
@@ -43,8 +42,7 @@ class SlurmBackend:
 
     def run_phase(self, task: PhaseTask) -> Outcome:
         """Run the ranks of a phase; tell how the first node that did not complete ended, or that all completed."""
-        run = RunDirectory(task.run_directory)
-        files = [run.node_file(task.phase_index, node, start_of_this_job()) for node in range(self.nodes)]
+        files = [task.run.paths.node_file(task.phase_index, node, start_of_this_job()) for node in range(self.nodes)]
         for file in files:
             file.unlink(missing_ok=True)
         step = subprocess.Popen(self._command(task), stdin=subprocess.DEVNULL, start_new_session=True)
@@ -64,7 +62,7 @@ class SlurmBackend:
         if self.stop():
             return Outcome(Status.STOPPED)
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
-        return _loss(run, task, f"srun ended with code {code} and of node {silent} of the job nothing was heard")
+        return _loss(task, f"srun ended with code {code} and of node {silent} of the job nothing was heard")
 
     def _command(self, task: PhaseTask) -> list[str]:
         processors = os.environ.get("SLURM_CPUS_PER_TASK")  # steps do not inherit it
@@ -80,7 +78,7 @@ class SlurmBackend:
             sys.executable,
             "-m",
             "launcher.backends.slurm.node",
-            json.dumps(asdict(task), default=str),
+            _written(task),
             f"tcp://{socket.gethostname()}:{_free_port()}",
         ]
 
@@ -102,6 +100,19 @@ class SlurmBackend:
                 if first is not None:
                     deadline = min(deadline, time.monotonic() + _SECONDS_TO_FOLLOW[first.outcome.status])
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _written(task: PhaseTask) -> str:
+    """Return a task as JSON, for `node`."""
+    paths = {
+        "run_directory": task.run.paths.root,
+        "resume_from": task.resume_from,
+        "optimizer_from": task.optimizer_from,
+    }
+    return json.dumps(
+        {name: path and str(path) for name, path in paths.items()}
+        | {"phase_index": task.phase_index, "ranks": task.ranks}
+    )
 
 
 def start_of_this_job() -> str:
@@ -126,12 +137,13 @@ def nodes_of_this_job(*, ranks: int) -> int:
     return nodes
 
 
-def _loss(run: RunDirectory, task: PhaseTask, what: str) -> Outcome:
+def _loss(task: PhaseTask, what: str) -> Outcome:
     """Return what follows from a loss, which is counted over all starts of this job."""
-    config, file = run.config(), run.losses_file(os.environ["SLURM_JOB_ID"])
-    most = config.cluster.max_failures
+    run = task.run
+    file = run.paths.losses_file(os.environ["SLURM_JOB_ID"])
+    most = run.config.cluster.max_failures
     before = Losses(**json.loads(file.read_text())) if file.exists() else Losses()
-    losses = before.one_more(run.checkpoints_directory(task.phase_index, config.phases[task.phase_index].name))
+    losses = before.one_more(run.checkpoints_directory(task.phase_index))
     write_json(file, asdict(losses))
     if losses.count > most:
         return Outcome(Status.FAILED, losses.told(what, most=most))

@@ -8,7 +8,7 @@ from pathlib import Path
 from launcher.backends.local.backend import LocalBackend
 from launcher.backends.local.rank import RanksHere
 from launcher.backends.slurm.backend import start_of_this_job
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.training.phases import PhaseTask
 from launcher.training.signals import signals_noted
 from longformer.files import write_json
@@ -22,8 +22,9 @@ def main(written_task: str, rendezvous: str) -> None:
         rendezvous: where the ranks of all nodes meet.
     """
     content = json.loads(written_task)
-    paths = {name: content[name] and Path(content[name]) for name in ("run_directory", "resume_from", "optimizer_from")}
-    task = PhaseTask(**content | paths)
+    checkpoints = [content[name] and Path(content[name]) for name in ("resume_from", "optimizer_from")]
+    run = Run.open(Path(content["run_directory"]))
+    task = PhaseTask(run, content["phase_index"], content["ranks"], *checkpoints)
     node, nodes = int(os.environ["SLURM_NODEID"]), int(os.environ["SLURM_STEP_NUM_NODES"])
     share = task.ranks // nodes
     here = RanksHere(range(node * share, (node + 1) * share), rendezvous)
@@ -35,7 +36,7 @@ def main(written_task: str, rendezvous: str) -> None:
     with signals_noted(most=1) as stop:
         ending = LocalBackend(stop, None, warn).run_ranks(task, here)
     write_json(
-        RunDirectory(task.run_directory).node_file(task.phase_index, node, start_of_this_job()),
+        run.paths.node_file(task.phase_index, node, start_of_this_job()),
         {"status": ending.outcome.status.value, "message": ending.outcome.message, "severity": ending.severity},
     )
 

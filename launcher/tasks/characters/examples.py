@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from data_pipeline.shards.stream_dataset import PreparedData
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.files import write_json
@@ -16,14 +16,14 @@ CONTEXT, CONTINUATION = 200, 80
 """Characters that the model reads, and that it writes."""
 
 
-def write_examples(run: RunDirectory) -> None:
+def write_examples(run: Run) -> None:
     """Write report/tables/examples.json, a table as MLflow shows it, from places spread over the test text.
 
     Raises:
         LongformerError, DataError: the model or the prepared data is missing or damaged.
     """
     trained = TrainedModel.load(newest_result(run) / "model")
-    stream = PreparedData.open(Path(run.identity().data_directory)).split("test")
+    stream = PreparedData.open(Path(run.paths.identity().data_directory)).split("test")
     length = CONTEXT + CONTINUATION
     rows = []
     for number in range(min(EXAMPLES, len(stream) // length)):
@@ -34,7 +34,7 @@ def write_examples(run: RunDirectory) -> None:
         score = evaluate_bits_per_character(trained.model, tokens, sequence_length=length, stride=length, batch_size=1)
         decode = trained.vocabulary.decode
         rows.append([decode(context.numpy()), decode(follows.numpy()), decode(written), score.bits])
-    tables = run.report_directory / "tables"
+    tables = run.paths.report_directory / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     columns = ["text", "goes on with", "the model writes", "bits per character of the text"]
     write_json(tables / "examples.json", {"columns": columns, "data": rows})

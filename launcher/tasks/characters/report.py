@@ -15,7 +15,8 @@ from rich.table import Table
 
 from data_pipeline.shards.stream_dataset import PreparedData
 from launcher.reporting.text import clock, markdown_table, short
-from launcher.runs.directory import MetricsFollower, RunDirectory
+from launcher.runs.paths import MetricsFollower
+from launcher.runs.run import Run
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.plots import bits_per_character_plot, cost_plot
 from launcher.tasks.characters.summary import PhaseSummary, Summary, TestScore
@@ -23,22 +24,21 @@ from longformer.costs.char_lm import parameter_count
 from longformer.files import write_atomically, write_json
 
 
-def write_report(run_directory: Path) -> Summary:
+def write_report(run: Run) -> Summary:
     """Write the report of a run whose phases are all done, and return its numbers.
 
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    directory = RunDirectory(run_directory)
-    config = directory.config()
+    config = run.config
     assert isinstance(config, CharacterRun), "other tasks have reports of their own"
-    identity = directory.identity()
+    identity = run.paths.identity()
     data = PreparedData.open(Path(identity.data_directory))
     evaluations = [
-        json.loads((directory.result_directory(index, phase.name) / "evaluation.json").read_text(encoding="utf-8"))
-        for index, phase in enumerate(config.phases)
+        json.loads((run.result_directory(index) / "evaluation.json").read_text(encoding="utf-8"))
+        for index in range(len(config.phases))
     ]
-    records = MetricsFollower(directory.metrics_file).new_records()
+    records = MetricsFollower(run.paths.metrics_file).new_records()
     summary = Summary(
         name=config.name,
         parameters=parameter_count(config.character_model(0, len(data.vocabulary))),
@@ -47,7 +47,7 @@ def write_report(run_directory: Path) -> Summary:
         saving_seconds=sum(record["saving_seconds"] for record in records),
         test=TestScore(**evaluations[-1]["test"], xz_bits_per_character=_xz_bits_per_character(data)),
     )
-    report = directory.report_directory
+    report = run.paths.report_directory
     report.mkdir(exist_ok=True)
     write_atomically(report / "bits_per_character.png", bits_per_character_plot(records, summary))
     write_atomically(report / "cost.png", cost_plot(config, len(data.vocabulary), summary))

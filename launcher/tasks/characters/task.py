@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_pipeline.prepare.characters import prepare
 from data_pipeline.prepare.parallel import TaskMap
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks import character_checks
 from launcher.tasks.base import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
 from launcher.tasks.characters.config import CharacterRun
@@ -55,17 +55,17 @@ class CharacterTask:
     def export(self, model: Path, target: Path) -> None:
         raise NotImplementedError("a character model has one form only")
 
-    def report(self, run: RunDirectory) -> None:
+    def report(self, run: Run) -> None:
         from launcher.tasks.character_page import write_character_page
         from launcher.tasks.characters.examples import write_examples
         from launcher.tasks.characters.report import show_report, write_report
 
-        summary = write_report(run.path)
+        summary = write_report(run)
         write_examples(run)
         write_character_page(run)
         show_report(summary)
 
-    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
         from launcher.tasks.character_evaluation import judge
 
         return judge(self.config, run, request)

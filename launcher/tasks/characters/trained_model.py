@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.tokenizers.byte import Vocabulary
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from longformer.errors import LongformerError
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.checkpoints.manifest import damage
@@ -37,17 +37,19 @@ class TrainedModel:
         return cls(model, vocabulary, directory)
 
 
-def newest_result(run: RunDirectory) -> Path:
+def newest_result(run: Run) -> Path:
     """Return the result directory of the last phase of a run that is done, checked file by file.
 
     Raises:
         LongformerError: this is not a run directory, no phase is done yet, or the result is damaged.
     """
-    run.identity()
+    run.paths.identity()
     done = run.finished_results()
     if not done:
-        raise LongformerError(f"{run.path} has no finished phase yet; go on with: longformer resume {run.path}")
+        raise LongformerError(
+            f"{run.paths.root} has no finished phase yet; go on with: longformer resume {run.paths.root}"
+        )
     problem = damage(done[-1])
     if problem:
-        raise LongformerError(f"{done[-1]} is damaged ({problem}); remove it, then: longformer resume {run.path}")
+        raise LongformerError(f"{done[-1]} is damaged ({problem}); remove it, then: longformer resume {run.paths.root}")
     return done[-1]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import Judgement, JudgementRequest
 from launcher.tasks.masked_lm.config import MaskedLMRun
 from launcher.tasks.masked_lm_data import held_out_text
@@ -41,7 +41,7 @@ class Row:
     bits_per_masked_token: float
 
 
-def judge(config: MaskedLMRun, run: RunDirectory, request: JudgementRequest) -> Judgement:
+def judge(config: MaskedLMRun, run: Run, request: JudgementRequest) -> Judgement:
     """Return the table, with as many trained models as there are finished phases.
 
     Raises:
@@ -49,9 +49,9 @@ def judge(config: MaskedLMRun, run: RunDirectory, request: JudgementRequest) -> 
     """
     if request.stride is not None:
         raise LongformerError("--stride is for character models: a masked token is judged with its whole row")
-    if not run.start_directory.exists():
-        raise LongformerError(f"{run.path} has no model yet; go on with: longformer resume {run.path}")
-    text = held_out_text(config, Path(run.identity().data_directory), request.split)
+    if not run.paths.start_directory.exists():
+        raise LongformerError(f"{run.paths.root} has no model yet; go on with: longformer resume {run.paths.root}")
+    text = held_out_text(config, Path(run.paths.identity().data_directory), request.split)
     length = request.sequence_length or config.phases[-1].sequence_length
     batch_size = request.batch_size or config.evaluation.batch_size
     rows = []
@@ -76,13 +76,13 @@ def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
 
 
-def _models(config: MaskedLMRun, run: RunDirectory, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
+def _models(config: MaskedLMRun, run: Run, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
     """Yield the name of each model, the model, and the length of the rows it reads."""
     source = config.model.source
     own_length = min(length, source_length(read_json(source / CONFIG_FILE)))
     yield "source at its own length", _as_it_was(source, own_length), own_length
-    yield "long, random new positions", _with_random_positions(run.start_directory), length
-    yield "long, copied positions", LongformerForMaskedLM.from_pretrained(run.start_directory), length
+    yield "long, random new positions", _with_random_positions(run.paths.start_directory), length
+    yield "long, copied positions", LongformerForMaskedLM.from_pretrained(run.paths.start_directory), length
     steps = 0
     for phase, result in zip(config.phases, run.finished_results(), strict=False):
         steps += phase.steps

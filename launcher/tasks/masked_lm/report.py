@@ -8,28 +8,28 @@ from rich.console import Console
 from rich.table import Table
 
 from launcher.reporting.text import clock, markdown_table, short
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from longformer.files import write_atomically, write_json
 
 _HEADINGS = ("phase", "length", "steps", "tokens", "tokens/s", "time", "bits per masked token")
 
 
-def write_and_show_report(run: RunDirectory) -> None:
+def write_and_show_report(run: Run) -> None:
     """Write the report of a run whose phases are all done, from what lies in its directory, and print it."""
-    config = run.config()
+    config = run.config
     evaluations = [json.loads((result / "evaluation.json").read_text()) for result in run.finished_results()]
     phases = [
         {"name": phase.name, "sequence_length": phase.sequence_length, **evaluation}
         for phase, evaluation in zip(config.phases, evaluations, strict=True)
     ]
-    run.report_directory.mkdir(exist_ok=True)
-    write_json(run.report_directory / "summary.json", {"name": config.name, "phases": phases})
+    run.paths.report_directory.mkdir(exist_ok=True)
+    write_json(run.paths.report_directory / "summary.json", {"name": config.name, "phases": phases})
     verdict = (
         f"On the test split: {phases[-1]['test']['bits_per_masked_token']:.3f} bits per masked token. "
-        f"`longformer evaluate {run.path}` sets them beside the source and the model before training."
+        f"`longformer evaluate {run.paths.root}` sets them beside the source and the model before training."
     )
     content = f"# {config.name}\n\n{markdown_table(_HEADINGS, map(_cells, phases))}\n\n{verdict}\n"
-    write_atomically(run.report_directory / "summary.md", content.encode())
+    write_atomically(run.paths.report_directory / "summary.md", content.encode())
     table = Table(*_HEADINGS, title=config.name, title_justify="left", box=box.SIMPLE)
     for phase in phases:
         table.add_row(*_cells(phase))

@@ -12,7 +12,7 @@ from data_pipeline.shards.document_dataset import DocumentData
 from data_pipeline.shards.stream_manifest import is_prepared
 from data_pipeline.sources.corpus import find_corpus_files
 from data_pipeline.tokenizers.subword import TextTokenizer
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
 from launcher.tasks.long_source import check_source
 from launcher.tasks.masked_lm.config import MaskedLMRun
@@ -108,14 +108,14 @@ class MaskedLMTask:
 
         export(model, target)
 
-    def report(self, run: RunDirectory) -> None:
+    def report(self, run: Run) -> None:
         from launcher.tasks.masked_lm.report import write_and_show_report
         from launcher.tasks.masked_lm_page import write_masked_lm_page
 
         write_masked_lm_page(self.config, run)
         write_and_show_report(run)
 
-    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
         from launcher.tasks.masked_lm.evaluate import judge
 
         return judge(self.config, run, request)

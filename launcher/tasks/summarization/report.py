@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from launcher.reporting.text import markdown_table
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import Judgement, JudgementRequest
 from launcher.tasks.characters.trained_model import newest_result
 from launcher.tasks.summarization.config import SummarizationRun
@@ -26,16 +26,16 @@ from longformer.models import LEDForConditionalGeneration
 _HEADINGS = ("text", "split", "documents", *METRICS, *(f"{metric}, stemmed" for metric in METRICS))
 
 
-def write_and_show_report(config: SummarizationRun, run: RunDirectory) -> None:
+def write_and_show_report(config: SummarizationRun, run: Run) -> None:
     """Write the report of a run whose phases are all done, and print its table."""
     rows: list[tuple[str, ...]] = []
     summary: dict[str, Any] = {}
     for index, phase in enumerate(config.phases):
-        result = run.result_directory(index, phase.name)
+        result = run.result_directory(index)
         summary[phase.name] = json.loads((result / "evaluation.json").read_text(encoding="utf-8"))
         rows += _rows(f"phase {phase.name}", summary[phase.name])
     rows += [row for name in ("lead", "oracle") for row in _rows(name, summary[config.phases[-1].name], of=name)]
-    report = run.report_directory
+    report = run.paths.report_directory
     report.mkdir(exist_ok=True)
     tables = report / "tables"
     tables.mkdir(exist_ok=True)
@@ -72,14 +72,14 @@ def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
     return table
 
 
-def judge(config: SummarizationRun, run: RunDirectory, request: JudgementRequest) -> Judgement:
+def judge(config: SummarizationRun, run: Run, request: JudgementRequest) -> Judgement:
     """Let the newest finished phase's model write about a split, and keep the table in the run directory.
 
     Raises:
         LongformerError: no phase is done.
         DataError: the prepared summaries are missing or damaged.
     """
-    directory, result = Path(run.identity().data_directory), newest_result(run)
+    directory, result = Path(run.paths.identity().data_directory), newest_result(run)
     model = LEDForConditionalGeneration.from_pretrained(result / "model")
     documents = held_out(
         directory,
@@ -97,7 +97,7 @@ def judge(config: SummarizationRun, run: RunDirectory, request: JudgementRequest
             batch_size=request.batch_size or config.evaluation.batch_size,
             report_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    written = run.path / table_name(request.split)
+    written = run.paths.root / table_name(request.split)
     write_table(written, table)
     values = {"split": request.split, "model": str(result / "model"), "table": str(written), **summary_of(table)}
     rows = _rows("model", {request.split: values})

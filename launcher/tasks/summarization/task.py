@@ -11,7 +11,7 @@ from data_pipeline.shards.document_dataset import DocumentData
 from data_pipeline.shards.stream_manifest import is_prepared
 from data_pipeline.sources.summaries import summary_corpus
 from data_pipeline.tokenizers.subword import TextTokenizer
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tasks.base import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
 from launcher.tasks.long_source import check_source, source_settings
 from launcher.tasks.summarization.config import Published, SummarizationRun
@@ -109,14 +109,14 @@ class SummarizationTask:
         # What a phase leaves is a folder of Hugging Face's layout already.
         shutil.copytree(model, target, dirs_exist_ok=True)
 
-    def report(self, run: RunDirectory) -> None:
+    def report(self, run: Run) -> None:
         from launcher.tasks.summarization.report import write_and_show_report
         from launcher.tasks.summarization_page import write_summarization_page
 
         write_summarization_page(self.config, run)
         write_and_show_report(self.config, run)
 
-    def judge(self, run: RunDirectory, request: JudgementRequest) -> Judgement:
+    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
         from launcher.tasks.summarization.report import judge
 
         return judge(self.config, run, request)

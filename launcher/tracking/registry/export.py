@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.runs.directory import RunDirectory
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.tasks.characters.config import CharacterRun, EvaluationSection
 from launcher.tasks.characters.phase import VOCABULARY_FILE
 from launcher.tasks.characters.trained_model import TrainedModel, newest_result
@@ -30,7 +31,7 @@ class Exportable:
     settings: dict[str, Any]
     """What whoever serves it must know; the task among it."""
     metrics: dict[str, float]
-    run: RunDirectory | None = None
+    run: Run | None = None
     """The run that trained it."""
 
     @classmethod
@@ -42,19 +43,27 @@ class Exportable:
         """
         if not source.is_dir():
             raise LongformerError(f"{source} does not exist: give a run directory or the folder of a model")
-        run = RunDirectory(source)
-        if not run.exists:
+        if not RunPaths(source).exists:
             return cls._of_folder(source, EvaluationSection(), {}, None)
+        return cls.of_run(Run.open(source))
+
+    @classmethod
+    def of_run(cls, run: Run) -> "Exportable":
+        """Look at the newest finished phase of a run.
+
+        Raises:
+            LongformerError: no phase is finished, or its result is damaged.
+        """
         result = newest_result(run)
         metrics = dict(_metrics(json.loads((result / "evaluation.json").read_text(encoding="utf-8"))))
-        config = run.config()
+        config = run.config
         evaluation = config.evaluation if isinstance(config, CharacterRun) else EvaluationSection()
-        model = run.export_directory if run.export_directory.exists() else result / "model"
+        model = run.paths.export_directory if run.paths.export_directory.exists() else result / "model"
         return cls._of_folder(model, evaluation, metrics, run)
 
     @classmethod
     def _of_folder(
-        cls, model: Path, evaluation: EvaluationSection, metrics: dict[str, float], run: RunDirectory | None
+        cls, model: Path, evaluation: EvaluationSection, metrics: dict[str, float], run: Run | None
     ) -> "Exportable":
         if (model / VOCABULARY_FILE).is_file():
             how = evaluation.model_dump(include={"sequence_length", "stride", "batch_size"})

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 import data_pipeline
 import longformer
 from launcher.config.mlflow_address import address_of_run
-from launcher.runs.directory import RunDirectory
+from launcher.runs.run import Run
 from launcher.tracking.client import experiment_id, failures_told
 from launcher.tracking.registry import served_model
 from launcher.tracking.registry.export import CHARACTERS, Exportable
@@ -29,16 +29,16 @@ EXPERIMENT = "longformer"
 """Of models that no run of ours has trained."""
 
 
-def register_run(run: RunDirectory, name: str) -> None:
+def register_run(run: Run, name: str) -> None:
     """Store the model of a finished run as `register` does, where the run is tracked, and note its version in the run.
 
     Raises:
         LongformerError: the model is damaged.
         WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
     """
-    registry = ModelRegistry(address_of_run(run.config().tracking.uri, run.path))
-    model = register(registry, Exportable.find(run.path), name)
-    write_json(run.registration_file, {"model": model.address, "task": model.task})
+    registry = ModelRegistry(address_of_run(run.config.tracking.uri, run.paths.root))
+    model = register(registry, Exportable.of_run(run), name)
+    write_json(run.paths.registration_file, {"model": model.address, "task": model.task})
 
 
 def register(registry: ModelRegistry, exportable: Exportable, name: str) -> ModelOfVersion:
@@ -55,7 +55,7 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        run_id = exportable.run.identity().mlflow_run_id if exportable.run else None
+        run_id = exportable.run.paths.identity().mlflow_run_id if exportable.run else None
         experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, EXPERIMENT)
         folder, package = Path(made, "model"), Path(made, "package")
         exportable.write(folder)

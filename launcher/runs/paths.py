@@ -1,6 +1,6 @@
-"""The run directory: where everything of one run lies, who may write there, and whether it is this run's.
+"""The run directory: where everything of a run lies, who may write there, and the small files that say how it goes.
 
-Nothing else in the system builds these paths. A phase is done when its result directory exists.
+Nothing else in the system builds these paths; those of a phase are in `launcher.runs.run`.
 """
 
 import fcntl
@@ -8,13 +8,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from json import loads
 from pathlib import Path
 from typing import Any
 
-from launcher.config.run_config import RunConfig
 from longformer.errors import LongformerError
 from longformer.files import write_atomically, write_json
 
@@ -37,97 +35,76 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class RunDirectory:
+class RunPaths:
     """Paths and small files of a run."""
 
-    path: Path
+    root: Path
 
     @property
     def config_file(self) -> Path:
         """The resolved run file."""
-        return self.path / "run.yaml"
+        return self.root / "run.yaml"
 
     @property
     def metrics_file(self) -> Path:
         """One StepRecord a line, written by rank 0."""
-        return self.path / "metrics.jsonl"
+        return self.root / "metrics.jsonl"
 
     @property
     def job_log(self) -> Path:
         """What the driver of a submitted run printed."""
-        return self.path / "logs" / "job.log"
+        return self.root / "logs" / "job.log"
 
     def node_file(self, phase_index: int, node: int, start: str) -> Path:
         """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
-        return self.path / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
+        return self.root / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
 
     def losses_file(self, job: str) -> Path:
         """How often a job of a cluster, over all its starts, has lost ranks."""
-        return self.path / "logs" / f"losses-{job}.json"
+        return self.root / "logs" / f"losses-{job}.json"
 
     @property
     def ranks_file(self) -> Path:
         """Where each rank of a run on a Ray cluster is just now, kept up to date by the driver."""
-        return self.path / "ranks.json"
+        return self.root / "ranks.json"
 
     @property
     def submission_directory(self) -> Path:
         """Run file, code, script and number of the latest submitted job."""
-        return self.path / "submission"
+        return self.root / "submission"
 
     @property
     def report_directory(self) -> Path:
         """Summary and plots of the finished run."""
-        return self.path / "report"
+        return self.root / "report"
 
     def log_file(self, phase_index: int, rank: int) -> Path:
         """What a rank printed in a phase."""
-        return self.path / "logs" / f"phase-{phase_index + 1:02d}-rank-{rank}.log"
-
-    def phase_directory(self, phase_index: int, name: str) -> Path:
-        """Everything of one phase, such as phases/01-short."""
-        return self.path / "phases" / f"{phase_index + 1:02d}-{name}"
-
-    def checkpoints_directory(self, phase_index: int, name: str) -> Path:
-        """The committed checkpoints of a phase."""
-        return self.phase_directory(phase_index, name) / "checkpoints"
+        return self.root / "logs" / f"phase-{phase_index + 1:02d}-rank-{rank}.log"
 
     def all_checkpoints(self) -> list[Path]:
         """Return the committed checkpoints of all phases."""
-        return sorted(self.path.glob("phases/*/checkpoints/step-*"))
-
-    def result_directory(self, phase_index: int, name: str) -> Path:
-        """Model and evaluation of a phase; exists once the phase is done."""
-        return self.phase_directory(phase_index, name) / "result"
-
-    def finished_results(self) -> list[Path]:
-        """Return the result directories of the phases that are done, in their order."""
-        results = [self.result_directory(index, phase.name) for index, phase in enumerate(self.config().phases)]
-        return [result for result in results if result.exists()]
+        return sorted(self.root.glob("phases/*/checkpoints/step-*"))
 
     @property
     def start_directory(self) -> Path:
         """The model that the first phase starts from, where the run does not start from random weights."""
-        return self.path / "start"
+        return self.root / "start"
 
     @property
     def export_directory(self) -> Path:
         """The trained model in the form in which it leaves the run, where its task has one."""
-        return self.path / "export"
+        return self.root / "export"
 
     @property
     def registration_file(self) -> Path:
         """Which version of a registered model the finished run has become, where its run file names one."""
-        return self.path / "registration.json"
+        return self.root / "registration.json"
 
     @property
     def exists(self) -> bool:
         """Whether a run has been started here."""
-        return (self.path / "identity.json").exists()
-
-    def config(self) -> RunConfig:
-        """Return the run's resolved config."""
-        return RunConfig.load(self.config_file)
+        return (self.root / "identity.json").exists()
 
     def identity(self) -> Identity:
         """Return what was decided when the run was created.
@@ -136,59 +113,15 @@ class RunDirectory:
             LongformerError: this is not a run directory.
         """
         try:
-            return Identity(**loads((self.path / "identity.json").read_text()))
+            return Identity(**loads((self.root / "identity.json").read_text()))
         except FileNotFoundError:
-            raise LongformerError(f"{self.path} is not a run directory: it has no identity.json") from None
+            raise LongformerError(f"{self.root} is not a run directory: it has no identity.json") from None
         except (OSError, ValueError, TypeError) as error:
-            raise LongformerError(f"{self.path}/identity.json cannot be read ({error})") from error
+            raise LongformerError(f"{self.root}/identity.json cannot be read ({error})") from error
 
     def write_identity(self, identity: Identity) -> None:
         """Replace identity.json."""
-        write_json(self.path / "identity.json", asdict(identity))
-
-    def create(
-        self,
-        config: RunConfig,
-        *,
-        ranks: int,
-        data_directory: Path,
-        data_fingerprint: str,
-        start_model: str | None = None,
-    ) -> None:
-        """Write config and identity of a new run; the identity comes last and makes it a run."""
-        (self.path / "logs").mkdir(exist_ok=True)
-        write_atomically(self.config_file, config.to_yaml().encode())
-        self.write_identity(
-            Identity(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                ranks=ranks,
-                config_fingerprint=config.fingerprint(),
-                data_directory=str(data_directory.resolve()),
-                data_fingerprint=data_fingerprint,
-                start_model=start_model,
-            )
-        )
-
-    def continue_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> None:
-        """Go on with this config and so many ranks; only what changes nothing of the learning may differ from before.
-
-        Raises:
-            LongformerError: says what differs and what to do.
-        """
-        identity = self.identity()
-        differences = self.config().learning_diff(config)
-        if differences:
-            raise LongformerError(
-                f"{self.path} holds a run of another config; choose another --run-directory or name, or undo:\n  "
-                + "\n  ".join(differences)
-            )
-        if identity.data_fingerprint != data_fingerprint:
-            raise LongformerError(
-                f"{self.path} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
-                f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
-            )
-        write_atomically(self.config_file, config.to_yaml().encode())
-        self.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
+        write_json(self.root / "identity.json", asdict(identity))
 
     def left_out_batches(self, phase_index: int) -> frozenset[int]:
         """Return where in a phase's order the global batches begin that are not to be trained on."""
@@ -208,7 +141,7 @@ class RunDirectory:
 
     @property
     def _left_out_file(self) -> Path:
-        return self.path / "left-out-batches.json"
+        return self.root / "left-out-batches.json"
 
     def ranks(self) -> list[dict[str, Any]]:
         """Return where each rank of a run on a Ray cluster was last seen: the fields of a Sign each."""
@@ -224,7 +157,7 @@ class RunDirectory:
             LongformerError: nobody runs here.
         """
         if not self.is_running():
-            raise LongformerError(f"no run is going on in {self.path}")
+            raise LongformerError(f"no run is going on in {self.root}")
         write_atomically(self._stop_file, b"save" if save else b"now")
 
     def stop_requests(self) -> int:
@@ -237,7 +170,7 @@ class RunDirectory:
     def is_running(self) -> bool:
         """Return whether a driver or a rank of it holds the directory."""
         try:
-            with (self.path / ".lock").open() as lock:
+            with (self.root / ".lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False
@@ -247,7 +180,7 @@ class RunDirectory:
 
     @property
     def _stop_file(self) -> Path:
-        return self.path / "stop"
+        return self.root / "stop"
 
     @contextmanager
     def locked(self) -> Iterator[int]:
@@ -260,17 +193,17 @@ class RunDirectory:
             LongformerError: another live process uses the directory, or it cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise LongformerError(f"cannot write to the run directory {self.path}: {error.strerror}") from error
+            raise LongformerError(f"cannot write to the run directory {self.root}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(descriptor, 32).decode()
             os.close(descriptor)
             raise LongformerError(
-                f"{self.path} is in use by another run (process {owner}); wait for it or stop it"
+                f"{self.root} is in use by another run (process {owner}); wait for it or stop it"
             ) from None
         try:
             os.ftruncate(descriptor, 0)

@@ -1,0 +1,89 @@
+"""A run: its directory and its config, read once per process and handed on.
+
+A phase is done when its result directory exists.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from launcher.config.load import load
+from launcher.config.run_config import RunConfig
+from launcher.runs.paths import Identity, RunPaths
+from longformer.errors import LongformerError
+from longformer.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and the config that the run in it has, or will have."""
+
+    paths: RunPaths
+    config: RunConfig
+
+    @classmethod
+    def open(cls, directory: Path) -> "Run":
+        """Return the run that was started in a directory.
+
+        Raises:
+            LongformerError: this is not a run directory, or its run file is missing or damaged.
+        """
+        paths = RunPaths(directory)
+        paths.identity()
+        return cls(paths, load(paths.config_file))
+
+    def create(
+        self, *, ranks: int, data_directory: Path, data_fingerprint: str, start_model: str | None = None
+    ) -> None:
+        """Write config and identity of a new run; the identity comes last and makes it a run."""
+        (self.paths.root / "logs").mkdir(exist_ok=True)
+        write_atomically(self.paths.config_file, self.config.to_yaml().encode())
+        self.paths.write_identity(
+            Identity(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                ranks=ranks,
+                config_fingerprint=self.config.fingerprint(),
+                data_directory=str(data_directory.resolve()),
+                data_fingerprint=data_fingerprint,
+                start_model=start_model,
+            )
+        )
+
+    def continued_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> "Run":
+        """Return the run with this config and number of ranks, after writing both into its directory.
+
+        Raises:
+            LongformerError: the data or a value that decides what is learned has changed.
+        """
+        paths, identity = self.paths, self.paths.identity()
+        differences = self.config.learning_diff(config)
+        if differences:
+            raise LongformerError(
+                f"{paths.root} holds a run of another config; choose another --run-directory or name, or undo:\n  "
+                + "\n  ".join(differences)
+            )
+        if identity.data_fingerprint != data_fingerprint:
+            raise LongformerError(
+                f"{paths.root} was trained on other data (fingerprint {identity.data_fingerprint[:12]}, now "
+                f"{data_fingerprint[:12]}); restore {identity.data_directory} or choose another --run-directory"
+            )
+        write_atomically(paths.config_file, config.to_yaml().encode())
+        paths.write_identity(replace(identity, ranks=ranks, config_fingerprint=config.fingerprint()))
+        return Run(paths, config)
+
+    def phase_directory(self, index: int) -> Path:
+        """Return where everything of a phase lies, such as phases/01-short."""
+        return self.paths.root / "phases" / f"{index + 1:02d}-{self.config.phases[index].name}"
+
+    def checkpoints_directory(self, index: int) -> Path:
+        """Return where the committed checkpoints of a phase lie."""
+        return self.phase_directory(index) / "checkpoints"
+
+    def result_directory(self, index: int) -> Path:
+        """Return where model and evaluation of a phase lie; exists once the phase is done."""
+        return self.phase_directory(index) / "result"
+
+    def finished_results(self) -> list[Path]:
+        """Return the result directories of the phases that are done, in their order."""
+        results = [self.result_directory(index) for index in range(len(self.config.phases))]
+        return [result for result in results if result.exists()]
