@@ -89,7 +89,7 @@ def test_registered_model_brings_code_signature_example_and_pinned_requirements_
     assert all("==" in line and "+" not in line for line in requirements)
     assert json.loads((package / "input_example.json").read_text())["columns"] == ["text"]
     assert "bits_per_character" in (package / "MLmodel").read_text()
-    assert (package / "code" / "longformer" / "models" / "char_lm.py").is_file()
+    assert (package / "code" / "longformer" / "models" / "char_lm" / "model.py").is_file()
     assert not [path for path in package.rglob("*") if path.suffix in (".pkl", ".pyc", ".bin")]
 
 
