@@ -8,7 +8,7 @@ import numpy as np
 from data_pipeline.errors import DataError
 from data_pipeline.shards.document_dataset import DocumentSplit
 from data_pipeline.sources.corpus_types import SUMMARIES
-from data_pipeline.tokenizers.subword import SpecialTokens
+from data_pipeline.tokenizers.tokenizer import SpecialTokens
 
 
 @dataclass(frozen=True)

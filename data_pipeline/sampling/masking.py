@@ -1,11 +1,17 @@
 """Dynamic masking for masked language models: which tokens are hidden is a function of the sample and nothing else."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
+from data_pipeline.errors import DataError
+from data_pipeline.sampling.base import Sequence, Sequences
 from data_pipeline.sampling.order import mixed_array
-from data_pipeline.shards.document_manifest import TokenizerRecord
+from data_pipeline.shards.document_manifest import TokenizerRecord as OldTokenizerRecord
+from data_pipeline.shards.prepared import Split
+from data_pipeline.sources.corpora import TEXT
+from data_pipeline.tokenizers.tokenizer import TokenizerRecord
 
 IGNORED = -100
 """The label of a token that is not to be predicted."""
@@ -16,31 +22,102 @@ class Masking:
     probability `chosen`; of the chosen, 80 percent become the mask token, 10 percent a random ordinary token, and 10
     percent stay.
 
-    The draws depend on the seed and the position of the row in the endless order, so they differ from epoch to epoch
-    and are the same on every rank, in every worker and after every restart.
+    The draws depend on the seed and the position of the sequence in the endless order, so they differ from epoch to
+    epoch and are the same on every rank, in every worker and after every restart.
 
     Raises:
         ValueError: `chosen` is not between 0 and 1.
     """
 
-    def __init__(self, tokenizer: TokenizerRecord, *, seed: int, chosen: float = 0.15) -> None:
+    def __init__(self, tokenizer: TokenizerRecord | OldTokenizerRecord, *, seed: int, chosen: float = 0.15) -> None:
         if not 0 < chosen < 1:
             raise ValueError(f"chosen must lie between 0 and 1, got {chosen}")
-        self._mask = tokenizer.special.mask
-        self._special = np.array(tokenizer.special.all)
+        special = tokenizer.special_tokens if isinstance(tokenizer, TokenizerRecord) else tokenizer.special
+        self._mask = special.mask
+        self._special = np.array(special.all)
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocabulary_size), self._special)
         self._seed = seed
         self._chosen = chosen
 
     def __call__(self, tokens: np.ndarray, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the masked tokens and the labels of a row, both (length,) int64; labels are IGNORED where nothing is
-        hidden."""
+        """Return the masked tokens and the labels of a sequence, both (length,) int64.
+
+        Labels are IGNORED where nothing is hidden.
+        """
         choice, kind, replacement = _draws(self._seed, position, len(tokens))
         chosen = (choice < self._chosen) & ~np.isin(tokens, self._special)
         labels = np.where(chosen, tokens, IGNORED)
         masked = np.where(chosen & (kind < 0.8), self._mask, tokens)
         ordinary = self._ordinary[(replacement * len(self._ordinary)).astype(np.int64)]
         return np.where(chosen & (kind >= 0.9), ordinary, masked), labels
+
+
+class MaskedSequences:
+    """Sequences of which some tokens are hidden: `input_ids` shows what is left, `labels` what is to be predicted."""
+
+    def __init__(self, sequences: Sequences, masking: Masking) -> None:
+        self._sequences = sequences
+        self._masking = masking
+        self.tokenizer = sequences.tokenizer
+        self.name = sequences.name
+        self.fingerprint = sequences.fingerprint
+        self.per_epoch = sequences.per_epoch
+        self.padding: Mapping[str, int | float] = {**sequences.padding, "labels": IGNORED}
+
+    def sequence(self, position: int) -> Sequence:
+        """Return the sequence with other input_ids and with labels, (length,) int64."""
+        sequence = self._sequences.sequence(position)
+        inputs, labels = self._masking(sequence["input_ids"], position)
+        return {**sequence, "input_ids": inputs, "labels": labels}
+
+    def length(self, position: int) -> int:
+        """Return the length of the sequence at a position."""
+        return self._sequences.length(position)
+
+    def longest(self, per_epoch: int) -> int | None:
+        """Return how long sequences may be at most for an epoch to have so many."""
+        return self._sequences.longest(per_epoch)
+
+
+def masked_examples(
+    split: Split, *, chosen: float, seed: int, limit: int | None, text: str = TEXT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the documents of an evaluation split in their order, joined by the end token, with some tokens hidden.
+
+    Which tokens are hidden depends on the seed, the number of the document in its split, and nothing else: it is the
+    same for every model, whatever sequences it reads the text in.
+
+    Args:
+        split: where no document may be damaged.
+        chosen: share of the tokens that are hidden, as in `Masking`.
+        seed: of the masks.
+        limit: stop after so many tokens; None: read all documents.
+        text: the name of the documents' token ids.
+
+    Returns:
+        What a model sees and the labels (IGNORED where nothing is hidden), both (length,) int64.
+
+    Raises:
+        DataError: a document is damaged.
+    """
+    masking = Masking(split.tokenizer, seed=seed, chosen=chosen)
+    end = split.tokenizer.special_tokens.end
+    seen: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    length, number = 0, 0
+    for shard, record in enumerate(split.shards):
+        for example in range(record.examples):
+            if limit is not None and length >= limit:
+                break
+            found = split.read(shard, example)
+            if found is None:
+                raise DataError(f"{split.name}: a document for evaluation is damaged; prepare the data again")
+            joined = np.append(found.tokens[text].astype(np.int64), end)
+            for pieces, piece in zip((seen, labels), masking(joined, number), strict=True):
+                pieces.append(piece)
+            length += len(joined)
+            number += 1
+    return np.concatenate(seen)[:limit], np.concatenate(labels)[:limit]
 
 
 def _draws(seed: int, position: int, count: int) -> np.ndarray:

@@ -21,7 +21,8 @@ from data_pipeline.shards.remote_storage import open_storage
 from data_pipeline.shards.storage import Storage
 from data_pipeline.shards.stream_dataset import PreparedData
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.tokenizers.subword import TextTokenizer, content_sha256
+from data_pipeline.tokenizers.subword import TextTokenizer
+from data_pipeline.tokenizers.tokenizer import content_sha256
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from data_pipeline.shards.document_shards import ShardRecord
 from data_pipeline.shards.stream_manifest import check_fingerprint, damage_explained
 from data_pipeline.sources.corpus_types import DOCUMENTS, DRAWN
 from data_pipeline.staging import write_file
-from data_pipeline.tokenizers.subword import SpecialTokens
+from data_pipeline.tokenizers.tokenizer import SpecialTokens
 
 FORMAT = "longformer-documents-1"
 

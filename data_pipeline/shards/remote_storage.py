@@ -90,6 +90,9 @@ class CachedRemote:
             mine = {name: files[name] for name in names[number::_PREFETCH_THREADS]}
             threading.Thread(target=self._fetch_quietly, args=(mine,), daemon=True).start()
 
+    def check(self, files: dict[str, int]) -> None:
+        """Do nothing: every file is looked at when it is fetched."""
+
     def check_room(self, largest_files: int) -> None:
         """Raise DataError where the cache is too small, with the size that would do."""
         if largest_files > self.cache_bytes:

@@ -1,6 +1,5 @@
 """Where prepared shards lie, and what the reader asks of such a place. The simplest place: a directory."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
@@ -32,6 +31,10 @@ class Storage(Protocol):
         """Begin to bring files (name and size) near, without waiting for them."""
         ...
 
+    def check(self, files: dict[str, int]) -> None:
+        """Raise DataError where one of the files (name and size) is missing or has another size, if that is cheap."""
+        ...
+
     def check_room(self, largest_files: int) -> None:
         """Raise DataError where files of so many bytes together cannot be near at the same time."""
         ...
@@ -50,20 +53,12 @@ class LocalDirectory:
             DataError: it is missing or has another size.
         """
         path = Path(self.location, name)
+        if size is not None:
+            self.check({name: size})
         try:
-            file = path.open("rb", buffering=0)
+            return path.open("rb", buffering=0)
         except OSError as error:
-            raise MissingFileError(
-                f"{path} cannot be read ({error.strerror}): restore the file or prepare the data again"
-            ) from None
-        found = os.fstat(file.fileno()).st_size
-        if size is not None and found != size:
-            file.close()
-            raise DataError(
-                f"{path} is damaged: it has {found} bytes, the manifest says {size}; "
-                "restore the file or prepare the data again"
-            )
-        return file
+            raise _unreadable(path, error) from None
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; DataError where it is missing."""
@@ -77,5 +72,27 @@ class LocalDirectory:
     def prefetch(self, files: dict[str, int]) -> None:
         """Do nothing: the page cache of the operating system reads ahead."""
 
+    def check(self, files: dict[str, int]) -> None:
+        """Look at the size of every file.
+
+        Raises:
+            DataError: one is missing or has another size.
+        """
+        for name, size in files.items():
+            path = Path(self.location, name)
+            try:
+                found = path.stat().st_size
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            if found != size:
+                raise DataError(
+                    f"{path} is damaged: it has {found} bytes, the manifest says {size}; "
+                    "restore the file or prepare the data again"
+                )
+
     def check_room(self, largest_files: int) -> None:
         """Do nothing: the files are here."""
+
+
+def _unreadable(path: Path, error: OSError) -> MissingFileError:
+    return MissingFileError(f"{path} cannot be read ({error.strerror}): restore the file or prepare the data again")

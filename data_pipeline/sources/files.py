@@ -29,10 +29,10 @@ class _Readable(Protocol):
 
 
 class DocumentReader:
-    """Opens the files of one source, one after the other, and reports how far it has come."""
+    """Opens the files of one source, one after the other, `passes` times, and reports how far it has come."""
 
-    def __init__(self, files: list[Path], report_progress: ReportProgress | None = None) -> None:
-        self._total = sum(file.stat().st_size for file in files)
+    def __init__(self, files: list[Path], report_progress: ReportProgress | None = None, *, passes: int = 1) -> None:
+        self._total = passes * sum(file.stat().st_size for file in files)
         self._done = 0
         self._report = report_progress or (lambda done, total: None)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DataError
+from data_pipeline.sources.corpora import DRAWN_BY_NUMBER, GIVEN_BY_NAMES, RawExample, splits_by_name
+from data_pipeline.sources.corpora import Corpus as NewCorpus
 from data_pipeline.sources.corpus import joined_text, json_lines
 from data_pipeline.sources.corpus_types import DRAWN, SUMMARIES, Corpus, Sample
 from data_pipeline.sources.files import DocumentReader
@@ -19,6 +21,14 @@ from data_pipeline.sources.text import files_below
 
 _NAMED = "by the names of the files and folders: train, validation (or val, valid, dev), test"
 _SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+
+
+DOCUMENT, QUERY = "document", "query"
+"""Names of texts of an example; the query is absent where nothing is asked."""
+SUMMARY = "summary_"
+"""Begins the names of an example's summaries: summary_0, summary_1 ..."""
+IDENTIFIER = "id"
+"""The field with the document's identifier."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,45 @@ def summary_corpus(source: Path, layout: str) -> Corpus:
                     yield from (Sample(texts, splits.get(file)) for texts in found)
 
     return Corpus(source, list(splits or files), read, layout, SUMMARIES, _NAMED if splits else DRAWN)
+
+
+def summaries(source: Path, layout: str) -> NewCorpus:
+    """Return documents with summaries as preparation reads them.
+
+    Args:
+        source: a file of JSON lines, plain or packed, or a folder of them. In a folder the names train, val, valid,
+            validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if there are
+            such names, other files are skipped.
+        layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
+            such fields, `query=...` and `identifier=...`.
+
+    Raises:
+        DataError: there are no files, or the layout is unknown.
+    """
+    read_record = _layout_named(layout)
+    files = files_below(source, recipe="summaries", expects="a file or folder of JSON lines")
+    splits = splits_by_name(source, files)
+
+    def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
+        for file in splits or files:
+            for name, line in json_lines(file, reader):
+                try:
+                    number = name.rpartition(":")[2]
+                    found = [_raw(each) for each in read_record(f"{file.name}:{number}", json.loads(line))]
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    quarantine.add(name, f"the line is not of the layout {layout} ({type(error).__name__}: {error})")
+                else:
+                    yield from (RawExample(each.texts, each.fields, splits.get(file)) for each in found)
+
+    rule = GIVEN_BY_NAMES if splits else DRAWN_BY_NUMBER
+    return NewCorpus("summaries", {"layout": layout}, source, list(splits or files), read, lambda: rule)
+
+
+def _raw(example: Summarized) -> RawExample:
+    _, query, document, *written = _texts(example)
+    asked = {QUERY: query} if query else {}
+    texts = {DOCUMENT: document} | {f"{SUMMARY}{number}": each for number, each in enumerate(written)}
+    return RawExample(asked | texts, {IDENTIFIER: example.identifier})
 
 
 def _split_named(parts: tuple[str, ...]) -> str | None:

@@ -5,9 +5,10 @@ all 256 bytes (any text).
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,10 @@ class Vocabulary:
         ValueError: `symbols` is empty or names a byte twice.
     """
 
+    file_name: ClassVar[str] = "vocabulary.json"
+    special: ClassVar[None] = None
+    token_type: ClassVar[np.dtype] = np.dtype(np.uint8)
+
     symbols: bytes
     """The byte that each token id stands for, in the order of the ids."""
 
@@ -39,6 +44,16 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.symbols)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of ids."""
+        return len(self.symbols)
+
+    @property
+    def content(self) -> str:
+        """vocabulary.json."""
+        return json.dumps({"format": "bytes", "symbols": list(self.symbols)}) + "\n"
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """Return the ids (1-D uint8, one per byte; a str is taken as UTF-8).
@@ -57,6 +72,10 @@ class Vocabulary:
             )
         return ids.astype(np.uint8)
 
+    def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        """Yield the ids of every text, as `encode`."""
+        return map(self.encode, texts)
+
     def decode_bytes(self, ids: np.ndarray | Iterable[int]) -> bytes:
         """Return the bytes that these token ids stand for: the exact inverse of `encode`.
 
@@ -74,7 +93,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write vocabulary.json."""
-        write_file(path, json.dumps({"format": "bytes", "symbols": list(self.symbols)}).encode() + b"\n")
+        write_file(path, self.content.encode())
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
@@ -84,11 +103,23 @@ class Vocabulary:
             DataError: the file is missing or is no vocabulary.
         """
         try:
-            content = json.loads(path.read_bytes())
-            if content["format"] != "bytes":
-                raise ValueError("unknown format")
-            return cls(bytes(content["symbols"]))
+            return cls.parse(path.read_bytes(), str(path))
         except FileNotFoundError:
             raise DataError(f"{path} is missing: it is written beside prepared data and exported models") from None
-        except (ValueError, KeyError, TypeError, OSError):
-            raise DataError(f"{path} is not a vocabulary file: prepare the data again") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> "Vocabulary":
+        """Read the content of the vocabulary file that is called `name` in errors.
+
+        Raises:
+            DataError: it is no vocabulary.
+        """
+        try:
+            values = json.loads(content)
+            if values["format"] != "bytes":
+                raise ValueError("unknown format")
+            return cls(bytes(values["symbols"]))
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{name} is not a vocabulary file: prepare the data again") from None

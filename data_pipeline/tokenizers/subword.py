@@ -4,17 +4,16 @@ Documents are tokenised as plain text: `<mask>` written in a document is six cha
 stands around documents, <s> and </s>, is added when sequences are packed, not here.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.staging import write_file
+from data_pipeline.tokenizers.tokenizer import SpecialTokens, content_sha256
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # What the library keeps of a token besides its id is a hundred bytes: this many characters at once bound it.
@@ -27,31 +26,14 @@ _ROLES = {
 }
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Ids of the tokens that are not text."""
-
-    begin: int
-    """<s> or [CLS]: begins a sequence."""
-    end: int
-    """</s> or [SEP]: ends a sequence and stands between documents."""
-    padding: int
-    mask: int
-    others: tuple[int, ...]
-    """Every other special token, such as <unk>."""
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        """Every special id, in increasing order."""
-        return tuple(sorted({self.begin, self.end, self.padding, self.mask, *self.others}))
-
-
 class TextTokenizer:
     """A tokenizer of the `tokenizers` library with its special tokens.
 
     Raises:
         DataError: one of the special tokens is missing.
     """
+
+    file_name: ClassVar[str] = "tokenizer.json"
 
     def __init__(self, content: str) -> None:
         from tokenizers import Tokenizer
@@ -103,6 +85,10 @@ class TextTokenizer:
         for encoding in self.encode_raw(texts):
             yield np.array(encoding.ids, dtype=self.token_type)
 
+    def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
+        """Yield the ids of every text (1-D `token_type`), nothing added; bytes are taken as UTF-8."""
+        return self.encode(text if isinstance(text, str) else text.decode(errors="replace") for text in texts)
+
     def encode_raw(self, texts: Iterable[str]) -> Iterator[Any]:
         """Yield what the library itself returns for every text, untouched."""
         for batch in _batches(texts):
@@ -127,11 +113,6 @@ class TextTokenizer:
         added = self._tokenizer.get_added_tokens_decoder().items()
         others = {number for number, token in added if token.special} - set(found.values())
         return SpecialTokens(**found, others=tuple(sorted(others)))
-
-
-def content_sha256(content: bytes) -> str:
-    """Return the identity of a tokenizer.json."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokenizer:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.sampling.masking import IGNORED, Masking
 from data_pipeline.shards.document_manifest import TokenizerRecord
-from data_pipeline.tokenizers.subword import SpecialTokens
+from data_pipeline.tokenizers.tokenizer import SpecialTokens
 
 TOKENIZER = TokenizerRecord(
     sha256="",
