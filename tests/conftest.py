@@ -1,6 +1,12 @@
 """Fixtures shared by all tests: where the real data is, and a quiet, single-threaded torch."""
 
 import os
+
+# Read once, when torch is loaded, and inherited by whatever a test starts. The tests of two workers and the ranks they
+# start share the cores of the machine: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from importlib.util import find_spec
 from pathlib import Path
 
