@@ -13,7 +13,7 @@ from pathlib import Path
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
 from launcher.tasks.summarization.config import SummarizationRun
-from launcher.tasks.summarization_data import held_out, written_text
+from launcher.tasks.summarization.data import SummarizationData
 from longformer.benchmarks.machine import machine
 from longformer.evaluation.summaries import judge_summaries, summary_of
 from longformer.files import write_json
@@ -28,9 +28,8 @@ def main() -> None:
     run = Run.open(arguments.run)
     config = run.config
     assert isinstance(config, SummarizationRun), "another task has no summaries"
-    directory = Path(run.paths.identity().data_directory)
-    documents = held_out(
-        directory,
+    data = SummarizationData(config, Path(run.paths.identity().data_directory))
+    documents = data.held_out(
         "test",
         source_length=config.phases[-1].sequence_length,
         limit=config.evaluation.limit_documents,
@@ -38,7 +37,7 @@ def main() -> None:
     untrained = judge_summaries(
         LEDForConditionalGeneration.from_pretrained(run.paths.start_directory),
         documents,
-        written_text(directory),
+        data.decoder(),
         settings=config.evaluation.generation,
         batch_size=config.evaluation.batch_size,
     )

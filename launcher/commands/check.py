@@ -8,7 +8,7 @@ import typer
 
 from data_pipeline.errors import DataError
 from launcher.config.load import load
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import data_of
 from longformer.errors import LongformerError
 
 
@@ -22,7 +22,7 @@ def check(
     """Check a run file and what it needs without running it; every problem is one sentence."""
     try:
         config = load(run_file, overrides or [])
-        notes = task_of(config).check()
+        notes = data_of(config).check()
     except (LongformerError, DataError) as error:
         if not as_json:
             raise

@@ -1,4 +1,4 @@
-"""`longformer evaluate`: how good a run's model is on held-out text, in the measure of its task."""
+"""`longformer evaluate`: how good a run's model is on held-out data, in the measures of its task."""
 
 import json
 from enum import StrEnum
@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from launcher.runs.run import Run
-from launcher.tasks.base import JudgementRequest
-from launcher.tasks.registry import task_of
+from launcher.tasks.base import EvaluationRequest
+from launcher.tasks.registry import task_of_run
 
 
 class Split(StrEnum):
@@ -29,20 +29,20 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="Characters at the end of each sequence that are scored; as in the run file."),
+        typer.Option(min=1, help="Tokens at the end of each sequence that are scored; as in the run file."),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Sequences per forward pass; as in the run file unless given.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Judge a run on held-out text: bits per character, or the paper's table of masked language models."""
+    """Evaluate a run on held-out data, in the measures of its task."""
     run = Run.open(run_directory)
-    request = JudgementRequest(split.value, sequence_length=sequence_length, stride=stride, batch_size=batch_size)
-    judgement = task_of(run.config).judge(run, request)
+    request = EvaluationRequest(
+        split=split.value, sequence_length=sequence_length, stride=stride, batch_size=batch_size
+    )
+    evaluated = task_of_run(run).evaluate_run(run, request)
     if as_json:
-        print(json.dumps(judgement.values, indent=2))
-    elif isinstance(judgement.text, str):
-        print(judgement.text)
+        print(json.dumps(evaluated.values, indent=2))
     else:
-        Console().print(judgement.text)
+        Console().print(evaluated.text)

@@ -3,15 +3,11 @@
 import codecs
 from typing import Annotated
 
-import torch
 import typer
 
-from launcher.runs.run import Run
-from launcher.tasks.characters.trained_model import TrainedModel, newest_result
-from launcher.tracking.registry.open_model import opened
+from launcher.tracking.registry.open_model import model_folder, opened
 from longformer.errors import LongformerError
-from longformer.models.char_lm.generate import generate as continuation
-from longformer.models.char_lm.storage import CONFIG_FILE
+from longformer.inference.characters import CharacterPredictor
 
 
 def generate(
@@ -28,14 +24,12 @@ def generate(
     if not prompt:
         raise LongformerError("the prompt is empty: give at least one character to continue")
     with opened(source) as found:
-        is_model = (found.folder / CONFIG_FILE).is_file()
-        trained = TrainedModel.load(found.folder if is_model else newest_result(Run.open(found.folder)) / "model")
-    tokens = torch.from_numpy(trained.vocabulary.encode(prompt)).long()
+        predictor = CharacterPredictor.load(model_folder(found.folder))
     print(prompt, end="", flush=True)
     # A token is a byte: a character of several bytes appears with its last one.
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in continuation(
-        trained.model, tokens, new_tokens=characters, temperature=temperature, top_k=top_k, seed=seed
+    for written in predictor.continuation(
+        prompt, characters=characters, temperature=temperature, top_k=top_k, seed=seed
     ):
-        print(decoder.decode(trained.vocabulary.decode_bytes([token])), end="", flush=True)
+        print(decoder.decode(written), end="", flush=True)
     print(decoder.decode(b"", final=True))

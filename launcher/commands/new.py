@@ -2,17 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import psutil
 import torch
 import typer
 
-from data_pipeline.prepare.survey import survey_documents, survey_summaries
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
-from launcher.planning.new_run.base_model import NAMED, find_start
-from launcher.planning.new_run.recipe import Wish, choose
+from launcher.planning.new_run.base_model import NAMED, find_base_model
+from launcher.planning.new_run.recipe import choose
 from launcher.planning.new_run.yaml_writer import run_file_text
+from launcher.tasks.recipes import RecipeRequest
+from launcher.tasks.registry import recipe_names, recipe_of
 from longformer.costs.memory import Precision
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
@@ -21,10 +22,7 @@ from longformer.files import write_atomically
 def new(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file to write.")],
     model: Annotated[str, typer.Option("--from", help=f"{', '.join(NAMED)}, or the folder of a model.")],
-    task: Annotated[
-        Literal["mlm", "summarize"],
-        typer.Option(help="Go on predicting hidden tokens, or learn to summarize."),
-    ],
+    task: Annotated[str, typer.Option(help=f"What is to be learned: {', '.join(recipe_names())}.")],
     data: Annotated[Path, typer.Option(help="File or folder of the documents.")],
     ranks: Annotated[int, typer.Option(min=1, help="Processes that will train together, a GPU each.")] = 1,
     gpu: Annotated[
@@ -37,11 +35,13 @@ def new(
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", run_file.stem).strip("._-")
     if not name:
         raise LongformerError(f"{run_file} gives the run no name: begin it with a letter or a digit")
-    start = find_start(model, task)
-    survey = (survey_documents if task == "mlm" else survey_summaries)(data, start.tokenizer)
+    if task not in recipe_names():
+        raise LongformerError(f"--task {task} is not known; known are {', '.join(recipe_names())}")
+    recipe, start = recipe_of(task), find_base_model(model, task)
+    survey = recipe.survey(data, start.tokenizer)
     machine = _this_machine(ranks) if gpu is None else gpu_of(gpu, "fp16")
-    wish = Wish(task, name, data, start, survey, machine, ranks)
-    text = run_file_text(choose(wish), wish)
+    request = RecipeRequest(recipe, name, data, start, survey, machine, ranks)
+    text = run_file_text(choose(request), request)
     run_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run_file, text.encode())
     devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"

@@ -19,7 +19,7 @@ from launcher.planning.gpu_plan import RECOMPUTATION, USABLE, ZERO_STAGES, Forec
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.plan import RunPlan, plan_run
 from launcher.reporting.text import clock, short
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import data_of
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
 
@@ -69,7 +69,7 @@ def plan(
 def _notes(config: RunConfig) -> list[str]:
     """Return what is unusual, and what is still missing: a plan is often made where the data is not."""
     try:
-        return task_of(config).check()
+        return data_of(config).check()
     except (LongformerError, DataError) as error:
         return [f"before it can start: {problem}" for problem in str(error).splitlines()]
 
@@ -128,7 +128,7 @@ def show_forecast(
 ) -> None:
     """Print the plan of a run on `nodes` nodes of `gpus` GPUs, with notes on the world around the run file."""
     result = forecast(config, gpu, gpus=gpus * nodes, mfu=mfu)
-    text = task_of(config).training_text()
+    text = data_of(config).training_text()
     shards = None if text is None else text.shards
     if as_json:
         totals = {"seconds": result.seconds, "shards": shards, "nodes": nodes, "notes": notes}

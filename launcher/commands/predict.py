@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from launcher.tracking.registry.open_model import opened
+from launcher.tracking.registry.open_model import model_folder, opened
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Predictor, task_of
 
@@ -28,7 +28,10 @@ class Task(StrEnum):
 
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Folder of a Longformer or an LED, or models:/NAME@ALIAS.")
+        str,
+        typer.Argument(
+            metavar="RUN_DIR|MODEL", help="A run, the folder of a Longformer or an LED, or models:/NAME@ALIAS."
+        ),
     ],
     source: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="The text, a file of it, or - to read it here.")],
     task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
@@ -45,9 +48,10 @@ def predict(
     logging.basicConfig(format="%(message)s")
     text = text_of(source)
     with opened(model) as found:
-        chosen = Task(task_of(found.folder)) if task is None else task
+        folder = model_folder(found.folder)
+        chosen = Task(task_of(folder)) if task is None else task
         check_options(chosen, question, choices)
-        predictor = Predictor.load(found.folder, chosen)
+        predictor = Predictor.load(folder, chosen)
     result: Any
     match chosen:
         case Task.fill_mask:

@@ -17,7 +17,7 @@ from launcher.config.sections import RankRange, given_ranks
 from launcher.runs.paths import RunPaths
 from launcher.runs.submission import Submission, check_free, code_directory, copy_code
 from launcher.runs.sweep import combinations, record_sweep, run_of
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import data_of
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
@@ -86,7 +86,7 @@ def submit(
         name=config.name,
         run_directory=submitted.root,
         code=code_directory(submitted),
-        data=task_of(config).data_directory.resolve(),
+        data=config.data.directory.resolve(),
     )
     runs = {submitted: config}
     if sweep:
@@ -108,7 +108,7 @@ def submit(
         check_slurm()
     elif sweep or chain > 1:
         raise LongformerError("--sweep and --chain are for --backend slurm")
-    for note in dict.fromkeys(note for one in runs.values() for note in task_of(one).check()):
+    for note in dict.fromkeys(note for one in runs.values() for note in data_of(one).check()):
         typer.echo(f"note: {note}", err=True)
     for run, one in runs.items():
         check_free(run)

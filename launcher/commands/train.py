@@ -3,7 +3,7 @@
 import json
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,10 +17,11 @@ from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange, given_ranks
 from launcher.reporting.progress import RunProgress
+from launcher.reporting.run_report import report_run
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
-from launcher.tasks.base import InputData, Task
-from launcher.tasks.registry import task_of
+from launcher.tasks.data import InputData, TaskData
+from launcher.tasks.registry import data_of, task_of_run
 from launcher.tracking.callbacks import finish_run, start_run
 from launcher.training.initial_model import bring_start_model
 from launcher.training.phases import Backend, BackendName, Outcome, Status, is_done, run_chain
@@ -65,9 +66,13 @@ def train(
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:
             check_room(cluster, config, asked)
-        task = task_of(config)
-        data = task.prepare() if cluster is None else cluster.call(_prepare_in, directory=Path.cwd(), task=task)
-        for note in task.check():
+        to_prepare = data_of(config)
+        data = (
+            to_prepare.prepare()
+            if cluster is None
+            else cluster.call(_prepare_in, directory=Path.cwd(), data=to_prepare)
+        )
+        for note in to_prepare.check():
             typer.echo(f"note: {note}", err=True)
         with run.paths.locked() as lock:
             if run.paths.exists:
@@ -78,7 +83,7 @@ def train(
                     ranks=at_first,
                     data_directory=data.directory,
                     data_fingerprint=data.fingerprint,
-                    start_model=bring_start_model(run, task, data),
+                    start_model=bring_start_model(run, data),
                 )
             return _go_on(run, lock, backend, cluster, asked)
 
@@ -124,10 +129,10 @@ def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -
     return ranks.most
 
 
-def _prepare_in(directory: Path, task: Task) -> InputData:
+def _prepare_in(directory: Path, data: TaskData[Any]) -> InputData:
     """Make the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
     with chdir(directory):
-        return task.prepare()
+        return data.prepare()
 
 
 def _go_on(
@@ -141,7 +146,7 @@ def _go_on(
     identity = run.paths.identity()
     if is_done(run):
         with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting
-            task_of(run.config).report(run)
+            report_run(run, task_of_run(run))
         if identity.mlflow_status != "FINISHED":
             finish_run(run, status="FINISHED")
         return 0
@@ -158,7 +163,7 @@ def _go_on(
                 with _backend(backend, stop, lock, ranks=identity.ranks) as chosen:
                     outcome = run_chain(run, chosen, ranks=identity.ranks, warn=_warn)
         if outcome.status is Status.COMPLETED:
-            task_of(run.config).report(run)
+            report_run(run, task_of_run(run))
     finally:
         finish_run(run, status=_MLFLOW_STATUS[outcome.status])
     if outcome.status is Status.FAILED:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from launcher.config import yaml_file
 from launcher.config.run_config import RunConfig
-from launcher.tasks.registry import run_file_of
+from launcher.tasks.registry import config_class_of
 from longformer.errors import LongformerError
 
 
@@ -22,7 +22,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             together; one line per problem.
     """
     loaded = yaml_file.read(Path(path), overrides)
-    kind = run_file_of(loaded)
+    kind = config_class_of(loaded)
     try:
         return kind.model_validate(loaded.content)
     except ValidationError as error:

@@ -17,6 +17,7 @@ from pydantic import model_validator
 from launcher.config.sections import (
     ClusterSection,
     Count,
+    DataSection,
     Name,
     PhaseSection,
     Section,
@@ -65,6 +66,8 @@ class RunConfig(Section):
     (`models:/NAME@ALIAS`, `models:/NAME/VERSION`); `null` = the start of the task."""
     training: TrainingSection = TrainingSection()
     """Optimizer, precision, sharding and checkpoints."""
+    data: DataSection
+    """What is learned from."""
     phases: tuple[PhaseSection, ...]
     """The phases, in order."""
     tracking: TrackingSection = TrackingSection()

@@ -6,6 +6,7 @@ fields begins with the field it is about, so that the reader of the file sees th
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -236,6 +237,15 @@ class PhaseSection(Section):
                 f"be divided over no number of ranks from {allowed.fewest} to {allowed.most}; widen the range"
             )
         return tuple(possible)
+
+
+class DataSection(Section):
+    """Where the prepared form of the data lies, and how it is read."""
+
+    directory: Path
+    """Folder of the prepared data; made when it is absent, reused when source and tokenizer are unchanged."""
+    loader_workers: Count = 0
+    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
 
 class TrackingSection(Section):

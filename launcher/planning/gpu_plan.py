@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpus import Gpu
+from launcher.planning.plan import phase_cost
 from launcher.reporting.text import clock
 from launcher.tasks.registry import task_of
 from longformer.costs.memory import MemoryEstimate
@@ -85,7 +86,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
     phases = []
     for index, phase in enumerate(config.phases):
         costs = [
-            task_of(changed(config, training={"zero_stage": stage})).phase_cost(index, ranks=gpus, on_gpu=True)
+            phase_cost(changed(config, training={"zero_stage": stage}), index, ranks=gpus, on_gpu=True)
             for stage in ZERO_STAGES
         ]
         step = phase.tokens_per_step * costs[0].flops_per_token / speed
@@ -169,7 +170,7 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
     ):
         for size in sizes:
             attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if _is_allowed(attempt) and fits(task_of(attempt).phase_cost(index, ranks=gpus, on_gpu=True).memory, gpu):
+            if _is_allowed(attempt) and fits(phase_cost(attempt, index, ranks=gpus, on_gpu=True).memory, gpu):
                 return Fit(size, training)
     return None
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from launcher.config.run_config import RunConfig
 from launcher.tasks.base import PhaseCost
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import data_of, task_of
 from longformer.costs.memory import MemoryEstimate
 
 
@@ -55,12 +55,11 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
     Raises:
         LongformerError: a batch cannot be divided over the ranks.
     """
-    task = task_of(config)
-    text = task.training_text()
+    text = data_of(config).training_text()
     return RunPlan(
         name=config.name,
         ranks=ranks,
-        parameters=task.parameters(),
+        parameters=task_of(config).parameters(),
         peak_flops=peak_flops,
         shards=text.shards if text else None,
         shards_per_rank=text.shards / ranks if text else None,
@@ -68,7 +67,7 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
             _phase_plan(
                 config,
                 index,
-                task.phase_cost(index, ranks=ranks, on_gpu=on_gpu),
+                phase_cost(config, index, ranks=ranks, on_gpu=on_gpu),
                 ranks=ranks,
                 peak_flops=peak_flops,
                 train_tokens=text.tokens if text else None,
@@ -76,6 +75,16 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
             for index in range(len(config.phases))
         ),
     )
+
+
+def phase_cost(config: RunConfig, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
+    """Returns what a phase costs on so many ranks, each a GPU or a CPU.
+
+    Raises:
+        LongformerError: its batch cannot be divided over the ranks.
+    """
+    task = task_of(config)
+    return task.phase_cost(index, task.layout(index, ranks=ranks, on_gpu=on_gpu))
 
 
 def _phase_plan(

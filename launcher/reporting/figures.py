@@ -1,16 +1,21 @@
 """The pictures of an HTML report, as PNG bytes, from plain numbers."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Canvas
 from torch import Tensor
 
 from launcher.reporting.html import Figure, Part, Section, WeightedText
 from launcher.reporting.text import short
-from launcher.tasks.characters.plots import BLUE, GREY, ORANGE, dress, png, smoothed
 
+INK = "#1f2933"
+BLUE = "#2563a8"
+ORANGE = "#d9822b"
+GREY = "#9aa5b1"
 _COLOURS = (BLUE, ORANGE, GREY, "#3c8d5a", "#8a4fa3")
 FAINTEST = 1e-3
 """The smallest probability that a picture of attention tells from none."""
@@ -86,7 +91,7 @@ def attention_picture(maps: Mapping[str, np.ndarray]) -> bytes:
     return png(canvas)
 
 
-MOST_LAYERS = 3
+MAX_LAYERS = 3
 
 
 def attention_section(maps: Sequence[Tensor], pieces: Sequence[str], *, about: str) -> Section:
@@ -99,7 +104,7 @@ def attention_section(maps: Sequence[Tensor], pieces: Sequence[str], *, about: s
         pieces: the text, position by position.
         about: what the text is and what can be seen, in a sentence.
     """
-    layers = sorted({0, len(maps) // 2, len(maps) - 1})[:MOST_LAYERS]
+    layers = sorted({0, len(maps) // 2, len(maps) - 1})[:MAX_LAYERS]
     panels = {
         f"layer {layer + 1}, {name} head": maps[layer][head].numpy()
         for name, head in (("first", 0), ("last", -1))
@@ -112,3 +117,26 @@ def attention_section(maps: Sequence[Tensor], pieces: Sequence[str], *, about: s
         caption = f"Layer {layer + 1}: what the last position attends to, all heads together (darkest: most)."
         parts.append(WeightedText(caption, tuple(zip(pieces, shades, strict=True))))
     return Section("Attention", about, tuple(parts))
+
+
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Returns the mean of each value and its neighbours, over about a fiftieth of the run."""
+    width = max(1, len(values) // 50)
+    sums = np.convolve(values, np.ones(width), mode="same")
+    return sums / np.convolve(np.ones(len(values)), np.ones(width), mode="same")
+
+
+def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Gives axes their words and the look that all our plots have."""
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.grid(axis="y", color="#d9e0e6", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def png(figure: Canvas) -> bytes:
+    """Returns the figure as a picture."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

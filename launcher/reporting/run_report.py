@@ -1,26 +1,163 @@
-"""The HTML report of a run of any task: what every run has, and the sections that its task adds."""
+"""The report of a finished run: what each phase cost and brought, as JSON, Markdown, tables and an HTML page.
+
+What every run has, and what its task adds. All comes from the run directory and the prepared data; writing it again
+gives the same report.
+
+report/{summary.json, summary.md, report.html, NAME.png, tables/NAME.json}, each written atomically.
+"""
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table as TerminalTable
+
 from launcher.reporting.figures import curve
 from launcher.reporting.html import Figure, Page, Section, Table, write_page
-from launcher.reporting.text import clock, short
+from launcher.reporting.text import clock, flattened, markdown_table, short
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
+from launcher.tasks.base import Task, TaskReport
+from longformer.files import write_atomically, write_json
 
-MOST_POINTS = 4000
+MAX_POINTS = 4000
 """Steps that a curve is drawn through; of a longer run every so many-th."""
 
 
+def report_run(run: Run, task: Task[Any, Any], console: Console | None = None) -> None:
+    """Writes the report of a run whose phases are all done, and prints its table.
+
+    Raises:
+        LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
+    """
+    addition, parameters = task.report(run), task.parameters(run.newest_result() / "model")
+    write_summary(run, addition, parameters=parameters)
+    write_html_report(run, addition.sections, parameters=parameters)
+    write_tables(run, {**_prediction_tables(run, task), **addition.tables})
+    show_summary(run, addition, parameters=parameters, console=console or Console())
+
+
+def write_summary(run: Run, addition: TaskReport, *, parameters: int) -> None:
+    """Writes summary.json, summary.md and the pictures of the task."""
+    evaluations = run.evaluations()
+    folder = run.paths.report_directory
+    folder.mkdir(exist_ok=True)
+    for name, picture in addition.figures.items():
+        write_atomically(folder / f"{name}.png", picture)
+    phases = [
+        {
+            "name": phase.name,
+            "sequence_length": phase.sequence_length,
+            "tokens_per_second": evaluation["tokens"] / evaluation["seconds"],
+            **evaluation,
+        }
+        for phase, evaluation in zip(run.config.phases, evaluations, strict=True)
+    ]
+    summary = {
+        "name": run.config.name,
+        "task": run.config.task,
+        "parameters": parameters,
+        "ranks": run.paths.identity().ranks,
+        "saving_seconds": _saving_seconds(run),
+        **addition.numbers,
+        "phases": phases,
+    }
+    write_json(folder / "summary.json", summary)
+    table = markdown_table(*phase_table(run, addition))
+    (scores,) = evaluation_section([phase.name for phase in run.config.phases], evaluations).parts
+    assert isinstance(scores, Table)
+    text = "\n\n".join(
+        [
+            f"# {run.config.name}",
+            f"{_title(run, parameters)}. Scores in the first table are on the validation split after the phase.",
+            table,
+            *verdict(run, addition),
+            markdown_table(scores.headings, scores.rows),
+        ]
+    )
+    write_atomically(folder / "summary.md", f"{text}\n".encode())
+
+
+def show_summary(run: Run, addition: TaskReport, *, parameters: int, console: Console) -> None:
+    """Prints the table of phases and the test scores."""
+    headings, rows = phase_table(run, addition)
+    title = f"{run.config.name}: {_title(run, parameters)}"
+    table = TerminalTable(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for sentence in verdict(run, addition):
+        console.print(sentence, highlight=False)
+
+
+def phase_table(run: Run, addition: TaskReport) -> tuple[list[str], list[list[str]]]:
+    """Returns headings and rows: what each phase was, cost, and scored on the validation split."""
+    words = run.config.words
+    names = [words.score_short, *words.scores[1:]]
+    headings = ["phase", "length", *addition.columns, "steps", "tokens", "tokens/s", "time", *names]
+    rows = [
+        [
+            phase.name,
+            f"{phase.sequence_length:,}",
+            *(column[index] for column in addition.columns.values()),
+            f"{evaluation['steps']:,}",
+            short(evaluation["tokens"]),
+            f"{evaluation['tokens'] / evaluation['seconds']:,.0f}",
+            clock(evaluation["seconds"]),
+            *(f"{evaluation['validation'][score]:.3f}" for score in words.scores),
+        ]
+        for index, (phase, evaluation) in enumerate(zip(run.config.phases, run.evaluations(), strict=True))
+    ]
+    return headings, rows
+
+
+def verdict(run: Run, addition: TaskReport) -> list[str]:
+    """Returns the test scores, what the task says of them, and what checkpoints took."""
+    test = run.evaluations()[-1]["test"]
+    scores = ", ".join(f"{test[score]:.3f} {score.replace('_', ' ')}" for score in run.config.words.scores)
+    return [f"Test: {scores}. Checkpoints took {_saving_seconds(run):.1f} s from training.", *addition.notes]
+
+
+def write_tables(run: Run, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Writes tables of predictions as MLflow shows them: columns and rows; `scores` of a line are columns too."""
+    folder = run.paths.report_directory / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in tables.items():
+        flat = [_flat_line(line) for line in lines]
+        columns = list(flat[0]) if flat else []
+        write_json(folder / f"{name}.json", {"columns": columns, "data": [list(line.values()) for line in flat]})
+
+
+def _prediction_tables(run: Run, task: Task[Any, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the predictions about held-out data that the last phase has left, by the names of their files."""
+    files = sorted(run.newest_result().glob(f"{task.table_name}-*.jsonl"))
+    return {file.stem: [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files}
+
+
+def _flat_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in line.items() if not isinstance(value, Mapping)}
+    return {**plain, **line.get("scores", {})}
+
+
+def _title(run: Run, parameters: int) -> str:
+    return f"{parameters:,} parameters, {run.paths.identity().ranks} ranks"
+
+
+def _saving_seconds(run: Run) -> float:
+    return sum(record["saving_seconds"] for record in MetricsFollower(run.paths.metrics_file).new_records())
+
+
 def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int) -> Path:
-    """Write report/report.html of a run whose phases are all done, and return its path; MLflow gets it with the report.
+    """Writes report/report.html of a run whose phases are all done, and returns its path.
 
     Args:
-        run: its directory.
+        run: the run.
         sections: what the task has to say, shown after the curves.
         parameters: number of the model's weights.
 
@@ -29,10 +166,7 @@ def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int)
     """
     config, identity = run.config, run.paths.identity()
     records = MetricsFollower(run.paths.metrics_file).new_records()
-    evaluations = [
-        json.loads((run.result_directory(index) / "evaluation.json").read_text(encoding="utf-8"))
-        for index in range(len(config.phases))
-    ]
+    evaluations = run.evaluations()
     page = Page(
         title=config.name,
         facts=(
@@ -59,11 +193,11 @@ def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int)
 
 
 def learning_section(records: Sequence[dict[str, Any]], bits: str) -> Section:
-    """Return the curves of the loss and of the learning rate, from the records of metrics.jsonl.
+    """Returns the curves of the loss and of the learning rate, from the records of metrics.jsonl.
 
     Args:
         records: one per step.
-        bits: what the loss in bits is called, such as bits per character.
+        bits: what the loss in bits is called, such as bits per token.
     """
     some = _thinned(records)
     tokens = [record["tokens"] for record in some]
@@ -80,7 +214,7 @@ def learning_section(records: Sequence[dict[str, Any]], bits: str) -> Section:
 
 
 def speed_section(records: Sequence[dict[str, Any]]) -> Section:
-    """Return the curves of throughput and of the share of the devices' peak that the model used."""
+    """Returns the curves of throughput and of the share of the devices' peak that the model used."""
     some = _thinned(records)
     tokens = [record["tokens"] for record in some]
     speeds = [record["tokens_per_second"] for record in some]
@@ -96,7 +230,7 @@ def speed_section(records: Sequence[dict[str, Any]]) -> Section:
 
 
 def evaluation_section(names: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> Section:
-    """Return a table of every number that held-out data was judged by, phase by phase.
+    """Returns a table of every number that held-out data was judged by, phase by phase.
 
     Args:
         names: of the phases.
@@ -105,16 +239,14 @@ def evaluation_section(names: Sequence[str], evaluations: Sequence[dict[str, Any
     rows: dict[str, list[str]] = {}
     for index, evaluation in enumerate(evaluations):
         for split, scores in evaluation.items():
-            for score, value in scores.items() if isinstance(scores, dict) else ():
-                if isinstance(value, int | float):
-                    row = rows.setdefault(f"{split}: {score.replace('_', ' ')}", [""] * len(names))
-                    row[index] = f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+            for score, value in flattened(scores) if isinstance(scores, dict) else ():
+                rows.setdefault(f"{split}: {score}", [""] * len(names))[index] = value
     table = Table(("score", *names), tuple((name, *values) for name, values in rows.items()))
     return Section("Evaluation", "Held-out data after each phase.", (table,))
 
 
 def memory_section(names: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> Section:
-    """Return a table of the memory that the phases took."""
+    """Returns a table of the memory that the phases took."""
     rows = tuple(
         (name, f"{evaluation['peak_memory_bytes'] / 2**20:,.0f}")
         for name, evaluation in zip(names, evaluations, strict=True)
@@ -124,4 +256,4 @@ def memory_section(names: Sequence[str], evaluations: Sequence[dict[str, Any]]) 
 
 
 def _thinned(records: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    return records[:: 1 + len(records) // MOST_POINTS]
+    return records[:: 1 + len(records) // MAX_POINTS]

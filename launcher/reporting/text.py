@@ -1,6 +1,7 @@
 """Numbers and tables as a person writes them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 
 def clock(seconds: float) -> str:
@@ -24,3 +25,13 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """Return a table in Markdown, numbers to the right of a first column of names, without a newline at its end."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def flattened(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the names and values of all numbers in a dictionary of scores and in the dictionaries that it holds."""
+    for name, value in scores.items():
+        words = f"{prefix}{name.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{words} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield words, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

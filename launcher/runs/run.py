@@ -3,15 +3,18 @@
 A phase is done when its result directory exists.
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.runs.paths import Identity, RunPaths
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
+from longformer.training.checkpoints.manifest import damage
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,27 @@ class Run:
         """Return the result directories of the phases that are done, in their order."""
         results = [self.result_directory(index) for index in range(len(self.config.phases))]
         return [result for result in results if result.exists()]
+
+    def newest_result(self) -> Path:
+        """Returns the result directory of the last phase that is done, checked file by file.
+
+        Raises:
+            LongformerError: no phase is done yet, or the result is damaged.
+        """
+        done = self.finished_results()
+        if not done:
+            raise LongformerError(
+                f"{self.paths.root} has no finished phase yet; go on with: longformer resume {self.paths.root}"
+            )
+        problem = damage(done[-1])
+        if problem:
+            raise LongformerError(
+                f"{done[-1]} is damaged ({problem}); remove it, then: longformer resume {self.paths.root}"
+            )
+        return done[-1]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Returns the held-out scores and costs of the phases that are done, in their order."""
+        return [
+            json.loads((result / "evaluation.json").read_text(encoding="utf-8")) for result in self.finished_results()
+        ]

@@ -1,62 +1,67 @@
-"""What sets one task apart from another: a `Task` for the whole run, from which each rank gets its `TaskPhase`.
+"""What a task is: what sets one kind of training apart from another.
 
-The chain of steps, the worker, the backends, the plan and tracking know these two and no task by name.
-Here nothing imports torch: run files are checked without it.
+A task says which data it has (`launcher.tasks.data.TaskData`), which model learns it, how well it has learned, and
+what it costs. Everything else is generic: preparing and checking the data, the start, batches, checkpoints, the
+evaluation after each phase, the export, the report, plans, registering and serving.
 """
 
-from dataclasses import dataclass
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 
-from rich.console import RenderableType
+import torch
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor, nn
 
-from data_pipeline.prepare.parallel import TaskMap
+from launcher.reporting.html import Section
+from launcher.reporting.text import flattened
 from launcher.runs.run import Run
+from launcher.tasks.data import BatchShare, Config, TaskData
+from longformer.costs.memory import MemoryEstimate, TrainingLayout
+from longformer.errors import LongformerError
+from longformer.files import write_atomically
+from longformer.training.distributed import Ranks
+from longformer.training.objectives import BatchSource, Objective, labels_in
 
-if TYPE_CHECKING:
-    from launcher.tasks.task_phase import TaskPhase
-    from longformer.costs.memory import MemoryEstimate
-
-
-@dataclass(frozen=True)
-class InputData:
-    """What a run learns from, prepared."""
-
-    directory: Path
-    fingerprint: str
-    """Equal exactly when the content is equal."""
+Data = TypeVar("Data", bound=TaskData[Any])
 
 
-@dataclass(frozen=True)
-class TrainingText:
-    """How much there is to learn from."""
-
-    tokens: int
-    shards: int
-
-
-@dataclass(frozen=True)
-class PhaseCost:
-    """What a phase costs, by formula."""
-
-    flops_per_token: float
-    memory: "MemoryEstimate"
-    """Bytes per rank."""
-
-
-@dataclass(frozen=True)
-class JudgementRequest:
-    """What `longformer evaluate` was asked for; None: as the run file says."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """Which held-out data is evaluated, how, and which part of the work is this rank's."""
 
     split: str
+    after_phase: bool = False
+    """Whether a phase has just ended: limits of the run file that are for that moment hold."""
     sequence_length: int | None = None
     stride: int | None = None
     batch_size: int | None = None
+    """These three: None = as in the run file."""
+    rank: int = 0
+    world_size: int = 1
+    report_progress: Callable[[int, int], None] | None = None
+    """Called as report_progress(done, total), in forward calls of this rank."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """How good a run's model is."""
+class Evaluation:
+    """How good a model is on held-out data."""
+
+    scores: dict[str, Any]
+    """What evaluation.json says of the split: numbers, and dictionaries of them, by name."""
+    table: Sequence[Mapping[str, Any]] = ()
+    """Predictions, one a line: JSON values by name; numbers of the line itself lie under `scores`."""
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What `longformer evaluate` says."""
 
     text: RenderableType
     """For people."""
@@ -64,86 +69,190 @@ class Judgement:
     """For programs."""
 
 
-class Task(Protocol):
-    """One run's task. Made from the run file alone, anywhere and at no cost; holds nothing that changes."""
+@dataclass(frozen=True)
+class PhaseCost:
+    """What a phase costs, by formula."""
 
-    has_start: bool
-    """Whether the run starts from a model that `make_start` writes, not from random weights."""
-    has_export: bool
+    flops_per_token: float
+    """Useful operations to train on one token."""
+    memory: MemoryEstimate
+    """Bytes per rank."""
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """What a task adds to the report of a finished run."""
+
+    sections: tuple[Section, ...] = ()
+    """Of the HTML page."""
+    notes: tuple[str, ...] = ()
+    """Sentences below the table of phases."""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Further columns of the table of phases, by heading: a text for every phase."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """For summary.json."""
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG pictures by name, written as report/NAME.png."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Lines as in `Evaluation.table` by name, written as report/tables/NAME.json."""
+
+
+@dataclass(frozen=True)
+class Task(ABC, Generic[Config, Data]):
+    """One run's task. Made from the run file alone, anywhere and at no cost; holds nothing that changes.
+
+    `origin` is a folder with a model: the result of the phase before, the run's start, or None for fresh weights.
+    """
+
+    config: Config
+    data: Data
+
+    has_start: ClassVar[bool] = False
+    """Whether the run starts from a model that `write_start` writes, not from random weights."""
+    has_export: ClassVar[bool] = False
     """Whether the trained model has another form in which it leaves the run."""
+    table_name: ClassVar[str] = "predictions"
+    """Stands in the names of the files that hold `Evaluation.table`."""
+
+    @abstractmethod
+    def build_model(self, index: int, origin: Path | None) -> nn.Module:
+        """Returns the model of a phase in training mode, with the weights of `origin` or fresh ones."""
 
     @property
-    def data_directory(self) -> Path:
-        """Where the prepared data lies, or will lie."""
-        ...
+    def objective(self) -> Objective:
+        """What the weights are moved towards. Unless a task says otherwise: the `loss` that the model returns, the
+        mean over the labelled positions of the batch."""
+        return Objective(lambda model, batch: model(**batch).loss, labels_in)
 
-    def check(self) -> list[str]:
-        """Return notes on what is unusual but allowed in the world around the run file.
+    @abstractmethod
+    def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
+        """Returns how good the model of a phase is; all ranks share the work, must call it, and return the same."""
 
-        Raises:
-            LongformerError, DataError: the run cannot start.
-        """
-        ...
+    @abstractmethod
+    def parameters(self, origin: Path | None = None) -> int:
+        """Returns the number of weights of the model in `origin`, or of the one that the run will start from."""
 
-    def prepare(self, task_map: TaskMap | None = None) -> InputData:
-        """Make the data ready, or find it unchanged.
+    @abstractmethod
+    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
+        """Returns what a phase costs each rank of a layout; `origin` as in `parameters`."""
 
-        Args:
-            task_map: where the work is done; None: on this machine.
+    def report(self, run: Run) -> TaskReport:
+        """Returns what the report of a finished run says beyond what all reports say."""
+        return TaskReport()
 
-        Raises:
-            DataError: source missing or damaged, or something else lies where the data should be.
-        """
-        ...
-
-    def make_start(self, target: Path) -> None:
-        """Write the model that the first phase starts from; only where `has_start`.
+    def write_start(self, target: Path) -> None:
+        """Writes the model that the first phase starts from; only where `has_start`.
 
         Raises:
             LongformerError: the model that it is made of cannot be read or converted.
         """
-        ...
+        raise NotImplementedError
 
-    def check_start(self, model: Path, data: Path) -> None:
-        """Check that the run can start from a model of the user's instead, as `init` asks, with prepared data.
+    @abstractmethod
+    def check_start(self, model: Path) -> None:
+        """Checks that the run can start from a model of the user's instead, as `init` asks.
 
         Raises:
             LongformerError: it is a model of another kind or shape.
         """
-        ...
-
-    def phase(self, index: int, data: Path) -> "TaskPhase":
-        """Return the parts of a phase that learns from prepared data."""
-        ...
 
     def export(self, model: Path, target: Path) -> None:
-        """Write the last phase's model in the form that others use; only where `has_export`."""
-        ...
+        """Writes the last phase's model in the form that others use; only where `has_export`."""
+        raise NotImplementedError
 
-    def report(self, run: Run) -> None:
-        """Write the report of a run whose phases are all done into its directory, and print it."""
-        ...
+    def copy_companions(self, origin: Path | None, target: Path) -> None:
+        """Copies to a model's folder what it needs beside its weights to be used, such as a tokenizer."""
 
-    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
-        """Return how good the run's newest model is on held-out data.
+    @property
+    def answer_settings(self) -> dict[str, Any]:
+        """Keywords of `longformer.inference.serving.open_model` with which the registered model answers."""
+        return {}
+
+    # What follows is the same for every task.
+
+    def batches(self, index: int, ranks: Ranks, skipped: frozenset[int]) -> BatchSource:
+        """Returns the rank's batches of a phase, without the global batches that begin at `skipped`."""
+        batching = self.config.phases[index].batching(ranks.world_size)
+        return self.data.batches(index, BatchShare(ranks.rank, ranks.world_size, batching.micro_batch_size), skipped)
+
+    def layout(self, index: int, *, ranks: int, on_gpu: bool) -> TrainingLayout:
+        """Returns how a phase is laid out over ranks.
 
         Raises:
-            LongformerError: no phase is done, or the request does not fit the task.
+            LongformerError: its batch cannot be divided over them.
         """
-        ...
+        training = self.config.training
+        return TrainingLayout(
+            micro_batch_size=self.config.phases[index].batching(ranks).micro_batch_size,
+            ranks=ranks,
+            zero_stage=training.zero_stage,
+            precision=training.precision,
+            activation_checkpointing=training.activation_checkpointing,
+            on_gpu=on_gpu,
+        )
 
-    def parameters(self) -> int:
-        """Return the number of weights."""
-        ...
+    def write_model(self, index: int, weights: Mapping[str, Tensor], origin: Path | None, target: Path) -> None:
+        """Writes the model directory of a phase's result, with all that the model needs to be used.
 
-    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
-        """Return what a phase costs on so many ranks, each a GPU or a CPU.
+        Args:
+            index: of the phase.
+            weights: every parameter, whole, by name.
+            origin: what `build_model` was given.
+            target: a directory that does not exist.
+        """
+        model: Any = self.build_model(index, origin)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(weights[name])
+        model.save_pretrained(target)
+        self.copy_companions(origin, target)
+
+    def write_table(self, directory: Path, split: str, evaluation: Evaluation) -> Path | None:
+        """Writes the predictions of a split as JSON lines and returns the file, None where there are none."""
+        if not evaluation.table:
+            return None
+        path = directory / f"{self.table_name}-{split}.jsonl"
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in evaluation.table).encode())
+        return path
+
+    def evaluate_run(self, run: Run, request: EvaluationRequest) -> EvaluatedRun:
+        """Evaluates the newest finished phase of a run, and keeps the predictions in the run's directory.
 
         Raises:
-            LongformerError: its batch cannot be divided over the ranks.
+            LongformerError: no phase is done, or other data lies where the run's was.
         """
-        ...
+        self.check_data(run)
+        result = run.newest_result()
+        index = len(run.finished_results()) - 1
+        model = self.build_model(index, result / "model").eval()
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"evaluating {request.split}", total=None)
+            request = replace(
+                request, report_progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+            evaluation = self.evaluate(model, index, request)
+        values = {"split": request.split, "model": str(result / "model"), **evaluation.scores}
+        written = self.write_table(run.paths.root, request.split, evaluation)
+        if written is not None:
+            values["table"] = str(written)
+        table = Table(
+            "score", "value", title=f"{result / 'model'} on {request.split}", title_justify="left", box=box.SIMPLE
+        )
+        table.columns[1].justify = "right"
+        for name, value in flattened(evaluation.scores):
+            table.add_row(name, value)
+        return EvaluatedRun(table, values)
 
-    def training_text(self) -> TrainingText | None:
-        """Return how much there is to learn from; None until it is prepared."""
-        ...
+    def check_data(self, run: Run) -> None:
+        """Checks that the data of a run is still what it was trained on.
+
+        Raises:
+            LongformerError: other data lies there now.
+            DataError: it is missing or damaged.
+        """
+        now, then = self.data.fingerprint(), run.paths.identity().data_fingerprint
+        if now != then:
+            raise LongformerError(
+                f"{self.data.directory} holds other data than {run.paths.root} was trained on (fingerprint {now[:12]}, "
+                f"expected {then[:12]}); prepare it again"
+            )

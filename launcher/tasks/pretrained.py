@@ -1,47 +1,151 @@
-"""What the tasks on documents share on one rank: their model comes from a folder and leaves in the same layout."""
+"""What the tasks share whose model is made of a short pretrained one: it comes from a folder and leaves as one."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
-from launcher.config.run_config import RunConfig
-from launcher.tasks.task_phase import save_weights
-from longformer.interop.convert import copy_files
+from data_pipeline.tokenizers.subword import TextTokenizer
+from launcher.tasks.base import Data, PhaseCost, Task
+from launcher.tasks.sections import PretrainedRun, check_source
+from longformer.costs import masked_lm as costs
+from longformer.costs.memory import TrainingLayout
+from longformer.errors import LongformerError
+from longformer.interop import convert_encoder
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.convert import convert, copy_files
+from longformer.interop.huggingface import config_from_json
+from longformer.interop.tokenizer import WHOLE, tokenizer_file
 from longformer.models.common.pretrained import PretrainedModel
+from longformer.models.longformer.config import LongformerConfig
 
-Model = TypeVar("Model", bound=PretrainedModel)
+Config = TypeVar("Config", bound=PretrainedRun)
 
 
-def open_long_model(model_class: type[Model], origin: Path | None, config: RunConfig) -> Model:
-    """Return the model that a phase starts from, in float32 and training mode.
+@dataclass(frozen=True)
+class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
+    """A task on a Longformer or an LED that the run's start makes of `model.source`.
 
-    Args:
-        model_class: its class.
-        origin: its folder.
-        config: says whether layers are computed again in the backward pass.
-
-    Raises:
-        LongformerError: the folder cannot be read.
+    A subclass names the class of its model; unless it says otherwise, the costs are those of a Longformer encoder.
     """
-    assert origin is not None, "the run has a start"
-    model = model_class.from_pretrained(origin, dtype=torch.float32).train()
-    if config.training.activation_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model
 
+    model_class: ClassVar[type[PretrainedModel]]
+    families: ClassVar[Collection[str]] = tuple(convert_encoder.FAMILIES)
+    """Values of `model_type` that the source may have."""
+    has_start: ClassVar[bool] = True
+    has_export: ClassVar[bool] = True
 
-def write_long_model(model: PretrainedModel, weights: Mapping[str, Tensor], origin: Path | None, target: Path) -> None:
-    """Write a phase's result as a folder of Hugging Face's layout, with the tokenizer of the folder it came from.
+    @property
+    def published_settings(self) -> dict[str, Any] | None:
+        """config.json of a published model that stands for the source in plans while that is not there."""
+        return None
 
-    Args:
-        model: of the right shape; its own numbers are overwritten.
-        weights: every parameter, whole, by name.
-        origin: the folder that the phase started from.
-        target: a directory that does not exist.
-    """
-    assert origin is not None, "the run has a start"
-    save_weights(model, weights, target)
-    copy_files(origin, target)
+    @property
+    def model_changes(self) -> dict[str, Any]:
+        """Fields of the model's config that the task sets, such as num_labels."""
+        return {}
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where the tokenizer of the data is read from."""
+        return self.config.model.source
+
+    def build_model(self, index: int, origin: Path | None) -> Any:
+        assert origin is not None, "the run has a start"
+        model = self.model_class.from_pretrained(origin, dtype=torch.float32, **self.model_changes).train()
+        if self.config.training.activation_checkpointing:
+            model.gradient_checkpointing_enable()
+        return model
+
+    def write_start(self, target: Path) -> None:
+        section = self.config.model
+        try:
+            convert(section.source, target, max_length=section.max_length, window=section.window, **self.conversion)
+        except ValueError as error:
+            raise LongformerError(f"model.source {section.source}: {error}") from error
+        if tokenizer_file(target) is None:
+            TextTokenizer.open(self.tokenizer).save(target / WHOLE)
+
+    @property
+    def conversion(self) -> dict[str, Any]:
+        """Further keywords of `longformer.interop.convert.convert`."""
+        return {}
+
+    def check_start(self, model: Path) -> None:
+        settings, asked = read_json(model / CONFIG_FILE), self.config.init
+        family = self.model_class.family.config.family
+        if settings.get("model_type") != family:
+            raise LongformerError(
+                f"init: {asked} is a model of the family {settings.get('model_type')}; this run trains {family}"
+            )
+        length = max(phase.sequence_length for phase in self.config.phases)
+        positions = settings.get("max_encoder_position_embeddings")
+        if positions is None:  # of a Longformer, whose first positions after the padding's are its own
+            positions = settings["max_position_embeddings"] - settings.get("pad_token_id", 1) - 1
+        if positions < length:
+            raise LongformerError(
+                f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the "
+                "model longer with `longformer convert`"
+            )
+
+    def export(self, model: Path, target: Path) -> None:
+        # What a phase leaves is a folder of Hugging Face's layout already.
+        shutil.copytree(model, target, dirs_exist_ok=True)
+
+    def copy_companions(self, origin: Path | None, target: Path) -> None:
+        assert origin is not None, "the run has a start"
+        copy_files(origin, target)
+
+    def model_config(self, origin: Path | None) -> Any:
+        """Returns the config of the model in a folder; None: of the one that the source becomes.
+
+        Raises:
+            LongformerError: there is no such model, or it is not one that can be made long.
+        """
+        if origin is not None:
+            config = config_from_json(read_json(origin / CONFIG_FILE), self.model_class.family.config)
+        else:
+            config = self.converted_config(self.source_settings())
+        return config.replaced(**self.model_changes)
+
+    def converted_config(self, settings: dict[str, Any]) -> Any:
+        """Returns the config of the model that a source with this config.json becomes."""
+        section = self.config.model
+        return convert_encoder.long_config(
+            settings, section.source, max_length=section.max_length, window=section.window
+        )
+
+    def source_settings(self) -> dict[str, Any]:
+        """Returns what config.json of the source says, or that of the published model which stands for it.
+
+        Raises:
+            LongformerError: there is no model, its config.json is damaged, or it is of another family.
+        """
+        source, stand_in = self.config.model.source, self.published_settings
+        if stand_in is not None and not (source / CONFIG_FILE).is_file():
+            return stand_in
+        check_source(source)
+        settings = read_json(source / CONFIG_FILE)
+        if settings.get("model_type") not in self.families:
+            raise LongformerError(
+                f"model.source {source} is a model of the family {settings.get('model_type')}; this task takes "
+                f"{', '.join(self.families)}"
+            )
+        return settings
+
+    def parameters(self, origin: Path | None = None) -> int:
+        with torch.device("meta"):
+            model = self.model_class(self.model_config(origin))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
+        config, length = self.model_config(origin), self.config.phases[index].sequence_length
+        assert isinstance(config, LongformerConfig), "other models have costs of their own"
+        weights = self.parameters(origin)
+        return PhaseCost(
+            flops_per_token=costs.training_flops_per_token(config, length, masked=0.0),
+            memory=costs.training_memory(config, layout, weights=weights, trained=weights, sequence_length=length),
+        )

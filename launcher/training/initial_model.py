@@ -7,12 +7,13 @@ import shutil
 
 from launcher.config.mlflow_address import address_of_run
 from launcher.runs.run import Run
-from launcher.tasks.base import InputData, Task
+from launcher.tasks.data import InputData
+from launcher.tasks.registry import task_of
 from launcher.tracking.registry.export import Exportable
 from launcher.tracking.registry.open_model import opened
 
 
-def bring_start_model(run: Run, task: Task, data: InputData) -> str | None:
+def bring_start_model(run: Run, data: InputData) -> str | None:
     """Copy the model that `init` names into the directory of a new run.
 
     Returns:
@@ -28,6 +29,6 @@ def bring_start_model(run: Run, task: Task, data: InputData) -> str | None:
         return None
     with opened(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
         found = Exportable.find(model.folder)
-        task.check_start(found.model, data.directory)
+        task_of(config, data.directory).check_start(found.model)
         found.write(run.paths.start_directory)
         return model.origin

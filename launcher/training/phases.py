@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from launcher.runs.run import Run
 from launcher.tasks.base import Task
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import task_of, task_of_run
 from longformer.errors import LongformerError
 from longformer.files import committed_directory
 from longformer.training.checkpoints.manifest import Manifest
@@ -172,9 +172,9 @@ def run_chain(run: Run, backend: Backend, *, ranks: Ranks, warn: Callable[[str],
         LongformerError: a model cannot be read, converted or written.
         WorkFailed: MLflow, where the model is to be registered, does not answer or refuses.
     """
-    task = task_of(run.config)
+    task = task_of_run(run)
     if task.has_start:
-        _commit(run.paths.start_directory, task.make_start)
+        _commit(run.paths.start_directory, task.write_start)
     outcome = run_phases(run, backend, ranks=ranks, warn=warn)
     if outcome.status is Status.COMPLETED and task.has_export:
         _commit(run.paths.export_directory, lambda target: task.export(_last_model(run), target))
@@ -191,7 +191,7 @@ def is_done(run: Run) -> bool:
     return all(result.exists() for result in _results(run, task_of(run.config)))
 
 
-def _results(run: Run, task: Task) -> list[Path]:
+def _results(run: Run, task: Task[Any, Any]) -> list[Path]:
     phases = [run.result_directory(index) for index in range(len(run.config.phases))]
     export = [run.paths.export_directory] if task.has_export else []
     registration = [run.paths.registration_file] if run.config.tracking.register_as is not None else []

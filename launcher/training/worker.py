@@ -5,10 +5,11 @@ task of the run is.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -16,8 +17,8 @@ import torch.distributed
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import PhaseSection
 from launcher.runs.run import Run
-from launcher.tasks.registry import task_of
-from launcher.tasks.task_phase import TaskPhase
+from launcher.tasks.base import Evaluation, EvaluationRequest, Task
+from launcher.tasks.registry import task_of_run
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
 from launcher.training.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
 from launcher.training.phases import PhaseTask
@@ -59,9 +60,11 @@ def train_one_phase(
     if work.config.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
         torch.use_deterministic_algorithms(True)
-    batches = work.parts.batches(ranks, work.run.paths.left_out_batches(task.phase_index))
+    batches = work.parts.batches(task.phase_index, ranks, work.run.paths.left_out_batches(task.phase_index))
     torch.manual_seed(work.config.seed)  # of fresh weights
-    engine = TrainingEngine(work.parts.model(work.origin).to(ranks.device), work.engine_settings(), ranks)
+    engine = TrainingEngine(
+        work.parts.build_model(task.phase_index, work.origin).to(ranks.device), work.engine_settings(), ranks
+    )
     speedometer = work.speedometer()
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
@@ -93,15 +96,11 @@ def train_one_phase(
     if outcome is PhaseOutcome.STOPPED:
         return outcome
     try:
-        scores = work.parts.evaluate(
-            engine.model,
-            ranks,
-            with_test=work.is_last,
-            report_progress=leaving_if_asked(ranks, stop_requested, heartbeat),
-        )
+        report_progress = leaving_if_asked(ranks, stop_requested, heartbeat)
+        evaluations = {split: work.evaluate(engine, split, report_progress) for split in work.evaluation_splits}
     except StopRequested:
         return PhaseOutcome.STOPPED
-    evaluation = scores | {
+    evaluation = {split: evaluated.scores for split, evaluated in evaluations.items()} | {
         "seconds": progress.seconds,
         "steps": work.phase.steps,
         "tokens": work.phase.steps * work.phase.tokens_per_step,
@@ -111,7 +110,7 @@ def train_one_phase(
     if ranks.is_first:
         commit_result(
             work.run.result_directory(task.phase_index),
-            write_model=lambda target: work.parts.write_model(weights, work.origin, target),
+            write_model=lambda target: work.write_model(weights, evaluations, target),
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
         )
@@ -141,13 +140,33 @@ class _PhaseWork:
         return self.config.phases[self.task.phase_index]
 
     @property
-    def is_last(self) -> bool:
-        return self.task.phase_index == len(self.config.phases) - 1
+    def evaluation_splits(self) -> list[str]:
+        """The splits that the phase is evaluated on."""
+        is_last = self.task.phase_index == len(self.config.phases) - 1
+        return ["validation", "test"] if is_last else ["validation"]
 
     @cached_property
-    def parts(self) -> TaskPhase:
-        """The parts of the phase that only the run's task knows."""
-        return task_of(self.config).phase(self.task.phase_index, Path(self.run.paths.identity().data_directory))
+    def parts(self) -> Task[Any, Any]:
+        """What only the run's task knows."""
+        return task_of_run(self.run)
+
+    def evaluate(self, engine: TrainingEngine, split: str, report_progress: Callable[[int, int], None]) -> Evaluation:
+        request = EvaluationRequest(
+            split=split,
+            after_phase=True,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            report_progress=report_progress,
+        )
+        return self.parts.evaluate(engine.model, self.task.phase_index, request)
+
+    def write_model(
+        self, weights: Mapping[str, torch.Tensor], evaluations: Mapping[str, Evaluation], target: Path
+    ) -> None:
+        """Writes the model, and beside its directory the predictions about held-out data."""
+        self.parts.write_model(self.task.phase_index, weights, self.origin, target)
+        for split, evaluation in evaluations.items():
+            self.parts.write_table(target.parent, split, evaluation)
 
     @property
     def origin(self) -> Path | None:
@@ -213,8 +232,11 @@ class _PhaseWork:
 
     def speedometer(self) -> Speedometer:
         dtype = DTYPES[self.config.training.precision]
+        layout = self.parts.layout(
+            self.task.phase_index, ranks=self.ranks.world_size, on_gpu=self.ranks.device.type == "cuda"
+        )
         return Speedometer(
-            flops_per_token=self.parts.flops_per_token(self.origin),
+            flops_per_token=self.parts.phase_cost(self.task.phase_index, layout, self.origin).flops_per_token,
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
 

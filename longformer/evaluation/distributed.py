@@ -1,16 +1,19 @@
-"""Sums over batches that ranks share: every rank makes equally many forward calls and gets the whole sum."""
+"""Work over batches that ranks share: every rank makes equally many forward calls and gets the whole result."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+ReportProgress = Callable[[int, int], None]
+"""Called with (forward calls made, forward calls in all) of this rank."""
 
 
-@torch.no_grad()
 def summed(
     score: Callable[[Batch, torch.device], Tensor],
     batches: Sequence[Batch],
@@ -18,9 +21,9 @@ def summed(
     *,
     rank: int,
     world_size: int,
-    report_progress: Callable[[int, int], None] | None,
+    report_progress: ReportProgress | None,
 ) -> float:
-    """Return the sum of score(batch, device) over all batches, without gradients.
+    """Returns the sum of score(batch, device) over all batches, without gradients.
 
     Args:
         score: calls the model once and returns a number, () float64.
@@ -28,12 +31,50 @@ def summed(
         model: put into evaluation mode for the time being, and asked for its device, if it is a module.
         rank, world_size: share the work through torch.distributed. Every rank makes the same number of forward
             calls, as ZeRO-3 needs.
-        report_progress: called with (forward calls made, forward calls in all) of this rank.
+        report_progress: called after every forward call.
     """
+    total = torch.zeros((), dtype=torch.float64, device=_device_of(model))
+    for _, result in _results(score, batches, model, rank, world_size, report_progress):
+        total += result
+    if world_size > 1:
+        torch.distributed.all_reduce(total)
+    return float(total.item())
+
+
+def gathered(
+    predict: Callable[[Batch, torch.device], Sequence[Result]],
+    batches: Sequence[Batch],
+    model: object,
+    *,
+    rank: int,
+    world_size: int,
+    report_progress: ReportProgress | None,
+) -> list[Result]:
+    """Returns what predict(batch, device) gives for all batches, one after the other, without gradients.
+
+    Arguments as in `summed`; what `predict` returns must be fit for pickling between the ranks of one run.
+    """
+    mine = {turn: list(found) for turn, found in _results(predict, batches, model, rank, world_size, report_progress)}
+    of_ranks = [mine]
+    if world_size > 1:
+        of_ranks = [{} for _ in range(world_size)]
+        torch.distributed.all_gather_object(of_ranks, mine)
+    together = {turn: found for each in of_ranks for turn, found in each.items()}
+    return [result for turn in sorted(together) for result in together[turn]]
+
+
+@torch.no_grad()
+def _results(
+    work: Callable[[Batch, torch.device], Result],
+    batches: Sequence[Batch],
+    model: object,
+    rank: int,
+    world_size: int,
+    report_progress: ReportProgress | None,
+) -> Iterator[tuple[int, Result]]:
+    """Yields the number and the result of each batch that is this rank's."""
     module = model if isinstance(model, nn.Module) else None
-    first_parameter = next(module.parameters(), None) if module else None
-    device = torch.device("cpu") if first_parameter is None else first_parameter.device
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    device = _device_of(model)
     rounds = math.ceil(len(batches) / world_size)
     was_training = module.training if module else False
     try:
@@ -42,13 +83,16 @@ def summed(
         for round_index in range(rounds):
             turn = round_index * world_size + rank
             # A rank without work of its own repeats a batch and throws the result away: all must call alike.
-            result = score(batches[turn if turn < len(batches) else 0], device)
-            total += result if turn < len(batches) else 0.0
+            result = work(batches[turn if turn < len(batches) else 0], device)
+            if turn < len(batches):
+                yield turn, result
             if report_progress:
                 report_progress(round_index + 1, rounds)
     finally:
         if module:
             module.train(was_training)
-    if world_size > 1:
-        torch.distributed.all_reduce(total)
-    return float(total.item())
+
+
+def _device_of(model: object) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device

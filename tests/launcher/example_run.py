@@ -5,7 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.config.run_config import RunConfig
+from launcher.planning.plan import phase_cost
+from launcher.reporting.run_report import write_summary
 from launcher.runs.run import Run
+from launcher.tasks.base import TaskReport
+from launcher.tasks.characters.report import numbers_of
+from launcher.tasks.registry import task_of_run
 from longformer.files import write_json
 from longformer.training.metrics_file import MetricsFile
 from longformer.training.records import PhaseInfo, Progress, StepRecord
@@ -79,3 +84,11 @@ def write_result(run: Run, index: int) -> None:
     (result / "model").mkdir(parents=True)
     write_json(result / "model" / "config.json", asdict(config.character_model(index, 100)))
     write_json(result / "evaluation.json", evaluation)
+
+
+def write_numbers(run: Run) -> TaskReport:
+    """Write the part of a finished run's report that needs no weights, and return what its task adds to it."""
+    costs = [phase_cost(run.config, index, ranks=2, on_gpu=False) for index in range(len(run.config.phases))]
+    addition = numbers_of(run.config, task_of_run(run).data, run, [cost.memory.total for cost in costs])
+    write_summary(run, addition, parameters=1)
+    return addition

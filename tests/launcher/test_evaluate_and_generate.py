@@ -26,10 +26,10 @@ def finish_phase(run: Run, index: int, data: PreparedData, evaluation: dict[str,
     model = CharacterLM(config.character_model(index, len(data.vocabulary))).eval()
     with torch.no_grad():  # far from uniform: evaluations of different phases must differ
         model.output.weight.mul_(1 + index)
-    phase = task_of(config).phase(index, data.directory)
+    task = task_of(config, data.directory)
     commit_result(
         run.result_directory(index),
-        write_model=lambda target: phase.write_model(dict(model.named_parameters()), None, target),
+        write_model=lambda target: task.write_model(index, dict(model.named_parameters()), None, target),
         evaluation=evaluation or {},
         manifest=Manifest(
             phase=config.phases[index].name,

@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 
 from launcher.reporting.figures import attention_picture, attention_section, curve, length_histogram, scores_by_length
 from launcher.reporting.html import Example, Figure, Page, Section, Table, WeightedText, rendered
-from launcher.reporting.run_report import MOST_POINTS, evaluation_section, learning_section, write_html_report
+from launcher.reporting.run_report import (
+    MAX_POINTS,
+    evaluation_section,
+    learning_section,
+    report_run,
+    write_html_report,
+)
 from launcher.runs.run import Run
-from launcher.tasks.registry import task_of
+from launcher.tasks.registry import task_of_run
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 
 
@@ -77,7 +83,8 @@ def test_pictures_lie_inside_and_show_something() -> None:
     )
     reader = Reader(page_of(*(Figure(each, "a caption") for each in pictures)))
     assert all(each.startswith("data:image/png;base64,") for each in reader.addresses)
-    assert len(reader.pictures()) == 5
+    # Loss, learning rate, bits per character by phase, cost, attention, throughput, MFU.
+    assert len(reader.pictures()) == 7
     assert all(map(has_ink, reader.pictures()))
 
 
@@ -97,7 +104,7 @@ def test_attention_shows_the_lowest_a_middle_and_the_highest_layer() -> None:
 
 
 def test_a_long_run_is_drawn_through_some_of_its_steps() -> None:
-    records = [{"tokens": step, "loss": math.log(2), "learning_rate": 1.0} for step in range(10 * MOST_POINTS)]
+    records = [{"tokens": step, "loss": math.log(2), "learning_rate": 1.0} for step in range(10 * MAX_POINTS)]
     assert all(isinstance(part, Figure) for part in learning_section(records, "bits").parts)
 
 
@@ -131,9 +138,10 @@ def test_a_real_run_ends_with_a_continued_text_and_attention(tmp_path: Path) -> 
     data = prepare_text(tmp_path)
     run = TinyRun(tmp_path / "run", tiny_config(tmp_path, data), data, ranks=1)
     run.go()
-    task_of(run.run.config).report(run.run)
+    report_run(run.run, task_of_run(run.run))
     reader = Reader((run.run.paths.report_directory / "report.html").read_text())
     for expected in ("the model writes", "Layer 2: what the last position attends to", "dilations 1"):
         assert expected in reader.text
-    assert len(reader.pictures()) == 5
+    # Loss, learning rate, bits per character by phase, cost, attention, throughput, MFU.
+    assert len(reader.pictures()) == 7
     assert all(map(has_ink, reader.pictures()))

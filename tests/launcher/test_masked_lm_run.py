@@ -103,9 +103,9 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
         overrides.append(f"model.source={without_dropout(source, tmp_path / 'source')}")
         config = load(antibody_run, overrides)
         task = task_of(config)
-        data = task.prepare()
+        data = task.data.prepare()
         run = TinyRun(tmp_path / name, config, data)
-        task.make_start(run.run.paths.start_directory)
+        task.write_start(run.run.paths.start_directory)
         return run
 
     source = Path(yaml.safe_load(antibody_run.read_text())["model"]["source"])
@@ -152,9 +152,9 @@ def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_t
     # RoBERTa's 125 and 355 million, new positions and global projections.
     layers, width, own = {"base": (12, 768, 124_697_433), "large": (24, 1024, 355_412_057)}[size]
     assert task.parameters() == own + 3584 * width + layers * 3 * (width**2 + width)
-    assert task.phase_cost(0, ranks=8, on_gpu=True).memory.total < 80e9
+    assert task.phase_cost(0, task.layout(0, ranks=8, on_gpu=True)).memory.total < 80e9
     with pytest.raises(LongformerError, match="holds no model"):
-        task.check()
+        task.data.check()
 
 
 @pytest.mark.parametrize(

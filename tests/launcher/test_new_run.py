@@ -15,10 +15,12 @@ from launcher.cli import main
 from launcher.config.load import load
 from launcher.planning.gpu_plan import fits
 from launcher.planning.gpus import GPUS, Gpu
-from launcher.planning.new_run.base_model import NAMED, find_start
-from launcher.planning.new_run.recipe import LONGEST, Wish, choose, covered
+from launcher.planning.new_run.base_model import NAMED, find_base_model
+from launcher.planning.new_run.recipe import choose
 from launcher.planning.new_run.yaml_writer import run_file_text
-from launcher.tasks.registry import task_of
+from launcher.planning.plan import phase_cost
+from launcher.tasks.recipes import RecipeRequest, covered
+from launcher.tasks.registry import recipe_of
 from longformer.errors import LongformerError
 
 TASK_OF: dict[str, Any] = {"roberta": "mlm", "longformer": "mlm", "bart": "summarize", "led": "summarize"}
@@ -41,26 +43,31 @@ def test_whatever_the_data_looks_like_the_run_file_loads_and_fits(
     name: str, lengths: list[int], documents: int, gpu: str, ranks: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     task, survey = TASK_OF[name], survey_of(lengths, documents)
-    wish = Wish(task, "some", Path("some.jsonl"), find_start(name, task), survey, GPUS[gpu], ranks)
-    content = choose(wish)
+    recipe = recipe_of(task)
+    start = find_base_model(name, task)
+    request = RecipeRequest(recipe, "some", Path("some.jsonl"), start, survey, GPUS[gpu], ranks)
+    content = choose(request)
     file = tmp_path_factory.mktemp("new") / "some.yaml"
-    file.write_text(run_file_text(content, wish))
+    file.write_text(run_file_text(content, request))
     assert yaml.safe_load(file.read_text()) == content
     config = load(file)
     config.check_ranks(ranks)
     for index in range(len(config.phases)):
-        assert fits(task_of(config).phase_cost(index, ranks=ranks, on_gpu=True).memory, GPUS[gpu])
+        assert fits(phase_cost(config, index, ranks=ranks, on_gpu=True).memory, GPUS[gpu])
     longest = config.phases[-1].sequence_length
-    assert min(covered(survey.lengths), LONGEST[task]) <= longest, "these memories have room for the published lengths"
-    assert longest <= max(512, LONGEST[task])
+    assert min(covered(survey.lengths), recipe.max_length) <= longest, (
+        "these memories have room for the published lengths"
+    )
+    assert longest <= max(512, recipe.max_length)
 
 
 def test_less_memory_makes_for_smaller_batches_then_recomputation_then_shorter_documents() -> None:
-    start, survey = find_start("bart", "summarize"), survey_of([100_000], 100_000)
+    start, survey = find_base_model("bart", "summarize"), survey_of([100_000], 100_000)
+    recipe = recipe_of("summarize")
 
     def chosen(gigabytes: float) -> tuple[int, int, bool]:
         machine = Gpu("small", round(gigabytes * 1e9), {"bf16": 0.0})
-        content = choose(Wish("summarize", "some", Path("some.jsonl"), start, survey, machine, ranks=1))
+        content = choose(RecipeRequest(recipe, "some", Path("some.jsonl"), start, survey, machine, ranks=1))
         phase = content["phases"][-1]
         return phase["sequence_length"], phase["micro_batch_size"], content["training"]["activation_checkpointing"]
 

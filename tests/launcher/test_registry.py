@@ -16,8 +16,7 @@ from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.config.run_config import RunConfig
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
-from launcher.tasks.base import InputData
-from launcher.tasks.registry import task_of
+from launcher.tasks.data import InputData
 from launcher.tracking.registry.models import ModelAddress, ModelRegistry
 from launcher.training.initial_model import bring_start_model
 from longformer.errors import LongformerError
@@ -148,7 +147,7 @@ def test_registered_model_continues_a_text_as_the_run_does(run: Path, command: C
 
 
 def start_of(paths: RunPaths, config: RunConfig, data: PreparedData) -> str | None:
-    return bring_start_model(Run(paths, config), task_of(config), InputData(data.directory, data.fingerprint))
+    return bring_start_model(Run(paths, config), InputData(data.directory, data.fingerprint))
 
 
 def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_run import QUICKSTART, SMALL, records, write_result, write_steps
+from example_run import QUICKSTART, SMALL, records, write_numbers, write_result, write_steps
 from mlflow import entities
 from mlflow.tracking import MlflowClient
 
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.runs.run import Run
-from launcher.tasks.characters.report import write_report
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback, finish_run, start_run
 from launcher.tracking.run import MlflowRun
 from longformer.training.checkpoints.manifest import Manifest
@@ -64,7 +63,7 @@ def test_finished_run_holds_parameters_metrics_phases_report_and_model(
     finished_run: Run, mlflow_client: MlflowClient
 ) -> None:
     run_id = start(finished_run)
-    write_report(finished_run)
+    write_numbers(finished_run)
     finish_run(finished_run, status="FINISHED")
 
     run = mlflow_client.get_run(run_id)

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from data_pipeline.prepare.survey import BYTES_PER_TOKEN, COUNTED
-from launcher.planning.new_run.recipe import COVERED, EPOCHS, TRAINED, UPDATES, Content, Wish, covered
+from launcher.tasks.recipes import COVERED, EPOCHS, TRAINED, UPDATES, Content, RecipeRequest, covered
 
 _REASONS = {
     "model.source": "relative to the working directory, as every path here",
@@ -33,16 +33,16 @@ _REASONS = {
 _NO_LANGUAGE = {"und": "unknown", "zxx": "none"}
 
 
-def run_file_text(content: Content, wish: Wish) -> str:
-    """Return the run file: what was seen of the data, then every choice with its reason."""
-    return "\n".join([*(f"# {line}" for line in _header(content, wish)), *_lines(content)]) + "\n"
+def run_file_text(content: Content, request: RecipeRequest) -> str:
+    """Returns the run file: what was seen of the data, then every choice with its reason."""
+    return "\n".join([*(f"# {line}" for line in _header(content, request)), *_lines(content)]) + "\n"
 
 
-def _header(content: Content, wish: Wish) -> Iterator[str]:
-    survey, machine = wish.survey, wish.machine
+def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
+    survey, machine = request.survey, request.machine
     half, most, longest = (int(np.percentile(survey.lengths, share)) for share in (50, COVERED, 100))
     about = "about " if survey.documents > COUNTED else ""
-    yield f"Written by `longformer new` from the look of {wish.data}:"
+    yield f"Written by `longformer new` from the look of {request.data}:"
     yield f"  {about}{survey.documents:,} documents in {survey.kind}, {_fields(survey.fields)}"
     yield f"  tokens of a document: half have at most {half:,}, {COVERED} % at most {most:,}, the longest {longest:,}"
     if len(survey.summary_lengths):
@@ -51,9 +51,9 @@ def _header(content: Content, wish: Wish) -> Iterator[str]:
     yield f"  languages of the documents, guessed: {languages}"
     if survey.damaged:
         yield f"  about {survey.damaged:,} lines cannot be read and are left out"
-    if wish.start.tokenizer is None:
-        yield f"{wish.start.source} is not there yet: tokens are estimated, {BYTES_PER_TOKEN} bytes each."
-    yield f"Sizes are for {wish.ranks} x {machine.name}, {machine.memory / 1e9:.0f} GB each, by `longformer plan`."
+    if request.start.tokenizer is None:
+        yield f"{request.start.source} is not there yet: tokens are estimated, {BYTES_PER_TOKEN} bytes each."
+    yield f"Sizes are for {request.ranks} x {machine.name}, {machine.memory / 1e9:.0f} GB each, by `longformer plan`."
     asked, given = covered(survey.lengths), content["phases"][-1]["sequence_length"]
     if given < asked:
         yield f"Rows of {given:,} tokens cut or part longer documents: more does not fit, or is not published."

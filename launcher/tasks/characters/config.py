@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from launcher.config.run_config import RunConfig, TaskWords
-from launcher.config.sections import Count, Fraction, PhaseSection, Section
+from launcher.config.sections import Count, DataSection, Fraction, PhaseSection, Section
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 
 
@@ -63,19 +63,15 @@ class ModelSection(Section):
         return self
 
 
-class DataSection(Section):
+class TextSection(DataSection):
     """Which text is learned, and where its prepared form lies."""
 
     recipe: Literal["enwik8", "text8", "text", "python_library"] = "python_library"
     """How the text is read and split. `python_library` needs no source: it is the English text of this Python."""
     source: Path | None = None
     """File or folder the text comes from (plain, .xz, .gz or .zip); relative to the working directory."""
-    directory: Path
-    """Folder of the prepared shards; made when it is absent, reused when source and recipe are unchanged."""
     limit_bytes: PositiveInt | None = None
     """Use only this many bytes from the start of the source; `null` = all of it."""
-    loader_workers: Count = 0
-    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -124,7 +120,7 @@ class CharacterRun(RunConfig):
     """What is learned: here, to predict the next character."""
     model: ModelSection = ModelSection()
     """The model."""
-    data: DataSection
+    data: TextSection
     """The text."""
     phases: tuple[CharacterPhaseSection, ...]
     """The phases, in order."""

@@ -1,126 +1,236 @@
-"""The report of a finished character run: what each phase cost and brought, and how well the model does on unseen text.
+"""What the report of a finished character run adds: bits per character by phase beside xz, costs, continued texts.
 
 Everything comes from the run directory and the prepared data; writing it again gives the same report.
-report/{summary.json, summary.md, bits_per_character.png, cost.png}, each written atomically.
 """
 
-import json
 import lzma
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import numpy as np
+import torch
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patheffects import withStroke
 
-from data_pipeline.shards.stream_dataset import PreparedData
-from launcher.reporting.text import clock, markdown_table, short
+from launcher.reporting.figures import BLUE, GREY, INK, ORANGE, attention_section, dress, png, smoothed
+from launcher.reporting.html import Example, Figure, Section
+from launcher.reporting.text import short
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
+from launcher.tasks.base import TaskReport
 from launcher.tasks.characters.config import CharacterRun
-from launcher.tasks.characters.plots import bits_per_character_plot, cost_plot
-from launcher.tasks.characters.summary import PhaseSummary, Summary, TestScore
-from longformer.costs.char_lm import parameter_count
-from longformer.files import write_atomically, write_json
+from launcher.tasks.characters.data import CharacterData
+from longformer.costs.char_lm import training_flops_per_token
+from longformer.evaluation.bits import evaluate_bits_per_character
+from longformer.inference.attention_maps import character_attention
+from longformer.inference.characters import CharacterPredictor
+
+_SHADES = ("#f3f6f9", "#e6edf4")
+_MIN_LABELLED = 0.05
+"""Share of the run below which the band of a phase has no room for its name."""
+_EXAMPLES = 5
+_CONTEXT, _CONTINUATION = 200, 80
+"""Characters that the model reads, and that it writes."""
+_SHOWN = 256
+"""Characters of the text that attention is shown on."""
 
 
-def write_report(run: Run) -> Summary:
-    """Write the report of a run whose phases are all done, and return its numbers.
+def report_of(config: CharacterRun, data: CharacterData, run: Run, memory: Sequence[int]) -> TaskReport:
+    """Returns what the report adds.
+
+    Args:
+        config, data, run: the run.
+        memory: bytes per rank of each phase, by formula.
 
     Raises:
-        LongformerError, DataError: the run directory or the prepared data is missing or damaged.
+        LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
-    config = run.config
-    assert isinstance(config, CharacterRun), "other tasks have reports of their own"
-    identity = run.paths.identity()
-    data = PreparedData.open(Path(identity.data_directory))
-    evaluations = [
-        json.loads((run.result_directory(index) / "evaluation.json").read_text(encoding="utf-8"))
-        for index in range(len(config.phases))
-    ]
+    numbers = numbers_of(config, data, run, memory)
+    predictor = CharacterPredictor.load(run.newest_result() / "model")
+    text = torch.from_numpy(data.text("test", _SHOWN)).long()
+    examples = _examples(predictor, data)
+    figures = tuple(Figure(picture, name.replace("_", " ")) for name, picture in numbers.figures.items())
+    sections = (Section("Phases", "", figures), _example_section(examples), _attention(predictor, text))
+    return replace(numbers, sections=sections, tables={"examples": examples})
+
+
+def numbers_of(config: CharacterRun, data: CharacterData, run: Run, memory: Sequence[int]) -> TaskReport:
+    """Returns the part of it that no model is needed for: windows, both figures, and the comparison with xz."""
+    evaluations = run.evaluations()
     records = MetricsFollower(run.paths.metrics_file).new_records()
-    summary = Summary(
-        name=config.name,
-        parameters=parameter_count(config.character_model(0, len(data.vocabulary))),
-        ranks=identity.ranks,
-        phases=tuple(_phase_summary(config, index, evaluation) for index, evaluation in enumerate(evaluations)),
-        saving_seconds=sum(record["saving_seconds"] for record in records),
-        test=TestScore(**evaluations[-1]["test"], xz_bits_per_character=_xz_bits_per_character(data)),
+    test = evaluations[-1]["test"]
+    xz = _xz_bits_per_character(data)
+    note = (
+        f"The test score is over {test['scored']:,} characters (sequences of {test['sequence_length']:,}, step "
+        f"{test['stride']:,}; {test['scored_without_full_context']:,} at the beginning with less context). For "
+        f"orientation, xz -9e needs {xz:.3f} bits per character for the same text."
     )
-    report = run.paths.report_directory
-    report.mkdir(exist_ok=True)
-    write_atomically(report / "bits_per_character.png", bits_per_character_plot(records, summary))
-    write_atomically(report / "cost.png", cost_plot(config, len(data.vocabulary), summary))
-    write_atomically(report / "summary.md", _markdown(summary).encode())
-    write_json(report / "summary.json", asdict(summary))
-    return summary
-
-
-def show_report(summary: Summary, console: Console | None = None) -> None:
-    """Print the table of phases and the test score."""
-    console = console or Console()
-    title = f"{summary.name}: {summary.parameters:,} parameters, {summary.ranks} ranks"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    for index, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
-    for phase in summary.phases:
-        table.add_row(*_cells(phase))
-    console.print(table)
-    console.print(_verdict(summary), highlight=False)
-
-
-_HEADINGS = ("phase", "length", "windows", "steps", "tokens", "tokens/s", "time", "BPC")
-
-
-def _cells(phase: PhaseSummary) -> tuple[str, ...]:
-    return (
-        phase.name,
-        f"{phase.sequence_length:,}",
-        f"{min(phase.windows):,}-{max(phase.windows):,}",
-        f"{phase.steps:,}",
-        short(phase.tokens),
-        f"{phase.tokens_per_second:,.0f}",
-        clock(phase.seconds),
-        f"{phase.validation_bits_per_character:.3f}",
+    return TaskReport(
+        notes=(note,),
+        columns={"windows": [f"{min(phase.windows):,}-{max(phase.windows):,}" for phase in config.phases]},
+        numbers={"xz_bits_per_character": xz},
+        figures={
+            "bits_per_character": _bits_figure(config, evaluations, records, xz),
+            "cost": _cost_figure(config, data.vocabulary_size, evaluations, run.paths.identity().ranks, memory),
+        },
     )
 
 
-def _verdict(summary: Summary) -> str:
-    test = summary.test
-    return (
-        f"Test: {test.bits_per_character:.3f} bits per character over {test.scored:,} characters "
-        f"(sequences of {test.sequence_length:,}, step {test.stride:,}; "
-        f"{test.scored_without_full_context:,} at the beginning with less context). "
-        f"For orientation, xz -9e needs {test.xz_bits_per_character:.3f} bits per character for the same text. "
-        f"Checkpoints took {summary.saving_seconds:.1f} s from training."
+def _bits_figure(
+    config: CharacterRun, evaluations: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], xz: float
+) -> bytes:
+    """Returns training and held-out bits per character over the characters seen, with the phases as bands."""
+    figure = Canvas(figsize=(9, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    tokens = np.array([record["tokens"] for record in records], dtype=float)
+    bits = np.array([record["loss"] for record in records]) / np.log(2)
+    axes.plot(tokens, bits, color=BLUE, alpha=0.25, linewidth=0.8)
+    axes.plot(tokens, smoothed(bits), color=BLUE, linewidth=1.8, label="training, smoothed")
+
+    ends = np.cumsum([evaluation["tokens"] for evaluation in evaluations])
+    held_out = [evaluation["validation"]["bits_per_character"] for evaluation in evaluations]
+    low = min(float(bits.min()), *held_out, xz)
+    high = max(float(np.quantile(bits, 0.98)), *held_out, xz)
+    room = high - low
+    axes.set_ylim(low - 0.08 * room, high + 0.2 * room)
+    for index, (phase, evaluation, end) in enumerate(zip(config.phases, evaluations, ends, strict=True)):
+        start = end - evaluation["tokens"]
+        axes.axvspan(start, end, color=_SHADES[index % 2], zorder=0)
+        if evaluation["tokens"] < _MIN_LABELLED * ends[-1]:
+            continue
+        axes.text(
+            (start + end) / 2,
+            0.985,
+            f"{phase.name}\n{phase.sequence_length:,}",
+            ha="center",
+            va="top",
+            color=INK,
+            fontsize=9,
+            transform=axes.get_xaxis_transform(),
+        )
+    axes.plot(ends, held_out, "o", color=ORANGE, markersize=7, label="held-out text, end of phase", zorder=5)
+    for end, value in zip(ends, held_out, strict=True):
+        axes.annotate(
+            f"{value:.2f}",
+            (end, value),
+            xytext=(-6, 8),
+            textcoords="offset points",
+            ha="right",
+            color=ORANGE,
+            fontsize=9,
+            fontweight="bold",
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+    axes.axhline(xz, color=GREY, linestyle="--", linewidth=1.2, label=f"xz -9e on the test text ({xz:.2f})")
+    axes.set_xlim(0, ends[-1] * 1.01)
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    dress(axes, f"{config.name}: bits per character by phase", "characters trained on", "bits per character")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.86), frameon=False, fontsize=9)
+    return png(figure)
+
+
+def _cost_figure(
+    config: CharacterRun,
+    vocabulary_size: int,
+    evaluations: Sequence[Mapping[str, Any]],
+    ranks: int,
+    estimates: Sequence[int],
+) -> bytes:
+    """Returns what a character costs at each sequence length: computed FLOPs, measured time, memory per rank."""
+    figure = Canvas(figsize=(13, 4.2), layout="constrained")
+    flops, time, memory = figure.subplots(1, 3)
+    models = [config.character_model(index, vocabulary_size) for index in range(len(config.phases))]
+    last = models[-1]
+    lengths = np.array([phase.sequence_length for phase in config.phases])
+    grid = [int(length) for length in np.geomspace(lengths.min(), 8 * lengths.max(), 25)]
+
+    full = [replace(last, windows=(length,) * last.layers, dilated_heads=0) for length in grid]
+    flops.plot(
+        grid,
+        [training_flops_per_token(last, length) / 1e6 for length in grid],
+        color=BLUE,
+        label=f"windows {min(last.windows):,}-{max(last.windows):,}",
     )
-
-
-def _markdown(summary: Summary) -> str:
-    table = markdown_table(_HEADINGS, map(_cells, summary.phases))
-    return (
-        f"# {summary.name}\n\n{summary.parameters:,} parameters, {summary.ranks} ranks. "
-        f"BPC is bits per character on the validation split after the phase.\n\n{table}\n\n{_verdict(summary)}\n"
+    flops.plot(
+        grid,
+        [training_flops_per_token(each, length) / 1e6 for each, length in zip(full, grid, strict=True)],
+        color=GREY,
+        linestyle="--",
+        label="full attention",
     )
+    phases = [training_flops_per_token(model, int(length)) / 1e6 for model, length in zip(models, lengths, strict=True)]
+    flops.plot(lengths, phases, "o", color=ORANGE, label="phases of this run")
+    dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
 
+    microseconds = [1e6 * evaluation["seconds"] / evaluation["tokens"] for evaluation in evaluations]
+    time.plot(lengths, microseconds, "o-", color=ORANGE, label=f"phases of this run, {ranks} ranks")
+    dress(time, "Time, measured", "sequence length", "microseconds per character")
 
-def _phase_summary(config: CharacterRun, index: int, evaluation: dict) -> PhaseSummary:
-    phase = config.phases[index]
-    return PhaseSummary(
-        name=phase.name,
-        sequence_length=phase.sequence_length,
-        windows=phase.windows,
-        steps=evaluation["steps"],
-        tokens=evaluation["tokens"],
-        seconds=evaluation["seconds"],
-        tokens_per_second=evaluation["tokens"] / evaluation["seconds"],
-        peak_memory_bytes=evaluation["peak_memory_bytes"],
-        validation_bits_per_character=evaluation["validation"]["bits_per_character"],
+    memory.plot(
+        lengths, np.array(estimates) / 2**20, "o--", color=GREY, label="model and activations, from the formula"
     )
+    memory.plot(
+        lengths,
+        [evaluation["peak_memory_bytes"] / 2**20 for evaluation in evaluations],
+        "o-",
+        color=ORANGE,
+        label="peak of the process, measured",
+    )
+    dress(memory, "Memory per rank", "sequence length", "MiB")
+    for axes in (flops, time, memory):
+        axes.set_ylim(0, 1.12 * axes.get_ylim()[1])
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.legend(frameon=False, fontsize=9)
+    return png(figure)
 
 
-def _xz_bits_per_character(data: PreparedData) -> float:
-    """Return what `xz -9e` makes of the test split, in bits per character (our characters are bytes)."""
+def _examples(predictor: CharacterPredictor, data: CharacterData) -> list[dict[str, Any]]:
+    """Returns how the model goes on with unseen text, beside what really follows, at places all over the test text."""
     stream = data.split("test")
-    text = data.vocabulary.decode_bytes(stream.read(0, len(stream)))
+    length = _CONTEXT + _CONTINUATION
+    found = []
+    for number in range(min(_EXAMPLES, len(stream) // length)):
+        start = number * (len(stream) - length) // _EXAMPLES
+        tokens = stream.read(start, start + length).tolist()
+        context = predictor.decode_bytes(tokens[:_CONTEXT])
+        written = b"".join(predictor.continuation(context, characters=_CONTINUATION, temperature=0))
+        score = evaluate_bits_per_character(
+            predictor.model, torch.tensor(tokens), sequence_length=length, stride=length, batch_size=1
+        )
+        found.append(
+            {
+                "text": context.decode(errors="replace"),
+                "goes on with": predictor.decode(tokens[_CONTEXT:]),
+                "the model writes": written.decode(errors="replace"),
+                "bits per character of the text": score.bits,
+            }
+        )
+    return found
+
+
+def _example_section(examples: Sequence[Mapping[str, Any]]) -> Section:
+    shown = tuple(
+        Example(tuple((name, value if isinstance(value, str) else f"{value:.3f}") for name, value in example.items()))
+        for example in examples
+    )
+    return Section("Examples", "Places spread over the test text.", shown)
+
+
+def _attention(predictor: CharacterPredictor, text: torch.Tensor) -> Section:
+    config = predictor.model.config
+    about = (
+        f"The first {len(text)} characters of the test text. Every position sees itself and at most "
+        f"{min(config.windows)} (narrowest layer) to {max(config.windows)} (widest) earlier ones; dilations "
+        f"{', '.join(map(str, sorted(set(config.dilations))))}."
+    )
+    pieces = [predictor.decode([token]) for token in text.tolist()]
+    return attention_section(character_attention(predictor.model, text), pieces, about=about)
+
+
+def _xz_bits_per_character(data: CharacterData) -> float:
+    """Returns what `xz -9e` makes of the test split, in bits per character (our characters are bytes)."""
+    symbols = np.frombuffer(data.symbols or b"", dtype=np.uint8)
+    text = symbols[data.text("test")].tobytes()
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)

@@ -1,99 +1,104 @@
 """The task `characters`: a character language model of the Longformer paper that learns one text."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.prepare.parallel import TaskMap
+import torch
+from torch import nn
+
 from launcher.runs.run import Run
-from launcher.tasks import character_checks
-from launcher.tasks.base import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
+from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, Task, TaskReport
 from launcher.tasks.characters.config import CharacterRun
-
-if TYPE_CHECKING:  # brings torch, as do the imports inside methods; checking a run file needs none of it
-    from launcher.tasks.task_phase import TaskPhase
-
-LARGEST_BYTE_VOCABULARY = 256
-"""Assumed until the data is prepared; a smaller vocabulary changes memory and FLOPs by less than a percent."""
+from launcher.tasks.characters.data import CharacterData
+from launcher.tasks.characters.report import report_of
+from longformer.costs.char_lm import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.memory import TrainingLayout
+from longformer.errors import LongformerError
+from longformer.evaluation.bits import evaluate_bits_per_character
+from longformer.inference.characters import VOCABULARY_FILE, read_symbols
+from longformer.models.char_lm.config import CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
+from longformer.training.objectives import NEXT_CHARACTER, Objective
 
 
 @dataclass(frozen=True)
-class CharacterTask:
+class CharacterTask(Task[CharacterRun, CharacterData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
-    config: CharacterRun
-    has_start = False
-    has_export = False
-
     @property
-    def data_directory(self) -> Path:
-        return self.config.data.directory
+    def objective(self) -> Objective:
+        return NEXT_CHARACTER
 
-    def check(self) -> list[str]:
-        return character_checks.check_surroundings(self.config)
+    def build_model(self, index: int, origin: Path | None) -> CharacterLM:
+        model = CharacterLM(self._model_config(index))
+        if origin is not None:
+            model.load_weights(origin)
+        return model
 
-    def prepare(self, task_map: TaskMap | None = None) -> InputData:
-        # Characters are read, not tokenised: there is no work to hand out.
-        section = self.config.data
-        data = prepare(section.recipe, source=section.source, output=section.directory, limit_bytes=section.limit_bytes)
-        return InputData(data.directory, data.fingerprint)
+    def copy_companions(self, origin: Path | None, target: Path) -> None:
+        shutil.copyfile(self.data.directory / VOCABULARY_FILE, target / VOCABULARY_FILE)
 
-    def make_start(self, target: Path) -> None:
-        raise NotImplementedError("a character model starts from random weights")
+    def check_start(self, model: Path) -> None:
+        if not (model / VOCABULARY_FILE).is_file():
+            raise LongformerError(
+                f"init: {self.config.init} is no character model (no {VOCABULARY_FILE}), but the run trains one"
+            )
+        if read_symbols(model) != self.data.symbols:
+            raise LongformerError(
+                f"init: {self.config.init} reads other characters than {self.data.directory} holds; prepare the data "
+                "with the recipe that the model was trained on"
+            )
+        with torch.random.fork_rng():
+            self.build_model(0, model)
 
-    def check_start(self, model: Path, data: Path) -> None:
-        from launcher.tasks.character_start import check_start
-
-        check_start(self.config, model, data)
-
-    def phase(self, index: int, data: Path) -> "TaskPhase":
-        from launcher.tasks.characters.phase import CharacterPhase
-
-        return CharacterPhase(self.config, index, data)
-
-    def export(self, model: Path, target: Path) -> None:
-        raise NotImplementedError("a character model has one form only")
-
-    def report(self, run: Run) -> None:
-        from launcher.tasks.character_page import write_character_page
-        from launcher.tasks.characters.examples import write_examples
-        from launcher.tasks.characters.report import show_report, write_report
-
-        summary = write_report(run)
-        write_examples(run)
-        write_character_page(run)
-        show_report(summary)
-
-    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
-        from launcher.tasks.character_evaluation import judge
-
-        return judge(self.config, run, request)
-
-    def parameters(self) -> int:
-        from longformer.costs.char_lm import parameter_count
-
-        return parameter_count(self.config.character_model(0, self._vocabulary_size))
-
-    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
-        from launcher.tasks.character_cost import phase_memory
-        from longformer.costs.char_lm import training_flops_per_token
-
-        vocabulary_size = self._vocabulary_size
-        model = self.config.character_model(index, vocabulary_size)
-        return PhaseCost(
-            flops_per_token=training_flops_per_token(model, self.config.phases[index].sequence_length),
-            memory=phase_memory(self.config, index, vocabulary_size=vocabulary_size, ranks=ranks),
+    def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
+        settings = self.config.evaluation
+        sequence_length = request.sequence_length or settings.sequence_length
+        stride = request.stride or settings.stride
+        if stride > sequence_length:
+            raise LongformerError(f"the stride ({stride}) must not exceed the sequence length ({sequence_length})")
+        is_limited = request.after_phase and request.split == "validation"
+        result = evaluate_bits_per_character(
+            model,
+            self.data.text(request.split, settings.limit_tokens if is_limited else None),
+            sequence_length=sequence_length,
+            stride=stride,
+            batch_size=request.batch_size or settings.batch_size,
+            rank=request.rank,
+            world_size=request.world_size,
+            report_progress=request.report_progress,
+        )
+        return Evaluation(
+            {
+                "bits_per_character": result.bits,
+                "scored": result.scored,
+                "scored_without_full_context": result.scored_without_full_context,
+                "sequence_length": sequence_length,
+                "stride": stride,
+            }
         )
 
-    def training_text(self) -> TrainingText | None:
-        data = character_checks.prepared_data(self.config)
-        if data is None:
-            return None
-        train = data.manifest.splits["train"]
-        return TrainingText(train.tokens, len(train.shards))
+    def parameters(self, origin: Path | None = None) -> int:
+        return parameter_count(self._model_config(0))
+
+    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
+        config, length = self._model_config(index), self.config.phases[index].sequence_length
+        return PhaseCost(
+            flops_per_token=training_flops_per_token(config, length),
+            memory=training_memory(config, layout, sequence_length=length),
+        )
+
+    def report(self, run: Run) -> TaskReport:
+        ranks = run.paths.identity().ranks
+        layouts = [self.layout(index, ranks=ranks, on_gpu=False) for index in range(len(self.config.phases))]
+        memory = [self.phase_cost(index, layout).memory.total for index, layout in enumerate(layouts)]
+        return report_of(self.config, self.data, run, memory)
 
     @property
-    def _vocabulary_size(self) -> int:
-        data = character_checks.prepared_data(self.config)
-        return len(data.vocabulary) if data else LARGEST_BYTE_VOCABULARY
+    def answer_settings(self) -> dict[str, Any]:
+        return self.config.evaluation.model_dump(include={"sequence_length", "stride", "batch_size"})
+
+    def _model_config(self, index: int) -> CharacterModelConfig:
+        return self.config.character_model(index, self.data.vocabulary_size)

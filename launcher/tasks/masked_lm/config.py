@@ -1,36 +1,42 @@
 """The sections of a run file for continued masked-LM pretraining: a short model made long, and its documents."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from launcher.config.run_config import RunConfig, TaskWords
-from launcher.config.sections import Count, Name, PositiveNumber, Section
+from launcher.config.run_config import TaskWords
+from launcher.config.sections import Count, DataSection, Name, PositiveNumber, Section
+from launcher.tasks.sections import PretrainedRun, PretrainedSection
 
 Published = Literal["roberta-base", "roberta-large", "longformer-base-4096"]
+_ROBERTA = {
+    "model_type": "roberta",
+    "vocab_size": 50_265,
+    "pad_token_id": 1,
+    "type_vocab_size": 1,
+    "max_position_embeddings": 514,
+}
+_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+
+PUBLISHED: dict[Published, dict[str, Any]] = {
+    "roberta-base": _ROBERTA | _BASE,
+    "roberta-large": _ROBERTA
+    | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "longformer-base-4096": _ROBERTA
+    | _BASE
+    | {"model_type": "longformer", "max_position_embeddings": 4098, "attention_window": [512] * 12, "sep_token_id": 2},
+}
+"""Shapes of published models, as their config.json has them."""
 
 
-class LongModelSection(Section):
-    """The model that is made long and trained on."""
+class LongModelSection(PretrainedSection):
+    """The model that is made long and trained on: a RoBERTa, XLM-R, BERT, ELECTRA or Longformer."""
 
-    source: Path
-    """Folder of a RoBERTa, XLM-R, BERT, ELECTRA or Longformer model in Hugging Face's layout; relative to the working
-    directory."""
     published: Published | None = None
     """Whose shape `longformer plan` takes while `source` is not there yet."""
-    max_length: PositiveInt = 4096
-    """Tokens that the long model reads; new positions repeat the source's own."""
-    window: PositiveInt = 512
-    """Neighbours that a token sees, both sides together; even."""
     freeze_pretrained: bool = False
     """Train the new position rows only, and leave everything else as the source has it."""
-
-    @model_validator(mode="after")
-    def _check_window(self) -> Self:
-        if self.window % 2:
-            raise ValueError(f"window is {self.window}, but it should be even: so many neighbours on each side")
-        return self
 
 
 class CorpusSection(Section):
@@ -48,19 +54,15 @@ class CorpusSection(Section):
     """So many documents may be unreadable; they are left out and named in quarantine.jsonl."""
 
 
-class DocumentsSection(Section):
+class DocumentsSection(DataSection):
     """Which documents are learned, and where their prepared form lies."""
 
-    directory: Path
-    """Folder of the prepared documents; made when it is absent, reused when sources and tokenizer are unchanged."""
     sources: tuple[CorpusSection, ...]
     """The corpora."""
     tokenizer: Path | None = None
     """tokenizer.json, or a folder that holds one; `null` = that of `model.source`."""
     masked: float = Field(default=0.15, gt=0, lt=1)
     """Share of the tokens that are to be predicted: 80 percent of them hidden, 10 replaced, 10 left as they are."""
-    loader_workers: Count = 0
-    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
@@ -82,7 +84,7 @@ class MaskedEvaluationSection(Section):
     """Judge only so many tokens of each split; `null` = all."""
 
 
-class MaskedLMRun(RunConfig):
+class MaskedLMRun(PretrainedRun):
     """A RoBERTa made long that goes on learning to predict hidden tokens (Longformer paper, section 5)."""
 
     words: ClassVar[TaskWords] = TaskWords(
@@ -101,14 +103,13 @@ class MaskedLMRun(RunConfig):
     evaluation: MaskedEvaluationSection = MaskedEvaluationSection()
     """How held-out documents are judged after each phase."""
 
+    @property
+    def tokenizer_path(self) -> Path:
+        """Where the tokenizer is read from."""
+        return self.data.tokenizer or self.model.source
+
     @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        for index, phase in enumerate(self.phases):
-            if not 3 <= phase.sequence_length <= self.model.max_length:
-                raise ValueError(
-                    f"phases[{index}].sequence_length is {phase.sequence_length}, but the model reads 3 to "
-                    f"model.max_length ({self.model.max_length}) tokens"
-                )
+    def _check_zero_stage(self) -> Self:
         if self.training.zero_stage == 3:
             raise ValueError(
                 "training.zero_stage is 3, but the loss reads the word embeddings that ZeRO 3 has put away by then; "

@@ -1,50 +1,70 @@
-"""The report of a finished masked-LM run: what each phase cost and brought. report/{summary.json, summary.md}."""
+"""What the report of a finished masked-LM run adds: lengths, guesses at hidden tokens, attention on held-out text."""
 
-import json
-from typing import Any
+from collections.abc import Callable
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import torch
+from torch import Tensor
 
-from launcher.reporting.text import clock, markdown_table, short
+from launcher.reporting.figures import attention_section, length_histogram
+from launcher.reporting.html import Example, Figure, Section, Table
 from launcher.runs.run import Run
-from longformer.files import write_atomically, write_json
+from launcher.tasks.base import TaskReport
+from launcher.tasks.masked_lm.config import MaskedLMRun
+from launcher.tasks.masked_lm.data import MaskedLMData
+from longformer.inference.attention_maps import encoder_attention
+from longformer.models import LongformerForMaskedLM
+from longformer.models.common.token_loss import IGNORED
 
-_HEADINGS = ("phase", "length", "steps", "tokens", "tokens/s", "time", "bits per masked token")
+_SHOWN = 256
+"""Tokens of the text that guesses and attention are shown on."""
+_GUESSES = 20
+"""Hidden tokens whose guesses are listed."""
+_SHARDS = 20
+"""Shards of each corpus whose documents the histogram counts."""
 
 
-def write_and_show_report(run: Run) -> None:
-    """Write the report of a run whose phases are all done, from what lies in its directory, and print it."""
-    config = run.config
-    evaluations = [json.loads((result / "evaluation.json").read_text()) for result in run.finished_results()]
-    phases = [
-        {"name": phase.name, "sequence_length": phase.sequence_length, **evaluation}
-        for phase, evaluation in zip(config.phases, evaluations, strict=True)
+def report_of(config: MaskedLMRun, data: MaskedLMData, run: Run) -> TaskReport:
+    """Returns what the report adds.
+
+    Raises:
+        LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
+    """
+    model = LongformerForMaskedLM.from_pretrained(run.newest_result() / "model")
+    tokens, hidden = data.held_out("test")
+    length = min(_SHOWN, config.phases[-1].sequence_length, len(tokens))
+    ids, labels = (torch.as_tensor(each[:length]) for each in (tokens, hidden))
+    decode = data.tokenizer().decode
+    pieces = [decode([token]) for token in ids.tolist()]
+    about = f"The first {length} tokens of the test text; a token sees {config.model.window // 2} on each side."
+    guesses = (Example((("text", "".join(pieces)),)), _guesses(model, ids, labels, decode))
+    return TaskReport(
+        sections=(
+            _lengths(data),
+            Section("Hidden tokens", about, guesses),
+            attention_section(encoder_attention(model.longformer, ids, None), pieces, about=about),
+        ),
+        notes=(f"`longformer evaluate {run.paths.root}` sets it beside the source and the model before training.",),
+    )
+
+
+def _lengths(data: MaskedLMData) -> Section:
+    lengths = data.document_lengths(shards=_SHARDS)
+    about = f"Training documents, of each corpus those of the first {_SHARDS} shards; rows hold as many as fit."
+    return Section("Documents", about, (Figure(length_histogram(lengths), "Tokens of the documents of each corpus."),))
+
+
+@torch.no_grad()
+def _guesses(model: LongformerForMaskedLM, ids: Tensor, labels: Tensor, decode: Callable[[list[int]], str]) -> Table:
+    """Returns what stood at the hidden places, and what the model holds for most probable there."""
+    places = (labels != IGNORED).nonzero().flatten()[:_GUESSES]
+    probabilities = model(ids[None]).logits[0, places].softmax(-1)
+    rows = [
+        (
+            decode([hidden]),
+            f"{row[hidden]:.3f}",
+            decode([int(row.argmax())]),
+            f"{row.max():.3f}",
+        )
+        for hidden, row in zip(labels[places].tolist(), probabilities, strict=True)
     ]
-    run.paths.report_directory.mkdir(exist_ok=True)
-    write_json(run.paths.report_directory / "summary.json", {"name": config.name, "phases": phases})
-    verdict = (
-        f"On the test split: {phases[-1]['test']['bits_per_masked_token']:.3f} bits per masked token. "
-        f"`longformer evaluate {run.paths.root}` sets them beside the source and the model before training."
-    )
-    content = f"# {config.name}\n\n{markdown_table(_HEADINGS, map(_cells, phases))}\n\n{verdict}\n"
-    write_atomically(run.paths.report_directory / "summary.md", content.encode())
-    table = Table(*_HEADINGS, title=config.name, title_justify="left", box=box.SIMPLE)
-    for phase in phases:
-        table.add_row(*_cells(phase))
-    console = Console()
-    console.print(table)
-    console.print(verdict, highlight=False)
-
-
-def _cells(phase: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        phase["name"],
-        f"{phase['sequence_length']:,}",
-        f"{phase['steps']:,}",
-        short(phase["tokens"]),
-        f"{phase['tokens'] / phase['seconds']:,.0f}",
-        clock(phase["seconds"]),
-        f"{phase['validation']['bits_per_masked_token']:.3f}",
-    )
+    return Table(("hidden", "its probability", "best guess", "its probability"), tuple(rows))

@@ -1,169 +1,230 @@
 """The task `masked_lm`: a short encoder is made long, and goes on learning to predict hidden tokens (spec 4)."""
 
-import hashlib
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
-from data_pipeline.prepare.documents import prepare_documents
-from data_pipeline.prepare.parallel import TaskMap
-from data_pipeline.shards.document_dataset import DocumentData
-from data_pipeline.shards.stream_manifest import is_prepared
-from data_pipeline.sources.corpus import find_corpus_files
-from data_pipeline.tokenizers.subword import TextTokenizer
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+from torch import Tensor, nn
+
 from launcher.runs.run import Run
-from launcher.tasks.base import InputData, Judgement, JudgementRequest, PhaseCost, TrainingText
-from launcher.tasks.long_source import check_source
-from launcher.tasks.masked_lm.config import MaskedLMRun
+from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, PhaseCost, TaskReport
+from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
+from launcher.tasks.masked_lm.data import MaskedLMData
+from launcher.tasks.masked_lm.report import report_of
+from launcher.tasks.pretrained import PretrainedTask
+from longformer.costs.masked_lm import (
+    global_projections,
+    parameter_count,
+    trained_count,
+    training_flops_per_token,
+    training_memory,
+)
+from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
+from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
+from longformer.interop.conversion import copy_to_global
+from longformer.interop.convert import convert, copy_files
+from longformer.interop.convert_encoder import source_length
+from longformer.models import LongformerForMaskedLM
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from longformer.models.longformer.config import LongformerConfig
+from longformer.training.objectives import MASKED_TOKENS, Objective
 
-if TYPE_CHECKING:  # brings torch, as do the imports inside methods; checking a run file needs none of it
-    from launcher.tasks.task_phase import TaskPhase
+_RANDOM_SEED = 0
 
 
 @dataclass(frozen=True)
-class MaskedLMTask:
+class ComparedModel:
+    """One line of the paper's table."""
+
+    model: str
+    sequence_length: int
+    bits_per_masked_token: float
+
+
+@dataclass(frozen=True)
+class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
-    config: MaskedLMRun
-    has_start = True
-    has_export = True
+    model_class: ClassVar = LongformerForMaskedLM
 
     @property
-    def data_directory(self) -> Path:
-        return self.config.data.directory
+    def published_settings(self) -> dict[str, Any] | None:
+        published = self.config.model.published
+        return None if published is None else PUBLISHED[published]
 
-    def check(self) -> list[str]:
-        source = self.config.model.source
-        check_source(source)
-        missing = [corpus for corpus in self.config.data.sources if not is_prepared(self._directory(corpus.name))]
-        for corpus in missing:
-            find_corpus_files(corpus.path)
-        if not missing:
-            self._check_rows()
-            return []
-        tokenizer = TextTokenizer.open(self._tokenizer)
-        known = json.loads((source / "config.json").read_text()).get("vocab_size", 0)
-        if tokenizer.vocabulary_size > known:
+    @property
+    def tokenizer(self) -> Path:
+        return self.config.tokenizer_path
+
+    @property
+    def conversion(self) -> dict[str, Any]:
+        return {"freeze_pretrained": self.config.model.freeze_pretrained}
+
+    @property
+    def objective(self) -> Objective:
+        return MASKED_TOKENS
+
+    def build_model(self, index: int, origin: Path | None) -> LongformerForMaskedLM:
+        model: LongformerForMaskedLM = super().build_model(index, origin)
+        if self.config.model.freeze_pretrained:
+            freeze_pretrained(model, model.config.other[PRETRAINED_ROWS])
+        # No token is global here, so these have no gradient; left to the optimizer, they would still decay.
+        for parameter in global_projections(model):
+            parameter.requires_grad_(False)
+        return model
+
+    def check_start(self, model: Path) -> None:
+        super().check_start(model)
+        if self.config.model.freeze_pretrained and PRETRAINED_ROWS not in read_json(model / CONFIG_FILE):
             raise LongformerError(
-                f"the tokenizer {self._tokenizer} has {tokenizer.vocabulary_size:,} tokens, but the model knows only "
-                f"{known:,}; give the model's own tokenizer"
+                f"init: {self.config.init} has no {PRETRAINED_ROWS} in {CONFIG_FILE}, which model.freeze_pretrained "
+                "needs"
             )
-        return [f"{', '.join(corpus.name for corpus in missing)} will be prepared when training starts"]
 
-    def prepare(self, task_map: TaskMap | None = None) -> InputData:
-        tokenizer = TextTokenizer.open(self._tokenizer)
-        prepared = [
-            prepare_documents(
-                source=corpus.path,
-                tokenizer=tokenizer,
-                output=self._directory(corpus.name),
-                field=corpus.field,
-                damaged_allowed=corpus.damaged_allowed,
-                task_map=task_map,
-            )
-            for corpus in self.config.data.sources
-        ]
-        content = json.dumps([data.fingerprint for data in prepared])
-        return InputData(self.config.data.directory, hashlib.sha256(content.encode()).hexdigest())
-
-    def make_start(self, target: Path) -> None:
-        from longformer.interop.convert import convert
-        from longformer.interop.tokenizer import WHOLE, tokenizer_file
-
-        section = self.config.model
-        try:
-            convert(
-                section.source,
-                target,
-                max_length=section.max_length,
-                window=section.window,
-                freeze_pretrained=section.freeze_pretrained,
-            )
-        except ValueError as error:
-            raise LongformerError(f"model.source {section.source}: {error}") from error
-        if tokenizer_file(target) is None:
-            TextTokenizer.open(self._tokenizer).save(target / WHOLE)
-
-    def check_start(self, model: Path, data: Path) -> None:
-        from launcher.tasks.long_start import check_long_start
-        from longformer.models.common.freezing import PRETRAINED_ROWS
-
-        check_long_start(
-            self.config.init,
+    def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
+        length = request.sequence_length or self.config.phases[index].sequence_length
+        score = evaluate_bits_per_masked_token(
             model,
-            family="longformer",
-            length=max(phase.sequence_length for phase in self.config.phases),
-            needed=PRETRAINED_ROWS if self.config.model.freeze_pretrained else None,
+            self._held_out_text(request.split),
+            sequence_length=length,
+            batch_size=request.batch_size or self.config.evaluation.batch_size,
+            rank=request.rank,
+            world_size=request.world_size,
+            report_progress=request.report_progress,
         )
-
-    def phase(self, index: int, data: Path) -> "TaskPhase":
-        from launcher.tasks.masked_lm.phase import MaskedLMPhase
-
-        return MaskedLMPhase(self.config, index, data)
+        return Evaluation({"bits_per_masked_token": score.bits, "scored": score.scored, "sequence_length": length})
 
     def export(self, model: Path, target: Path) -> None:
-        from launcher.tasks.masked_lm_export import export
+        """Writes the model with its global projections copied from the trained local ones.
 
-        export(model, target)
+        Pretraining has no global token and teaches those projections nothing (spec 2.1, step 5).
+        """
+        tensors = {name: tensor for name, tensor in read_tensors(model).items() if "_global." not in name}
+        copy_to_global(tensors)
+        settings = read_json(model / CONFIG_FILE)
+        for note in (FREEZE_PRETRAINED, PRETRAINED_ROWS):
+            settings.pop(note, None)
+        copy_files(model, target)
+        write_folder(target, settings, tensors)
 
-    def report(self, run: Run) -> None:
-        from launcher.tasks.masked_lm.report import write_and_show_report
-        from launcher.tasks.masked_lm_page import write_masked_lm_page
+    def parameters(self, origin: Path | None = None) -> int:
+        return parameter_count(self.model_config(origin))
 
-        write_masked_lm_page(self.config, run)
-        write_and_show_report(run)
-
-    def judge(self, run: Run, request: JudgementRequest) -> Judgement:
-        from launcher.tasks.masked_lm.evaluate import judge
-
-        return judge(self.config, run, request)
-
-    def parameters(self) -> int:
-        from launcher.tasks.masked_lm_shape import long_model
-        from longformer.costs.masked_lm import parameter_count
-
-        return parameter_count(long_model(self.config.model))
-
-    def phase_cost(self, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
-        from launcher.tasks.masked_lm_shape import long_model, new_rows
-        from launcher.tasks.training_layout import training_layout
-        from longformer.costs.masked_lm import parameter_count, trained_count, training_flops_per_token, training_memory
-
-        length, section = self.config.phases[index].sequence_length, self.config.model
-        model = long_model(section)
-        only_new = section.freeze_pretrained
+    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
+        config, length = self.model_config(origin), self.config.phases[index].sequence_length
+        trained = trained_count(config)
+        if self.config.model.freeze_pretrained:
+            trained = self._new_positions(origin) * config.hidden_size
         return PhaseCost(
-            flops_per_token=training_flops_per_token(model, length, masked=self.config.data.masked),
+            flops_per_token=training_flops_per_token(config, length, masked=self.config.data.masked),
             memory=training_memory(
-                model,
-                training_layout(self.config, index, ranks=ranks, on_gpu=on_gpu),
-                weights=parameter_count(model),
-                trained=new_rows(section) * model.hidden_size if only_new else trained_count(model),
-                sequence_length=length,
+                config, layout, weights=parameter_count(config), trained=trained, sequence_length=length
             ),
         )
 
-    def training_text(self) -> TrainingText | None:
-        directories = [self._directory(corpus.name) for corpus in self.config.data.sources]
-        if not all(map(is_prepared, directories)):
-            return None
-        shards = [shard for each in directories for shard in DocumentData.open(str(each)).manifest.splits["train"]]
-        return TrainingText(sum(shard.tokens for shard in shards), len(shards))
+    def report(self, run: Run) -> TaskReport:
+        return report_of(self.config, self.data, run)
 
-    @property
-    def _tokenizer(self) -> Path:
-        return self.config.data.tokenizer or self.config.model.source
+    def evaluate_run(self, run: Run, request: EvaluationRequest) -> EvaluatedRun:
+        """Returns the paper's table (spec 4), with as many trained models as there are finished phases.
 
-    def _directory(self, corpus: str) -> Path:
-        return self.config.data.directory / corpus
+        Every model is evaluated on the same hidden tokens: the source at its own length, the long model with random
+        new positions, with copied ones, and after each phase.
 
-    def _check_rows(self) -> None:
-        from data_pipeline.sampling.sequences import check_enough
-        from launcher.tasks.masked_lm_data import training_rows
+        Raises:
+            LongformerError: the run has not begun, its source is gone, or the request is not for masked language
+                models.
+        """
+        if request.stride is not None:
+            raise LongformerError("--stride is for character models: a masked token is judged with its whole row")
+        if not run.paths.start_directory.exists():
+            raise LongformerError(f"{run.paths.root} has no model yet; go on with: longformer resume {run.paths.root}")
+        self.check_data(run)
+        length = request.sequence_length or self.config.phases[-1].sequence_length
+        batch_size = request.batch_size or self.config.evaluation.batch_size
+        models, scored = [], 0
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            for name, model, own_length in self._compared_models(run, length):
+                asked = replace(
+                    request,
+                    sequence_length=own_length,
+                    batch_size=batch_size * (length // own_length),
+                    report_progress=partial(_show, bar, bar.add_task(name, total=None)),
+                )
+                scores = self.evaluate(model, 0, asked).scores
+                models.append(ComparedModel(name, own_length, scores["bits_per_masked_token"]))
+                scored = scores["scored"]
+        values = {"split": request.split, "scored": scored, "rows": [asdict(each) for each in models]}
+        return EvaluatedRun(_table(models, split=request.split, scored=scored), values)
 
-        for index, phase in enumerate(self.config.phases):
-            check_enough(
-                training_rows(self.config, index, self.config.data.directory), global_batch_size=phase.batch_size
-            )
+    def _held_out_text(self, split: str) -> MaskedText:
+        special = self.data.special_tokens
+        tokens, labels = self.data.held_out(split)
+        return MaskedText(tokens, labels, begin=special.begin, end=special.end, padding=special.padding)
+
+    def _new_positions(self, origin: Path | None) -> int:
+        if origin is not None:
+            config = self.model_config(origin)
+            return int(config.max_position_embeddings - config.other[PRETRAINED_ROWS])
+        return self.config.model.max_length - source_length(self.source_settings())
+
+    def _compared_models(self, run: Run, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
+        """Yields the name of each model, the model, and the length of the sequences it reads."""
+        source, start = self.config.model.source, run.paths.start_directory
+        own_length = min(length, source_length(read_json(source / CONFIG_FILE)))
+        yield "source at its own length", _as_it_was(source, own_length), own_length
+        yield "long, random new positions", _with_random_positions(start), length
+        yield "long, copied positions", LongformerForMaskedLM.from_pretrained(start), length
+        steps = 0
+        for phase, result in zip(self.config.phases, run.finished_results(), strict=False):
+            steps += phase.steps
+            yield f"+ {steps:,} steps ({phase.name})", LongformerForMaskedLM.from_pretrained(result / "model"), length
+
+
+def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+def _as_it_was(source: Path, own_length: int) -> LongformerForMaskedLM:
+    """Returns the source as a Longformer whose every token sees every other, which computes what the source does."""
+    settings = read_json(source / CONFIG_FILE)
+    if settings["model_type"] == LongformerConfig.family:
+        return LongformerForMaskedLM.from_pretrained(source)
+    with TemporaryDirectory(prefix="longformer-") as folder:
+        target = Path(folder, "source")
+        convert(source, target, max_length=source_length(settings), window=2 * own_length)
+        return LongformerForMaskedLM.from_pretrained(target)
+
+
+def _with_random_positions(start: Path) -> LongformerForMaskedLM:
+    """Returns the long model with the rows of new positions as fresh ones are drawn."""
+    model = LongformerForMaskedLM.from_pretrained(start)
+    table: Tensor = model.longformer.embeddings.position_embeddings.weight.detach()
+    new = table[model.config.other[PRETRAINED_ROWS] :]
+    generator = torch.Generator().manual_seed(_RANDOM_SEED)
+    new.copy_(model.config.initial_deviation * torch.randn(new.shape, generator=generator))
+    return model
+
+
+def _table(models: list[ComparedModel], *, split: str, scored: int) -> Table:
+    table = Table(
+        title=f"bits per masked token on {split}: {scored:,} tokens, the same for every model",
+        title_justify="left",
+        box=box.SIMPLE,
+    )
+    table.add_column("model")
+    table.add_column("rows of", justify="right")
+    table.add_column("bits", justify="right")
+    for each in models:
+        table.add_row(each.model, f"{each.sequence_length:,}", f"{each.bits_per_masked_token:.3f}")
+    return table

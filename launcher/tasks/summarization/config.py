@@ -1,44 +1,57 @@
 """The sections of a run file for summarization: a BART made long, documents with their summaries, and beam search."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from launcher.config.run_config import RunConfig, TaskWords
-from launcher.config.sections import Count, Fraction, Section
+from launcher.config.run_config import TaskWords
+from launcher.config.sections import Count, DataSection, Fraction, Section
+from launcher.tasks.sections import PretrainedRun, PretrainedSection
 
 Published = Literal["bart-base", "bart-large", "led-base-16384"]
 
 
-class SummarizerSection(Section):
-    """The model that is made long and learns to summarize."""
+def _bart(width: int, layers: int) -> dict[str, Any]:
+    parts = {
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in (("layers", layers), ("attention_heads", width // 64), ("ffn_dim", 4 * width))
+    }
+    return {"model_type": "bart", "vocab_size": 50_265, "max_position_embeddings": 1_024, "d_model": width, **parts}
 
-    source: Path
-    """Folder of a BART, mBART or LED model in Hugging Face's layout, with its tokenizer; relative to the working
-    directory."""
-    published: Published | None = None
-    """Whose shape `longformer plan` takes while `source` is not there yet."""
+
+PUBLISHED: dict[Published, dict[str, Any]] = {
+    "bart-base": _bart(768, 6),
+    "bart-large": _bart(1_024, 12),
+    "led-base-16384": _bart(768, 6)
+    | {
+        "model_type": "led",
+        "max_encoder_position_embeddings": 16_384,
+        "max_decoder_position_embeddings": 1_024,
+        "attention_window": [1_024] * 6,
+    },
+}
+"""Shapes of published models, as their config.json has them."""
+
+
+class SummarizerSection(PretrainedSection):
+    """The model that is made long and learns to summarize: a BART, mBART or LED."""
+
     max_length: PositiveInt = 16_384
     """Tokens that the long encoder reads; new positions repeat the source's own."""
     window: PositiveInt = 1_024
     """Neighbours that a token of the encoder sees, both sides together; even."""
+    published: Published | None = None
+    """Whose shape `longformer plan` takes while `source` is not there yet."""
     decoder_starts_with: Literal["end", "begin"] = "end"
     """Convention of teacher forcing. `end`: the decoder reads </s>, then learns <s> and the summary, as in Hugging
     Face; `begin`: it reads <s>, then learns the summary, as in the Longformer authors' code."""
 
-    @model_validator(mode="after")
-    def _check_window(self) -> Self:
-        if self.window % 2:
-            raise ValueError(f"window is {self.window}, but it should be even: so many neighbours on each side")
-        return self
 
-
-class SummariesSection(Section):
+class SummariesSection(DataSection):
     """Which summaries are learned, and where their prepared form lies."""
 
-    directory: Path
-    """Folder of the prepared data; made when it is absent, reused when source and tokenizer are unchanged."""
     source: Path
     """File of JSON lines, or a folder of them whose names tell train, val and test apart; relative to the working
     directory."""
@@ -52,8 +65,6 @@ class SummariesSection(Section):
     """So many lines may be unreadable; they are left out and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' documents are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
-    loader_workers: Count = 0
-    """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
 
 class WritingSection(Section):
@@ -80,8 +91,11 @@ class WritingSection(Section):
         return self.model_dump(exclude={"batch_size", "limit_documents"}) | {"early_stopping": True}
 
 
-class SummarizationRun(RunConfig):
+class SummarizationRun(PretrainedRun):
     """A BART made long that learns to summarize documents phase by phase (Longformer paper, section 7)."""
+
+    min_length: ClassVar[int] = 16
+    reader: ClassVar[str] = "the encoder"
 
     words: ClassVar[TaskWords] = TaskWords(
         bits="bits_per_token",
@@ -100,13 +114,7 @@ class SummarizationRun(RunConfig):
     """How summaries are written when the model is judged after each phase, and in use."""
 
     @model_validator(mode="after")
-    def _check_together(self) -> Self:
-        for index, phase in enumerate(self.phases):
-            if not 16 <= phase.sequence_length <= self.model.max_length:
-                raise ValueError(
-                    f"phases[{index}].sequence_length is {phase.sequence_length}, but the encoder reads 16 to "
-                    f"model.max_length ({self.model.max_length}) tokens"
-                )
+    def _check_target_length_and_zero_stage(self) -> Self:
         if self.data.target_length < 16:
             raise ValueError(f"data.target_length is {self.data.target_length}, but it should be at least 16")
         if self.training.zero_stage == 3:

@@ -1,105 +1,89 @@
-"""What a summarization run brought: ROUGE after every phase beside the extracts, and the tables of what was written.
-
-report/{summary.json, summary.md, tables/summaries-validation.json, tables/summaries-test.json}
-"""
+"""What the report of a finished summarization run adds: lengths, ROUGE by length, examples, attention."""
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+import torch
 
-from launcher.reporting.text import markdown_table
+from launcher.reporting.figures import attention_section, length_histogram, scores_by_length
+from launcher.reporting.html import Example, Figure, Section
 from launcher.runs.run import Run
-from launcher.tasks.base import Judgement, JudgementRequest
-from launcher.tasks.characters.trained_model import newest_result
+from launcher.tasks.base import TaskReport
 from launcher.tasks.summarization.config import SummarizationRun
-from launcher.tasks.summarization.phase import table_name
-from launcher.tasks.summarization_data import held_out, written_text
-from longformer.evaluation.rouge import METRICS
-from longformer.evaluation.summaries import judge_summaries, summary_of, write_table
-from longformer.files import write_atomically, write_json
+from launcher.tasks.summarization.data import SummarizationData
+from longformer.inference.attention_maps import encoder_attention
 from longformer.models import LEDForConditionalGeneration
 
-_HEADINGS = ("text", "split", "documents", *METRICS, *(f"{metric}, stemmed" for metric in METRICS))
+_SHOWN = 256
+"""Tokens of the document that attention is shown on."""
+_MEASURED = 1_000
+"""Training documents whose lengths are counted."""
+_EXAMPLES = 3
+_CHARACTERS = 2_000
+"""Of each example's document."""
 
 
-def write_and_show_report(config: SummarizationRun, run: Run) -> None:
-    """Write the report of a run whose phases are all done, and print its table."""
-    rows: list[tuple[str, ...]] = []
-    summary: dict[str, Any] = {}
-    for index, phase in enumerate(config.phases):
-        result = run.result_directory(index)
-        summary[phase.name] = json.loads((result / "evaluation.json").read_text(encoding="utf-8"))
-        rows += _rows(f"phase {phase.name}", summary[phase.name])
-    rows += [row for name in ("lead", "oracle") for row in _rows(name, summary[config.phases[-1].name], of=name)]
-    report = run.paths.report_directory
-    report.mkdir(exist_ok=True)
-    tables = report / "tables"
-    tables.mkdir(exist_ok=True)
-    for split in ("validation", "test"):
-        write_json(tables / f"summaries-{split}.json", _as_mlflow_shows_it(result / table_name(split)))
-    write_json(report / "summary.json", summary)
-    write_atomically(report / "summary.md", f"# {config.name}\n\n{markdown_table(_HEADINGS, rows)}\n".encode())
-    Console().print(_table(config.name, rows))
-
-
-def _as_mlflow_shows_it(table: Path) -> dict[str, list[Any]]:
-    """Return the lines of a table of `write_table` as columns and rows."""
-    lines = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
-    columns = ["identifier", "query", "tokens", "document", "references", "prediction"]
-    rows = [[*(line[name] for name in columns), *line["scores"].values()] for line in lines]
-    return {"columns": [*columns, *lines[0]["scores"]], "data": rows}
-
-
-def _rows(text: str, evaluation: dict[str, Any], *, of: str | None = None) -> list[tuple[str, ...]]:
-    """Return a row for every split that was judged: of the model, or of the extract that is named."""
-    found = []
-    for split in ("validation", "test"):
-        if split in evaluation:
-            scores = evaluation[split] if of is None else evaluation[split][of]
-            figures = (f"{scores[metric + ending]:.4f}" for ending in ("", "_stemmed") for metric in METRICS)
-            found.append((text, split, str(evaluation[split]["documents"]), *figures))
-    return found
-
-
-def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
-    table = Table(*_HEADINGS[:7], title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*row[:7])
-    return table
-
-
-def judge(config: SummarizationRun, run: Run, request: JudgementRequest) -> Judgement:
-    """Let the newest finished phase's model write about a split, and keep the table in the run directory.
+def report_of(config: SummarizationRun, data: SummarizationData, run: Run) -> TaskReport:
+    """Returns what the report adds.
 
     Raises:
-        LongformerError: no phase is done.
-        DataError: the prepared summaries are missing or damaged.
+        LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
-    directory, result = Path(run.paths.identity().data_directory), newest_result(run)
+    result = run.newest_result()
     model = LEDForConditionalGeneration.from_pretrained(result / "model")
-    documents = held_out(
-        directory,
-        request.split,
-        source_length=request.sequence_length or config.model.max_length,
-        limit=config.evaluation.limit_documents,
+    written = (result / "summaries-test.jsonl").read_text(encoding="utf-8").splitlines()
+    table = [json.loads(line) for line in written]
+    test = run.evaluations()[-1]["test"]
+    extracts = " and ".join(
+        f"{test[name]['rouge1']:.3f} / {test[name]['rouge2']:.3f} / {test[name]['rougeLsum']:.3f} for the {about}"
+        for name, about in (("lead", "beginning of each document"), ("oracle", "best extract"))
     )
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"writing about {len(documents):,} documents", total=None)
-        table = judge_summaries(
-            model,
-            documents,
-            written_text(directory),
-            settings=config.evaluation.generation,
-            batch_size=request.batch_size or config.evaluation.batch_size,
-            report_progress=lambda done, total: bar.update(task, completed=done, total=total),
+    note = f"For orientation, ROUGE-1 / ROUGE-2 / ROUGE-Lsum of the same test documents: {extracts}."
+    sections = (_lengths(data), _scores(table), _examples(table), _attention(config, data, model))
+    return TaskReport(sections=sections, notes=(note,))
+
+
+def _lengths(data: SummarizationData) -> Section:
+    lengths = data.training_lengths(_MEASURED)
+    figure = Figure(length_histogram(lengths), "Tokens of documents and of their summaries.")
+    return Section("Documents", f"The first {len(lengths['documents']):,} documents to learn from.", (figure,))
+
+
+def _scores(table: Sequence[dict[str, Any]]) -> Section:
+    lengths = [line["tokens"] for line in table]
+    scores = {
+        "ROUGE-1": [line["scores"]["rouge1"] for line in table],
+        "ROUGE-2": [line["scores"]["rouge2"] for line in table],
+        "ROUGE-1 of the lead": [line["lead"]["rouge1"] for line in table],
+    }
+    about = "Test documents in groups of equal number; the encoder reads the beginning of the longest only."
+    figure = Figure(scores_by_length(lengths, scores), "Mean scores, with standard errors, by length of the document.")
+    return Section("Does reading more help?", about, (figure,))
+
+
+def _examples(table: Sequence[dict[str, Any]]) -> Section:
+    examples = tuple(
+        Example(
+            (
+                ("document", line["document"][:_CHARACTERS]),
+                ("reference", line["references"][0]),
+                (f"prediction, ROUGE-1 {line['scores']['rouge1']:.3f}", line["prediction"]),
+            )
         )
-    written = run.paths.root / table_name(request.split)
-    write_table(written, table)
-    values = {"split": request.split, "model": str(result / "model"), "table": str(written), **summary_of(table)}
-    rows = _rows("model", {request.split: values})
-    rows += [row for name in ("lead", "oracle") for row in _rows(name, {request.split: values}, of=name)]
-    return Judgement(_table(f"{config.name}: {written}", rows), values)
+        for line in table[:_EXAMPLES]
+    )
+    return Section("Examples", f"The first test documents, cut after {_CHARACTERS:,} characters.", examples)
+
+
+def _attention(config: SummarizationRun, data: SummarizationData, model: LEDForConditionalGeneration) -> Section:
+    (document,) = data.held_out("test", source_length=_SHOWN, limit=1)
+    ids = document.input_ids
+    is_global = (torch.arange(len(ids)) < document.global_tokens).long()
+    decode = data.tokenizer().decode
+    return attention_section(
+        encoder_attention(model.get_encoder(), ids, is_global),
+        [decode([token]) for token in ids.tolist()],
+        about=f"The first {len(ids)} tokens of a test document; a token of the encoder sees "
+        f"{config.model.window // 2} on each side, and the first {document.global_tokens} are global.",
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launcher.config.mlflow_address import address_here
+from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 
 
 class OpenedModel(NamedTuple):
@@ -15,6 +17,19 @@ class OpenedModel(NamedTuple):
     folder: Path
     origin: str
     """Exactly which it is: an absolute path, or models:/NAME/VERSION."""
+
+
+def model_folder(source: Path) -> Path:
+    """Returns the folder of a model: `source` itself, or that of the model which a run has trained, as it leaves it.
+
+    Raises:
+        LongformerError: no phase of the run is done yet, or its result is damaged.
+    """
+    if not RunPaths(source).exists:
+        return source
+    run = Run.open(source)
+    result = run.newest_result()
+    return run.paths.export_directory if run.paths.export_directory.exists() else result / "model"
 
 
 @contextmanager

@@ -12,18 +12,16 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-import data_pipeline
 import longformer
 from launcher.config.mlflow_address import address_of_run
 from launcher.runs.run import Run
 from launcher.tracking.client import experiment_id, failures_told
 from launcher.tracking.registry import served_model
-from launcher.tracking.registry.export import CHARACTERS, Exportable
+from launcher.tracking.registry.export import Exportable
 from launcher.tracking.registry.models import METRIC_TAG, TASK_TAG, ModelOfVersion, ModelRegistry
 from launcher.tracking.registry.served_model import ServedModel
 from longformer.files import write_json
-from longformer.inference.predictor import MASKS
-from longformer.interop.tokenizer import read_tokenizer
+from longformer.inference.serving import ABILITIES, example_of
 
 EXPERIMENT = "longformer"
 """Of models that no run of ours has trained."""
@@ -37,7 +35,7 @@ def register_run(run: Run, name: str) -> None:
         WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
     """
     registry = ModelRegistry(address_of_run(run.config.tracking.uri, run.paths.root))
-    model = register(registry, Exportable.of_run(run), name)
+    model = register(registry, Exportable.find(run.paths.root), name)
     write_json(run.paths.registration_file, {"model": model.address, "task": model.task})
 
 
@@ -59,7 +57,7 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
         experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, EXPERIMENT)
         folder, package = Path(made, "model"), Path(made, "package")
         exportable.write(folder)
-        model = client.create_logged_model(experiment, name, source_run_id=run_id, model_type=exportable.task)
+        model = client.create_logged_model(experiment, name, source_run_id=run_id, model_type=exportable.ability)
         try:
             write_package(exportable, folder, package, model_id=model.model_id, run_id=run_id)
             client.log_model_artifacts(model.model_id, str(package))
@@ -72,27 +70,18 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
             name,
             model.artifact_location,
             run_id,
-            tags={TASK_TAG: exportable.task, **scores},
+            tags={TASK_TAG: exportable.ability, **scores},
             model_id=model.model_id,
         )
         # So that MLflow's pages lead from the model to the version, as after its own register_model.
         client.set_logged_model_tags(
             model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([{"name": name, "version": version.version}])}
         )
-    return ModelOfVersion(name, str(version.version), exportable.task, exportable.metrics)
+    return ModelOfVersion(name, str(version.version), exportable.ability, exportable.metrics)
 
 
 REQUIREMENTS = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pandas")
 """All that a registered model needs where it is loaded."""
-_TEXT = "The quick brown fox jumps over the lazy dog."
-_PARAMETERS: dict[str, dict[str, Any]] = {
-    CHARACTERS: {"new_characters": 0, "temperature": 1.0, "seed": 0},
-    "fill-mask": {"top": 5},
-    "classify": {},
-    "label": {},
-    "answer": {"top": 5},
-    "summarize": {"max_new_tokens": 0, "num_beams": 0},
-}
 
 
 def write_package(exportable: Exportable, folder: Path, target: Path, *, model_id: str, run_id: str | None) -> None:
@@ -108,40 +97,29 @@ def write_package(exportable: Exportable, folder: Path, target: Path, *, model_i
     Raises:
         MlflowException: the model cannot answer the example.
     """
-    example = _example(exportable, folder)
+    example = pandas.DataFrame([example_of(folder, exportable.ability)])
+    settings = {"task": exportable.ability, **exportable.settings}
     mlflow.pyfunc.save_model(
         target,
         python_model=served_model.__file__,
         artifacts={"model": str(folder)},
-        code_paths=[str(Path(package.__path__[0])) for package in (longformer, data_pipeline)],
-        model_config=exportable.settings,
-        signature=_signature(exportable, folder, example),
+        code_paths=[longformer.__path__[0]],
+        model_config=settings,
+        signature=_signature(folder, settings, example),
         input_example=example,
         pip_requirements=[_pinned(name) for name in REQUIREMENTS],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
     )
 
 
-def _example(exportable: Exportable, folder: Path) -> pandas.DataFrame:
-    """Return one row of input: a sentence, of a character model as much of it as it can read."""
-    if exportable.task == "answer":
-        return pandas.DataFrame([{"question": "What does the fox do?", "context": _TEXT}])
-    if exportable.task == "fill-mask":
-        tokenizer = read_tokenizer(folder)
-        mask = next((mask for mask in MASKS if tokenizer.token_to_id(mask) is not None), MASKS[0])
-        return pandas.DataFrame([{"text": _TEXT.replace("fox", mask)}])
-    # text8 knows small letters and spaces only.
-    return pandas.DataFrame([{"text": _TEXT.lower().rstrip(".") if exportable.task == CHARACTERS else _TEXT}])
-
-
-def _signature(exportable: Exportable, folder: Path, example: pandas.DataFrame) -> ModelSignature:
-    """Return the columns of input and output and the parameters with their defaults."""
+def _signature(folder: Path, settings: dict[str, Any], example: pandas.DataFrame) -> ModelSignature:
+    """Returns the columns of input and output and the parameters with their defaults."""
     model = ServedModel()
-    model.open(folder, exportable.settings)
-    parameters = _PARAMETERS[exportable.task]
-    # A short summary shows the columns as well as a long one.
-    quick = {"max_new_tokens": 2} if exportable.task == "summarize" else {}
-    return infer_signature(example, model.predict(None, example, parameters | quick), parameters or None)
+    model.open(folder, settings)
+    ability = ABILITIES[settings["task"]]
+    # A short answer shows the columns as well as a long one.
+    answer = model.predict(None, example, ability.parameters | ability.quick)
+    return infer_signature(example, answer, ability.parameters or None)
 
 
 def _pinned(name: str) -> str:

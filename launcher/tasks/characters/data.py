@@ -1,0 +1,141 @@
+"""The text that a character run learns, prepared; and what can be known of it before the run starts."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_pipeline.errors import DataError
+from data_pipeline.prepare.characters import prepare
+from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.stream_reader import TokenStream
+from launcher.tasks.characters.config import CharacterRun
+from launcher.tasks.data import BatchShare, RunCorpus, TaskData
+from longformer.errors import LongformerError
+
+if TYPE_CHECKING:  # brings torch
+    from data_pipeline.loading.rank_loader import SequenceBatches
+
+_LARGEST_VOCABULARY = 256
+"""Assumed until the data is prepared; a smaller vocabulary changes memory and FLOPs by less than a percent."""
+
+
+@dataclass(frozen=True)
+class CharacterData(TaskData[CharacterRun]):
+    """One text, cut into sequences; see `launcher.tasks.data.TaskData`."""
+
+    def corpora(self) -> list[RunCorpus]:
+        section = self.config.data
+        return [
+            RunCorpus(
+                self.directory,
+                # Characters are read, not tokenised: there is no work to hand out.
+                lambda _: prepare(
+                    section.recipe, source=section.source, output=self.directory, limit_bytes=section.limit_bytes
+                ),
+            )
+        ]
+
+    def batches(self, index: int, share: BatchShare, skipped: Collection[int]) -> "SequenceBatches":
+        from data_pipeline.loading.rank_loader import SequenceBatches
+
+        phase = self.config.phases[index]
+        return SequenceBatches(
+            self.split("train"),
+            sequence_length=phase.sequence_length,
+            global_batch_size=phase.batch_size,
+            micro_batch_size=share.micro_batch_size,
+            rank=share.rank,
+            world_size=share.world_size,
+            # Phases of equal length would otherwise see the same samples in the same order.
+            seed=self.config.seed + index,
+            workers=self.config.data.loader_workers,
+            left_out=skipped,
+        )
+
+    def split(self, name: str) -> TokenStream:
+        """Returns the tokens of train, validation or test."""
+        return PreparedData.open(self.directory).split(name)
+
+    def text(self, split: str, limit: int | None = None) -> np.ndarray:
+        """Returns the first `limit` tokens of a split, or all of them."""
+        stream = self.split(split)
+        return stream.read(0, min(len(stream), limit or len(stream)))
+
+    @property
+    def symbols(self) -> bytes | None:
+        """The byte that each token stands for; None until the data is prepared."""
+        return PreparedData.open(self.directory).vocabulary.symbols if self._is_prepared else None
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens; the largest possible one until the data is prepared."""
+        return len(self.symbols or bytes(_LARGEST_VOCABULARY))
+
+    def check(self) -> list[str]:
+        if not self._is_prepared:
+            self._check_source()
+            note = f"{self.config.data.directory} does not exist yet: the data will be prepared when training starts"
+            return [note, *self._long_windows()]
+        data = PreparedData.open(self.directory)
+        self._check_recipe(data)
+        self._check_samples(data)
+        return [*self._short_text(data), *self._long_windows()]
+
+    @property
+    def _is_prepared(self) -> bool:
+        return (self.directory / "manifest.json").exists()
+
+    def _check_source(self) -> None:
+        source = self.config.data.source
+        if source is None:
+            return
+        if not source.exists():
+            raise LongformerError(
+                f"data.source {source} does not exist (working directory: {Path.cwd()}); name the file or folder "
+                f"with data.source=path/to/{source.name}"
+            )
+        if source.is_file() and source.stat().st_size == 0:
+            raise LongformerError(f"data.source {source} is empty; name another file")
+
+    def _check_recipe(self, data: PreparedData) -> None:
+        found, asked = data.manifest.recipe, self.config.data
+        if (found.name, found.limit_bytes) != (asked.recipe, asked.limit_bytes):
+            raise DataError(
+                f"data.directory {data.directory} holds {found}, the run asks for {asked.recipe}, "
+                f"limit_bytes {asked.limit_bytes}; choose another data.directory"
+            )
+
+    def _check_samples(self, data: PreparedData) -> None:
+        tokens = data.manifest.splits["train"].tokens
+        for index, phase in enumerate(self.config.phases):
+            samples = (tokens - 1) // phase.sequence_length
+            if samples < phase.batch_size:
+                longest = (tokens - 1) // phase.batch_size
+                remedies = [f"at least {phase.batch_size * phase.sequence_length + 1:,} characters"]
+                remedies += [f"sequences of at most {longest:,}"] * (longest > 0)
+                remedies += [f"a batch of at most {samples:,}"] * (samples > 0)
+                raise LongformerError(
+                    f"phases[{index}]: the training text of {tokens:,} characters gives {samples:,} sequences of "
+                    f"{phase.sequence_length:,}, less than one batch of {phase.batch_size}; use "
+                    f"{' or '.join(remedies)}"
+                )
+
+    def _short_text(self, data: PreparedData) -> list[str]:
+        length = self.config.evaluation.sequence_length
+        return [
+            f"the {name} text of {split.tokens:,} characters is shorter than evaluation.sequence_length "
+            f"({length:,}): no character is judged with full context"
+            for name, split in data.manifest.splits.items()
+            if name != "train" and split.tokens < length
+        ]
+
+    def _long_windows(self) -> list[str]:
+        return [
+            f"phases[{index}]: the longest window ({max(phase.windows):,}) is longer than the sequences "
+            f"({phase.sequence_length:,})"
+            for index, phase in enumerate(self.config.phases)
+            if max(phase.windows) > phase.sequence_length
+        ]

@@ -1,0 +1,64 @@
+"""The sections of a run file that tasks share: prepared data, and a short pretrained model that is made long."""
+
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import PositiveInt, model_validator
+
+from launcher.config.run_config import RunConfig
+from launcher.config.sections import DataSection, Section
+from longformer.errors import LongformerError
+
+
+class PretrainedSection(Section):
+    """The model that is made long and trained on."""
+
+    source: Path
+    """Folder of a model in Hugging Face's layout, with its tokenizer; relative to the working directory."""
+    max_length: PositiveInt = 4096
+    """Tokens that the long model reads; new positions repeat the source's own."""
+    window: PositiveInt = 512
+    """Neighbours that a token sees, both sides together; even."""
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if self.window % 2:
+            raise ValueError(f"window is {self.window}, but it should be even: so many neighbours on each side")
+        return self
+
+
+class PretrainedRun(RunConfig):
+    """What the run files share whose model is made of a short one."""
+
+    min_length: ClassVar[int] = 3
+    """Tokens of the shortest sequence."""
+    reader: ClassVar[str] = "the model"
+    """What reads the sequences, for messages."""
+
+    model: PretrainedSection
+    """The model."""
+    data: DataSection
+    """The data."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if not self.min_length <= phase.sequence_length <= self.model.max_length:
+                raise ValueError(
+                    f"phases[{index}].sequence_length is {phase.sequence_length}, but {self.reader} reads "
+                    f"{self.min_length} to model.max_length ({self.model.max_length}) tokens"
+                )
+        return self
+
+
+def check_source(source: Path) -> None:
+    """Checks that `model.source` is the folder of a model.
+
+    Raises:
+        LongformerError: it is not.
+    """
+    if not (source / "config.json").is_file():
+        raise LongformerError(
+            f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
+            "model.source=path/to/model"
+        )

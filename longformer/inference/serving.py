@@ -1,0 +1,146 @@
+"""What any model folder can be asked, one record at a time: behind the served model, and for all tasks alike.
+
+A folder answers by what it holds: a Longformer or an LED by its architecture, a character model by its vocabulary.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from longformer.errors import LongformerError
+from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
+from longformer.inference.predictor import MASKS, Predictor, task_of
+from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
+from longformer.interop.tokenizer import FILES, read_tokenizer
+
+Record = dict[str, Any]
+Answer = Callable[[Record, Record], Record]
+"""Turns the fields of a record and the request's parameters into the fields of the result."""
+
+_CHARACTERS = "characters"
+_SENTENCE = "The quick brown fox jumps over the lazy dog."
+
+
+def _fill_mask(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    masks = predictor.fill_mask(record["text"], top=parameters.get("top", 5))
+    return {"masks": [list(map(asdict, candidates)) for candidates in masks]}
+
+
+def _classify(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    return {"classes": list(map(asdict, predictor.classify(record["text"])))}
+
+
+def _label(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    return {"labels": list(map(asdict, predictor.label(record["text"])))}
+
+
+def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    found = predictor.answer(record["question"], record["context"], top=parameters.get("top", 5))
+    return {"answers": list(map(asdict, found))}
+
+
+def _summarize(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    settings = {name: value for name, value in parameters.items() if value}
+    return {"summary": predictor.summarize(record["text"], **settings)}
+
+
+def _continue(predictor: CharacterPredictor, record: Record, parameters: Record, **settings: Any) -> Record:
+    score = predictor.score(record["text"], **settings)
+    written = predictor.continuation(
+        record["text"],
+        characters=parameters.get("new_characters", 0),
+        temperature=parameters.get("temperature", 1.0),
+        seed=parameters.get("seed", 0),
+    )
+    return {"bits_per_character": score.bits, "continuation": b"".join(written).decode(errors="replace")}
+
+
+@dataclass(frozen=True)
+class Ability:
+    """One kind of question that a folder can answer."""
+
+    answer: Callable[..., Record]
+    """Called with a predictor, a record, the request's parameters and the settings of `open_model`."""
+    example: Record
+    """A record that every model of the kind can answer; [MASK] stands for the model's own mask."""
+    parameters: Record = field(default_factory=dict)
+    """Those of a request, with their defaults; 0 leaves a setting to the model."""
+    quick: Record = field(default_factory=dict)
+    """Parameters with which the example is answered fast."""
+
+
+ABILITIES = {
+    "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
+    "classify": Ability(_classify, {"text": _SENTENCE}),
+    "label": Ability(_label, {"text": _SENTENCE}),
+    "answer": Ability(_answer, {"question": "What does the fox do?", "context": _SENTENCE}, {"top": 5}),
+    "summarize": Ability(
+        _summarize, {"text": _SENTENCE}, {"max_new_tokens": 0, "num_beams": 0}, quick={"max_new_tokens": 2}
+    ),
+    # text8 knows small letters and spaces only.
+    _CHARACTERS: Ability(
+        _continue, {"text": _SENTENCE.lower().rstrip(".")}, {"new_characters": 0, "temperature": 1.0, "seed": 0}
+    ),
+}
+
+
+def ability_of(folder: Path) -> str:
+    """Returns the name in ABILITIES of what the model of a folder can be asked.
+
+    Raises:
+        LongformerError: the folder holds no model, or one that cannot be asked one record at a time.
+    """
+    if (folder / VOCABULARY_FILE).is_file():
+        return _CHARACTERS
+    if not (folder / CONFIG_FILE).is_file():
+        raise LongformerError(f"{folder} is neither a run directory (no identity.json) nor a model (no {CONFIG_FILE})")
+    ability = task_of(folder)
+    if ability not in ABILITIES:
+        raise LongformerError(f"{folder} chooses between texts, which a registered model cannot be asked")
+    return ability
+
+
+def open_model(folder: Path, ability: str, **settings: Any) -> Answer:
+    """Returns what answers one record after the other with the model of a folder.
+
+    Args:
+        folder: of the model.
+        ability: a name in ABILITIES.
+        settings: of a character model the keywords of `CharacterPredictor.score`; of others none.
+
+    Raises:
+        LongformerError: the model is missing or damaged, or has not learned this.
+    """
+    predictor = _predictor(folder, ability)
+    answer = ABILITIES[ability].answer
+    return lambda record, parameters: answer(predictor, record, parameters, **settings)
+
+
+def example_of(folder: Path, ability: str) -> Record:
+    """Returns a record that the model of a folder can answer."""
+    example = ABILITIES[ability].example
+    if ability != "fill-mask":
+        return example
+    tokenizer = read_tokenizer(folder)
+    mask = next((mask for mask in MASKS if tokenizer.token_to_id(mask) is not None), MASKS[0])
+    return {"text": example["text"].replace("[MASK]", mask)}
+
+
+def rewrite_model(folder: Path, ability: str, target: Path) -> None:
+    """Reads the model of a folder and writes it whole into a new one, with all that it needs to answer.
+
+    A Longformer or an LED is written as Hugging Face lays it out, with its tokenizer.
+
+    Raises:
+        LongformerError: the model is damaged.
+    """
+    _predictor(folder, ability).model.save_pretrained(target)
+    for name in (*FILES, GENERATION_FILE, VOCABULARY_FILE):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+
+
+def _predictor(folder: Path, ability: str) -> Predictor | CharacterPredictor:
+    return CharacterPredictor.load(folder) if ability == _CHARACTERS else Predictor.load(folder, ability)
