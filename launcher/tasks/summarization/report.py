@@ -77,7 +77,7 @@ def _examples(table: Sequence[dict[str, Any]]) -> Section:
 
 
 def _attention(config: SummarizationRun, data: SummarizationData, model: LEDForConditionalGeneration) -> Section:
-    (document,) = data.held_out("test", source_length=_SHOWN, limit=1)
+    (document,) = data.held_out("test", source_length=min(_SHOWN, config.model.max_length), limit=1)
     ids = document.input_ids
     is_global = (torch.arange(len(ids)) < document.global_tokens).long()
     decode = data.tokenizer().decode
