@@ -26,6 +26,8 @@ from longformer.files import write_atomically, write_json
 
 MAX_POINTS = 4000
 """Steps that a curve is drawn through; of a longer run every so many-th."""
+MAX_SCORES = 2
+"""Of the table of phases, which is to fit into a terminal."""
 
 
 def report_run(run: Run, task: Task[Any, Any], console: Console | None = None) -> None:
@@ -99,7 +101,8 @@ def show_summary(run: Run, addition: TaskReport, *, parameters: int, console: Co
 def phase_table(run: Run, addition: TaskReport) -> tuple[list[str], list[list[str]]]:
     """Returns headings and rows: what each phase was, cost, and scored on the validation split."""
     words = run.config.words
-    names = [words.score_short, *words.scores[1:]]
+    scores = words.scores[:MAX_SCORES]
+    names = [words.score_short, *scores[1:]]
     headings = ["phase", "length", *addition.columns, "steps", "tokens", "tokens/s", "time", *names]
     rows = [
         [
@@ -110,7 +113,7 @@ def phase_table(run: Run, addition: TaskReport) -> tuple[list[str], list[list[st
             short(evaluation["tokens"]),
             f"{evaluation['tokens'] / evaluation['seconds']:,.0f}",
             clock(evaluation["seconds"]),
-            *(f"{evaluation['validation'][score]:.3f}" for score in words.scores),
+            *(f"{evaluation['validation'][score]:.3f}" for score in scores),
         ]
         for index, (phase, evaluation) in enumerate(zip(run.config.phases, run.evaluations(), strict=True))
     ]
