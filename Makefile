@@ -50,7 +50,7 @@ test-slow: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy launcher longformer data_pipeline
+	@$(BIN)/mypy launcher longformer data_pipeline tools
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m launcher.commands.config_reference --check
 
