@@ -30,7 +30,9 @@ def main() -> None:
         if not succeeds(suited, {"UV_HTTP_RETRIES": "1", **environment}):
             print("PyTorch's own index cannot be used, so torch comes from pip's sources", file=sys.stderr)
             require([*install, *BUILD_REQUIREMENTS], environment)
-        require([*install, *PROJECT], environment)
+        # pip compiles what it installs, uv only if told so. A process that has to compile torch, DeepSpeed and MLflow
+        # takes a minute to start, each time where Python may not write (PYTHONDONTWRITEBYTECODE).
+        require([*install, "--compile-bytecode", *PROJECT], environment)
     else:
         print("uv cannot be had; pip installs, which takes longer", file=sys.stderr)
         require([*PIP, "install", "--quiet", *LOCKED, *BUILD_REQUIREMENTS])
