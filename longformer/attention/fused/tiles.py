@@ -15,7 +15,8 @@ GLOBALS_AT_ONCE = 16
 """Global keys that the forward and query gradient kernels take in a step."""
 
 TRITON_RELEASES = ("3.6", "3.7")
-"""With which the whole table was compiled. Another compiler may need other tiles, so others get the safe ones."""
+"""With each of which the whole table was compiled. Another compiler may need other tiles, so others get the safe
+ones."""
 
 PROGRAMS = 1024
 """Gradients that every query adds to are summed by about so many programs: enough to fill a GPU, few enough that what
@@ -81,7 +82,7 @@ _TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] 
     (9, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     (9, 4, 64, "plain"): ((64, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
     (9, 4, 64, "dropout"): ((64, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
-    (9, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1)),
+    (9, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
     (9, 4, 128, "plain"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     (9, 4, 128, "dropout"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 4, 1)),
     (8, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 1), (16, 64, 4, 2)),
@@ -95,7 +96,7 @@ _TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] 
     (8, 2, 128, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1)),
     (8, 4, 32, "plain"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
     (8, 4, 32, "dropout"): ((64, 32, 4, 1), (32, 32, 4, 1), (32, 16, 4, 1), (16, 32, 4, 1)),
-    (8, 4, 32, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
+    (8, 4, 32, "relative"): ((16, 16, 8, 1), (16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 4, 1)),
     (8, 4, 64, "plain"): ((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
     (8, 4, 64, "dropout"): ((32, 32, 4, 1), (32, 32, 4, 1), (16, 16, 4, 1), (16, 32, 4, 1)),
     (8, 4, 64, "relative"): ((16, 16, 4, 1), (16, 16, 4, 1), (16, 16, 8, 1), (16, 16, 8, 1)),
