@@ -26,7 +26,7 @@ setup: $(READY)
 $(READY): pyproject.toml configs/constraints.txt tools/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
-	@echo "Setting up .venv (one to two minutes the first time)"
+	@echo "Setting up .venv (about a minute the first time)"
 	@$(PYTHON) -m venv .venv \
 	  || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python tools/install.py
