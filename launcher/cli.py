@@ -54,7 +54,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command in `arguments` (default: those of the process) and return its exit code."""
+    """Runs the command in `arguments` (default: those of the process) and returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         result = application(arguments[0])(args=arguments, prog_name="longformer", standalone_mode=False)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def application(name: str) -> typer.Typer:
-    """Return the Typer application: the command `name` in full, the others as their one-line summaries."""
+    """Returns the Typer application: the command `name` in full, the others as their one-line summaries."""
     app = typer.Typer(add_completion=False)
     app.callback()(_options)
     for command_name, command in COMMANDS.items():
@@ -102,7 +102,7 @@ def _options(
 
 
 def _not_loaded() -> None:
-    """Stand for a command that was not asked for and is only listed."""
+    """Stands for a command that was not asked for and is only listed."""
 
 
 def _report(sentence: str, code: int) -> int:

@@ -16,7 +16,7 @@ if ((others > 0)); then
   srun --overlap --nodes="$others" --ntasks="$others" --ntasks-per-node=1 --exclude="$SLURMD_NODENAME" --mpi=none \
     {{in_step}}$ray_start --address="$address:$port" >>"$run/logs/ray-others.log" 2>&1 &
 fi
-{{in_container}}{{python}} -m launcher.backends.ray.wait_for_nodes "$address:$port" "$SLURM_JOB_NUM_NODES" &
+{{in_container}}{{python}} -m launcher.backends.ray.cluster "$address:$port" "$SLURM_JOB_NUM_NODES" &
 if ! wait -n; then  # for what ends first: the look whether all nodes are there, or a part of the cluster, too early
   echo "error: Ray did not start on all nodes; $run/logs/ray-*.log may say why"
   kill $(jobs -p)

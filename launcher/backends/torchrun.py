@@ -34,24 +34,24 @@ class TorchrunBackend:
     stop: StopFlag
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run one phase on all ranks.
+        """Runs one phase on all ranks.
 
         Raises:
             WorkFailed: this rank cannot go on; the others are ended by torchrun.
         """
         run = task.run
-        _told(task, self.ranks)
+        _broadcast_task(task, self.ranks)
         try:
             ended = _carry_out(task, self.ranks, lambda: self.stop() or run.paths.stop_requests() > 0)
         except (LongformerError, DataError) as error:
             raise WorkFailed(str(error)) from error
         if ended is PhaseOutcome.ROLLED_BACK:
-            return Outcome(Status.ROLLED_BACK, f"{run.paths.latest_left_out()}; going on without that batch")
+            return Outcome(Status.ROLLED_BACK, f"{run.paths.latest_skip_reason()}; going on without that batch")
         return Outcome(Status.COMPLETED if ended is PhaseOutcome.COMPLETED else Status.STOPPED)
 
 
 def rank_and_ranks() -> tuple[int, int]:
-    """Return which of how many ranks torchrun has started this process as.
+    """Returns which of how many ranks torchrun has started this process as.
 
     Raises:
         LongformerError: torchrun has not started this process.
@@ -67,16 +67,17 @@ def rank_and_ranks() -> tuple[int, int]:
 
 @contextmanager
 def first_rank(stop: StopFlag) -> Iterator[TorchrunBackend]:
-    """Lead the other ranks while the block runs, and let them go after it."""
+    """Leads the other ranks while the block runs, and lets them go after it."""
     with _all_ranks() as ranks:
         yield TorchrunBackend(ranks, stop)
-        _told(None, ranks)  # not after a failure: torchrun ends ranks that may be waiting for this one elsewhere
+        # Not after a failure: torchrun ends ranks that may be waiting for this one elsewhere.
+        _broadcast_task(None, ranks)
 
 
 def follow() -> None:
-    """Be any rank but the first: carry out what the first one says, to the end of the run."""
-    with signals_noted(most=1) as stop, _all_ranks() as ranks:
-        while task := _told(None, ranks):
+    """Acts as any rank but the first: carries out what the first one says, to the end of the run."""
+    with signals_noted(max_requests=1) as stop, _all_ranks() as ranks:
+        while task := _broadcast_task(None, ranks):
             print_into(task.run.paths.log_file(task.phase_index, ranks.rank))
             try:
                 _carry_out(task, ranks, stop)
@@ -90,8 +91,8 @@ def _all_ranks() -> AbstractContextManager[Ranks]:
     return process_group(rank=rank, local_rank=int(os.environ["LOCAL_RANK"]), world_size=ranks, rendezvous="env://")
 
 
-def _told(task: PhaseTask | None, ranks: Ranks) -> PhaseTask | None:
-    """Return on every rank the task that the first one gives here, None for the end of the run."""
+def _broadcast_task(task: PhaseTask | None, ranks: Ranks) -> PhaseTask | None:
+    """Returns on every rank the task that the first one gives here, None for the end of the run."""
     words = [task]
     torch.distributed.broadcast_object_list(words, src=0, device=ranks.device)
     return words[0]

@@ -45,7 +45,7 @@ class Entry:
         return sum(file["size"] for file in self.manifest.files.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return what `ls --json` prints of it."""
+        """Returns what `ls --json` prints of it."""
         manifest = self.manifest
         return {
             "path": str(self.path),
@@ -104,7 +104,7 @@ def verify(path: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", he
 
 @app.command("reshard")
 def reshard(checkpoint: CheckpointPath) -> None:
-    """Write a copy that any number of ranks and any ZeRO stage can load; resume does it by itself where it must."""
+    """Writes a copy that any number of ranks and any ZeRO stage can load; resume does it by itself where it must."""
     problem = damage(checkpoint)
     if problem:
         raise LongformerError(problem)
@@ -134,7 +134,7 @@ def prune(
 
 @app.command("diff")
 def diff(first: CheckpointPath, second: CheckpointPath, as_json: AsJson = False) -> None:
-    """Tell in what two checkpoints differ: where training stood, and by how much every weight moved."""
+    """Tells in what two checkpoints differ: where training stood, and by how much every weight moved."""
     for checkpoint in (first, second):
         problem = damage(checkpoint)
         if problem:

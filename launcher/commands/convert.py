@@ -39,7 +39,7 @@ def convert(
 
 
 def show(report: Conversion, target: Path, max_length: int) -> None:
-    """Print what became of the tensors."""
+    """Prints what became of the tensors."""
     console = Console()
     lines = [f"{target} reads {max_length:,} tokens"]
     lines.append(f"  copied       {len(report.copied)} tensors")

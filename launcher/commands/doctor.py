@@ -60,7 +60,7 @@ _SUMMARY = {
 
 
 def tables_of_nodes(by_node: dict[str, list[Finding]]) -> list[Table]:
-    """Return a table of what all nodes have in common, and one for each check in which they differ."""
+    """Returns a table of what all nodes have in common, and one for each check in which they differ."""
     checks = dict.fromkeys(finding.check for found in by_node.values() for finding in found)
     common: list[Finding] = []
     tables = []
@@ -80,7 +80,7 @@ _NOTHING = (Finding("", Level.WARN, "not examined"),)
 
 
 def _table(title: str, *groups: tuple[str, Iterable[Finding]]) -> Table:
-    """Return a table of findings; a group with a name shows it in place of the check's."""
+    """Returns a table of findings; a group with a name shows it in place of the check's."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, collapse_padding=True)
     for nodes, findings in groups:
         for each in findings:

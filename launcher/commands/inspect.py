@@ -32,7 +32,7 @@ def inspect(
 
 
 def lines_of(directory: Path, found: Checkpoint) -> list[str]:
-    """Return what is known as lines of text."""
+    """Returns what is known as lines of text."""
     encoder, config = found.encoder, found.config
     windows = [2 * config.band(layer).left for layer in range(encoder.layers)]
     window = f"{windows[0]:,} in every layer" if len(set(windows)) == 1 else ", ".join(map(str, windows))

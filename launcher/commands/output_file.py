@@ -10,7 +10,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def writable(file: Path | None) -> Path | None:
-    """Make the folder of `file` where it is missing.
+    """Makes the folder of `file` where it is missing.
 
     Raises:
         typer.BadParameter: no file of this name can be written.
@@ -31,7 +31,7 @@ def writable(file: Path | None) -> Path | None:
 
 
 def writable_picture(file: Path | None) -> Path | None:
-    """Do as `writable` for a picture.
+    """Does as `writable` for a picture.
 
     Raises:
         typer.BadParameter: as `writable`, or the ending names no format of ours.

@@ -56,10 +56,7 @@ def plan(
     # Ranks on a CPU share it; on CUDA each has a device of its own.
     result = plan_run(config, ranks=ranks, on_gpu=on_cuda, peak_flops=peak * (ranks if on_cuda else 1))
     if as_json:
-        document = asdict(result) | {"notes": notes}
-        for phase in document["phases"]:
-            phase["memory"]["total"] = sum(phase["memory"].values())
-        print(json.dumps(document, indent=2))
+        print(json.dumps(asdict(result) | {"notes": notes}, indent=2))
         return
     _show(result)
     for note in notes:
@@ -67,7 +64,7 @@ def plan(
 
 
 def _notes(config: RunConfig) -> list[str]:
-    """Return what is unusual, and what is still missing: a plan is often made where the data is not."""
+    """Returns what is unusual, and what is still missing: a plan is often made where the data is not."""
     try:
         return data_of(config).check()
     except (LongformerError, DataError) as error:
@@ -126,7 +123,7 @@ def _show(result: RunPlan) -> None:
 def show_forecast(
     config: RunConfig, gpu: Gpu, notes: list[str], *, gpus: int, nodes: int, mfu: float, as_json: bool
 ) -> None:
-    """Print the plan of a run on `nodes` nodes of `gpus` GPUs, with notes on the world around the run file."""
+    """Prints the plan of a run on `nodes` nodes of `gpus` GPUs, with notes on the world around the run file."""
     result = forecast(config, gpu, gpus=gpus * nodes, mfu=mfu)
     text = data_of(config).training_text()
     shards = None if text is None else text.shards
@@ -167,7 +164,7 @@ def _memory_table(config: RunConfig, result: Forecast) -> Table:
 
 
 def _totals(phase: PhaseForecast, gpu: Gpu) -> list[Text]:
-    """Return the total for each stage, marked where it does not fit."""
+    """Returns the total for each stage, marked where it does not fit."""
     return [
         Text(f"{memory.total / 1e9:.2f}" if fits(memory, gpu) else f"{memory.total / 1e9:.2f} !", style=style)
         for memory in phase.memory

@@ -9,7 +9,7 @@ from typing import Annotated, Any, BinaryIO, Literal
 import typer
 from rich.console import Console
 
-from launcher.reporting.progress import STEPS_AVERAGED, standing
+from launcher.reporting.progress import STEPS_AVERAGED, progress_snapshot
 from launcher.reporting.text import clock
 from launcher.runs.compare import compare_runs
 from launcher.runs.paths import MetricsFollower, RunPaths
@@ -83,7 +83,7 @@ def logs(
 
 
 def run_status(paths: RunPaths) -> dict[str, Any]:
-    """Return state, job and standing of a run, as `status --json` prints them.
+    """Returns state, job and standing of a run, as `status --json` prints them.
 
     Raises:
         LongformerError: this is not the directory of a run or of a submitted one, or Slurm does not answer.
@@ -97,7 +97,7 @@ def run_status(paths: RunPaths) -> dict[str, Any]:
         "state": _state(paths, run, queued),
         "submission": submission and asdict(submission),
         "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
-        "standing": run and _standing(run),
+        "standing": run and _snapshot(run),
         "ranks": paths.ranks() if paths.is_running() else [],
     }
 
@@ -106,7 +106,7 @@ Activity = Literal["waiting", "running"]
 
 
 def activity(paths: RunPaths) -> Activity | None:
-    """Return whether a run waits in a queue or is running; None where it does neither."""
+    """Returns whether a run waits in a queue or is running; None where it does neither."""
     submission = Submission.of(paths)
     return _activity(paths, submission.queued() if submission else None)
 
@@ -127,7 +127,7 @@ def _check(run: RunPaths) -> None:
         run.identity()
 
 
-def _standing(run: Run) -> dict[str, Any] | None:
+def _snapshot(run: Run) -> dict[str, Any] | None:
     records = MetricsFollower(run.paths.metrics_file).new_records()
     if not records:
         return None
@@ -137,7 +137,7 @@ def _standing(run: Run) -> dict[str, Any] | None:
     phase = config.phases[newest["phase_index"]]
     about = {"phase": phase.name, "phases": len(config.phases), "steps": phase.steps}
     about |= {"bits_short": config.words.bits_short}
-    return asdict(standing(recent, config)) | about
+    return asdict(progress_snapshot(recent, config)) | about
 
 
 def _log_files(run: RunPaths, rank: int | None) -> list[Path]:
@@ -147,7 +147,7 @@ def _log_files(run: RunPaths, rank: int | None) -> list[Path]:
 
 
 def _copy(file: BinaryIO, offset: int) -> int:
-    """Print a file from an offset on; return where it ends now."""
+    """Prints a file from an offset on; returns where it ends now."""
     file.seek(offset)
     content = file.read()
     print(content.decode(errors="replace"), end="", flush=True)
@@ -169,7 +169,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def runs() -> None:
-    """Look at several runs together."""
+    """Looks at several runs together."""
 
 
 @app.command("diff")

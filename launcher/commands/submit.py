@@ -13,7 +13,7 @@ from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm.batch_script import JobRequest, batch_script
 from launcher.backends.slurm.commands import check_slurm, submit_job
 from launcher.config.load import load
-from launcher.config.sections import RankRange, given_ranks
+from launcher.config.sections import RankRange, parse_ranks_option
 from launcher.runs.paths import RunPaths
 from launcher.runs.submission import Submission, check_free, code_directory, copy_code
 from launcher.runs.sweep import combinations, record_sweep, run_of
@@ -35,7 +35,7 @@ def submit(
         str | None, typer.Option(help="With --backend ray: its dashboard, such as http://HOST:8265.")
     ] = None,
     ranks: Annotated[str, typer.Option(help="With --backend ray: as for `longformer train`.")] = "1",
-    nodes: Annotated[str, typer.Option(help="Nodes; or the fewest and the most, such as 2-4.")] = "1",
+    nodes: Annotated[str, typer.Option(help="Nodes; or a range, such as 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 trains on processors.")] = 0,
     ranks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Processes of each node that train together; one per GPU unless given.")
@@ -103,7 +103,7 @@ def submit(
     if backend == "ray":
         address = ray_jobs.check_address(address)
         for phase in config.phases:
-            phase.possible_ranks(given_ranks(ranks))
+            phase.possible_ranks(parse_ranks_option(ranks))
     if backend == "slurm":
         check_slurm()
     elif sweep or chain > 1:
@@ -119,7 +119,7 @@ def submit(
     if backend == "slurm":
         jobs = _hand_to_slurm(submitted, script, chain)
     elif address is not None:
-        jobs = [_hand_to_ray(submitted, address, name=config.name, ranks=given_ranks(ranks))]
+        jobs = [_hand_to_ray(submitted, address, name=config.name, ranks=parse_ranks_option(ranks))]
     else:
         jobs = [_start_here(submitted, ranks=request.ranks_per_node)]
     if sweep:
@@ -133,7 +133,7 @@ def submit(
 
 
 def _hand_to_slurm(submitted: RunPaths, script: str, chain: int) -> list[str]:
-    """Submit the script, as often as the chain is long; return the jobs' numbers."""
+    """Submits the script, as often as the chain is long; returns the jobs' numbers."""
     script_file = submitted.submission_directory / "run.sbatch"
     write_atomically(script_file, script.encode())
     jobs: list[str] = []
@@ -143,7 +143,7 @@ def _hand_to_slurm(submitted: RunPaths, script: str, chain: int) -> list[str]:
 
 
 def _hand_to_ray(run: RunPaths, address: str, *, name: str, ranks: RankRange) -> str:
-    """Let a Ray cluster start the driver on its head; return the URL of the job."""
+    """Lets a Ray cluster start the driver on its head; returns the URL of the job."""
     settings = [f"{name}={value}" for name, value in _environment(run).items()]
     command = shlex.join(["env", *settings, *_driver(run), "--backend", "ray", "--ranks", str(ranks)])
     where, log = shlex.quote(str(Path.cwd())), shlex.quote(str(run.job_log))
@@ -151,7 +151,7 @@ def _hand_to_ray(run: RunPaths, address: str, *, name: str, ranks: RankRange) ->
 
 
 def _start_here(run: RunPaths, *, ranks: int) -> str:
-    """Start a driver that outlives this command; return its process number."""
+    """Starts a driver that outlives this command; returns its process number."""
     command = [*_driver(run), "--ranks", str(ranks)]
     environment = os.environ | _environment(run)
     with run.job_log.open("ab") as log:
@@ -167,5 +167,5 @@ def _driver(run: RunPaths) -> list[str]:
 
 
 def _environment(run: RunPaths) -> dict[str, str]:
-    """Return what makes a driver run the submitted code."""
+    """Returns what makes a driver run the submitted code."""
     return {"PYTHONPATH": str(code_directory(run)), "PYTHONSAFEPATH": "1"}

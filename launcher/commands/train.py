@@ -1,6 +1,7 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
 import json
+import shutil
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,17 +15,19 @@ from launcher.backends.ray.cluster import RayCluster, connected
 from launcher.backends.slurm.backend import SlurmBackend, nodes_of_this_job
 from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
 from launcher.config.load import load
+from launcher.config.mlflow_address import address_of_run
 from launcher.config.run_config import RunConfig
-from launcher.config.sections import RankRange, given_ranks
+from launcher.config.sections import BackendName, RankRange, parse_ranks_option
 from launcher.reporting.progress import RunProgress
 from launcher.reporting.run_report import report_run
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.tasks.data import InputData, TaskData
-from launcher.tasks.registry import data_of, task_of_run
+from launcher.tasks.registry import data_of, task_of, task_of_run
 from launcher.tracking.callbacks import finish_run, start_run
-from launcher.training.initial_model import bring_start_model
-from launcher.training.phases import Backend, BackendName, Outcome, Status, is_done, run_chain
+from launcher.tracking.registry.export import Exportable
+from launcher.tracking.registry.open_model import opened
+from launcher.training.phases import Backend, Outcome, Status, is_done, run_chain
 from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
 
@@ -35,7 +38,7 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as phases.0.steps=100.")
     ] = None,
     ranks: Annotated[
-        str, typer.Option(help="Processes that train together; on a Ray cluster also the fewest and the most: 2-4.")
+        str, typer.Option(help="Processes that train together; on a Ray cluster also a range: 2-4.")
     ] = "1",
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
     backend: Annotated[
@@ -60,7 +63,7 @@ def train(
         return 0
     written_init = [] if init is None else [f"init={json.dumps(init)}"]
     config = load(run_file, [*(overrides or []), *written_init])
-    asked = given_ranks(ranks)
+    asked = parse_ranks_option(ranks)
     at_first = _ranks_at_first(config, asked, backend)
     run = Run(RunPaths((run_directory or Path("runs") / config.name).resolve()), config)
     with connected(address) if backend == "ray" else nullcontext() as cluster:
@@ -110,27 +113,48 @@ def resume(
         return _go_on(run, lock, backend)
 
 
+def bring_start_model(run: Run, data: InputData) -> str | None:
+    """Copies the model that `init` names into the directory of a new run, which needs neither folder nor registry then.
+
+    Returns:
+        Exactly which model it is, an alias resolved to its version; None where `init` names none.
+
+    Raises:
+        LongformerError: there is no such model, or it does not fit the run.
+        WorkFailed: MLflow does not answer or refuses.
+    """
+    shutil.rmtree(run.paths.start_directory, ignore_errors=True)  # of a creation that was interrupted
+    config = run.config
+    if config.init is None:
+        return None
+    with opened(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
+        found = Exportable.find(model.folder)
+        task_of(config, data.directory).check_start(found.model)
+        found.write(run.paths.start_directory)
+        return model.origin
+
+
 def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:
-    """Return how many ranks a run begins with where there is room for the most.
+    """Returns how many ranks a run begins with where there is room for the highest number.
 
     Raises:
         LongformerError: no such number divides the batches; a range where there is no choice.
     """
     if backend == "ray":
-        most = [phase.possible_ranks(ranks)[-1] for phase in config.phases]
-        return most[0]
+        largest = [phase.possible_ranks(ranks)[-1] for phase in config.phases]  # of all phases, to check them now
+        return largest[0]
     if backend == "torchrun":
         ranks = RankRange(*[rank_and_ranks()[1]] * 2)
-    if ranks.fewest != ranks.most:
+    if ranks.min != ranks.max:
         raise LongformerError(f"--ranks {ranks}: only --backend ray can choose between numbers of ranks; give one")
-    config.check_ranks(ranks.most)
+    config.check_ranks(ranks.max)
     if backend == "slurm":
-        nodes_of_this_job(ranks=ranks.most)
-    return ranks.most
+        nodes_of_this_job(ranks=ranks.max)
+    return ranks.max
 
 
 def _prepare_in(directory: Path, data: TaskData[Any]) -> InputData:
-    """Make the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
+    """Makes the data ready on a machine of a cluster, where paths mean what they mean in the driver's `directory`."""
     with chdir(directory):
         return data.prepare()
 
@@ -142,7 +166,7 @@ def _go_on(
     cluster: RayCluster | None = None,
     ranks: RankRange | None = None,
 ) -> int:
-    """Run every phase that is not done, in the foreground; return the exit code."""
+    """Runs every phase that is not done, in the foreground; returns the exit code."""
     identity = run.paths.identity()
     if is_done(run):
         with _backend(backend, StopFlag(), lock, ranks=identity.ranks):  # ranks of torchrun's must not be left waiting

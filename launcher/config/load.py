@@ -12,7 +12,7 @@ from longformer.errors import LongformerError
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Return what a run file says, with overrides such as `phases.0.steps=100` laid over it.
+    """Returns what a run file says, with overrides such as `phases.0.steps=100` laid over it.
 
     Returns:
         The config of the file's task.

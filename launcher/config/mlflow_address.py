@@ -22,7 +22,7 @@ _SCHEMES = ("http://", "https://", SQLITE)
 
 
 def check_address(address: str) -> None:
-    """Raise ValueError when an address is of a kind that is not served, or holds credentials, which would be stored."""
+    """Raises ValueError when an address is of an unsupported kind, or holds credentials, which would be stored."""
     if _CREDENTIALS.search(address):
         raise ValueError(
             "must not hold a name or password, which would be stored with the run: set MLFLOW_TRACKING_USERNAME and "
@@ -35,20 +35,20 @@ def check_address(address: str) -> None:
 
 
 def store_of(runs_folder: Path) -> str:
-    """Return the address of the embedded store of a folder of runs."""
+    """Returns the address of the embedded store of a folder of runs."""
     return f"{SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
 
 
 def address_of_run(written: str | None, run_directory: Path) -> str:
-    """Return where a run is tracked: as its run file or else the environment says, else beside the run directories."""
+    """Returns where a run is tracked: as its run file or else the environment says, else beside the run directories."""
     return written or os.environ.get(ADDRESS_VARIABLE) or store_of(run_directory.resolve().parent)
 
 
 def address_here() -> str:
-    """Return where models are looked for: as the environment says, else in the store of the folder runs."""
+    """Returns where models are looked for: as the environment says, else in the store of the folder runs."""
     return os.environ.get(ADDRESS_VARIABLE) or store_of(Path("runs"))
 
 
 def without_credentials(text: str) -> str:
-    """Return a text in which every address has lost its name and password."""
+    """Returns a text in which every address has lost its name and password."""
     return _CREDENTIALS.sub("", text)

@@ -6,15 +6,16 @@ A config is immutable and consistent; `launcher.config.load` reads one from a YA
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
+from pydantic.fields import FieldInfo
 
 from launcher.config.sections import (
+    MAY_CHANGE,
     ClusterSection,
     Count,
     DataSection,
@@ -26,14 +27,6 @@ from launcher.config.sections import (
 )
 from launcher.config.yaml_file import Location
 from longformer.training.checkpoints.copies import CheckpointCopies
-
-_OF_THE_MACHINE = re.compile(
-    r"training\.(zero_stage|activation_checkpointing|checkpoint_in_background|checkpoint_copies|stall_seconds): "
-    r"|training\.(checkpoint_every_steps|checkpoints_kept|permanent_checkpoint_every_steps): "
-    r"|data\.loader_workers: |tracking\.register_as: "
-    r"|phases\.\d+\.(micro_batch_size|resources\.\w+): "
-    r"|cluster\."
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class RunConfig(Section):
     """The phases, in order."""
     tracking: TrackingSection = TrackingSection()
     """Where MLflow keeps the run."""
-    cluster: ClusterSection = ClusterSection()
+    cluster: Annotated[ClusterSection, MAY_CHANGE] = ClusterSection()
     """How the run lives on a Ray cluster."""
 
     @model_validator(mode="after")
@@ -86,12 +79,12 @@ class RunConfig(Section):
         return self
 
     def check_ranks(self, ranks: int) -> None:
-        """Raise LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
+        """Raises LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
         for phase in self.phases:
             phase.batching(ranks)
 
     def checkpoint_copies(self, phase_index: int) -> CheckpointCopies | None:
-        """Return where the checkpoints of a phase are copied to, or None.
+        """Returns where the checkpoints of a phase are copied to, or None.
 
         Raises:
             LongformerError: no storage of that kind can be used here.
@@ -101,36 +94,63 @@ class RunConfig(Section):
         return None if url is None else CheckpointCopies(f"{url}/{self.name}/{phase_index + 1:02d}-{phase}")
 
     def to_yaml(self) -> str:
-        """Return the resolved run file: no `extends`, every default written out; loading it gives an equal config."""
+        """Returns the resolved run file: no `extends`, every default written out; loading it gives an equal config."""
         return yaml.safe_dump(self._content(), sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of everything in the config, however it was written."""
+        """Returns the SHA-256 (hex) of everything in the config, however it was written."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
     def values(self) -> dict[str, Any]:
-        """Return every value by its path as in an override: `phases.0.steps`; a list such as windows is one value."""
+        """Returns every value by its path as in an override: `phases.0.steps`; a list such as windows is one value."""
         return {".".join(map(str, location)): value for location, value in _flat(self._content())}
 
     def diff(self, other: Self) -> list[str]:
-        """Return one line per value that differs, `phases.0.steps: 100 -> 200`, from this config to `other`."""
-        mine, theirs = self.values(), other.values()
-        return [
-            f"{key}: {json.dumps(mine.get(key, 'absent'))} -> {json.dumps(theirs.get(key, 'absent'))}"
-            for key in mine | theirs
-            if key not in mine or key not in theirs or mine[key] != theirs[key]
-        ]
+        """Returns one line per value that differs, `phases.0.steps: 100 -> 200`, from this config to `other`."""
+        return _differences(self.values(), other.values())
 
     def learning_diff(self, other: Self) -> list[str]:
-        """Return the lines of `diff` but for what only says on which machines and how safely the run is done."""
-        return [line for line in self.diff(other) if not _OF_THE_MACHINE.match(line)]
+        """Returns the lines of `diff` without those of fields that are marked as MAY_CHANGE."""
+        return _differences(self._learning_values(), other._learning_values())
+
+    def _learning_values(self) -> dict[str, Any]:
+        changeable = tuple(f"{key}." for key in _changeable(self))
+        return {key: value for key, value in self.values().items() if not f"{key}.".startswith(changeable)}
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
 
+def may_change(field: FieldInfo) -> bool:
+    """Returns whether a run may be resumed with another value of a field."""
+    return isinstance(field.json_schema_extra, dict) and "may_change" in field.json_schema_extra
+
+
+def _changeable(section: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted key of every field of a section, and of sections inside it, that may change."""
+    for name, field in type(section).model_fields.items():
+        if may_change(field):
+            yield prefix + name
+            continue
+        value = getattr(section, name)
+        inner = (
+            {f"{name}.{index}": item for index, item in enumerate(value)} if isinstance(value, tuple) else {name: value}
+        )
+        for key, item in inner.items():
+            if isinstance(item, BaseModel):
+                yield from _changeable(item, f"{prefix}{key}.")
+
+
+def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}: {json.dumps(first.get(key, 'absent'))} -> {json.dumps(second.get(key, 'absent'))}"
+        for key in first | second
+        if key not in first or key not in second or first[key] != second[key]
+    ]
+
+
 def _flat(value: Any, location: Location = ()) -> Iterator[tuple[Location, Any]]:
-    """Yield (location, value) for every leaf; a list of plain values (such as windows) is one leaf."""
+    """Yields (location, value) for every leaf; a list of plain values (such as windows) is one leaf."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _flat(item, (*location, key))

@@ -19,6 +19,10 @@ Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveNumber = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+BackendName = Literal["local", "slurm", "ray", "torchrun"]
+MAY_CHANGE = Field(json_schema_extra={"may_change": True})
+"""Marks a field, or a whole section, that says on which machines and how safely a run is done, not what is learned: a
+run may be resumed with another value."""
 
 
 class Section(BaseModel):
@@ -29,14 +33,14 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class RankRange:
-    """The fewest and the most ranks; equal where there is no choice."""
+    """The lowest and the highest allowed number of ranks; equal where there is no choice."""
 
-    fewest: int
-    most: int
+    min: int
+    max: int
 
     @classmethod
     def parse(cls, written: str) -> Self:
-        """Return the range that is written as 4 or as 2-4.
+        """Returns the range that is written as 4 or as 2-4.
 
         Raises:
             ValueError: it is neither.
@@ -44,20 +48,20 @@ class RankRange:
         first, dash, last = written.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ValueError(f"{written!r} is neither a number of ranks such as 4 nor a range of them such as 2-4")
-        fewest, most = int(first), int(last or first)
-        if not 1 <= fewest <= most:
-            raise ValueError(f"{written!r} is no range of ranks: the fewest come first, and they are at least 1")
-        return cls(fewest, most)
+        lowest, highest = int(first), int(last or first)
+        if not 1 <= lowest <= highest:
+            raise ValueError(f"{written!r} is no range of ranks: the lower number comes first, and it is at least 1")
+        return cls(lowest, highest)
 
     def __str__(self) -> str:
-        return str(self.most) if self.fewest == self.most else f"{self.fewest}-{self.most}"
+        return str(self.max) if self.min == self.max else f"{self.min}-{self.max}"
 
 
-def given_ranks(option: str) -> RankRange:
-    """Return the range that `--ranks` was given.
+def parse_ranks_option(option: str) -> RankRange:
+    """Returns the range that `--ranks` was given.
 
     Raises:
-        LongformerError: it is none.
+        LongformerError: it is not a range.
     """
     try:
         return RankRange.parse(option)
@@ -99,7 +103,7 @@ class ClusterSection(Section):
 class TrainingSection(Section):
     """How the weights are learned, the same in every phase."""
 
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Annotated[Literal[0, 1, 2, 3], MAY_CHANGE] = 2
     """DeepSpeed ZeRO stage: what is sharded over ranks. 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the forward and backward pass; the optimizer keeps fp32 weights in any case."""
@@ -111,11 +115,11 @@ class TrainingSection(Section):
     """Decay rates of AdamW's two moving averages."""
     adam_epsilon: PositiveNumber = 1.0e-8
     """The small number in AdamW's denominator."""
-    activation_checkpointing: bool = False
+    activation_checkpointing: Annotated[bool, MAY_CHANGE] = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
-    checkpoint_every_steps: PositiveInt = 100
+    checkpoint_every_steps: Annotated[PositiveInt, MAY_CHANGE] = 100
     """Steps between two checkpoints; the end of a phase always has one."""
-    checkpoints_kept: PositiveInt = 2
+    checkpoints_kept: Annotated[PositiveInt, MAY_CHANGE] = 2
     """How many of the newest checkpoints of a phase are kept."""
     deterministic: bool = False
     """Use only operations that give the same bits in every run on the same hardware, on GPUs too, and refuse others."""
@@ -124,14 +128,14 @@ class TrainingSection(Section):
     and leave it out. No weight has changed in any case."""
     spike_threshold: PositiveNumber | None = None
     """A loss so many robust standard deviations above the median of the last 64 is a spike; `null` = none is."""
-    stall_seconds: PositiveInt = 1800
+    stall_seconds: Annotated[PositiveInt, MAY_CHANGE] = 1800
     """Without a step for so long, every rank prints its stack into its log and the run ends."""
-    checkpoint_in_background: bool = False
+    checkpoint_in_background: Annotated[bool, MAY_CHANGE] = False
     """Copy the state to memory and write it while training goes on; takes as much memory as a checkpoint is large."""
-    checkpoint_copies: str | None = None
+    checkpoint_copies: Annotated[str | None, MAY_CHANGE] = None
     """URL or directory where checkpoints are copied to, such as s3://bucket/runs; a run that has lost its own goes on
     from there. Kinds of storage beyond local ones and HTTP need their fsspec package."""
-    permanent_checkpoint_every_steps: PositiveInt | None = None
+    permanent_checkpoint_every_steps: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
 
     @model_validator(mode="after")
@@ -171,11 +175,11 @@ class PhaseSection(Section):
     """Optimizer steps of the phase."""
     batch_size: PositiveInt
     """Sequences in a global batch, over all ranks."""
-    micro_batch_size: PositiveInt | None = None
+    micro_batch_size: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation."""
     optimizer: Literal["keep", "reset"] = "keep"
     """Whether the optimizer's moving averages go on from the phase before or start anew."""
-    resources: ResourcesSection = ResourcesSection()
+    resources: Annotated[ResourcesSection, MAY_CHANGE] = ResourcesSection()
     """What the phase asks of a Ray cluster: `ranks`, `gpus_per_rank`, `processors_per_rank`."""
 
     @model_validator(mode="after")
@@ -194,7 +198,7 @@ class PhaseSection(Section):
         return self.batch_size * self.sequence_length
 
     def batching(self, ranks: int) -> Batching:
-        """Return how a global batch is divided over `ranks` ranks.
+        """Returns how a global batch is divided over `ranks` ranks.
 
         Raises:
             LongformerError: the batch cannot be divided evenly.
@@ -213,7 +217,7 @@ class PhaseSection(Section):
         return Batching(micro_batch_size, self.batch_size // (micro_batch_size * ranks))
 
     def possible_ranks(self, asked: RankRange) -> tuple[int, ...]:
-        """Return the numbers of ranks that divide the batch evenly, fewest first.
+        """Returns the numbers of ranks that divide the batch evenly, in ascending order.
 
         Args:
             asked: the range to choose from, where the phase does not name its own.
@@ -223,18 +227,18 @@ class PhaseSection(Section):
         """
         allowed = self.resources.rank_range or asked
         possible = []
-        for ranks in range(allowed.fewest, allowed.most + 1):
+        for ranks in range(allowed.min, allowed.max + 1):
             try:
                 self.batching(ranks)
             except LongformerError:
-                if allowed.fewest == allowed.most:
+                if allowed.min == allowed.max:
                     raise
             else:
                 possible.append(ranks)
         if not possible:
             raise LongformerError(
                 f"phase {self.name}: batch_size {self.batch_size} in micro-batches of {self.micro_batch_size or 1} can "
-                f"be divided over no number of ranks from {allowed.fewest} to {allowed.most}; widen the range"
+                f"be divided over no number of ranks from {allowed.min} to {allowed.max}; widen the range"
             )
         return tuple(possible)
 
@@ -244,7 +248,7 @@ class DataSection(Section):
 
     directory: Path
     """Folder of the prepared data; made when it is absent, reused when source and tokenizer are unchanged."""
-    loader_workers: Count = 0
+    loader_workers: Annotated[Count, MAY_CHANGE] = 0
     """Processes per rank that make batches ahead of time; the batches are the same with any number."""
 
 
@@ -256,7 +260,7 @@ class TrackingSection(Section):
     else an SQLite file beside the run directories, opened by `longformer ui`."""
     experiment: str = "longformer"
     """MLflow experiment the run belongs to."""
-    register_as: Name | None = None
+    register_as: Annotated[Name | None, MAY_CHANGE] = None
     """Name under which the finished model becomes a new version in MLflow's registry; `null` = it does not."""
 
     @model_validator(mode="after")

@@ -52,7 +52,7 @@ class LoadedYaml:
     """Every override as typed, with the location it sets."""
 
     def origin(self, location: Location) -> str:
-        """Return who wrote the value at `location`: an override, a file, or a file together with overrides in it."""
+        """Returns who wrote the value at `location`: an override, a file, or a file together with overrides in it."""
         for text, target in reversed(self.overrides):
             if location[: len(target)] == target:
                 return f"override {text}"
@@ -62,7 +62,7 @@ class LoadedYaml:
 
 
 def read(path: Path, overrides: Sequence[str]) -> LoadedYaml:
-    """Return the content of `path` over the files it extends, with `overrides` applied.
+    """Returns the content of `path` over the files it extends, with `overrides` applied.
 
     Raises:
         LongformerError: a file is missing or not YAML, files extend each other in a circle, or an
@@ -78,17 +78,17 @@ def read(path: Path, overrides: Sequence[str]) -> LoadedYaml:
 
 
 def problems(error: ValidationError, model: type[BaseModel], written: LoadedYaml) -> str:
-    """Return one line per problem that pydantic found, in the words of the run file."""
+    """Returns one line per problem that pydantic found, in the words of the run file."""
     return "\n".join(_sentence(problem, model, written) for problem in error.errors())
 
 
 def dotted(location: Location) -> str:
-    """Return the path as a reader of the file would say it: `phases[2].steps`."""
+    """Returns the path as a reader of the file would say it: `phases[2].steps`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
 def _read_with_bases(path: Path, *, readers: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
-    """Return (path, content) of every file that `path` extends, in the order they are laid, and its own last."""
+    """Returns (path, content) of every file that `path` extends, in the order they are laid, and its own last."""
     if path.resolve() in readers:
         circle = " -> ".join(reader.name for reader in (*readers[readers.index(path.resolve()) :], path))
         raise LongformerError(f"{path}: the files extend each other in a circle ({circle}); remove one `extends`")
@@ -123,7 +123,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `top` laid over it: mappings are merged key by key, everything else is replaced whole."""
+    """Returns `base` with `top` laid over it: mappings are merged key by key, everything else is replaced whole."""
     merged = dict(base)
     for key, value in top.items():
         below = base.get(key)
@@ -132,7 +132,7 @@ def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_override(content: dict[str, Any], text: str) -> Location:
-    """Set one `a.b.0.c=value` in `content`; return the location it sets."""
+    """Sets one `a.b.0.c=value` in `content`; returns the location it sets."""
     key, equals, value = text.partition("=")
     location: Location = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
     if not equals or "" in location:
@@ -160,7 +160,7 @@ def _override_value(text: str, value: str) -> Any:
 
 
 def _holds(content: Any, location: Location) -> bool:
-    """Return whether something is written at `location` of `content`."""
+    """Returns whether something is written at `location` of `content`."""
     try:
         for part in location:
             content = content[part]
@@ -198,7 +198,7 @@ def _suggestion(key: str, known: list[str]) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: Location) -> list[str]:
-    """Return the keys of the section at `location`, found by walking the models' annotations."""
+    """Returns the keys of the section at `location`, found by walking the models' annotations."""
     for part in location:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation

@@ -18,7 +18,7 @@ _SECONDS = 10.0
 
 @contextmanager
 def clock_served(clock: Callable[[], float] = time.time) -> Iterator[tuple[str, int]]:
-    """Answer with this node's time whoever asks for it, and yield the host name and port to ask at."""
+    """Answers with this node's time whoever asks for it, and yields the host name and port to ask at."""
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -33,7 +33,7 @@ def clock_served(clock: Callable[[], float] = time.time) -> Iterator[tuple[str, 
 
 
 def check_clock(address: tuple[str, int]) -> list[Finding]:
-    """Compare this node's clock with the one served at an address.
+    """Compares this node's clock with the one served at an address.
 
     The question with the quickest answer counts: the other clock was read somewhere between asking and hearing.
     """
@@ -52,7 +52,7 @@ def check_clock(address: tuple[str, int]) -> list[Finding]:
 
 
 def _ask(line: socket.socket) -> tuple[float, float]:
-    """Return how long the answer took, and how far the other clock is ahead of ours, in seconds."""
+    """Returns how long the answer took, and how far the other clock is ahead of ours, in seconds."""
     asked = time.time()
     line.sendall(b"?")
     answer = b""

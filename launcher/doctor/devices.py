@@ -12,7 +12,7 @@ _DRIVER = Path("/dev/nvidiactl")
 
 
 def check_devices() -> list[Finding]:
-    """Return what torch finds; on a machine without GPUs that is one line."""
+    """Returns what torch finds; on a machine without GPUs that is one line."""
     try:
         import torch  # here, because the doctor must answer where torch cannot be imported
     except Exception as error:
@@ -31,7 +31,7 @@ def check_devices() -> list[Finding]:
 
 
 def no_cuda(built_for: str | None, *, driver_is_there: bool) -> Finding:
-    """Return why there is no CUDA: no GPU, a torch built without CUDA, or a driver that torch cannot use."""
+    """Returns why there is no CUDA: no GPU, a torch built without CUDA, or a driver that torch cannot use."""
     if not driver_is_there:
         remedy = "To train on GPUs, work on a machine whose GPUs `nvidia-smi` lists."
         return Finding("CUDA", Level.WARN, "no GPU: ranks train on processors", remedy)
@@ -46,7 +46,7 @@ def no_cuda(built_for: str | None, *, driver_is_there: bool) -> Finding:
 
 
 def gpu_memory(index: int, free: int, total: int) -> Finding:
-    """Return how much of a GPU's memory, in bytes, is free."""
+    """Returns how much of a GPU's memory, in bytes, is free."""
     name = f"GPU {index}"
     if free >= SCARCE_MEMORY * total:
         return Finding(name, Level.OK, f"{total / 2**30:.0f} GiB, at least {SCARCE_MEMORY:.0%} free")
@@ -55,7 +55,7 @@ def gpu_memory(index: int, free: int, total: int) -> Finding:
 
 
 def nccl_finding(found: tuple[int, ...] | None, *, gpus: int) -> Finding:
-    """Return whether ranks on several GPUs can talk to each other."""
+    """Returns whether ranks on several GPUs can talk to each other."""
     if found is not None:
         return Finding("NCCL", Level.OK, ".".join(map(str, found)))
     level = Level.MISS if gpus > 1 else Level.WARN
@@ -63,7 +63,7 @@ def nccl_finding(found: tuple[int, ...] | None, *, gpus: int) -> Finding:
 
 
 def kernels_finding(triton: str | None) -> Finding:
-    """Return whether attention on GPUs has its fused kernels."""
+    """Returns whether attention on GPUs has its fused kernels."""
     if triton is not None and find_spec("triton") is not None:
         return Finding("triton", Level.OK, triton)
     remedy = "Install the triton that belongs to this torch; without it attention uses the slower portable engine."

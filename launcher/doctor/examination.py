@@ -22,7 +22,7 @@ LONGEST_SECONDS = 60.0
 
 
 def checks_of_this_machine(directory: Path, tracking: str | None) -> dict[str, Check]:
-    """Return the checks by name.
+    """Returns the checks by name.
 
     Args:
         directory: where runs are to lie; it need not exist.
@@ -45,7 +45,7 @@ def checks_of_this_machine(directory: Path, tracking: str | None) -> dict[str, C
 
 
 def examine(checks: Mapping[str, Check], *, seconds: float = LONGEST_SECONDS) -> list[Finding]:
-    """Run all checks at the same time and return what they find, in their order, within so many seconds."""
+    """Runs all checks at the same time and returns what they find, in their order, within so many seconds."""
     found: dict[str, list[Finding]] = {}
 
     def run(name: str, check: Check) -> None:

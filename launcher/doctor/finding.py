@@ -30,5 +30,5 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """Return the worst level of all findings, OK where there are none."""
+    """Returns the worst level of all findings, OK where there are none."""
     return max((finding.level for finding in findings), key=list(Level).index, default=Level.OK)

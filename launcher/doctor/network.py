@@ -12,7 +12,7 @@ _SECONDS = 5.0
 
 
 def check_host_name() -> list[Finding]:
-    """Resolve this machine's name, which the ranks of other nodes are told."""
+    """Resolves this machine's name, which the ranks of other nodes are told."""
     name = socket.gethostname()
     try:
         addresses = {ipaddress.ip_address(each[4][0]) for each in socket.getaddrinfo(name, None)}
@@ -27,7 +27,7 @@ def check_host_name() -> list[Finding]:
 
 
 def check_loopback() -> list[Finding]:
-    """Talk to ourselves over `localhost` at a free port, as the ranks of one machine do."""
+    """Checks that this machine can talk to itself over `localhost` at a free port, as the ranks of one machine do."""
     remedy = "See that the interface lo is up and that /etc/hosts has the line `127.0.0.1 localhost`."
     try:
         with (
@@ -48,7 +48,7 @@ def check_loopback() -> list[Finding]:
 
 
 def check_ports() -> list[Finding]:
-    """See whether the ports are free that our commands, or the surroundings (MASTER_PORT), fix."""
+    """Checks whether the ports are free that our commands, or the surroundings (MASTER_PORT), fix."""
     wanted = dict(LISTENERS)
     fixed = os.environ.get("MASTER_PORT", "")
     if fixed.isdigit():
@@ -57,7 +57,7 @@ def check_ports() -> list[Finding]:
 
 
 def port_finding(port: int, user: str) -> Finding:
-    """Return whether a port can be listened on."""
+    """Returns whether a port can be listened on."""
     try:
         with socket.create_server(("", port)):
             return Finding(f"port {port}", Level.OK, "free")

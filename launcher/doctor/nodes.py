@@ -22,7 +22,7 @@ _SECONDS_TO_START = 60.0
 
 
 def examine_nodes(directory: Path, tracking: str | None) -> dict[str, list[Finding]]:
-    """Return the findings of every node of this process's Slurm job, by the node's name.
+    """Returns the findings of every node of this process's Slurm job, by the node's name.
 
     Raises:
         LongformerError: this process is not in a job, the directory cannot be written, or srun does not start.
@@ -79,7 +79,7 @@ def _nodes_of_this_job() -> list[str]:
 
 
 def _answer(written_task: str) -> None:
-    """Examine this node and print a line per finding; srun passes on lines whole, if they are short."""
+    """Examines this node and print a line per finding; srun passes on lines whole, if they are short."""
     task = json.loads(written_task)
     node = os.environ["SLURMD_NODENAME"]
     checks = checks_of_this_machine(Path(task["directory"]), task["tracking"])

@@ -16,7 +16,7 @@ _NOT_INSTALLED = Finding(
 
 
 def check_python() -> list[Finding]:
-    """Return whether this Python is new enough."""
+    """Returns whether this Python is new enough."""
     try:
         needed = SpecifierSet(metadata(_PROJECT)["Requires-Python"])
     except PackageNotFoundError:
@@ -28,7 +28,7 @@ def check_python() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    """Return a finding for every required package, and for those of the extra `ray`, which need not be there."""
+    """Returns a finding for every required package, and for those of the extra `ray`, which need not be there."""
     try:
         requirements = [Requirement(line) for line in requires(_PROJECT) or []]
     except PackageNotFoundError:
@@ -43,7 +43,7 @@ def check_packages() -> list[Finding]:
 
 
 def package_finding(requirement: Requirement, otherwise: Level) -> Finding:
-    """Return whether a package fits a requirement, at the level `otherwise` where it does not."""
+    """Returns whether a package fits a requirement, at the level `otherwise` where it does not."""
     wanted = f"{requirement.name}{requirement.specifier}"
     remedy = f'Install it: pip install "{wanted}".'
     try:

@@ -14,7 +14,7 @@ _SECONDS = 15.0
 
 
 def check_slurm() -> list[Finding]:
-    """Ask Slurm's controller what it offers."""
+    """Asks Slurm's controller what it offers."""
     if shutil.which("sinfo") is None:
         remedy = "Only `longformer submit --backend slurm` needs it: work on a machine of the cluster."
         return [Finding("Slurm", Level.WARN, "not here", remedy)]
@@ -36,7 +36,7 @@ def check_slurm() -> list[Finding]:
 
 
 def check_ray() -> list[Finding]:
-    """See whether the Ray cluster that RAY_ADDRESS names can be reached."""
+    """Checks whether the Ray cluster that RAY_ADDRESS names can be reached."""
     if find_spec("ray") is None:
         return []  # the check of packages has said so
     address = os.environ.get("RAY_ADDRESS", "")
@@ -52,7 +52,7 @@ def check_ray() -> list[Finding]:
 
 
 def check_mlflow(directory: Path, tracking: str | None) -> list[Finding]:
-    """Ask the MLflow store for its experiments, with the credentials of the environment.
+    """Asks the MLflow store for its experiments, with the credentials of the environment.
 
     Args:
         directory: of the runs.
@@ -72,7 +72,7 @@ def check_mlflow(directory: Path, tracking: str | None) -> list[Finding]:
 
 
 def _mlflow_failure(store: str, reason: str, *, is_embedded: bool) -> Finding:
-    """Return a warning only: runs are trained without MLflow, and their steps sent when it is back."""
+    """Returns a warning only: runs are trained without MLflow, and their steps sent when it is back."""
     remedy = f"Start the server at {store}, or correct tracking.uri in the run file."
     if is_embedded:
         remedy = "Move mlflow.db away; a new one is made beside the runs."

@@ -14,7 +14,7 @@ _NOT_SHARED = "Keep runs on storage that all nodes mount at the same place (see 
 
 @contextmanager
 def shared_folder(directory: Path) -> Iterator[Path]:
-    """Yield a folder that holds a word and a lock which this process keeps."""
+    """Yields a folder that holds a word and a lock which this process keeps."""
     with scratch(directory) as folder:
         (folder / "word").write_text(_WORD)
         with (folder / "lock").open("w") as lock:

@@ -22,7 +22,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def check_storage(directory: Path) -> list[Finding]:
-    """Write, rename and lock in a directory, or in the nearest one above it that exists."""
+    """Writes, rename and lock in a directory, or in the nearest one above it that exists."""
     written = _writing(directory)
     if written.level is not Level.OK:
         return [written]
@@ -30,7 +30,7 @@ def check_storage(directory: Path) -> list[Finding]:
 
 
 def _writing(directory: Path) -> Finding:
-    """Write a file as checkpoints are written, forced to the disk, and read it back."""
+    """Writes a file as checkpoints are written, forced to the disk, and read it back."""
     content = os.urandom(2**20)
     try:
         with scratch(directory) as folder:
@@ -45,7 +45,7 @@ def _writing(directory: Path) -> Finding:
 
 
 def _renaming(directory: Path) -> Finding:
-    """Replace a file many times by renaming while it is read: a reader must never find it gone or cut short."""
+    """Replaces a file many times by renaming while it is read: a reader must never find it gone or cut short."""
     faults: list[str] = []
     done = threading.Event()
 
@@ -77,7 +77,7 @@ def _renaming(directory: Path) -> Finding:
 
 
 def _locking(directory: Path) -> Finding:
-    """Hold a file lock and see that another one is refused."""
+    """Holds a file lock and see that another one is refused."""
     remedy = "Mount the file system with locks (Lustre: -o flock; NFS: without nolock), or choose another with --runs."
     with scratch(directory) as folder, (folder / "lock").open("w") as first, (folder / "lock").open() as second:
         try:
@@ -92,13 +92,13 @@ def _locking(directory: Path) -> Finding:
 
 
 def check_room(directory: Path) -> list[Finding]:
-    """Look at the free room on the disk of the runs, and on that of temporary files."""
+    """Looks at the free room on the disk of the runs, and on that of temporary files."""
     places = {"disk of the runs": existing_part(directory), "temporary files": Path(tempfile.gettempdir())}
     return [room_finding(name, place, shutil.disk_usage(place).free) for name, place in places.items()]
 
 
 def room_finding(name: str, place: Path, free: int) -> Finding:
-    """Return whether so many free bytes are enough."""
+    """Returns whether so many free bytes are enough."""
     if free >= ROOM_TO_WARN:
         return Finding(name, Level.OK, f"at least {ROOM_TO_WARN / 2**30:.0f} GiB free")
     level = Level.MISS if free < LEAST_ROOM else Level.WARN
@@ -106,7 +106,7 @@ def room_finding(name: str, place: Path, free: int) -> Finding:
 
 
 def check_shared_memory(place: Path = _SHARED_MEMORY) -> list[Finding]:
-    """Look at the size of the memory that processes of this machine share."""
+    """Looks at the size of the memory that processes of this machine share."""
     if not place.is_dir():
         return []  # not Linux
     total = shutil.disk_usage(place).total
@@ -118,12 +118,12 @@ def check_shared_memory(place: Path = _SHARED_MEMORY) -> list[Finding]:
 
 @contextmanager
 def scratch(directory: Path) -> Iterator[Path]:
-    """Yield a new folder on the file system of a directory that need not exist yet, and remove it at the end."""
+    """Yields a new folder on the file system of a directory that need not exist yet, and remove it at the end."""
     with tempfile.TemporaryDirectory(prefix=".longformer-doctor-", dir=existing_part(directory)) as folder:
         yield Path(folder)
 
 
 def existing_part(directory: Path) -> Path:
-    """Return the directory or the nearest one above it that exists."""
+    """Returns the directory or the nearest one above it that exists."""
     directory = directory.absolute()
     return next(each for each in (directory, *directory.parents) if each.exists())

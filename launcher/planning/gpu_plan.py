@@ -64,12 +64,12 @@ class Forecast:
         return sum(phase.seconds for phase in self.phases)
 
     def bytes_a_day(self, phase: PhaseForecast) -> float:
-        """Return what a phase's checkpoints write in a day."""
+        """Returns what a phase's checkpoints write in a day."""
         return self.checkpoint_bytes * 24 * 3600 / phase.checkpoint_seconds
 
 
 def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
-    """Return what the run will take with one rank on each of so many GPUs.
+    """Returns what the run will take with one rank on each of so many GPUs.
 
     Args:
         config: the run.
@@ -115,7 +115,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
 
 
 def checkpoint_bytes(parameters: int, precision: str, zero_stage: int) -> int:
-    """Return the size of a checkpoint: weights, AdamW's two averages, and its own fp32 weights where it has some.
+    """Returns the size of a checkpoint: weights, AdamW's two averages, and its own fp32 weights where it has some.
 
     With ZeRO 3 the latter are the only ones.
     """
@@ -125,14 +125,14 @@ def checkpoint_bytes(parameters: int, precision: str, zero_stage: int) -> int:
 
 
 def fits(memory: MemoryEstimate, gpu: Gpu) -> bool:
-    """Return whether a rank has room on a GPU."""
+    """Returns whether a rank has room on a GPU."""
     return memory.total <= USABLE * gpu.memory
 
 
 def changed(
     config: RunConfig, *, training: dict[str, Any], phase: tuple[int, dict[str, Any]] | None = None
 ) -> RunConfig:
-    """Return the config with values of the training section, and of one phase, replaced."""
+    """Returns the config with values of the training section, and of one phase, replaced."""
     phases = list(config.phases)
     if phase is not None:
         phases[phase[0]] = phases[phase[0]].model_copy(update=phase[1])
@@ -150,7 +150,7 @@ class Fit:
 
 
 def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | None:
-    """Return the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept.
+    """Returns the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept.
 
     Args:
         config: the run.
@@ -176,7 +176,7 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
 
 
 def _is_allowed(config: RunConfig) -> bool:
-    """Return whether the run file could say so; a task may refuse a ZeRO stage."""
+    """Returns whether the run file could say so; a task may refuse a ZeRO stage."""
     try:
         type(config).model_validate(config.model_dump())
     except ValidationError:
@@ -205,7 +205,7 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
 
 
 def _remedy(config: RunConfig, index: int, gpu: Gpu, gpus: int) -> str:
-    """Return in words what makes a phase fit."""
+    """Returns in words what makes a phase fit."""
     fit = first_fit(config, index, gpu, gpus=gpus)
     if fit is None:
         return f"no setting makes it fit; take more or larger GPUs than {gpus} x {gpu.name}, or shorter sequences"

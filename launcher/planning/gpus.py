@@ -28,7 +28,7 @@ GPUS = {
 
 
 def gpu_of(name: str, precision: Precision) -> Gpu:
-    """Return a GPU that computes in a precision.
+    """Returns a GPU that computes in a precision.
 
     Raises:
         LongformerError: it is not known, or does not.

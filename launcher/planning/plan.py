@@ -50,7 +50,7 @@ class RunPlan:
 
 
 def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) -> RunPlan:
-    """Return what the run will take on `ranks` ranks, GPUs or not, that together reach `peak_flops` per second.
+    """Returns what the run will take on `ranks` ranks, GPUs or not, that together reach `peak_flops` per second.
 
     Raises:
         LongformerError: a batch cannot be divided over the ranks.

@@ -33,7 +33,7 @@ STEPS_AVERAGED = 20
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProgressSnapshot:
     """Where a run stands; loss and speed are means of the last steps of the phase."""
 
     phase_index: int
@@ -47,15 +47,15 @@ class Standing:
     """Of training, to the end of the last phase, should the coming phases need as long per token."""
 
 
-def standing(recent: Sequence[dict[str, Any]], config: RunConfig) -> Standing:
-    """Return where the run stands after the last of `recent`, the newest records of one phase (at least one)."""
+def progress_snapshot(recent: Sequence[dict[str, Any]], config: RunConfig) -> ProgressSnapshot:
+    """Returns where the run stands after the last of `recent`, the newest records of one phase (at least one)."""
     newest = recent[-1]
     phase_index, step = newest["phase_index"], newest["step"]
     phase = config.phases[phase_index]
     tokens_per_second = len(recent) * phase.tokens_per_step / sum(record["seconds"] for record in recent)
     tokens_left = (phase.steps - step) * phase.tokens_per_step
     tokens_left += sum(later.steps * later.tokens_per_step for later in config.phases[phase_index + 1 :])
-    return Standing(
+    return ProgressSnapshot(
         phase_index=phase_index,
         step=step,
         loss=fmean(record["loss"] for record in recent),
@@ -105,7 +105,7 @@ class RunProgress:
                     next_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES
 
     def _look(self) -> None:
-        """Take in what was written since the last look, and announce phases that are done."""
+        """Takes in what was written since the last look, and announce phases that are done."""
         for record in self._metrics.new_records():
             if self._recent and self._recent[-1]["phase_index"] != record["phase_index"]:
                 self._recent.clear()
@@ -132,14 +132,14 @@ class RunProgress:
         return f"phase {index + 1}/{len(self._config.phases)} {self._config.phases[index].name}"
 
     def _line(self) -> str:
-        now = standing(self._recent, self._config)
+        now = progress_snapshot(self._recent, self._config)
         steps = self._config.phases[now.phase_index].steps
         return f"{self._phase_title(now.phase_index)}  step {now.step:,}/{steps:,}  {self._state(now)}"
 
     def _display(self) -> RenderableType:
         if not self._recent:
             return Text("waiting for the first step", style="dim")
-        now = standing(self._recent, self._config)
+        now = progress_snapshot(self._recent, self._config)
         phase = self._config.phases[now.phase_index]
         title = Text.assemble(
             (self._phase_title(now.phase_index), "bold"),
@@ -151,7 +151,7 @@ class RunProgress:
         )
         return Group(title, bar, Text(self._state(now)))
 
-    def _state(self, now: Standing) -> str:
+    def _state(self, now: ProgressSnapshot) -> str:
         if self._newest_phase_is_done:
             return "done"
         if now.step == self._config.phases[now.phase_index].steps:

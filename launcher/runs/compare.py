@@ -32,7 +32,7 @@ class RunDifference:
 
 
 def compare_runs(first: Run, second: Run, *, tolerance: float) -> RunDifference:
-    """Compare the recorded losses of two runs, step by step.
+    """Compares the recorded losses of two runs, step by step.
 
     Args:
         first: a run.

@@ -59,7 +59,7 @@ class RunPaths:
         """How the ranks of a node of a cluster ended in a phase, for the driver of that start of the job."""
         return self.root / "logs" / f"phase-{phase_index + 1:02d}-node-{node}-{start}.json"
 
-    def losses_file(self, job: str) -> Path:
+    def lost_ranks_file(self, job: str) -> Path:
         """How often a job of a cluster, over all its starts, has lost ranks."""
         return self.root / "logs" / f"losses-{job}.json"
 
@@ -70,7 +70,7 @@ class RunPaths:
 
     @property
     def submission_directory(self) -> Path:
-        """Run file, code, script and number of the latest submitted job."""
+        """Runs file, code, script and number of the latest submitted job."""
         return self.root / "submission"
 
     @property
@@ -83,7 +83,7 @@ class RunPaths:
         return self.root / "logs" / f"phase-{phase_index + 1:02d}-rank-{rank}.log"
 
     def all_checkpoints(self) -> list[Path]:
-        """Return the committed checkpoints of all phases."""
+        """Returns the committed checkpoints of all phases."""
         return sorted(self.root.glob("phases/*/checkpoints/step-*"))
 
     @property
@@ -107,7 +107,7 @@ class RunPaths:
         return (self.root / "identity.json").exists()
 
     def identity(self) -> Identity:
-        """Return what was decided when the run was created.
+        """Returns what was decided when the run was created.
 
         Raises:
             LongformerError: this is not a run directory.
@@ -120,38 +120,38 @@ class RunPaths:
             raise LongformerError(f"{self.root}/identity.json cannot be read ({error})") from error
 
     def write_identity(self, identity: Identity) -> None:
-        """Replace identity.json."""
+        """Replaces identity.json."""
         write_json(self.root / "identity.json", asdict(identity))
 
-    def left_out_batches(self, phase_index: int) -> frozenset[int]:
-        """Return where in a phase's order the global batches begin that are not to be trained on."""
-        return frozenset(entry["position"] for entry in self._left_out() if entry["phase_index"] == phase_index)
+    def skipped_batches(self, phase_index: int) -> frozenset[int]:
+        """Returns where in a phase's order the global batches begin that are not to be trained on."""
+        return frozenset(entry["position"] for entry in self._skipped() if entry["phase_index"] == phase_index)
 
-    def leave_out_batch(self, phase_index: int, position: int, reason: str) -> None:
+    def skip_batch(self, phase_index: int, position: int, reason: str) -> None:
         """Never train again on the global batch at a position of a phase's order."""
         entry = {"phase_index": phase_index, "position": position, "reason": reason}
-        write_json(self._left_out_file, [*self._left_out(), entry])
+        write_json(self._skipped_file, [*self._skipped(), entry])
 
-    def latest_left_out(self) -> str:
-        """Return why the batch was left out that was left out last."""
-        return str(self._left_out()[-1]["reason"])
+    def latest_skip_reason(self) -> str:
+        """Returns why the batch was left out that was left out last."""
+        return str(self._skipped()[-1]["reason"])
 
-    def _left_out(self) -> list[dict[str, Any]]:
-        return loads(self._left_out_file.read_text()) if self._left_out_file.exists() else []
+    def _skipped(self) -> list[dict[str, Any]]:
+        return loads(self._skipped_file.read_text()) if self._skipped_file.exists() else []
 
     @property
-    def _left_out_file(self) -> Path:
+    def _skipped_file(self) -> Path:
         return self.root / "left-out-batches.json"
 
     def ranks(self) -> list[dict[str, Any]]:
-        """Return where each rank of a run on a Ray cluster was last seen: the fields of a Sign each."""
+        """Returns where each rank of a run on a Ray cluster was last seen: the fields of a Heartbeat each."""
         try:
             return list(loads(self.ranks_file.read_text())["ranks"])
         except FileNotFoundError:
             return []
 
     def request_stop(self, *, save: bool) -> None:
-        """Ask whoever runs here to stop: at the next step border with a checkpoint, or at once.
+        """Asks whoever runs here to stop: at the next step border with a checkpoint, or at once.
 
         Raises:
             LongformerError: nobody runs here.
@@ -161,14 +161,14 @@ class RunPaths:
         write_atomically(self._stop_file, b"save" if save else b"now")
 
     def stop_requests(self) -> int:
-        """Return how urgently `request_stop` asked, in the terms of signals: 0 not at all, 1 once, 2 at once."""
+        """Returns how urgently `request_stop` asked, in the terms of signals: 0 not at all, 1 once, 2 at once."""
         try:
             return {b"save": 1, b"now": 2}.get(self._stop_file.read_bytes().strip(), 1)
         except FileNotFoundError:
             return 0
 
     def is_running(self) -> bool:
-        """Return whether a driver or a rank of it holds the directory."""
+        """Returns whether a driver or a rank of it holds the directory."""
         try:
             with (self.root / ".lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -184,7 +184,7 @@ class RunPaths:
 
     @contextmanager
     def locked(self) -> Iterator[int]:
-        """Make the directory, hold it against every other process, and yield the lock's file descriptor.
+        """Makes the directory, hold it against every other process, and yields the lock's file descriptor.
 
         Whoever inherits the descriptor holds the lock too: workers that outlive a killed driver keep a new
         one out until they are gone.
@@ -223,7 +223,7 @@ class MetricsFollower:
         self._offset = 0
 
     def new_records(self) -> list[dict[str, Any]]:
-        """Return the records written since the last call; none while the file does not exist."""
+        """Returns the records written since the last call; none while the file does not exist."""
         try:
             with self._path.open("rb") as file:
                 identity = os.fstat(file.fileno()).st_ino

@@ -26,7 +26,7 @@ class Run:
 
     @classmethod
     def open(cls, directory: Path) -> "Run":
-        """Return the run that was started in a directory.
+        """Returns the run that was started in a directory.
 
         Raises:
             LongformerError: this is not a run directory, or its run file is missing or damaged.
@@ -38,7 +38,7 @@ class Run:
     def create(
         self, *, ranks: int, data_directory: Path, data_fingerprint: str, start_model: str | None = None
     ) -> None:
-        """Write config and identity of a new run; the identity comes last and makes it a run."""
+        """Writes config and identity of a new run; the identity comes last and makes it a run."""
         (self.paths.root / "logs").mkdir(exist_ok=True)
         write_atomically(self.paths.config_file, self.config.to_yaml().encode())
         self.paths.write_identity(
@@ -53,7 +53,7 @@ class Run:
         )
 
     def continued_with(self, config: RunConfig, *, ranks: int, data_fingerprint: str) -> "Run":
-        """Return the run with this config and number of ranks, after writing both into its directory.
+        """Returns the run with this config and number of ranks, after writing both into its directory.
 
         Raises:
             LongformerError: the data or a value that decides what is learned has changed.
@@ -75,19 +75,19 @@ class Run:
         return Run(paths, config)
 
     def phase_directory(self, index: int) -> Path:
-        """Return where everything of a phase lies, such as phases/01-short."""
+        """Returns where everything of a phase lies, such as phases/01-short."""
         return self.paths.root / "phases" / f"{index + 1:02d}-{self.config.phases[index].name}"
 
     def checkpoints_directory(self, index: int) -> Path:
-        """Return where the committed checkpoints of a phase lie."""
+        """Returns where the committed checkpoints of a phase lie."""
         return self.phase_directory(index) / "checkpoints"
 
     def result_directory(self, index: int) -> Path:
-        """Return where model and evaluation of a phase lie; exists once the phase is done."""
+        """Returns where model and evaluation of a phase lie; exists once the phase is done."""
         return self.phase_directory(index) / "result"
 
     def finished_results(self) -> list[Path]:
-        """Return the result directories of the phases that are done, in their order."""
+        """Returns the result directories of the phases that are done, in their order."""
         results = [self.result_directory(index) for index in range(len(self.config.phases))]
         return [result for result in results if result.exists()]
 

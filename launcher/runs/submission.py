@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm import commands as slurm_commands
+from launcher.config.sections import BackendName
 from launcher.runs.paths import RunPaths
-from launcher.training.phases import BackendName
 from longformer.errors import LongformerError
 from longformer.files import write_json
 
@@ -37,7 +37,7 @@ class Submission:
 
     @classmethod
     def of(cls, run: RunPaths) -> "Submission | None":
-        """Return the latest submission of a run, None where it was never submitted."""
+        """Returns the latest submission of a run, None where it was never submitted."""
         try:
             content = json.loads((run.submission_directory / "job.json").read_text())
         except FileNotFoundError:
@@ -46,30 +46,30 @@ class Submission:
 
     @classmethod
     def record(cls, run: RunPaths, backend: BackendName, jobs: Sequence[str]) -> None:
-        """Write down which jobs a run is now."""
+        """Writes down which jobs a run is now."""
         commit = _git("rev-parse", "HEAD")
         changed = bool(commit and _git("status", "--porcelain", "--", *_PACKAGES))
         submission = cls(backend, tuple(jobs), version("longformer-train"), commit, changed)
         write_json(run.submission_directory / "job.json", asdict(submission))
 
     def queued(self) -> tuple[str, str, str] | None:
-        """Return number, state and reason of the job that goes on or will start next, None where there is none."""
+        """Returns number, state and reason of the job that goes on or will start next, None where there is none."""
         if self.backend == "ray":
             return ray_jobs.queued_job(self.jobs)
         return slurm_commands.queued_job(self.jobs) if self.backend == "slurm" else None
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """Take jobs out of the queue, or end them at once; those that are over stay as they are."""
+        """Takes jobs out of the queue, or end them at once; those that are over stay as they are."""
         (ray_jobs.stop_jobs if self.backend == "ray" else slurm_commands.cancel_jobs)(jobs)
 
 
 def code_directory(run: RunPaths) -> Path:
-    """Return where the copy of the code lies."""
+    """Returns where the copy of the code lies."""
     return run.submission_directory / "code"
 
 
 def copy_code(run: RunPaths) -> None:
-    """Copy the packages that this process runs into the run directory."""
+    """Copies the packages that this process runs into the run directory."""
     for package in _PACKAGES:
         target = code_directory(run) / package
         if target.exists():
@@ -87,7 +87,7 @@ class CodeVersion(NamedTuple):
 
 
 def code_version(run: RunPaths) -> CodeVersion:
-    """Return the version of the code that this process works on a run with."""
+    """Returns the version of the code that this process works on a run with."""
     digest = hashlib.sha256()
     for path in sorted(path for package in _PACKAGES for path in (_ROOT / package).rglob("*.py")):
         digest.update(f"{path.relative_to(_ROOT)}\n".encode() + path.read_bytes())
@@ -97,7 +97,7 @@ def code_version(run: RunPaths) -> CodeVersion:
 
 
 def check_free(run: RunPaths) -> None:
-    """Raise LongformerError where a run goes on already or waits in a queue."""
+    """Raises LongformerError where a run goes on already or waits in a queue."""
     submission = Submission.of(run)
     if submission and (queued := submission.queued()):
         job, state, _ = queued

@@ -14,7 +14,7 @@ from longformer.files import write_json
 
 
 def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return every combination of the values of `KEY=VALUE,VALUE,...` as overrides of a run file, the last key fastest.
+    """Returns every combination of the values of `KEY=VALUE,VALUE,...` as overrides; the last key changes fastest.
 
     Raises:
         LongformerError: a key has no value, or is there twice.
@@ -31,17 +31,17 @@ def combinations(axes: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def run_of(sweep: RunPaths, index: int) -> RunPaths:
-    """Return where a run of a sweep lies."""
+    """Returns where a run of a sweep lies."""
     return RunPaths(sweep.root / str(index))
 
 
 def record_sweep(sweep: RunPaths, runs: Sequence[tuple[str, ...]]) -> None:
-    """Write down the overrides of every run of a sweep."""
+    """Writes down the overrides of every run of a sweep."""
     write_json(_file(sweep), runs)
 
 
 def runs_of(sweep: RunPaths) -> list[tuple[RunPaths, str]]:
-    """Return every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
+    """Returns every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
     try:
         runs = json.loads(_file(sweep).read_text())
     except FileNotFoundError:

@@ -27,7 +27,7 @@ LONGEST_GOODBYE_SECONDS = 30.0
 
 
 def start_run(run: Run) -> None:
-    """Go on with the MLflow run of a training, or start it; where MLflow cannot be reached, that is done later."""
+    """Goes on with the MLflow run of a training, or start it; where MLflow cannot be reached, that is done later."""
     run.paths.write_identity(replace(run.paths.identity(), mlflow_status=None))
     _Tolerant(run, "training goes on, its steps are kept in metrics.jsonl and sent when MLflow is back").attempt(
         lambda: _mlflow_run(run).mark_running()
@@ -35,7 +35,7 @@ def start_run(run: Run) -> None:
 
 
 def finish_run(run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Send everything MLflow does not have yet, then report and model, and close the run."""
+    """Sends everything MLflow does not have yet, then report and model, and close the run."""
 
     def finish() -> None:
         tracked = _mlflow_run(run)
@@ -78,7 +78,7 @@ class _FollowingCallback(Callback):
 
     @abstractmethod
     def _look(self, *, last_time: bool) -> None:
-        """Do what is to be done now; called until it was the last time."""
+        """Does what is to be done now; called until it was the last time."""
 
 
 class MlflowCallback(_FollowingCallback):

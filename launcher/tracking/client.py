@@ -17,7 +17,7 @@ from longformer.errors import LongformerError, WorkFailed
 
 
 def client_of(address: str) -> MlflowClient:
-    """Return a client of the store at an address."""
+    """Returns a client of the store at an address."""
     # What fails is told by us; MLflow's own notes would show addresses as they were given, passwords included.
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -25,7 +25,7 @@ def client_of(address: str) -> MlflowClient:
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
-    """Return the number of an experiment, which is made where there is none."""
+    """Returns the number of an experiment, which is made where there is none."""
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
@@ -37,8 +37,8 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 
 @contextmanager
-def failures_told(address: str, *, missing: str | None = None) -> Iterator[None]:
-    """Turn failures of the store at an address into one sentence: `missing` where what was asked for does not exist."""
+def failures_as_sentences(address: str, *, missing: str | None = None) -> Iterator[None]:
+    """Turns failures of the store at an address into one sentence; `missing` where there is no such thing."""
     try:
         yield
     except MlflowException as error:
@@ -48,12 +48,12 @@ def failures_told(address: str, *, missing: str | None = None) -> Iterator[None]
 
 
 def is_missing(error: MlflowException) -> bool:
-    """Return whether MLflow says that what was asked for does not exist."""
+    """Returns whether MLflow says that what was asked for does not exist."""
     return error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def in_one_sentence(error: Exception, address: str) -> str:
-    """Return what went wrong with the store at an address and, where that is known, what to do."""
+    """Returns what went wrong with the store at an address and, where that is known, what to do."""
     shown = without_credentials(address)
     if isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403):
         return (

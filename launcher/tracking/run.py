@@ -78,7 +78,7 @@ class MlflowRun:
         self._checkpoints: set[str] = set()
 
     def _found_or_created(self) -> tuple[str, str]:
-        """Return the numbers of the run and its experiment; a run whose making was not heard of is found again."""
+        """Returns the numbers of the run and its experiment; a run whose making was not heard of is found again."""
         experiment = experiment_id(self._client, self._config.tracking.experiment)
         identity = self._run.paths.identity()
         path = str(self._run.paths.root.resolve())
@@ -106,11 +106,11 @@ class MlflowRun:
         return run_id, experiment
 
     def mark_running(self) -> None:
-        """Say that training goes on."""
+        """Says that training goes on."""
         self._client.update_run(self.run_id, status="RUNNING")
 
     def watch_system(self) -> "SystemMonitor":
-        """Start sampling processor, memory, disk, network and GPU of this machine; the caller finishes it."""
+        """Starts sampling processor, memory, disk, network and GPU of this machine; the caller finishes it."""
         monitor = SystemMonitor(
             self.run_id,
             sampling_interval=5,
@@ -122,7 +122,7 @@ class MlflowRun:
         return monitor
 
     def send_steps(self) -> None:
-        """Send the steps of metrics.jsonl that MLflow does not have yet, in order."""
+        """Sends the steps of metrics.jsonl that MLflow does not have yet, in order."""
         records = self._metrics.new_records()
         if not records:
             return
@@ -150,19 +150,19 @@ class MlflowRun:
             raise
 
     def send_checkpoints(self) -> None:
-        """Point to the checkpoints that exist now."""
+        """Makes MLflow point to the checkpoints that exist now."""
         on_disk = {str(path) for path in self._run.paths.all_checkpoints()}
         if on_disk != self._checkpoints:
             send_checkpoints(self._client, self._experiment_id, self.run_id, self._run)
             self._checkpoints = on_disk
 
     def _values(self, record: dict[str, Any]) -> dict[str, float]:
-        """Return the metrics of a step."""
+        """Returns the metrics of a step."""
         values = {name: float(record[name]) for name in STEP_METRICS}
         return values | {self._config.words.bits: values["loss"] / math.log(2)}
 
     def send_phases(self) -> None:
-        """Send the result of every finished phase: held-out scores of the run, and a child run for the phase."""
+        """Sends the result of every finished phase: held-out scores of the run, and a child run for the phase."""
         children = self._client.search_runs([self._experiment_id], f"tags.mlflow.parentRunId = '{self.run_id}'")
         known = {child.data.tags["longformer.phase"]: child for child in children}
         last_step = 0
@@ -207,7 +207,7 @@ class MlflowRun:
         self._client.set_terminated(child_id, "FINISHED", now)
 
     def send_report(self) -> None:
-        """Send the report (its summary as the run's description) and the model of the last finished phase.
+        """Sends the report (its summary as the run's description) and the model of the last finished phase.
 
         Files in report/tables are shown as MLflow's evaluation tables: {"columns": [...], "data": [[...], ...]}.
         """
@@ -224,7 +224,7 @@ class MlflowRun:
             self._client.log_artifacts(self.run_id, str(finished[-1] / "model"), "model")
 
     def end(self, status: Status) -> None:
-        """Close the run."""
+        """Closes the run."""
         self._client.set_terminated(self.run_id, status)
 
 
@@ -256,7 +256,7 @@ _PATH = "longformer.path"
 
 
 def send_checkpoints(client: MlflowClient, experiment_id: str, run_id: str, run: Run) -> None:
-    """Let the run's checkpoints in MLflow be those on disk: new ones are added, removed ones go."""
+    """Lets the run's checkpoints in MLflow be those on disk: new ones are added, removed ones go."""
     on_disk = {str(path.relative_to(run.paths.root)): path for path in run.paths.all_checkpoints()}
     known = set()
     for model in _sent(client, experiment_id, run_id):
@@ -291,7 +291,7 @@ def send_checkpoints(client: MlflowClient, experiment_id: str, run_id: str, run:
 
 
 def _sent(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
-    """Return what this run has in MLflow as checkpoints."""
+    """Returns what this run has in MLflow as checkpoints."""
     wanted = f"source_run_id = '{run_id}' AND model_type = '{_TYPE}'"
     found: list[LoggedModel] = []
     token = None

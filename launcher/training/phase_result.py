@@ -28,7 +28,7 @@ class StopRequested(Exception):
 def leaving_if_asked(
     ranks: Ranks, stop_requested: Callable[[], bool], heartbeat: Callable[[], None]
 ) -> Callable[[int, int], None]:
-    """Return what evaluation calls after every forward call, on all ranks: it leaves when any rank was asked to.
+    """Returns what evaluation calls after every forward call, on all ranks: it leaves when any rank was asked to.
 
     Raises (when called):
         StopRequested: a rank was asked to stop meanwhile; all ranks leave after the same forward call.
@@ -44,7 +44,7 @@ def leaving_if_asked(
 
 
 def peak_memory_bytes(engine: TrainingEngine) -> int:
-    """Return the largest memory that any rank has needed: of its CUDA device, else of its process."""
+    """Returns the largest memory that any rank has needed: of its CUDA device, else of its process."""
     if engine.ranks.device.type == "cuda":
         mine = torch.cuda.max_memory_allocated()
     else:
@@ -58,7 +58,7 @@ def peak_memory_bytes(engine: TrainingEngine) -> int:
 def commit_result(
     target: Path, *, write_model: Callable[[Path], None], evaluation: dict[str, Any], manifest: Manifest
 ) -> None:
-    """Write the result directory; called by one rank.
+    """Writes the result directory; called by one rank.
 
     Args:
         target: where it appears.

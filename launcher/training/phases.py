@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 from launcher.runs.run import Run
 from launcher.tasks.base import Task
@@ -54,8 +54,6 @@ class Outcome:
     message: str = ""
 
 
-BackendName = Literal["local", "slurm", "ray", "torchrun"]
-
 Ranks = int | Callable[[int], int | None]
 """How many ranks; or what says, before each start of a phase (given by its index), how many there are now, and None
 when it was asked to stop instead."""
@@ -65,7 +63,7 @@ class Backend(Protocol):
     """Somewhere to run the ranks of a phase."""
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run all ranks of one phase to the end, to a requested stop, or to the first failure."""
+        """Runs all ranks of one phase to the end, to a requested stop, or to the first failure."""
         ...
 
 
@@ -76,7 +74,7 @@ def run_phases(
     ranks: Ranks,
     warn: Callable[[str], None],
 ) -> Outcome:
-    """Carry out every phase that is not done yet; stop at the first that does not complete.
+    """Carries out every phase that is not done yet; stops at the first that does not complete.
 
     Args:
         run: the run.
@@ -115,7 +113,7 @@ def _task(run: Run, index: int, ranks: int, warn: Callable[[str], None]) -> Phas
 
 
 def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
-    """Return the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
+    """Returns the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
     if Manifest.read(checkpoint).fits(ranks=ranks, zero_stage=zero_stage):
         return checkpoint
     # Only needed here, and it imports DeepSpeed, which takes seconds.
@@ -144,27 +142,33 @@ def _last_checkpoint_of(run: Run, index: int, warn: Callable[[str], None]) -> Pa
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The losses up to the latest."""
+class LostRanks:
+    """How often ranks were lost without a new checkpoint in between."""
 
     count: int = 0
     newest: str | None = None
-    """The newest checkpoint at that moment; None = the phase had none."""
+    """The newest checkpoint when it last happened; None = the phase had none."""
 
     def one_more(self, checkpoints: Path) -> Self:
-        """Return the losses with one that happens now, in a phase with these checkpoints."""
+        """Returns the count after ranks were lost once more, now, in a phase with these checkpoints."""
         newest = max(map(str, committed_checkpoints(checkpoints)), default=None)
         return type(self)(self.count + 1 if newest == self.newest else 1, newest)
 
-    def told(self, what: str, *, most: int) -> str:
-        """Return a sentence that ends a run which had more than so many losses, about the latest of them."""
+    def message(self, what: str, *, max_failures: int) -> str:
+        """Returns the sentence with which a run ends that has lost ranks more often than allowed.
+
+        Args:
+            what: what was lost last.
+            max_failures: how often was allowed.
+        """
         return (
-            f"{what}, and that {self.count} times without a new checkpoint in between (cluster.max_failures is {most})"
+            f"{what}, and that {self.count} times without a new checkpoint in between (cluster.max_failures is "
+            f"{max_failures})"
         )
 
 
 def run_chain(run: Run, backend: Backend, *, ranks: Ranks, warn: Callable[[str], None]) -> Outcome:
-    """Carry out every step that is not done yet; stop at the first that does not complete.
+    """Carries out every step that is not done yet; stops at the first that does not complete.
 
     Only training needs the backend's ranks; the other steps are done by the process that drives it.
 
@@ -187,7 +191,7 @@ def run_chain(run: Run, backend: Backend, *, ranks: Ranks, warn: Callable[[str],
 
 
 def is_done(run: Run) -> bool:
-    """Return whether nothing is left to do."""
+    """Returns whether nothing is left to do."""
     return all(result.exists() for result in _results(run, task_of(run.config)))
 
 
@@ -203,7 +207,7 @@ def _last_model(run: Run) -> Path:
 
 
 def _commit(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a directory that becomes `target`, unless that is there."""
+    """Lets `write` fill a directory that becomes `target`, unless that is there."""
     if target.exists():
         return
     try:

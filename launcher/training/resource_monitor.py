@@ -24,14 +24,14 @@ LAST_MEMORY = 0.02
 
 
 def disk_shortage(free: int, checkpoint: int) -> str | None:
-    """Return a warning where `free` bytes hold fewer than CHECKPOINTS_TO_SPARE checkpoints of so many bytes."""
+    """Returns a warning where `free` bytes hold fewer than CHECKPOINTS_TO_SPARE checkpoints of so many bytes."""
     if free >= CHECKPOINTS_TO_SPARE * checkpoint:
         return None
     return f"only {short(free)}B are free on the run's disk, and a checkpoint takes {short(checkpoint)}B; make room"
 
 
 def memory_shortage(available: int, total: int) -> tuple[str | None, bool]:
-    """Return a warning where memory is scarce, and whether the run must stop."""
+    """Returns a warning where memory is scarce, and whether the run must stop."""
     if available >= SCARCE_MEMORY * total:
         return None, False
     must_stop = available < LAST_MEMORY * total
@@ -48,23 +48,23 @@ class ShortageWatch:
     warn: Callable[[str], None]
     must_stop: bool = False
     _next_look: float = field(default_factory=time.monotonic)
-    _told: set[str] = field(default_factory=set)
+    _warned: set[str] = field(default_factory=set)
 
     def look(self) -> None:
-        """Look, unless that was done a moment ago."""
+        """Looks, unless that was done a moment ago."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
         memory = psutil.virtual_memory()
         message, self.must_stop = memory_shortage(memory.available, memory.total)
-        self._tell("memory, last" if self.must_stop else "memory", message)
+        self._warn_once("memory, last" if self.must_stop else "memory", message)
         # A checkpoint may be pruned just now; the next look will do.
         with suppress(LongformerError):
             for checkpoint in committed_checkpoints(self.checkpoints)[-1:]:
                 size = sum(file["size"] for file in Manifest.read(checkpoint).files.values())
-                self._tell("disk", disk_shortage(shutil.disk_usage(self.checkpoints).free, size))
+                self._warn_once("disk", disk_shortage(shutil.disk_usage(self.checkpoints).free, size))
 
-    def _tell(self, subject: str, message: str | None) -> None:
-        if message is not None and subject not in self._told:
-            self._told.add(subject)
+    def _warn_once(self, subject: str, message: str | None) -> None:
+        if message is not None and subject not in self._warned:
+            self._warned.add(subject)
             self.warn(message)

@@ -16,21 +16,21 @@ class StopFlag:
         self.requests = 0
 
     def __call__(self) -> bool:
-        """Return whether stopping was requested."""
+        """Returns whether stopping was requested."""
         return self.requests > 0
 
 
 @contextmanager
-def signals_noted(*, most: int | None = None) -> Iterator[StopFlag]:
-    """While the block runs, count SIGNALS instead of dying of them.
+def signals_noted(*, max_requests: int | None = None) -> Iterator[StopFlag]:
+    """Counts SIGNALS while the block runs, instead of dying of them.
 
     Args:
-        most: no more requests than that are counted, however many signals come; None for no limit.
+        max_requests: no more requests than that are counted, however many signals come; None for no limit.
     """
     flag = StopFlag()
 
     def note(number: int, frame: FrameType | None) -> None:
-        flag.requests = flag.requests + 1 if most is None else min(flag.requests + 1, most)
+        flag.requests = flag.requests + 1 if max_requests is None else min(flag.requests + 1, max_requests)
 
     before = {number: signal.signal(number, note) for number in SIGNALS}
     # A process forked from the server of ranks begins with them blocked: what came meanwhile is noted now.

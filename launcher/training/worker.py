@@ -44,7 +44,7 @@ def train_one_phase(
     heartbeat: Callable[[], None],
     watchers: Sequence[Callback] = (),
 ) -> PhaseOutcome:
-    """Carry out a phase on this rank, from its checkpoint where it has one, to its committed result.
+    """Carries out a phase on this rank, from its checkpoint where it has one, to its committed result.
 
     Args:
         task: the phase.
@@ -60,7 +60,7 @@ def train_one_phase(
     if work.config.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
         torch.use_deterministic_algorithms(True)
-    batches = work.parts.batches(task.phase_index, ranks, work.run.paths.left_out_batches(task.phase_index))
+    batches = work.parts.batches(task.phase_index, ranks, work.run.paths.skipped_batches(task.phase_index))
     torch.manual_seed(work.config.seed)  # of fresh weights
     engine = TrainingEngine(
         work.parts.build_model(task.phase_index, work.origin).to(ranks.device), work.engine_settings(), ranks
@@ -90,7 +90,7 @@ def train_one_phase(
     except RollBack as bad:
         checkpoints.finish()
         if ranks.is_first:
-            work.run.paths.leave_out_batch(task.phase_index, bad.data["position"], str(bad))
+            work.run.paths.skip_batch(task.phase_index, bad.data["position"], str(bad))
         torch.distributed.barrier()
         return PhaseOutcome.ROLLED_BACK
     if outcome is PhaseOutcome.STOPPED:
@@ -193,7 +193,7 @@ class _PhaseWork:
         )
 
     def restore(self, engine: TrainingEngine, batches: BatchSource) -> Progress:
-        """Bring everything into the state the task asks for and return where that is."""
+        """Brings everything into the state the task asks for and returns where that is."""
         if self.task.resume_from:
             manifest = restore(self.task.resume_from, engine)
             batches.load_state_dict(manifest.data)
@@ -241,7 +241,7 @@ class _PhaseWork:
         )
 
     def callbacks(self) -> list[Callback]:
-        """Return what watches the training from this rank."""
+        """Returns what watches the training from this rank."""
         callbacks: list[Callback] = []
         if self.ranks.is_first:
             callbacks += [MetricsFile(self.run.paths.metrics_file), MlflowCallback(self.run)]

@@ -75,7 +75,7 @@ def test_after_rolling_back_the_run_ends_as_if_the_bad_batch_had_never_been_ther
 
     (tmp_path / "other").mkdir()
     never_met = run_on(tmp_path / "other", text_with_a_bad_batch, on_bad_loss="roll_back")
-    never_met.run.paths.leave_out_batch(1, BAD_STEP * 4, "known to be bad")
+    never_met.run.paths.skip_batch(1, BAD_STEP * 4, "known to be bad")
     assert never_met.go().status is Status.COMPLETED
     assert run.losses() == never_met.losses()
 

@@ -80,7 +80,7 @@ def test_runs_diff_names_the_step_at_which_two_runs_part(
     first = TinyRun(tmp_path / "first", tiny_config(tmp_path, text, deterministic=True), text)
     again = TinyRun(tmp_path / "again", tiny_config(tmp_path, text, deterministic=True), text)
     other = TinyRun(tmp_path / "other", tiny_config(tmp_path, text, deterministic=True), text)
-    other.run.paths.leave_out_batch(0, 8 * 4, "to let it part at the ninth step")
+    other.run.paths.skip_batch(0, 8 * 4, "to let it part at the ninth step")
     for run in (first, again, other):
         assert run.go().status is Status.COMPLETED
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from launcher.backends.ray import backend
 from launcher.backends.ray.backend import Growth, largest_that_fits, leaving, what_was_lost
 from launcher.backends.ray.cluster import Node, connected, ranks_that_fit
-from launcher.backends.ray.heartbeats import Sign
+from launcher.backends.ray.heartbeats import Heartbeat
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.sections import RankRange
-from launcher.training.phases import Losses
+from launcher.training.phases import LostRanks
 from longformer.errors import LongformerError
 
 PHASE = load(QUICKSTART).phases[0]
@@ -43,9 +43,7 @@ def test_what_is_no_range_of_ranks_is_refused(written: str) -> None:
 def test_possible_ranks_are_all_that_divide_the_batch(asked: RankRange, batch: int, micro_batch: int | None) -> None:
     batch *= micro_batch or 1
     phase = PHASE.model_copy(update={"batch_size": batch, "micro_batch_size": micro_batch})
-    expected = tuple(
-        ranks for ranks in range(asked.fewest, asked.most + 1) if batch % (ranks * (micro_batch or 1)) == 0
-    )
+    expected = tuple(ranks for ranks in range(asked.min, asked.max + 1) if batch % (ranks * (micro_batch or 1)) == 0)
     if expected:
         assert phase.possible_ranks(asked) == expected
     else:
@@ -85,14 +83,14 @@ def node(host: str, *, free: float = 0, is_leaving: bool = False) -> Node:
     return Node(host, host, {"CPU": 2.0}, {"CPU": free}, is_leaving)
 
 
-def sign(rank: int, host: str, *, stalled: bool = False) -> Sign:
-    return Sign(rank, host, host, process=1, step=7, place="all_reduce (distributed_c10d.py:1)", stalled=stalled)
+def heartbeat(rank: int, host: str, *, stalled: bool = False) -> Heartbeat:
+    return Heartbeat(rank, host, host, process=1, step=7, place="all_reduce (distributed_c10d.py:1)", stalled=stalled)
 
 
 def test_ranks_make_way_only_for_the_end_of_their_own_machine() -> None:
     nodes = [node("a"), node("b", is_leaving=True), node("c", is_leaving=True)]
-    assert leaving(nodes, [sign(0, "a")]) is None
-    assert "b will leave" in str(leaving(nodes, [sign(0, "a"), sign(1, "b")]))
+    assert leaving(nodes, [heartbeat(0, "a")]) is None
+    assert "b will leave" in str(leaving(nodes, [heartbeat(0, "a"), heartbeat(1, "b")]))
 
 
 def test_ranks_make_way_for_more_once_there_has_been_room_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +98,7 @@ def test_ranks_make_way_for_more_once_there_has_been_room_for_a_while(monkeypatc
     monkeypatch.setattr(backend.time, "monotonic", lambda: next(clock))
     growth = Growth((1, 2, 4), {"CPU": 1.0}, ranks=2)
     two, room_for_three, room_for_four = (
-        [sign(0, "a"), sign(1, "a")],
+        [heartbeat(0, "a"), heartbeat(1, "a")],
         [node("a", free=1)],
         [node("a"), node("b", free=2)],
     )
@@ -115,17 +113,19 @@ def test_ranks_make_way_for_more_once_there_has_been_room_for_a_while(monkeypatc
 
 
 def test_what_was_lost_names_the_cause_before_its_consequences() -> None:
-    signs = [sign(0, "a"), sign(1, "b"), sign(2, "b")]
+    heartbeats = [heartbeat(0, "a"), heartbeat(1, "b"), heartbeat(2, "b")]
     failures: dict[int, Exception] = {0: RuntimeError("connection reset"), 1: ConnectionError("actor"), 2: OSError("x")}
-    assert what_was_lost(failures, signs, [node("a")]) == "b was lost"
+    assert what_was_lost(failures, heartbeats, [node("a")]) == "b was lost"
     nodes = [node("a"), node("b")]
-    assert str(what_was_lost(failures, signs, nodes)).startswith("rank 1 on b died")
-    assert "rank 2 is in all_reduce" in str(what_was_lost(failures, [*signs[:2], sign(2, "b", stalled=True)], nodes))
-    assert what_was_lost({0: RuntimeError("connection reset")}, signs, nodes) == "rank 0: connection reset"
+    assert str(what_was_lost(failures, heartbeats, nodes)).startswith("rank 1 on b died")
+    assert "rank 2 is in all_reduce" in str(
+        what_was_lost(failures, [*heartbeats[:2], heartbeat(2, "b", stalled=True)], nodes)
+    )
+    assert what_was_lost({0: RuntimeError("connection reset")}, heartbeats, nodes) == "rank 0: connection reset"
 
 
 def test_losses_are_counted_from_the_newest_checkpoint(tmp_path: Path) -> None:
-    twice = Losses().one_more(tmp_path).one_more(tmp_path)
+    twice = LostRanks().one_more(tmp_path).one_more(tmp_path)
     assert twice.count == 2
     (tmp_path / "step-00000010").mkdir()
     once = twice.one_more(tmp_path)

@@ -264,3 +264,44 @@ def test_phases_share_weights_and_differ_in_windows() -> None:
     assert (first.layers, first.hidden_size) == (last.layers, last.hidden_size)
     assert (first.windows, last.windows) == (config.phases[0].windows, config.phases[2].windows)
     assert first.dilations == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.zero_stage=3",
+        "training.activation_checkpointing=true",
+        "training.checkpoint_every_steps=7",
+        "training.checkpoints_kept=5",
+        "training.permanent_checkpoint_every_steps=200",
+        "training.checkpoint_in_background=true",
+        "training.checkpoint_copies=file:///copies",
+        "training.stall_seconds=9",
+        "data.loader_workers=2",
+        "tracking.register_as=letters",
+        "phases.1.micro_batch_size=2",
+        "phases.1.resources={ranks: 2-4, gpus_per_rank: 0}",
+        "cluster.max_failures=0",
+    ],
+)
+def test_a_run_may_be_resumed_with_another_value_of_what_does_not_decide_what_is_learned(override: str) -> None:
+    before, after = load(QUICKSTART), load(QUICKSTART, [override])
+    assert before.diff(after)
+    assert before.learning_diff(after) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("seed=7", "seed: 0 -> 7"),
+        ("training.precision=bf16", 'training.precision: "fp32" -> "bf16"'),
+        ("training.on_bad_loss=skip", 'training.on_bad_loss: "stop" -> "skip"'),
+        ("tracking.experiment=other", 'tracking.experiment: "longformer" -> "other"'),
+        ("phases.1.learning_rate=0.5", None),
+        ("phases.2.name=last", None),
+    ],
+)
+def test_a_value_that_decides_what_is_learned_may_not_change(override: str, difference: str | None) -> None:
+    (found,) = load(QUICKSTART).learning_diff(load(QUICKSTART, [override]))
+    assert found.startswith(override.partition("=")[0])
+    assert difference in (None, found)

@@ -114,7 +114,7 @@ def test_in_a_job_with_ray_the_driver_and_every_node_work_in_the_container(
     ("arguments", "sentence"),
     [
         (["--nodes", "two"], "--nodes 'two' is not a number such as 2"),
-        (["--nodes", "4-2"], "--nodes 4-2: the fewest come first, such as 2-4"),
+        (["--nodes", "4-2"], "--nodes 4-2: the lower number comes first, such as 2-4"),
         (["--time", "soon"], "--time 'soon' is not minutes"),
         (["--time", "2:59"], "--time 2:59 leaves less than 60 seconds until the checkpoint that is due 120 seconds"),
         (["--partition", "a\n#SBATCH --uid=0"], "is not the name of a partition"),

@@ -47,7 +47,7 @@ _SECONDS_TO_STOP = 300.0
 
 
 def warm_up() -> None:
-    """Start the server that ranks are forked from; it imports in the background while the driver prepares."""
+    """Starts the server that ranks are forked from; it imports in the background while the driver prepares."""
     # CUDA must not be initialised before the fork; NVML tells torch about devices without that.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # MLflow, which DeepSpeed imports, would call home from a thread, and threads do not survive a fork.
@@ -86,13 +86,13 @@ class LocalBackend:
     warn: Callable[[str], None]
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run the ranks of a phase; tell how the first that did not complete ended, or that all completed."""
+        """Runs the ranks of a phase; tells how the first that did not complete ended, or that all completed."""
         with TemporaryDirectory(prefix="longformer-") as meeting_place:
             here = RanksHere(range(task.ranks), Path(meeting_place, "ranks").as_uri())
             return self.run_ranks(task, here).outcome
 
     def run_ranks(self, task: PhaseTask, here: RanksHere) -> Ending:
-        """Run those ranks of a phase that belong on this machine."""
+        """Runs those ranks of a phase that belong on this machine."""
         warm_up()
         ranks: list[_Rank] = []
         try:
@@ -112,7 +112,7 @@ class LocalBackend:
         if first.code == EXIT_ROLLED_BACK:
             return Outcome(
                 Status.ROLLED_BACK,
-                f"{run.paths.latest_left_out()}; going on from the last checkpoint without that batch",
+                f"{run.paths.latest_skip_reason()}; going on from the last checkpoint without that batch",
             )
         if first.code == EXIT_STALLED:
             places = "; ".join(rank.why_it_stalled() for rank in ranks)
@@ -123,7 +123,7 @@ class LocalBackend:
         return Outcome(Status.FAILED, f"{first.why_it_ended()} (rank {first.number}; its log is {first.log})")
 
     def _wait(self, ranks: "list[_Rank]", task: PhaseTask) -> "_Rank | None":
-        """Return the first rank that did not complete, as soon as there is one, or None when all have completed."""
+        """Returns the first rank that did not complete, as soon as there is one, or None when all have completed."""
         passed_on = 0
         deadline = math.inf
         run = task.run
@@ -165,17 +165,17 @@ class _Rank:
         return self.process.exitcode
 
     def severity(self) -> int:
-        """Order what is seen at the same moment: a cause before what may only be its consequence."""
+        """Orders what is seen at the same moment: a cause before what may only be its consequence."""
         if self.code is not None and self.code < 0:
             return 0
         return {EXIT_EXPECTED: 1, EXIT_STOPPED: 2}.get(self.code or 0, LEAST_SEVERE)
 
     def why_it_stalled(self) -> str:
-        """Return where the rank says it hangs."""
+        """Returns where the rank says it hangs."""
         return self.why_it_ended() if self.code == EXIT_STALLED else f"rank {self.number} gives no sign of life"
 
     def why_it_ended(self) -> str:
-        """Return the rank's own last sentence, or what its exit code says."""
+        """Returns the rank's own last sentence, or what its exit code says."""
         try:
             return str(self.last_words.recv())
         except EOFError:

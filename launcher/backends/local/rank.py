@@ -38,7 +38,7 @@ class RanksHere:
 
 
 def run_rank(task: PhaseTask, rank: int, here: RanksHere, log: Path, last_words: Connection, lock: Any) -> None:
-    """Carry out a rank's part of a phase and end the process.
+    """Carries out a rank's part of a phase and ends the process.
 
     Args:
         task: the phase.
@@ -103,7 +103,7 @@ def _train(
 
 
 def print_into(log: Path) -> None:
-    """Append everything this process prints, from C++ too, to its log."""
+    """Appends everything this process prints, from C++ too, to its log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, sys.stdout.fileno())
@@ -112,6 +112,6 @@ def print_into(log: Path) -> None:
 
 
 def log_error(text: str) -> None:
-    """Print into the log, if that can still be written."""
+    """Prints into the log, if that can still be written."""
     with suppress(OSError):  # the disk may be full
         print(text, file=sys.stderr, flush=True)

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 
 from data_pipeline.errors import DataError
 from launcher.backends.ray.cluster import Node, RayCluster, ranks_that_fit
-from launcher.backends.ray.heartbeats import Board, Sign
+from launcher.backends.ray.heartbeats import Heartbeat, HeartbeatStore
 from launcher.backends.ray.rank import RankOrders, run_rank
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange
 from launcher.runs.run import Run
-from launcher.training.phases import Losses, Outcome, PhaseTask, Status
+from launcher.training.phases import LostRanks, Outcome, PhaseTask, Status
 from launcher.training.resource_monitor import ShortageWatch
 from launcher.training.signals import StopFlag
 from longformer.errors import LongformerError, WorkFailed
@@ -29,7 +29,7 @@ _SECONDS_TO_SETTLE = 5.0
 _SECONDS_TO_GROW = 10.0
 """How long there must be room for more ranks before those that train make way for a larger group."""
 _SECONDS_FOR_ROOM = 1800.0
-"""How long a run waits until there is room for its fewest ranks again."""
+"""How long a run waits until there is room for its lowest number of ranks again."""
 _SECONDS_TO_STOP = 300.0
 """How long ranks may take from a request to stop to their checkpoint."""
 
@@ -52,21 +52,21 @@ class RayBackend:
     ranks: RankRange
     stop: StopFlag
     warn: Callable[[str], None]
-    _losses: Losses = field(default=Losses(), init=False)
+    _lost_ranks: LostRanks = field(default=LostRanks(), init=False)
 
     def ranks_now(self, phase_index: int) -> int | None:
-        """Return how many ranks a phase gets now: the most that fit; wait for its fewest.
+        """Returns how many ranks a phase gets now: the highest number that fits; waits for the lowest.
 
         Returns:
             None when the run was asked to stop meanwhile.
 
         Raises:
-            WorkFailed: there was no room for the fewest in half an hour, or the head of the cluster is gone.
+            WorkFailed: there was no room for the lowest number in half an hour, or the head of the cluster is gone.
         """
         return self.cluster.while_it_answers(lambda: self._ranks_now(phase_index))
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run one group of ranks to the end of the phase, to a requested stop, to its loss, or until it makes way.
+        """Runs one group of ranks to the end of the phase, to a requested stop, to its loss, or until it makes way.
 
         Raises:
             WorkFailed: the head of the cluster is gone.
@@ -103,14 +103,14 @@ class RayBackend:
         if group.failure is not None:
             return self._outcome_of(group.failure, group, task, announced=reason is not None)
         if group.ended_as == "ROLLED_BACK":
-            bad = self.run.paths.latest_left_out()
+            bad = self.run.paths.latest_skip_reason()
             return Outcome(Status.ROLLED_BACK, f"{bad}; going on from the last checkpoint without that batch")
         if group.ended_as == "COMPLETED":
             return Outcome(Status.COMPLETED)
         return Outcome(Status.STOPPED) if reason is None else Outcome(Status.REGROUPED, reason)
 
     def _watch(self, group: "_Group", task: PhaseTask) -> str | None:
-        """Wait for the end of a group, or until it must not go on; return why it was asked to make way, if it was."""
+        """Waits for the end of a group, or until it must not go on; returns why it was asked to make way, if it was."""
         phase = self.run.config.phases[task.phase_index]
         possible = phase.possible_ranks(self.ranks)
         per_rank = self.cluster.per_rank(phase.resources)
@@ -121,10 +121,10 @@ class RayBackend:
         while group.is_going_on:
             shortages.look()
             self.stop.requests = max(self.stop.requests, int(shortages.must_stop))
-            signs = group.signs()
+            heartbeats = group.heartbeats()
             write_json(
                 self.run.paths.ranks_file,
-                {"phase": phase.name, "at": time.time(), "ranks": [asdict(sign) for sign in signs]},
+                {"phase": phase.name, "at": time.time(), "ranks": [asdict(heartbeat) for heartbeat in heartbeats]},
             )
             if self._stop_requested():
                 if deadline == float("inf"):
@@ -135,7 +135,7 @@ class RayBackend:
                 reason = None
             elif reason is None:
                 nodes = self.cluster.nodes()
-                reason = leaving(nodes, signs) or growth.reason(nodes, signs)
+                reason = leaving(nodes, heartbeats) or growth.reason(nodes, heartbeats)
                 if reason is not None:
                     group.ask_to_stop()
             group.wait(_SECONDS_BETWEEN_LOOKS)
@@ -154,33 +154,35 @@ class RayBackend:
         if self._stop_requested():
             return Outcome(Status.STOPPED)
         what = (
-            what_was_lost(failures, group.last_signs, [node for node in self.cluster.nodes() if node.answers()])
+            what_was_lost(failures, group.last_heartbeats, [node for node in self.cluster.nodes() if node.answers()])
             or str(failure).splitlines()[-1]
         )
         if announced:
             return Outcome(Status.REGROUPED, f"{what}; going on from the last checkpoint")
-        most = self.run.config.cluster.max_failures
-        self._losses = self._losses.one_more(self.run.checkpoints_directory(task.phase_index))
-        if self._losses.count > most:
+        max_failures = self.run.config.cluster.max_failures
+        self._lost_ranks = self._lost_ranks.one_more(self.run.checkpoints_directory(task.phase_index))
+        if self._lost_ranks.count > max_failures:
             logs = self.run.paths.log_file(0, 0).parent
-            return Outcome(Status.FAILED, f"{self._losses.told(what, most=most)}; logs are in {logs}")
+            return Outcome(
+                Status.FAILED, f"{self._lost_ranks.message(what, max_failures=max_failures)}; logs are in {logs}"
+            )
         return Outcome(
             Status.REGROUPED,
-            f"{what}; going on from the last checkpoint with the machines there are (loss {self._losses.count} of at "
-            f"most {most} without a new checkpoint)",
+            f"{what}; going on from the last checkpoint with the machines there are (loss {self._lost_ranks.count} of "
+            f"at most {max_failures} without a new checkpoint)",
         )
 
 
 def largest_that_fits(
     possible: Sequence[int], rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, float]
 ) -> int | None:
-    """Return the largest of the possible numbers of ranks for which there is room, None when there is for none."""
+    """Returns the largest of the possible numbers of ranks for which there is room, None when there is for none."""
     room = ranks_that_fit(rooms, per_rank)
     return max((ranks for ranks in possible if ranks <= room), default=None)
 
 
 def check_room(cluster: RayCluster, config: RunConfig, ranks: RankRange) -> None:
-    """Raise LongformerError where some phase could never start on the machines that the cluster has now."""
+    """Raises LongformerError where some phase could never start on the machines that the cluster has now."""
     nodes = cluster.nodes()
     for phase in config.phases:
         possible, per_rank = phase.possible_ranks(ranks), cluster.per_rank(phase.resources)
@@ -188,34 +190,36 @@ def check_room(cluster: RayCluster, config: RunConfig, ranks: RankRange) -> None
             raise LongformerError(_no_room(cluster, nodes, possible[0], per_rank))
 
 
-def _no_room(cluster: RayCluster, nodes: Sequence[Node], fewest: int, per_rank: Mapping[str, float]) -> str:
+def _no_room(cluster: RayCluster, nodes: Sequence[Node], lowest: int, per_rank: Mapping[str, float]) -> str:
     words = {"CPU": "processor cores", "GPU": "GPUs"}
     there = " and ".join(f"{sum(node.total.get(name, 0) for node in nodes):g} {word}" for name, word in words.items())
     free = ranks_that_fit([node.free for node in nodes], per_rank)
     each = " and ".join(f"{amount:g} {words[name]}" for name, amount in per_rank.items())
     return (
         f"the Ray cluster {cluster.address} has {there} on {len(nodes)} machines, {free} ranks of {each} fit into what "
-        f"is free, and at least {fewest} are asked for; start more machines or lower --ranks"
+        f"is free, and at least {lowest} are asked for; start more machines or lower --ranks"
     )
 
 
-def leaving(nodes: Sequence[Node], signs: Sequence[Sign]) -> str | None:
-    """Return why ranks must make way for the end of their machine, if it was announced."""
+def leaving(nodes: Sequence[Node], heartbeats: Sequence[Heartbeat]) -> str | None:
+    """Returns why ranks must make way for the end of their machine, if it was announced."""
     announced = {node.identifier: node.host for node in nodes if node.is_leaving}
-    hosts = sorted({announced[sign.node] for sign in signs if sign.node in announced})
+    hosts = sorted({announced[heartbeat.node] for heartbeat in heartbeats if heartbeat.node in announced})
     return f"{', '.join(hosts)} will leave the cluster; going on without it from the last checkpoint" if hosts else None
 
 
-def what_was_lost(failures: Mapping[int, Exception], signs: Sequence[Sign], nodes: Sequence[Node]) -> str | None:
-    """Return which machines or ranks were lost, the cause before what may only be its consequence."""
+def what_was_lost(
+    failures: Mapping[int, Exception], heartbeats: Sequence[Heartbeat], nodes: Sequence[Node]
+) -> str | None:
+    """Returns which machines or ranks were lost, the cause before what may only be its consequence."""
     alive = {node.identifier for node in nodes}
-    gone = sorted({sign.host for sign in signs if sign.node not in alive})
+    gone = sorted({heartbeat.host for heartbeat in heartbeats if heartbeat.node not in alive})
     if gone:
         return f"{', '.join(gone)} was lost"
-    stalled = [f"rank {sign.rank} is in {sign.place}" for sign in signs if sign.stalled]
+    stalled = [f"rank {heartbeat.rank} is in {heartbeat.place}" for heartbeat in heartbeats if heartbeat.stalled]
     if stalled:
         return f"no step for training.stall_seconds: {'; '.join(stalled)}"
-    hosts = {sign.rank: sign.host for sign in signs}
+    hosts = {heartbeat.rank: heartbeat.host for heartbeat in heartbeats}
     died = [rank for rank, error in sorted(failures.items()) if not isinstance(error, RuntimeError)]
     if died:
         return f"rank {died[0]} on {hosts.get(died[0], 'its machine')} died (killed, or out of memory)"
@@ -231,11 +235,11 @@ class Growth:
     ranks: int
     _since: float | None = None
 
-    def reason(self, nodes: Sequence[Node], signs: Sequence[Sign]) -> str | None:
-        """Return why the ranks that gave these signs should make way for more, if they should."""
-        if len(signs) < self.ranks:  # not all have started, so what they take is not known
+    def reason(self, nodes: Sequence[Node], heartbeats: Sequence[Heartbeat]) -> str | None:
+        """Returns why the ranks that gave these heartbeats should make way for more, if they should."""
+        if len(heartbeats) < self.ranks:  # not all have started, so what they take is not known
             return None
-        taken = [sign.node for sign in signs]
+        taken = [heartbeat.node for heartbeat in heartbeats]
         rooms = [
             {
                 name: node.free.get(name, 0.0) + amount * taken.count(node.identifier)
@@ -262,11 +266,11 @@ class _Group:
         self._ray = ray
         here = ray.get_runtime_context().get_node_id()
         near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        self._board = ray.remote(num_cpus=0, scheduling_strategy=near)(Board).remote()
+        self._store = ray.remote(num_cpus=0, scheduling_strategy=near)(HeartbeatStore).remote()
         per_rank = cluster.per_rank(task.run.config.phases[task.phase_index].resources)
         self._trainer = ray.train.torch.TorchTrainer(
             run_rank,
-            train_loop_config={"orders": RankOrders(task, self._board)},
+            train_loop_config={"orders": RankOrders(task, self._store)},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=task.ranks, use_gpu="GPU" in per_rank, resources_per_worker=per_rank
             ),
@@ -278,7 +282,7 @@ class _Group:
         )
         self.failure: Exception | None = None
         self.ended_as: str | None = None
-        self.last_signs: list[Sign] = []
+        self.last_heartbeats: list[Heartbeat] = []
         self._thread = threading.Thread(target=self._run, name="ray train", daemon=True)
         self._thread.start()
 
@@ -288,17 +292,17 @@ class _Group:
         return self._thread.is_alive()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end, but not longer than that."""
+        """Waits for the end, but not longer than that."""
         self._thread.join(seconds)
 
     def ask_to_stop(self) -> None:
-        """Ask every rank to stop at its next step border, after a checkpoint."""
-        self._board.ask_to_stop.remote()
+        """Asks every rank to stop at its next step border, after a checkpoint."""
+        self._store.ask_to_stop.remote()
 
-    def signs(self) -> list[Sign]:
-        """Return the newest sign of every rank."""
-        self.last_signs = self._ray.get(self._board.signs.remote())
-        return self.last_signs
+    def heartbeats(self) -> list[Heartbeat]:
+        """Returns the newest heartbeat of every rank."""
+        self.last_heartbeats = self._ray.get(self._store.heartbeats.remote())
+        return self.last_heartbeats
 
     def _run(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A Ray cluster as the launcher sees it: connected to, counted, and let go of. Ray's own names stay in here.
+"""A Ray cluster as the launcher sees it: connected to, counted, and let go of.
 
 Promises that whatever keeps a cluster from being used is one LongformerError with a remedy.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from launcher.backends.ray import compat
 from launcher.config.sections import ResourcesSection
 from longformer.errors import LongformerError, WorkFailed
 
@@ -27,6 +28,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_WITHOUT_HEAD = 15.0
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_LEAVE = 20.0
+_SECONDS_TO_START = 180.0
 _ENVIRONMENT = {
     # The driver's code, wherever a worker was started.
     "PYTHONPATH": str(Path(__file__).parents[3]),
@@ -55,12 +57,12 @@ class Node:
     """Address and port of Ray's daemon there."""
 
     def answers(self) -> bool:
-        """Return whether somebody listens at the door; the head notices a lost machine only after half a minute."""
+        """Returns whether somebody listens at the door; the head notices a lost machine only after half a minute."""
         return self.door is not None and _somebody_listens(self.door)
 
 
 def ranks_that_fit(rooms: Sequence[Mapping[str, float]], per_rank: Mapping[str, float]) -> int:
-    """Return how many ranks fit into the rooms of single nodes, each rank whole into one of them."""
+    """Returns how many ranks fit into the rooms of single nodes, each rank whole into one of them."""
     return sum(min(int(room.get(name, 0.0) / amount) for name, amount in per_rank.items()) for room in rooms)
 
 
@@ -76,12 +78,12 @@ class RayCluster:
     address: str
 
     def answers(self) -> bool:
-        """Return whether its head is there; where it is not, Ray's own calls wait for long or for ever."""
+        """Returns whether its head is there; where it is not, Ray's own calls wait for long or for ever."""
         host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
         return _somebody_listens((host.strip("[]"), int(port)))
 
     def while_it_answers(self, work: Callable[[], Result]) -> Result:
-        """Return what a function returns that asks the cluster for something; of a head that is gone, do not wait.
+        """Returns what a function returns that asks the cluster for something; of a head that is gone, do not wait.
 
         Raises:
             What the function raised; HeadLost where the head does not answer any more.
@@ -102,9 +104,8 @@ class RayCluster:
         return future.result()
 
     def nodes(self) -> list[Node]:
-        """Return the machines that are alive."""
-        state = self.ray._private.state.state
-        free, leaving = state.available_resources_per_node(), state.get_draining_nodes()
+        """Returns the machines that are alive."""
+        free, leaving = compat.free_resources(self.ray), compat.leaving_nodes(self.ray)
         return [
             Node(
                 node["NodeID"],
@@ -119,14 +120,14 @@ class RayCluster:
         ]
 
     def per_rank(self, asked: ResourcesSection) -> dict[str, float]:
-        """Return how much of each resource a rank takes."""
+        """Returns how much of each resource a rank takes."""
         gpus = asked.gpus_per_rank
         if gpus is None:
             gpus = int(any(node.total.get("GPU") for node in self.nodes()))
         return {"CPU": float(asked.processors_per_rank)} | ({"GPU": float(gpus)} if gpus else {})
 
     def call(self, function: Callable[..., Result], **arguments: Any) -> Result:
-        """Return what a function returns that works on one core somewhere in the cluster.
+        """Returns what a function returns that works on one core somewhere in the cluster.
 
         Raises:
             What the function raised; LongformerError where its machine was lost.
@@ -141,7 +142,7 @@ class RayCluster:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[RayCluster]:
-    """While the block runs, be the driver of a job on a cluster; all that it started there ends with it.
+    """Makes this process the driver of a job on a cluster while the block runs; all that it started there ends with it.
 
     Args:
         address: HOST:PORT of the head; "local" for a cluster of this machine alone, made now and gone afterwards; None
@@ -156,8 +157,7 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         import ray.util.scheduling_strategies
     except ImportError:
         raise LongformerError("--backend ray needs Ray: pip install 'longformer-train[ray]'") from None
-    # Of a lost machine Ray prints twenty lines of its daemon's log into our output; no setting keeps them out.
-    ray._private.worker.print_to_stdstream = _leave_unsaid
+    compat.silence_lost_machines(ray)
     named = address or os.environ.get("RAY_ADDRESS") or "auto"
     if named.startswith("ray://"):
         raise LongformerError(
@@ -166,8 +166,8 @@ def connected(address: str | None) -> Iterator[RayCluster]:
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
-        alone: dict[str, Any] = {"include_dashboard": False, "_temp_dir": short_path} if named == "local" else {}
-        join(named, _ENVIRONMENT, **alone)
+        options = {"include_dashboard": False, **compat.own_directory(short_path)} if named == "local" else {}
+        join(named, _ENVIRONMENT, **options)
         cluster = RayCluster(ray, named)
         try:
             yield cluster
@@ -202,12 +202,8 @@ def _somebody_listens(door: tuple[str, int]) -> bool:
     return True
 
 
-def _leave_unsaid(data: Any, ignore_prefix: bool) -> None:
-    """Stand where Ray prints."""
-
-
 def join(address: str, environment: Mapping[str, str], **options: Any) -> None:
-    """Connect this process to a cluster.
+    """Connects this process to a cluster.
 
     Args:
         address: HOST:PORT or ray://HOST:PORT of the head, "auto" for the cluster of this machine, or "local".
@@ -235,11 +231,9 @@ def join(address: str, environment: Mapping[str, str], **options: Any) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Connect to where a cluster should be; Ray itself would try for long."""
-    from ray._private.services import get_ray_address_from_environment
-
+    """Connects to where a cluster should be; Ray itself would try for long."""
     # A cluster that died leaves its address behind on the machine.
-    found = get_ray_address_from_environment("auto", None) if address == "auto" else address
+    found = compat.address_on_this_machine() if address == "auto" else address
     host, _, port = found.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise LongformerError(f"{address} is not HOST:PORT, such as 10.0.0.1:6379")
@@ -256,3 +250,22 @@ def _no_cluster(address: str, reason: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def wait_for_nodes(address: str, nodes: int) -> bool:
+    """Waits until the Ray cluster of a Slurm job has its nodes; returns False where that takes too long."""
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < deadline:
+        try:
+            with connected(address) as cluster:
+                while time.monotonic() < deadline:
+                    if len(cluster.nodes()) >= nodes:
+                        return True
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+        except LongformerError:  # its head is not up yet
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return False
+
+
+if __name__ == "__main__":  # as slurm/ray.sh calls it: ADDRESS NODES
+    sys.exit(not wait_for_nodes(sys.argv[1], int(sys.argv[2])))

@@ -17,7 +17,7 @@ _SECONDS_WITHOUT_DRIVER = 60.0
 
 
 @dataclass(frozen=True)
-class Sign:
+class Heartbeat:
     """Where a rank is."""
 
     rank: int
@@ -35,44 +35,44 @@ class Sign:
     """Whether this was its last word because it hung."""
 
 
-class Board:
+class HeartbeatStore:
     """Lives in a process of its own beside the driver, as an actor of Ray."""
 
     def __init__(self) -> None:
-        self._signs: dict[int, tuple[float, Sign]] = {}
+        self._heartbeats: dict[int, tuple[float, Heartbeat]] = {}
         self._must_stop = False
 
-    def post(self, sign: Sign) -> bool:
-        """Take a rank's sign; return whether it is to stop at its next step border, after a checkpoint."""
-        self._signs[sign.rank] = (time.monotonic(), sign)
+    def post(self, heartbeat: Heartbeat) -> bool:
+        """Takes a rank's heartbeat; returns whether it is to stop at its next step border, after a checkpoint."""
+        self._heartbeats[heartbeat.rank] = (time.monotonic(), heartbeat)
         return self._must_stop
 
     def ask_to_stop(self) -> None:
-        """Answer every rank from now on that it is to stop."""
+        """Answers every rank from now on that it is to stop."""
         self._must_stop = True
 
-    def signs(self) -> list[Sign]:
-        """Return the newest sign of every rank, in their order."""
+    def heartbeats(self) -> list[Heartbeat]:
+        """Returns the newest heartbeat of every rank, in their order."""
         now = time.monotonic()
-        return [replace(sign, silent_seconds=now - at) for _, (at, sign) in sorted(self._signs.items())]
+        return [replace(heartbeat, silent_seconds=now - at) for _, (at, heartbeat) in sorted(self._heartbeats.items())]
 
 
-class BoardWriter(Callback):
-    """A rank's side of the board: posts from a thread, so that what hangs is seen to hang.
+class HeartbeatSender(Callback):
+    """A rank's side of the store: posts from a thread, so that what hangs is seen to hang.
 
     Args:
         ray: the module.
-        board: handle of the actor.
-        sign: the rank and its machine.
+        store: handle of the actor that is a HeartbeatStore.
+        heartbeat: the rank and its machine.
     """
 
-    def __init__(self, ray: Any, board: Any, sign: Sign) -> None:
-        self._ray, self._board = ray, board
-        self._sign = sign
+    def __init__(self, ray: Any, store: Any, heartbeat: Heartbeat) -> None:
+        self._ray, self._store = ray, store
+        self._heartbeat = heartbeat
         self._training_thread = threading.get_ident()
         self._must_stop = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._post_now_and_then, name="board", daemon=True)
+        self._thread = threading.Thread(target=self._post_now_and_then, name="heartbeats", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -85,29 +85,29 @@ class BoardWriter(Callback):
         self._thread.join(_SECONDS_BETWEEN_SIGNS)
 
     def stop_requested(self) -> bool:
-        """Return whether the driver asks this rank to stop."""
+        """Returns whether the driver asks this rank to stop."""
         return self._must_stop
 
     def end_stalled(self, place: str) -> None:
-        """Say where this rank hangs, and end its process."""
+        """Says where this rank hangs, and ends its process."""
         try:
-            self._post(replace(self._sign, place=place, stalled=True))
+            self._post(replace(self._heartbeat, place=place, stalled=True))
         finally:
             os._exit(EXIT_STALLED)
 
     def on_phase_start(self, phase: PhaseInfo, progress: Progress) -> None:
-        """Take in where the phase goes on."""
-        self._sign = replace(self._sign, step=progress.step)
+        """Takes in where the phase goes on."""
+        self._heartbeat = replace(self._heartbeat, step=progress.step)
 
     def on_step_end(self, record: StepRecord) -> None:
-        """Take in the step."""
-        self._sign = replace(self._sign, step=record.step)
+        """Takes in the step."""
+        self._heartbeat = replace(self._heartbeat, step=record.step)
 
     def _post_now_and_then(self) -> None:
         last_answer = time.monotonic()
         while True:
             try:
-                self._must_stop = self._post(replace(self._sign, place=place_of_thread(self._training_thread)))
+                self._must_stop = self._post(replace(self._heartbeat, place=place_of_thread(self._training_thread)))
                 last_answer = time.monotonic()
             except self._ray.exceptions.RayError:
                 if time.monotonic() - last_answer > _SECONDS_WITHOUT_DRIVER:
@@ -115,5 +115,5 @@ class BoardWriter(Callback):
             if self._over.wait(_SECONDS_BETWEEN_SIGNS):
                 return
 
-    def _post(self, sign: Sign) -> bool:
-        return bool(self._ray.get(self._board.post.remote(sign), timeout=_SECONDS_WITHOUT_DRIVER / 4))
+    def _post(self, heartbeat: Heartbeat) -> bool:
+        return bool(self._ray.get(self._store.post.remote(heartbeat), timeout=_SECONDS_WITHOUT_DRIVER / 4))

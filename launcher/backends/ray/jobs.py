@@ -17,7 +17,7 @@ _OVER = ("STOPPED", "SUCCEEDED", "FAILED")
 
 
 def check_address(address: str | None) -> str:
-    """Return the address of a cluster's dashboard, http://HOST:8265.
+    """Returns the address of a cluster's dashboard, http://HOST:8265.
 
     Raises:
         LongformerError: it is not one.
@@ -30,7 +30,7 @@ def check_address(address: str | None) -> str:
 
 
 def submit_job(address: str, command: str, *, name: str) -> str:
-    """Let a cluster start a command on its head and return the job's URL.
+    """Lets a cluster start a command on its head and returns the job's URL.
 
     Args:
         address: of the cluster's dashboard.
@@ -47,7 +47,7 @@ def submit_job(address: str, command: str, *, name: str) -> str:
 
 
 def queued_job(jobs: Sequence[str]) -> tuple[str, str, str] | None:
-    """Return the first of some jobs that is not over: its URL, state and what Ray says about it.
+    """Returns the first of some jobs that is not over: its URL, state and what Ray says about it.
 
     A cluster that does not answer is taken for gone, and its jobs with it.
     """
@@ -62,13 +62,13 @@ def queued_job(jobs: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def stop_jobs(jobs: Sequence[str]) -> None:
-    """End jobs; those that are over stay as they are."""
+    """Ends jobs; those that are over stay as they are."""
     for job in jobs:
         _ask(f"{job}/stop", {})
 
 
 def _ask(url: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the answer to a GET, or to a POST of some content."""
+    """Returns the answer to a GET, or to a POST of some content."""
     headers = {"Content-Type": "application/json"}
     if "RAY_AUTH_TOKEN" in os.environ:
         headers["Authorization"] = f"Bearer {os.environ['RAY_AUTH_TOKEN']}"

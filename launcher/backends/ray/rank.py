@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from launcher.backends.local.rank import log_error, print_into
-from launcher.backends.ray.heartbeats import BoardWriter, Sign
+from launcher.backends.ray.heartbeats import Heartbeat, HeartbeatSender
 from launcher.training.phases import PhaseTask
 from longformer.errors import LongformerError
 
@@ -18,12 +18,12 @@ class RankOrders:
     """What every rank of a phase is told."""
 
     task: PhaseTask
-    board: Any
-    """Handle of the Board."""
+    store: Any
+    """Handle of the HeartbeatStore."""
 
 
 def run_rank(settings: dict[str, RankOrders]) -> str:
-    """Carry out this worker's part of a phase and return how it ended, the name of a PhaseOutcome.
+    """Carries out this worker's part of a phase and returns how it ended, the name of a PhaseOutcome.
 
     Ray Train has started the process, joined it with the others into one process group, and chosen its GPU.
 
@@ -40,20 +40,22 @@ def run_rank(settings: dict[str, RankOrders]) -> str:
     from longformer.training.distributed import Ranks
     from longformer.training.watchdog import watched
 
-    task, board = settings["orders"].task, settings["orders"].board
+    task, store = settings["orders"].task, settings["orders"].store
     context = ray.train.get_context()
     rank = context.get_world_rank()
     run = task.run
     print_into(run.paths.log_file(task.phase_index, rank))
-    sign = Sign(rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid(), step=0, place="")
+    first = Heartbeat(
+        rank, socket.gethostname(), ray.get_runtime_context().get_node_id(), os.getpid(), step=0, place=""
+    )
     ranks = Ranks(rank, context.get_world_size(), ray.train.torch.get_device(), context.get_local_rank())
     try:
         with (
-            BoardWriter(ray, board, sign) as writer,
-            watched(run.config.training.stall_seconds, writer.end_stalled) as heartbeat,
+            HeartbeatSender(ray, store, first) as sender,
+            watched(run.config.training.stall_seconds, sender.end_stalled) as heartbeat,
         ):
             outcome = train_one_phase(
-                task, ranks, stop_requested=writer.stop_requested, heartbeat=heartbeat, watchers=[writer]
+                task, ranks, stop_requested=sender.stop_requested, heartbeat=heartbeat, watchers=[sender]
             )
     except (LongformerError, DataError) as error:
         log_error(f"error: {error}")

@@ -32,7 +32,7 @@ class RayTasks:
         join(address, {"TOKENIZERS_PARALLELISM": "false"})
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield function(task) for every task, in their order, taking only a few tasks ahead.
+        """Yields function(task) for every task, in their order, taking only a few tasks ahead.
 
         Raises:
             DataError: a task failed on the cluster.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from launcher.backends.local.backend import LEAST_SEVERE, Ending
-from launcher.training.phases import Losses, Outcome, PhaseTask, Status
+from launcher.training.phases import LostRanks, Outcome, PhaseTask, Status
 from launcher.training.signals import StopFlag
 from longformer.errors import LongformerError
 from longformer.files import write_json
@@ -41,7 +41,7 @@ class SlurmBackend:
     nodes: int
 
     def run_phase(self, task: PhaseTask) -> Outcome:
-        """Run the ranks of a phase; tell how the first node that did not complete ended, or that all completed."""
+        """Runs the ranks of a phase; tells how the first node that did not complete ended, or that all completed."""
         files = [task.run.paths.node_file(task.phase_index, node, start_of_this_job()) for node in range(self.nodes)]
         for file in files:
             file.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ class SlurmBackend:
         if self.stop():
             return Outcome(Status.STOPPED)
         silent = ", ".join(str(node) for node, file in enumerate(files) if not file.exists())
-        return _loss(task, f"srun ended with code {code} and of node {silent} of the job nothing was heard")
+        return _after_loss(task, f"srun ended with code {code} and of node {silent} of the job nothing was heard")
 
     def _command(self, task: PhaseTask) -> list[str]:
         processors = os.environ.get("SLURM_CPUS_PER_TASK")  # steps do not inherit it
@@ -83,7 +83,7 @@ class SlurmBackend:
         ]
 
     def _wait(self, step: subprocess.Popen[bytes], files: list[Path]) -> None:
-        """Return when the step has ended, or when what still runs of it must not go on."""
+        """Returns when the step has ended, or when what still runs of it must not go on."""
         passed_on = 0
         deadline = float("inf")
         first: Ending | None = None
@@ -103,7 +103,7 @@ class SlurmBackend:
 
 
 def _written(task: PhaseTask) -> str:
-    """Return a task as JSON, for `node`."""
+    """Returns a task as JSON, for `node`."""
     paths = {
         "run_directory": task.run.paths.root,
         "resume_from": task.resume_from,
@@ -116,12 +116,12 @@ def _written(task: PhaseTask) -> str:
 
 
 def start_of_this_job() -> str:
-    """Return what tells this start of a Slurm job from all others: a node that was cut off may still end an earlier."""
+    """Returns what tells this start of a Slurm job from all others: a node that was cut off may end an earlier."""
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
 def nodes_of_this_job(*, ranks: int) -> int:
-    """Return over how many nodes a Slurm job shares so many ranks.
+    """Returns over how many nodes a Slurm job shares so many ranks.
 
     Raises:
         LongformerError: this process is not in a Slurm job, or the nodes cannot share the ranks evenly.
@@ -137,16 +137,16 @@ def nodes_of_this_job(*, ranks: int) -> int:
     return nodes
 
 
-def _loss(task: PhaseTask, what: str) -> Outcome:
-    """Return what follows from a loss, which is counted over all starts of this job."""
+def _after_loss(task: PhaseTask, what: str) -> Outcome:
+    """Returns how to go on after a node was lost, which is counted over all starts of this job."""
     run = task.run
-    file = run.paths.losses_file(os.environ["SLURM_JOB_ID"])
-    most = run.config.cluster.max_failures
-    before = Losses(**json.loads(file.read_text())) if file.exists() else Losses()
-    losses = before.one_more(run.checkpoints_directory(task.phase_index))
-    write_json(file, asdict(losses))
-    if losses.count > most:
-        return Outcome(Status.FAILED, losses.told(what, most=most))
+    file = run.paths.lost_ranks_file(os.environ["SLURM_JOB_ID"])
+    max_failures = run.config.cluster.max_failures
+    before = LostRanks(**json.loads(file.read_text())) if file.exists() else LostRanks()
+    lost = before.one_more(run.checkpoints_directory(task.phase_index))
+    write_json(file, asdict(lost))
+    if lost.count > max_failures:
+        return Outcome(Status.FAILED, lost.message(what, max_failures=max_failures))
     return Outcome(Status.LOST, f"{what}; the next start goes on from the last checkpoint")
 
 
@@ -159,7 +159,7 @@ def _ending(file: Path) -> Ending | None:
 
 
 def _free_port() -> int:
-    """Return a port that nobody on this node listens on, so that jobs that share the node do not meet."""
+    """Returns a port that nobody on this node listens on, so that jobs that share the node do not meet."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])

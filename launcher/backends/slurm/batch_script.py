@@ -28,7 +28,7 @@ class JobRequest:
     """
 
     nodes: str
-    """A number, or the fewest and the most: 2-4. A requeued job takes what it can get between them."""
+    """A number, or a range: 2-4. A requeued job takes what it can get between them."""
     gpus_per_node: int
     ranks_per_node: int
     time: str | None
@@ -51,7 +51,7 @@ class JobRequest:
     """How many runs the job array of a sweep has; None for a single run."""
 
     def __post_init__(self) -> None:
-        _check("--nodes", self.nodes, _NODES, "a number such as 2, or the fewest and the most such as 2-4")
+        _check("--nodes", self.nodes, _NODES, "a number such as 2, or a range such as 2-4")
         if self.time is not None:
             _check(
                 "--time", self.time, _TIME, "minutes, hours:minutes:seconds or days-hours, such as 90, 12:00:00 or 2-12"
@@ -68,9 +68,9 @@ class JobRequest:
             _check("--sbatch", option, _OPTION, "an option of sbatch without its dashes, such as account=physics")
         for module in self.modules:
             _check("--module", module, _MODULE, "the name of a module; `module avail` lists them")
-        fewest, most = self.node_range()
-        if fewest > most:
-            raise LongformerError(f"--nodes {self.nodes}: the fewest come first, such as {most}-{fewest}")
+        lowest, highest = self.node_range()
+        if lowest > highest:
+            raise LongformerError(f"--nodes {self.nodes}: the lower number comes first, such as {highest}-{lowest}")
         if 0 < self.gpus_per_node < self.ranks_per_node:
             raise LongformerError(
                 f"--ranks-per-node {self.ranks_per_node} is more than --gpus-per-node {self.gpus_per_node}: "
@@ -90,18 +90,18 @@ class JobRequest:
             raise LongformerError("--chain and --sweep exclude each other; the jobs of a sweep requeue themselves")
 
     def node_range(self) -> tuple[int, int]:
-        """Return the fewest and the most nodes."""
-        fewest, _, most = self.nodes.partition("-")
-        return int(fewest), int(most or fewest)
+        """Returns the lowest and the highest number of nodes."""
+        lowest, _, highest = self.nodes.partition("-")
+        return int(lowest), int(highest or lowest)
 
     def possible_ranks(self) -> list[int]:
-        """Return every number of ranks that the job may start with."""
-        fewest, most = self.node_range()
-        return [nodes * self.ranks_per_node for nodes in range(fewest, most + 1)]
+        """Returns every number of ranks that the job may start with."""
+        lowest, highest = self.node_range()
+        return [nodes * self.ranks_per_node for nodes in range(lowest, highest + 1)]
 
 
 def seconds_of(time: str) -> int:
-    """Return the seconds of a time limit as Slurm writes it; 0 means without end."""
+    """Returns the seconds of a time limit as Slurm writes it; 0 means without end."""
     days, dash, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -114,7 +114,7 @@ def seconds_of(time: str) -> int:
 
 
 def batch_script(request: JobRequest, *, name: str, run_directory: Path, code: Path, data: Path) -> str:
-    """Return the batch script of a run or a sweep; nothing in it is read by the shell as anything but a word.
+    """Returns the batch script of a run or a sweep; nothing in it is read by the shell as anything but a word.
 
     Args:
         request: what is asked of Slurm.
@@ -164,7 +164,7 @@ def batch_script(request: JobRequest, *, name: str, run_directory: Path, code: P
 
 
 def _containers(request: JobRequest, directories: list[Path]) -> dict[str, str]:
-    """Return the words that put a command of the batch script, and one given to srun, into the container."""
+    """Returns the words that put a command of the batch script, and one given to srun, into the container."""
     if request.container is None:
         return {"in_container": "", "in_step": ""}
     if request.pyxis:

@@ -19,13 +19,13 @@ _REMEDIES = {
 
 
 def check_slurm() -> None:
-    """Raise LongformerError where Slurm's commands are not there."""
+    """Raises LongformerError where Slurm's commands are not there."""
     if shutil.which("sbatch") is None:
         raise LongformerError("sbatch was not found: work on a machine of the Slurm cluster, or use --backend local")
 
 
 def submit_job(script: Path, *, unless: Sequence[str] = ()) -> str:
-    """Give a batch script to Slurm and return the number of the job.
+    """Gives a batch script to Slurm and returns the number of the job.
 
     Args:
         script: the batch script.
@@ -47,7 +47,7 @@ def submit_job(script: Path, *, unless: Sequence[str] = ()) -> str:
 
 
 def queued_job(jobs: Sequence[str]) -> tuple[str, str, str] | None:
-    """Return the first of some jobs that is not over: its number, state and the reason for it, as squeue says them.
+    """Returns the first of some jobs that is not over: its number, state and the reason for it, as squeue says them.
 
     A task of an array is numbered 12_3.
 
@@ -65,7 +65,7 @@ def queued_job(jobs: Sequence[str]) -> tuple[str, str, str] | None:
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:
-    """Take jobs out of the queue; those that are over stay as they are."""
+    """Takes jobs out of the queue; those that are over stay as they are."""
     if jobs:
         _slurm("scancel", *jobs)
 

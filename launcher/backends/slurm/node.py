@@ -15,7 +15,7 @@ from longformer.files import write_json
 
 
 def main(written_task: str, rendezvous: str) -> None:
-    """Run this node's share of a phase's ranks; the node's place is in Slurm's environment.
+    """Runs this node's share of a phase's ranks; the node's place is in Slurm's environment.
 
     Args:
         written_task: the PhaseTask as JSON.
@@ -33,7 +33,7 @@ def main(written_task: str, rendezvous: str) -> None:
         print(f"warning: node {node}: {message}", file=sys.stderr, flush=True)
 
     # Slurm signals every process of a step, and so does the driver: all of it is one request to stop.
-    with signals_noted(most=1) as stop:
+    with signals_noted(max_requests=1) as stop:
         ending = LocalBackend(stop, None, warn).run_ranks(task, here)
     write_json(
         run.paths.node_file(task.phase_index, node, start_of_this_job()),

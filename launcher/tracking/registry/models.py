@@ -14,7 +14,7 @@ import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from launcher.config.mlflow_address import ADDRESS_VARIABLE, SQLITE, without_credentials
-from launcher.tracking.client import client_of, failures_told
+from launcher.tracking.client import client_of, failures_as_sentences
 from longformer.errors import LongformerError
 
 METRIC_TAG = "metric."
@@ -89,7 +89,7 @@ class ModelRegistry:
             )
         version = address.version or str(aliases[str(address.alias)])
         missing = f"{address.name} has no version {version}; the newest is {self.newest(address.name).version}"
-        with failures_told(self.address, missing=missing):
+        with failures_as_sentences(self.address, missing=missing):
             return _read(self.client.get_model_version(address.name, version))
 
     def newest(self, name: str) -> ModelOfVersion:
@@ -100,7 +100,7 @@ class ModelRegistry:
             WorkFailed: MLflow does not answer or refuses.
         """
         self._registered(name)
-        with failures_told(self.address):
+        with failures_as_sentences(self.address):
             versions = self.client.search_model_versions(f"name = '{name}'")
         if not versions:
             raise LongformerError(f"{name} has no version yet; `longformer register RUN --name {name}` makes one")
@@ -114,7 +114,7 @@ class ModelRegistry:
 
     def give_alias(self, model: ModelOfVersion, alias: str) -> None:
         """Give an alias to a version and take it from the one that carried it."""
-        with failures_told(self.address):
+        with failures_as_sentences(self.address):
             self.client.set_registered_model_alias(model.name, alias, model.version)
 
     def fetch(self, model: ModelOfVersion, target: Path) -> Path:
@@ -123,7 +123,7 @@ class ModelRegistry:
         Raises:
             WorkFailed: MLflow does not answer or refuses.
         """
-        with failures_told(self.address):
+        with failures_as_sentences(self.address):
             source = self.client.get_model_version_download_uri(model.name, model.version)
             return Path(
                 mlflow.artifacts.download_artifacts(
@@ -140,7 +140,7 @@ class ModelRegistry:
         # MLflow would make the file.
         if self.address.startswith(SQLITE) and not Path(self.address.removeprefix(SQLITE)).is_file():
             raise LongformerError(missing)
-        with failures_told(self.address, missing=missing):
+        with failures_as_sentences(self.address, missing=missing):
             return self.client.get_registered_model(name)
 
 

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 import longformer
 from launcher.config.mlflow_address import address_of_run
 from launcher.runs.run import Run
-from launcher.tracking.client import experiment_id, failures_told
+from launcher.tracking.client import experiment_id, failures_as_sentences
 from launcher.tracking.registry import served_model
 from launcher.tracking.registry.export import Exportable
 from launcher.tracking.registry.models import METRIC_TAG, TASK_TAG, ModelOfVersion, ModelRegistry
@@ -47,7 +47,7 @@ def register(registry: ModelRegistry, exportable: Exportable, name: str) -> Mode
         WorkFailed: MLflow does not answer or refuses, or the model cannot answer its example.
     """
     client = registry.client
-    with failures_told(registry.address), tempfile.TemporaryDirectory(prefix="longformer-") as made:
+    with failures_as_sentences(registry.address), tempfile.TemporaryDirectory(prefix="longformer-") as made:
         try:
             client.create_registered_model(name)
         except MlflowException as error:
