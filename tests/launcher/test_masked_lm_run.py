@@ -13,6 +13,7 @@ from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.runs.paths import RunPaths
+from launcher.runs.run import Run
 from launcher.tasks.registry import task_of
 from launcher.training.phases import Status
 from longformer.errors import LongformerError
@@ -70,7 +71,7 @@ def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_ha
     assert [row["sequence_length"] for row in table["rows"]] == [144, 512, 512, 512]
     assert trained < copied < random
     assert source < random
-    evaluation = json.loads((run.finished_results()[0] / "evaluation.json").read_text())
+    (evaluation,) = Run.open(run.root).evaluations()
     assert evaluation["test"]["bits_per_masked_token"] == pytest.approx(trained, abs=1e-4)
     assert evaluation["test"]["scored"] == table["scored"]
 

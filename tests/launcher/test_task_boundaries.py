@@ -14,6 +14,7 @@ from launcher.tasks.registry import TASKS
 PACKAGE = Path(launcher.__path__[0])
 ALLOWED = {
     ("commands/generate.py", "characters"): "the option --characters says how many to write",
+    ("commands/data.py", "characters"): "a kind of corpus of data_pipeline, whose tokens are characters",
 }
 
 
