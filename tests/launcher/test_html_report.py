@@ -83,8 +83,7 @@ def test_pictures_lie_inside_and_show_something() -> None:
     )
     reader = Reader(page_of(*(Figure(each, "a caption") for each in pictures)))
     assert all(each.startswith("data:image/png;base64,") for each in reader.addresses)
-    # Loss, learning rate, bits per character by phase, cost, attention, throughput, MFU.
-    assert len(reader.pictures()) == 7
+    assert len(reader.pictures()) == 5
     assert all(map(has_ink, reader.pictures()))
 
 
