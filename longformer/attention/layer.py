@@ -1,15 +1,15 @@
-"""Longformer self-attention as a layer: projections, the band, and the rows of global tokens."""
+"""Longformer self-attention as a layer: projections, sliding-window attention and global attention."""
 
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from longformer.attention.band import Band
-from longformer.attention.global_rows import global_probabilities, global_rows
-from longformer.attention.local_rows import local_rows
+from longformer.attention.global_attention import global_attention, global_probabilities
+from longformer.attention.metadata import AttentionMetadata
 from longformer.attention.probabilities import band_probabilities
 from longformer.attention.projections import separate
-from longformer.attention.tokens import Tokens
+from longformer.attention.sliding_window import sliding_window_attention
 from longformer.cpu.linear import Linear
 
 
@@ -41,24 +41,26 @@ class BandAndGlobalAttention(nn.Module):
         super().__init__()
         self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
 
-    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
+    def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
         """Return the projections of the layer's input, apart or packed; see `separate`."""
         raise NotImplementedError
 
-    def attend(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+    def attend(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
         """Return the attended values of all heads, in the shape of `hidden`; 0 at padded positions.
 
         Args:
-            hidden: (batch, positions, width), or (packed, width) where `tokens` has a packing.
-            tokens: what the positions hold.
+            hidden: (batch, positions, width), or (packed, width) where `metadata` has a packing.
+            metadata: padding and global tokens of the batch.
         """
-        projections = self.local_projections(hidden, tokens)
-        attended = local_rows(projections, tokens, self.band, dropout=self._dropout(), backend=self.backend).flatten(2)
-        if tokens.global_tokens is not None:
-            rows = global_rows(
-                tokens.unpack(hidden),
-                tokens.global_tokens,
-                tokens,
+        projections = self.local_projections(hidden, metadata)
+        attended = sliding_window_attention(
+            projections, metadata, self.band, dropout=self._dropout(), backend=self.backend
+        ).flatten(2)
+        if metadata.global_tokens is not None:
+            of_global_tokens = global_attention(
+                metadata.unpack(hidden),
+                metadata.global_tokens,
+                metadata,
                 query=self.query_global,
                 key=self.key_global,
                 value=self.value_global,
@@ -66,23 +68,23 @@ class BandAndGlobalAttention(nn.Module):
                 dropout=self._dropout(),
                 backend=self.backend,
             )
-            attended = tokens.global_tokens.replace_rows(attended, rows)
-        return tokens.pack(attended)
+            attended = metadata.global_tokens.scatter(attended, of_global_tokens)
+        return metadata.pack(attended)
 
-    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+    def probabilities(self, hidden: Tensor, metadata: AttentionMetadata) -> AttentionProbabilities:
         """Return the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
-        query, key, _ = separate(self.local_projections(hidden, tokens))
+        query, key, _ = separate(self.local_projections(hidden, metadata))
         of_global_tokens = None
-        if tokens.global_tokens is not None:
+        if metadata.global_tokens is not None:
             of_global_tokens = global_probabilities(
-                tokens.unpack(hidden),
-                tokens.global_tokens,
-                tokens.token_mask,
+                metadata.unpack(hidden),
+                metadata.global_tokens,
+                metadata.token_mask,
                 query=self.query_global,
                 key=self.key_global,
                 heads=self.heads,
             )
-        return AttentionProbabilities(band_probabilities(query, key, self.band, tokens), of_global_tokens)
+        return AttentionProbabilities(band_probabilities(query, key, self.band, metadata), of_global_tokens)
 
     def _dropout(self) -> float:
         return self.dropout if self.training else 0.0
@@ -91,8 +93,8 @@ class BandAndGlobalAttention(nn.Module):
 class LongformerSelfAttention(BandAndGlobalAttention):
     """Every token attends to its band and to the global tokens; a global token attends to everyone (spec 1.1).
 
-    The three local projections are one product whose parts attention reads in place. Global rows have projections of
-    their own and replace the local result. Memory is linear in the positions.
+    The three local projections are one matrix product whose parts attention reads in place. Global tokens have
+    projections of their own, whose result replaces the local one. Memory is linear in the positions.
 
     Args:
         width: size of a hidden state.
@@ -112,11 +114,11 @@ class LongformerSelfAttention(BandAndGlobalAttention):
         self.key_global = Linear(width, width)
         self.value_global = Linear(width, width)
 
-    def forward(self, hidden: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
         """Return the attended values of all heads; see `attend`."""
-        return self.attend(hidden, tokens)
+        return self.attend(hidden, metadata)
 
-    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
+    def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
         """Return queries, keys and values packed in one tensor."""
-        packed = tokens.unpack(self.query_key_value(hidden))
+        packed = metadata.unpack(self.query_key_value(hidden))
         return (packed.unflatten(-1, (3, self.heads, -1)),)

@@ -16,7 +16,7 @@ from transformers.models.longformer import modeling_longformer as longformer
 
 from longformer.attention.band import Band
 from longformer.attention.layer import BandAndGlobalAttention
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.models.common.layer_stack import drop_layers
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -70,12 +70,12 @@ class SelfAttention(BandAndGlobalAttention):
             setattr(ours, name, getattr(theirs, name))
         return ours.train(theirs.training)
 
-    def local_projections(self, hidden: Tensor, tokens: Tokens) -> tuple[Tensor, ...]:
+    def local_projections(self, hidden: Tensor, tokens: AttentionMetadata) -> tuple[Tensor, ...]:
         """Return queries, keys and values."""
         return tuple(project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tokens, output_attentions: bool = False, **_: Any
+        self, hidden_states: Tensor, attention_mask: AttentionMetadata, output_attentions: bool = False, **_: Any
     ) -> tuple[Tensor, ...]:
         """Attend; their layers hand `attention_mask` through unseen, so it carries the tokens.
 
@@ -152,7 +152,12 @@ def led_encoder_forward(
 
 
 def run_layers(
-    layers: Iterable[nn.Module], hidden: Tensor, tokens: Tokens, *, output_attentions: bool, output_hidden_states: bool
+    layers: Iterable[nn.Module],
+    hidden: Tensor,
+    tokens: AttentionMetadata,
+    *,
+    output_attentions: bool,
+    output_hidden_states: bool,
 ) -> dict[str, Any]:
     """Run Hugging Face's layers; return the fields of their encoder outputs."""
     states, attentions, global_attentions = [], [], []
@@ -172,14 +177,14 @@ def run_layers(
     }
 
 
-def read_masks(attention_mask: Tensor | None, global_attention_mask: Tensor | None) -> Tokens:
+def read_masks(attention_mask: Tensor | None, global_attention_mask: Tensor | None) -> AttentionMetadata:
     """Describe a batch by Hugging Face's masks: a 2 in `attention_mask` is global too, and padding never is."""
     token_mask = None if attention_mask is None else attention_mask > 0
     is_global = None if global_attention_mask is None else global_attention_mask > 0
     if attention_mask is not None and attention_mask.dtype != torch.bool:
         older = attention_mask > 1
         is_global = older if is_global is None else is_global | older
-    return Tokens.of(token_mask, is_global)
+    return AttentionMetadata.of(token_mask, is_global)
 
 
 def check_one_input(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:

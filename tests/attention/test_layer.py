@@ -13,8 +13,7 @@ from transformers.models.longformer.modeling_longformer import LongformerSelfAtt
 
 from longformer.attention.band import Band
 from longformer.attention.layer import LongformerSelfAttention
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata, Packing
 
 WIDTH, HEADS = 24, 3
 
@@ -88,11 +87,11 @@ def test_values_and_gradients_are_those_of_hugging_face(
     hidden, token_mask, global_mask = batch
     layer = make_layer(side)
     other = hugging_face_layer(layer)
-    tokens = Tokens.of(token_mask, global_mask)
+    tokens = AttentionMetadata.of(token_mask, global_mask)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
     if packed and not token_mask.all():
         packing = Packing.of(token_mask)
-        tokens = Tokens(tokens.token_mask, tokens.global_tokens, packing)
+        tokens = AttentionMetadata(tokens.token_mask, tokens.global_tokens, packing)
         attended = packing.unpack(layer(packing.pack(ours), tokens))
     else:
         attended = layer(ours, tokens)
@@ -120,7 +119,7 @@ def test_values_and_gradients_are_those_of_hugging_face(
 def test_probabilities_have_the_format_of_hugging_face(batch: tuple[Tensor, Tensor, Tensor], side: int) -> None:
     hidden, token_mask, global_mask = batch
     layer = make_layer(side)
-    tokens = Tokens.of(token_mask, global_mask)
+    tokens = AttentionMetadata.of(token_mask, global_mask)
     local, of_global = layer.probabilities(hidden, tokens)
     _, expected, *expected_of_global = run_hugging_face(hugging_face_layer(layer), hidden, token_mask, global_mask)
     torch.testing.assert_close(local, expected, rtol=1e-5, atol=1e-5)
@@ -139,7 +138,7 @@ def test_few_global_tokens_are_never_projected_over_the_whole_text_and_many_are(
     hidden = torch.randn(1, 64, WIDTH)
     for count, times in ((0, 0), (1, 0), (6, 0), (7, 1)):
         projected.clear()
-        layer(hidden, Tokens.of(None, torch.arange(64)[None] < count))
+        layer(hidden, AttentionMetadata.of(None, torch.arange(64)[None] < count))
         assert len(projected) == times, count
 
 
@@ -147,7 +146,7 @@ def test_dropout_changes_no_expectation_and_draws_for_global_rows_too() -> None:
     layer = make_layer(4, dropout=0.3)
     hidden = torch.randn(1, 16, WIDTH).expand(800, -1, -1)
     for count in (2, 14):
-        tokens = Tokens.of(None, (torch.arange(16) < count).expand(800, -1))
+        tokens = AttentionMetadata.of(None, (torch.arange(16) < count).expand(800, -1))
         with torch.no_grad():
             expected = layer.eval()(hidden, tokens)[0]
             draws = layer.train()(hidden, tokens)
@@ -162,7 +161,9 @@ def test_a_compiled_layer_serves_changing_lengths_without_compiling_again() -> N
 
     def compare(positions: int, count: int) -> None:
         hidden = torch.randn(2, positions, WIDTH, requires_grad=True)
-        tokens = Tokens.of(torch.arange(positions).expand(2, -1) < positions - 3, torch.arange(positions)[None] < count)
+        tokens = AttentionMetadata.of(
+            torch.arange(positions).expand(2, -1) < positions - 3, torch.arange(positions)[None] < count
+        )
         attended = compiled(hidden, tokens)
         torch.testing.assert_close(attended, layer(hidden, tokens))
         attended.sum().backward()
@@ -176,7 +177,7 @@ def test_a_compiled_layer_serves_changing_lengths_without_compiling_again() -> N
 
 def test_checkpointing_gives_the_same_gradients_with_dropout() -> None:
     layer = make_layer(4, dropout=0.2).train()
-    tokens = Tokens.of(None, torch.arange(20)[None] < 2)
+    tokens = AttentionMetadata.of(None, torch.arange(20)[None] < 2)
     hidden = torch.randn(1, 20, WIDTH)
     gradients = []
     for run in (layer, lambda *arguments: checkpoint(layer, *arguments, use_reentrant=False)):
@@ -199,7 +200,7 @@ def test_what_is_kept_for_backward_grows_linearly_with_the_length(share_of_globa
             return tensor
 
         count = positions // 2 if share_of_globals == "half" else share_of_globals or 0
-        tokens = Tokens.of(None, torch.arange(positions)[None] < count)
+        tokens = AttentionMetadata.of(None, torch.arange(positions)[None] < count)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             layer(torch.randn(1, positions, WIDTH), tokens)
         return sum(kept.values())
@@ -213,7 +214,7 @@ def test_what_is_kept_for_backward_grows_linearly_with_the_length(share_of_globa
 def test_half_precision_stays_close_to_single(count: int) -> None:
     layer = make_layer(4)
     hidden = torch.randn(2, 30, WIDTH)
-    tokens = Tokens.of(torch.arange(30).expand(2, -1) < 27, torch.arange(30)[None].expand(2, -1) < count)
+    tokens = AttentionMetadata.of(torch.arange(30).expand(2, -1) < 27, torch.arange(30)[None].expand(2, -1) < count)
     expected = layer(hidden, tokens)
     half = layer.bfloat16()(hidden.bfloat16(), tokens)
     assert half.dtype == torch.bfloat16

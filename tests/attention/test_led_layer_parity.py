@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.models import LEDConfig
 from longformer.models.led.layers import EncoderAttention
 
@@ -64,7 +64,7 @@ def test_values_and_gradients_equal_those_of_hugging_faces_led(
     is_global[:, [position for position in global_positions if position < positions]] = True
     is_global &= real
 
-    found = ours.output(ours.longformer_self_attn(hidden, Tokens.of(real, is_global)))
+    found = ours.output(ours.longformer_self_attn(hidden, AttentionMetadata.of(real, is_global)))
     expected = run_padded(theirs, hidden, real, is_global)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 

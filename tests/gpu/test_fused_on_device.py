@@ -10,7 +10,7 @@ from torch import Tensor
 from longformer.attention import Band, banded_attention
 from longformer.attention.fused import tiles
 from longformer.attention.layer import LongformerSelfAttention
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from tests.attention.fused.cases import SMALL
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -129,7 +129,7 @@ def test_whole_layer_compiles_once_for_changing_lengths() -> None:
 
     def compare(positions: int, globals_: int) -> None:
         place = torch.arange(positions, device="cuda").expand(2, -1)
-        tokens = Tokens.of(place < positions - 9, place < globals_)
+        tokens = AttentionMetadata.of(place < positions - 9, place < globals_)
         hidden = torch.randn(2, positions, 256, device="cuda", dtype=torch.bfloat16, requires_grad=True)
         output = compiled(hidden, tokens)
         torch.testing.assert_close(output, layer(hidden, tokens), atol=2e-2, rtol=2e-2)
@@ -144,7 +144,7 @@ def test_whole_layer_compiles_once_for_changing_lengths() -> None:
 def test_layer_attends_without_waiting_for_the_device() -> None:
     layer = LongformerSelfAttention(256, 4, Band(64, 64), backend="auto").to("cuda", torch.bfloat16)
     place = torch.arange(700, device="cuda").expand(2, -1)
-    tokens = Tokens.of(place < 690, place < 2)
+    tokens = AttentionMetadata.of(place < 690, place < 2)
     hidden = torch.randn(2, 700, 256, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     layer(hidden, tokens).sum().backward()
     torch.cuda.set_sync_debug_mode("error")

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
 from longformer.models import LEDConfig, LongformerConfig
 from longformer.models.led.layers import DecoderView, LEDDecoderLayer, LEDEncoderLayer
 from longformer.models.longformer.layers import Layer
@@ -39,11 +38,11 @@ def compare_with_compiled(layer: nn.Module, inputs: Callable[[int], tuple[object
 
 @pytest.mark.parametrize("layer", [Layer(LONGFORMER, 1), LEDEncoderLayer(LED, 1)], ids=["Longformer", "LED"])
 def test_an_encoder_layer_with_padding_removed_is_one_graph(layer: nn.Module) -> None:
-    def inputs(positions: int) -> tuple[Tensor, Tokens]:
+    def inputs(positions: int) -> tuple[Tensor, AttentionMetadata]:
         mask = torch.ones(2, positions, dtype=torch.bool)
         mask[1, positions // 2 :] = False
         packing = Packing.of(mask)
-        tokens = Tokens(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
+        tokens = AttentionMetadata(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
         return packing.pack(torch.randn(2, positions, 16)).requires_grad_(), tokens
 
     compare_with_compiled(layer, inputs)

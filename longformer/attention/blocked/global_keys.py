@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from longformer.attention.blocked.partition import Part, computing_dtype
-from longformer.attention.key_value import KeyValue
-from longformer.attention.scratch import Scratch
+from longformer.attention.blocked.partition import Part, Scratch, computing_dtype
+from longformer.attention.projections import KeyValue
 
 # Global keys take columns by so many: rows of scores that begin at odd places halve the speed of the products that
 # write them (measured on a CPU: 69 against 144 GFLOP/s).

@@ -6,12 +6,28 @@ Inside a part dilation is gone: it is a batch of ordinary sequences with an ordi
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 
 import torch
 from torch import Tensor
 
 from longformer.attention.band import Band, Block
-from longformer.attention.scratch import Scratch
+
+
+class Scratch:
+    """Named buffers of one dtype on one device, each as large as its largest use."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype, self.device = dtype, device
+        self.buffers: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return the buffer `name` in this shape, contiguous, its content undefined."""
+        size = prod(shape)
+        if name not in self.buffers or self.buffers[name].numel() < size:
+            self.buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+        return self.buffers[name][:size].view(shape)
+
 
 # Scores computed at a time. On a CPU more would leave the caches, and fewer make threads wait for the next tile (as
 # measured on an AMD EPYC 9004); elsewhere the cost of starting a kernel outweighs the cache.

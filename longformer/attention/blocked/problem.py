@@ -9,12 +9,11 @@ from torch import Tensor
 
 from longformer.attention.band import Band
 from longformer.attention.blocked.global_keys import GlobalKeys
-from longformer.attention.blocked.partition import block_rows, computing_dtype, parts_of
+from longformer.attention.blocked.partition import Scratch, block_rows, computing_dtype, parts_of
 from longformer.attention.blocked.relative import RelativeTerm
 from longformer.attention.blocked.tiles import PartAttention
 from longformer.attention.blocked.visibility import Visibility
-from longformer.attention.key_value import KeyValue
-from longformer.attention.scratch import Scratch
+from longformer.attention.projections import KeyValue
 from longformer.cpu.buffer_pool import empty_like
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from longformer.attention.band import Block
-from longformer.attention.blocked.partition import Part
-from longformer.attention.scratch import Scratch
+from longformer.attention.blocked.partition import Part, Scratch
 
 
 class RelativeGradients(NamedTuple):

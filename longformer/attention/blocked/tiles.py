@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from longformer.attention.band import Block
-from longformer.attention.blocked.partition import Part
+from longformer.attention.blocked.partition import Part, Scratch
 from longformer.attention.blocked.relative import RelativeGradients, RelativeTerm
 from longformer.attention.blocked.visibility import Hidden
-from longformer.attention.key_value import KeyValue
-from longformer.attention.scratch import Scratch
+from longformer.attention.projections import KeyValue
 from longformer.cpu.dropout import draw_kept, factor_of_kept
 
 

@@ -15,7 +15,7 @@ __all__ = [
     "BatchLayout",
     "fused_attention",
     "fused_attention_of_projections",
-    "fused_global_rows",
+    "fused_global_attention",
     "is_fastest_for",
     "obstacle",
 ]
@@ -76,13 +76,13 @@ def fused_attention_of_projections(projections: tuple[Tensor, ...], **arguments:
     return _engine().fused_attention_of_projections(projections, **arguments)
 
 
-def fused_global_rows(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-    """Attend from global tokens with the Triton kernels; see `engine.fused_global_rows`.
+def fused_global_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+    """Attend from global tokens with the Triton kernels; see `engine.fused_global_attention`.
 
     Raises:
         ValueError: Triton is not installed, or the kernels cannot take `query`.
     """
-    return _engine().fused_global_rows(query, key, value, **arguments)
+    return _engine().fused_global_attention(query, key, value, **arguments)
 
 
 def _engine() -> Any:

@@ -5,11 +5,11 @@ import triton
 from torch import Tensor
 
 from longformer.attention.fused import obstacle
+from longformer.attention.fused.global_op import fused_global_attention_op
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.op import fused_attention_op
-from longformer.attention.fused.op_rows import fused_global_rows_op
+from longformer.attention.metadata import GlobalTokens
 from longformer.attention.projections import separate
-from longformer.attention.tokens import GlobalTokens
 
 # Fixed when the kernels are first imported.
 INTERPRETED = triton.knobs.runtime.interpret
@@ -79,7 +79,7 @@ def fused_attention_of_projections(
     return _attend(projections, (), layout, left, right, dilations, False, scale, dropout)
 
 
-def fused_global_rows(
+def fused_global_attention(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, layout: BatchLayout | None
 ) -> Tensor:
     """Attend from few queries to every token of their example; never waits for the device.
@@ -99,7 +99,7 @@ def fused_global_rows(
     """
     _check(query, scale, relative=False)
     padding = () if layout is None else (layout.state, layout.next_excluded, layout.extent)
-    output, _ = fused_global_rows_op(query, key, value, padding, _seed(dropout, query.device), scale, dropout)
+    output, _ = fused_global_attention_op(query, key, value, padding, _seed(dropout, query.device), scale, dropout)
     return output
 
 

@@ -9,10 +9,10 @@ import triton
 from torch import Tensor
 
 from longformer.attention.fused import tiles as table
+from longformer.attention.fused.kernels.common import Dropout, GlobalKeys, Mask, Problem, Relative, Rows
 from longformer.attention.fused.kernels.forward import forward_kernel
 from longformer.attention.fused.kernels.global_gradient import global_chunk_kernel, global_sum_kernel
 from longformer.attention.fused.kernels.key_gradient import key_gradient_kernel
-from longformer.attention.fused.kernels.pieces import Dropout, GlobalKeys, Mask, Problem, Relative, Rows
 from longformer.attention.fused.kernels.query_gradient import query_gradient_kernel
 from longformer.attention.fused.kernels.relative_gradient import relative_gradient_kernel
 from longformer.attention.fused.layout import BatchLayout

@@ -45,8 +45,8 @@ class TileSet:
     key_gradient: Tile
     """keeps keys, walks over queries"""
     extra_gradient: Tile
-    """keeps global keys or, in calls with the relative term, band columns; walks over queries. The rows of global
-    tokens, which have queries in place of global keys, take it too."""
+    """keeps global keys or, in calls with the relative term, band columns; walks over queries. The kernels
+    of global attention, which keep queries in place of global keys, take it too."""
 
 
 def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:

@@ -10,8 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
 from longformer.errors import LongformerError
 from longformer.models.common.token_loss import IGNORED
 from longformer.models.longformer.config import LongformerConfig
@@ -129,7 +128,7 @@ PADDING_WORTH_REMOVING = 0.1
 class ModelInputs:
     """A checked batch."""
 
-    tokens: Tokens
+    tokens: AttentionMetadata
     position_ids: Tensor
     """(batch, positions) long."""
     token_type_ids: Tensor
@@ -211,7 +210,7 @@ def for_every_row(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
 
 def describe_tokens(
     attention_mask: Tensor | None, global_attention_mask: Tensor | None, facts: BatchFacts, *, removable: bool
-) -> Tokens:
+) -> AttentionMetadata:
     """Return what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
     token_mask = global_tokens = packing = None
     if attention_mask is not None and facts.padded:
@@ -221,7 +220,7 @@ def describe_tokens(
             packing = Packing.of(token_mask)
     if global_attention_mask is not None and facts.most_globals:
         global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
-    return Tokens(token_mask, global_tokens, packing)
+    return AttentionMetadata(token_mask, global_tokens, packing)
 
 
 def check_labels(labels: Tensor, vocabulary: int) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from longformer.attention.layer import AttentionProbabilities
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.models.common.outputs import EncoderOutput
 
 Kept = Literal["everything", "attention", "nothing"]
@@ -19,10 +19,10 @@ Layer = TypeVar("Layer")
 class EncoderLayer(Protocol):
     """What a stack must know of its layers."""
 
-    def __call__(self, hidden: Tensor, tokens: Tokens, *, keeps_inside: bool = False) -> Tensor:
+    def __call__(self, hidden: Tensor, tokens: AttentionMetadata, *, keeps_inside: bool = False) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
 
-    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+    def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
 
 
@@ -52,7 +52,7 @@ class EncoderStack(LayerStack):
         self,
         layers: Iterable[EncoderLayer],
         hidden: Tensor,
-        tokens: Tokens,
+        tokens: AttentionMetadata,
         *,
         output_attentions: bool,
         output_hidden_states: bool,
@@ -72,7 +72,7 @@ class EncoderStack(LayerStack):
             if output_attentions:
                 probabilities.append(layer.probabilities(hidden, tokens))
             is_last = layer is layers[-1]
-            wanted = (tokens.rows_at(places),) if is_last and places is not None else ()
+            wanted = (tokens.packed_positions(places),) if is_last and places is not None else ()
             # Backward comes to the last layer first, and has used up what it finds there before it needs memory itself.
             keeps_inside = is_last and self.kept == "everything"
             hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted, keeps_inside=keeps_inside)

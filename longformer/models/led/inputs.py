@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.errors import LongformerError
 from longformer.models.common.inputs import BatchFacts, describe_tokens, input_shape
 from longformer.models.led.config import LEDConfig
@@ -15,7 +15,7 @@ def read_source(
     attention_mask: Tensor | None,
     global_attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
-) -> Tokens:
+) -> AttentionMetadata:
     """Check what the encoder is to read and describe it; arguments as in `LEDEncoder.forward`.
 
     Raises:

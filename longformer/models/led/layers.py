@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.cpu.dropout import Dropout
 from longformer.cpu.linear import Linear
 from longformer.cpu.residual import add_branch
@@ -79,13 +79,13 @@ class LEDEncoderLayer(FeedForwardLayer):
         super().__init__(config, config.encoder_ffn_dim)
         self.self_attn = EncoderAttention(config, layer)
 
-    def forward(self, hidden: Tensor, tokens: Tokens, *, keeps_inside: bool = False) -> Tensor:
+    def forward(self, hidden: Tensor, tokens: AttentionMetadata, *, keeps_inside: bool = False) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
         attended = self.self_attn.longformer_self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
         hidden = self.add(hidden, Projection(self.self_attn.output), attended, self.self_attn_layer_norm)
         return self.feed_forward(hidden, keeps_inside=keeps_inside)
 
-    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+    def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
         read = self.before(self.self_attn_layer_norm, hidden)
         return self.self_attn.longformer_self_attn.probabilities(read, tokens)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.cpu.dropout import Dropout
 from longformer.cpu.linear import Linear
 from longformer.cpu.residual import add_branch
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         )
         self.output = AddAndNormalise(config.hidden_size, config)
 
-    def forward(self, hidden: Tensor, tokens: Tokens, rows: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, tokens: AttentionMetadata, rows: Tensor | None) -> Tensor:
         """Return the next hidden states; `rows` as in `Layer.forward`."""
         attended = self.self(hidden, tokens)
         if rows is not None:
@@ -100,7 +100,7 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(
-        self, hidden: Tensor, tokens: Tokens, rows: Tensor | None = None, *, keeps_inside: bool = False
+        self, hidden: Tensor, tokens: AttentionMetadata, rows: Tensor | None = None, *, keeps_inside: bool = False
     ) -> Tensor:
         """Return the next hidden states, in the layout of `hidden`, or only some rows of them.
 
@@ -116,7 +116,7 @@ class Layer(nn.Module):
         branch = FeedForward(*layers, self.activation, keeps_inside=keeps_inside)
         return self.output(hidden, branch, hidden)
 
-    def probabilities(self, hidden: Tensor, tokens: Tokens) -> AttentionProbabilities:
+    def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
         return self.attention.self.probabilities(hidden, tokens)
 

@@ -5,7 +5,7 @@ from typing import TypedDict, cast
 
 from torch import Tensor, nn
 
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from longformer.interop.families import LONGFORMER
 from longformer.models.common.inputs import read_inputs
 from longformer.models.common.layer_stack import EncoderLayer, EncoderStack
@@ -35,7 +35,7 @@ class Encoder(EncoderStack):
     def forward(
         self,
         hidden: Tensor,
-        tokens: Tokens,
+        tokens: AttentionMetadata,
         *,
         output_attentions: bool,
         output_hidden_states: bool,

@@ -22,8 +22,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from longformer.attention.fused import launch, launch_rows, tiles
-from longformer.attention.tokens import Tokens
+from longformer.attention.fused import global_launch, launch, tiles
+from longformer.attention.metadata import AttentionMetadata
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
@@ -58,7 +58,7 @@ def compile_kernels(
 
     with (
         patch.object(launch, "start", compile_only),
-        patch.object(launch_rows, "start", compile_only),
+        patch.object(global_launch, "start", compile_only),
         patch.object(launch, "_major", lambda _: architecture // 10),
     ):
         call = example_call(dtype, head_dim, features)
@@ -66,7 +66,7 @@ def compile_kernels(
         gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
         call.backward(output, log_sum, torch.empty_like(output), gradients)
         if "rows" in features:
-            rows = launch_rows.RowsCall(call.query[:, :48], replace(call, dilations=(1, 1)))
+            rows = global_launch.GlobalAttentionCall(call.query[:, :48], replace(call, dilations=(1, 1)))
             output, log_sum = rows.forward()
             rows.backward(output, log_sum, output)
     for kernel, tile, binary in compiled:
@@ -79,7 +79,7 @@ def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launc
     layout, extra = None, {}
     if features & {"padding", "globals", "ones"}:
         is_global = torch.eye(2, 512).bool() if features & {"globals", "ones"} else None
-        layout = Tokens.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
+        layout = AttentionMetadata.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
     if "relative" in features:
         relative_key = torch.empty(2 * side + 1, heads, head_dim, dtype=dtype)
         extra["relative"] = (torch.empty(2, 512, heads, head_dim, dtype=dtype), relative_key)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from longformer.attention.fused import tiles
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
 
 MASK_32 = 0xFFFFFFFF
@@ -60,7 +60,7 @@ def test_dropped_weights_are_those_of_philox_forward_and_backward(features: str)
         relative = [torch.randn(batch, positions, heads, head_dim), torch.randn(12, heads, head_dim)]
     else:
         is_global[:, ::9] = True
-        layout = Tokens.of(None, is_global.to(DEVICE)).layout.tensors()
+        layout = AttentionMetadata.of(None, is_global.to(DEVICE)).layout.tensors()
     arriving = torch.randn(batch, positions, heads, head_dim)
 
     leaves = [tensor.to(DEVICE).requires_grad_() for tensor in inputs + relative]

@@ -10,9 +10,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from longformer.attention.band import Band
 from longformer.attention.fused import tiles
 from longformer.attention.layer import LongformerSelfAttention
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
 from longformer.attention.op import engine_name
-from longformer.attention.packing import Packing
-from longformer.attention.tokens import GlobalTokens, Tokens
 from longformer.models.char_lm.attention import CausalSelfAttention
 from longformer.models.char_lm.config import CharacterModelConfig
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
@@ -31,9 +30,11 @@ def make_layer(backend: str) -> LongformerSelfAttention:
     return LongformerSelfAttention(WIDTH, HEADS, Band(3, 2, dilation=2), backend=backend).to(DEVICE)
 
 
-def some_tokens(positions: int, globals_: int) -> Tokens:
+def some_tokens(positions: int, globals_: int) -> AttentionMetadata:
     place = torch.arange(positions, device=DEVICE).expand(2, -1)
-    return Tokens.of(place < torch.tensor([[positions], [positions - 3]], device=DEVICE), place % 7 < globals_)
+    return AttentionMetadata.of(
+        place < torch.tensor([[positions], [positions - 3]], device=DEVICE), place % 7 < globals_
+    )
 
 
 # None; few, whose projections are absorbed; many, whose rows have kernels of their own.
@@ -42,7 +43,7 @@ def test_fused_layer_gives_the_values_and_gradients_of_the_portable_one(globals_
     tokens = some_tokens(17, globals_)
     hidden = torch.randn(2, 17, WIDTH, device=DEVICE)
     if packed:
-        tokens = Tokens(tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask))
+        tokens = AttentionMetadata(tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask))
         hidden = tokens.pack(hidden)
     direction = torch.randn_like(hidden)
     results = []
@@ -76,7 +77,7 @@ def test_layer_never_waits_for_the_device(globals_: int) -> None:
     with FakeTensorMode(), DEVICE:
         layer = LongformerSelfAttention(WIDTH, HEADS, Band(5, 4), backend="fused")
         mask = torch.ones(2, 20, dtype=torch.bool)
-        tokens = Tokens(mask, GlobalTokens.of(mask, globals_) if globals_ else None)
+        tokens = AttentionMetadata(mask, GlobalTokens.of(mask, globals_) if globals_ else None)
         hidden = torch.randn(2, 20, WIDTH, requires_grad=True)
         output = layer(hidden, tokens)
         assert output.shape == hidden.shape

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, strategies
 
 from longformer.attention.fused import BatchLayout
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 
 
 @given(
@@ -17,7 +17,7 @@ def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
     real = torch.tensor([[token != "p" for token in row] for row in rows])
     # A padded position marked as global stays padding.
     chosen = torch.tensor([[token != "o" for token in row] for row in rows])
-    layout = Tokens.of(real, chosen).layout
+    layout = AttentionMetadata.of(real, chosen).layout
     if layout is None:
         assert all(row == "o" * 9 for row in map("".join, rows))
         return
@@ -38,12 +38,12 @@ def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
 
 def test_batch_of_ordinary_tokens_needs_no_layout() -> None:
     ones = torch.ones(2, 5, dtype=torch.bool)
-    assert Tokens.of(ones, ~ones).layout is None
+    assert AttentionMetadata.of(ones, ~ones).layout is None
 
 
 def test_layout_survives_the_trip_through_an_operator() -> None:
     real = torch.tensor([[True, True, False], [True, True, True]])
     for is_global in (None, real):
-        layout = Tokens.of(real, is_global).layout
+        layout = AttentionMetadata.of(real, is_global).layout
         again = BatchLayout.from_tensors(layout.tensors())
         assert all(a is b for a, b in zip(vars(layout).values(), vars(again).values(), strict=True))

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longformer.attention import banded_attention
 from longformer.attention.fused import BatchLayout, fused_attention_of_projections, tiles
-from longformer.attention.tokens import Tokens
+from longformer.attention.metadata import AttentionMetadata
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE, Case, masks
 
 
@@ -25,7 +25,7 @@ def some_masks() -> dict[str, torch.Tensor | None]:
 
 
 def some_layout() -> BatchLayout:
-    return Tokens.of(**some_masks()).layout
+    return AttentionMetadata.of(**some_masks()).layout
 
 
 @pytest.mark.parametrize("kind", ["plain", "packed", "relative", "masked and dropped"])

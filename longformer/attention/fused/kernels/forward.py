@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     LOG2_E,
     PADDING,
     kept_weights,

@@ -7,14 +7,14 @@ in the same order, so the result is the same in every run.
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_slopes, finish, query_lanes
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     load_positions,
     load_rows,
     locate_chunk,
     product_by_rows,
     store_positions,
 )
+from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_slopes, finish, query_lanes
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     GLOBAL,
     LOG2_E,
     ORDINARY,

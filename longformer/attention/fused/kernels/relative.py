@@ -8,7 +8,7 @@ is ever kept, so memory stays linear in positions x head_dim.
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.pieces import Lane, load_rows
+from longformer.attention.fused.kernels.common import Lane, load_rows
 
 
 @triton.jit

@@ -7,7 +7,7 @@ sequences are summed apart and added in a fixed order outside, without atomics.
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     LOG2_E,
     ORDINARY,
     Site,

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     ORDINARY,
     band_span,
     before_excluded,

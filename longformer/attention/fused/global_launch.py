@@ -6,16 +6,16 @@ import torch
 import triton
 from torch import Tensor
 
-from longformer.attention.fused.kernels.global_rows import (
-    rows_kernel,
-    rows_key_gradient_kernel,
-    rows_query_gradient_kernel,
+from longformer.attention.fused.kernels.global_attention import (
+    global_attention_kernel,
+    global_attention_key_gradient_kernel,
+    global_attention_query_gradient_kernel,
 )
 from longformer.attention.fused.launch import Call, rows_of, start, steps_per_piece
 
 
 @dataclass(frozen=True)
-class RowsCall:
+class GlobalAttentionCall:
     """Queries that see every token of their example."""
 
     query: Tensor
@@ -27,7 +27,7 @@ class RowsCall:
         """Return the output like `query` and log_sum (batch, heads, count) float32, +inf for a row without keys."""
         weighted, total, highest = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
         self._start_on_chunks(
-            rows_kernel, rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value),
+            global_attention_kernel, rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value),
             weighted, total, highest,
         )  # fmt: skip
         best = highest.amax(0)
@@ -52,12 +52,12 @@ class RowsCall:
         )  # fmt: skip
         tile = self.tokens.tiles().extra_gradient
         start(
-            rows_key_gradient_kernel, (triton.cdiv(positions, tile.step), batch * heads), tile,
+            global_attention_key_gradient_kernel, (triton.cdiv(positions, tile.step), batch * heads), tile,
             *known, rows_of(key_gradient), rows_of(value_gradient), self.tokens.problem(), self.query.shape[1],
             QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
         )  # fmt: skip
         partial = self._chunks(self.tokens.sizes()["WIDTH"])
-        self._start_on_chunks(rows_query_gradient_kernel, *known, partial)
+        self._start_on_chunks(global_attention_query_gradient_kernel, *known, partial)
         query_gradient = partial.sum(0)[..., :head_dim].transpose(1, 2).to(self.query.dtype).contiguous()
         return query_gradient, key_gradient, value_gradient
 

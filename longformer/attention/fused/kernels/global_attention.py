@@ -7,9 +7,7 @@ results are merged outside, always in the same order. The gradients of the keys 
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.forward import Queries, Softmax, accumulate
-from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, QueryLanes, add_key_slopes, finish
-from longformer.attention.fused.kernels.pieces import (
+from longformer.attention.fused.kernels.common import (
     PADDING,
     Lane,
     Site,
@@ -21,12 +19,14 @@ from longformer.attention.fused.kernels.pieces import (
     store_rows,
     token_state,
 )
+from longformer.attention.fused.kernels.forward import Queries, Softmax, accumulate
+from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, QueryLanes, add_key_slopes, finish
 from longformer.attention.fused.kernels.query_gradient import Gradients, add_slopes
 from longformer.attention.fused.kernels.query_gradient import Queries as KnownQueries
 
 
 @triton.jit
-def rows_kernel(
+def global_attention_kernel(
     query,
     key,
     value,
@@ -62,7 +62,7 @@ def rows_kernel(
 
 
 @triton.jit
-def rows_query_gradient_kernel(
+def global_attention_query_gradient_kernel(
     query,
     key,
     value,
@@ -95,7 +95,7 @@ def rows_query_gradient_kernel(
 
 
 @triton.jit
-def rows_key_gradient_kernel(
+def global_attention_key_gradient_kernel(
     query,
     key,
     value,

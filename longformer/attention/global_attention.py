@@ -1,18 +1,18 @@
-"""The rows of global tokens: they attend to the whole text through projections of their own (spec 1.1)."""
+"""Global attention: global tokens attend to the whole sequence through projections of their own (spec 1.1)."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from longformer.attention.fused import fused_global_rows
+from longformer.attention.fused import fused_global_attention
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens
 from longformer.attention.op import engine_name
-from longformer.attention.tokens import GlobalTokens, Tokens
 
 
-def global_rows(
+def global_attention(
     hidden: Tensor,
     global_tokens: GlobalTokens,
-    tokens: Tokens,
+    metadata: AttentionMetadata,
     *,
     query: nn.Linear,
     key: nn.Linear,
@@ -32,7 +32,7 @@ def global_rows(
     Args:
         hidden: (batch, positions, width), the layer's input.
         global_tokens: who attends; free slots give numbers without meaning.
-        tokens: what the positions hold.
+        metadata: padding and global tokens of the batch.
         query, key, value: the global projections, width to width.
         dropout: probability of dropping an attention probability.
         backend: engine of `banded_attention`.
@@ -40,16 +40,16 @@ def global_rows(
     Returns:
         (batch, count, width).
     """
-    queries = query(global_tokens.rows_of(hidden)).unflatten(-1, (heads, -1))
+    queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
     count, width = queries.shape[1], hidden.shape[2]
     if 4 * count * heads <= 3 * width:
-        return _absorbed(queries, hidden, tokens.token_mask, key, value, dropout)
+        return _absorbed(queries, hidden, metadata.token_mask, key, value, dropout)
     keys, values = key(hidden).unflatten(-1, (heads, -1)), value(hidden).unflatten(-1, (heads, -1))
     scale = queries.shape[-1] ** -0.5
     if engine_name(backend, queries, scale, relative=False) == "fused":
-        attended = fused_global_rows(queries, keys, values, scale=scale, dropout=dropout, layout=tokens.layout)
+        attended = fused_global_attention(queries, keys, values, scale=scale, dropout=dropout, layout=metadata.layout)
         return attended.flatten(2)
-    mask = None if tokens.token_mask is None else tokens.token_mask[:, None, None, :]
+    mask = None if metadata.token_mask is None else metadata.token_mask[:, None, None, :]
     queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
     attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(2)
@@ -65,7 +65,7 @@ def global_probabilities(
     heads: int,
 ) -> Tensor:
     """Return what every global token pays attention to, (batch, heads, positions, count); 0 in free slots."""
-    queries = query(global_tokens.rows_of(hidden)).unflatten(-1, (heads, -1))
+    queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
     probabilities = _probabilities(queries, hidden, token_mask, key)
     return (probabilities * global_tokens.is_real[:, :, None, None]).permute(0, 2, 3, 1).to(hidden.dtype)
 

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from longformer.attention.fused.global_launch import GlobalAttentionCall
 from longformer.attention.fused.launch import Call
-from longformer.attention.fused.launch_rows import RowsCall
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.op import readable
 
 
-@library.custom_op("longformer::fused_global_rows", mutates_args=())
-def fused_global_rows_op(
+@library.custom_op("longformer::fused_global_attention", mutates_args=())
+def fused_global_attention_op(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -34,8 +34,8 @@ def fused_global_rows_op(
         return _call(query, key, value, layout, seed, scale, dropout).forward()
 
 
-@library.custom_op("longformer::fused_global_rows_backward", mutates_args=())
-def fused_global_rows_backward_op(
+@library.custom_op("longformer::fused_global_attention_backward", mutates_args=())
+def fused_global_attention_backward_op(
     output_gradient: Tensor,
     output: Tensor,
     log_sum: Tensor,
@@ -53,13 +53,13 @@ def fused_global_rows_backward_op(
         return call.backward(output, log_sum, readable(output_gradient))
 
 
-@fused_global_rows_op.register_fake
+@fused_global_attention_op.register_fake
 def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     batch, count, heads, _width = query.shape
     return query.new_empty(query.shape), query.new_empty(batch, heads, count, dtype=torch.float32)
 
 
-@fused_global_rows_backward_op.register_fake
+@fused_global_attention_backward_op.register_fake
 def _backward_shapes(
     output_gradient: Tensor, output: Tensor, log_sum: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,13 +75,13 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 
 def _backward(ctx: Any, output_gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     output, log_sum, query, key, value, seed, *layout = ctx.saved_tensors
-    gradients = fused_global_rows_backward_op(
+    gradients = fused_global_attention_backward_op(
         output_gradient, output, log_sum, query, key, value, layout, seed, *ctx.options
     )
     return *gradients, [None] * len(layout), None, *(None for _ in ctx.options)
 
 
-fused_global_rows_op.register_autograd(_backward, setup_context=_remember)
+fused_global_attention_op.register_autograd(_backward, setup_context=_remember)
 
 
 def _call(
@@ -92,7 +92,7 @@ def _call(
     seed: Tensor | None,
     scale: float,
     dropout: float,
-) -> RowsCall:
+) -> GlobalAttentionCall:
     key = readable(key)
     tokens = Call(
         query=key,
@@ -107,4 +107,4 @@ def _call(
         dropout=dropout,
         seed=seed,
     )
-    return RowsCall(readable(query), tokens)
+    return GlobalAttentionCall(readable(query), tokens)

@@ -1,4 +1,4 @@
-"""The rows that attend to their band and the global keys, from a layer's projections and what a batch holds."""
+"""Sliding-window attention: every query attends to its band and to the global keys."""
 
 from typing import Any
 
@@ -7,17 +7,19 @@ from torch import Tensor
 from longformer.attention.band import Band
 from longformer.attention.blocked.op import blocked_attention_of_projections
 from longformer.attention.fused import fused_attention_of_projections
+from longformer.attention.metadata import AttentionMetadata
 from longformer.attention.op import banded_attention, engine_name
 from longformer.attention.projections import separate
-from longformer.attention.tokens import Tokens
 
 
-def local_rows(projections: tuple[Tensor, ...], tokens: Tokens, band: Band, *, dropout: float, backend: str) -> Tensor:
-    """Attend from every position; rows of global tokens come out as if they were local.
+def sliding_window_attention(
+    projections: tuple[Tensor, ...], metadata: AttentionMetadata, band: Band, *, dropout: float, backend: str
+) -> Tensor:
+    """Attend from every position; global tokens are treated as if they were local.
 
     Args:
         projections: query, key and value, apart or packed; see `separate`.
-        tokens: what the positions hold.
+        metadata: padding and global tokens of the batch.
         band: what a token sees around itself.
         dropout: probability of dropping an attention probability.
         backend: engine of `banded_attention`.
@@ -37,10 +39,10 @@ def local_rows(projections: tuple[Tensor, ...], tokens: Tokens, band: Band, *, d
     }
     if engine == "blocked":
         return blocked_attention_of_projections(
-            projections, **pattern, token_mask=tokens.token_mask, global_mask=tokens.global_mask
+            projections, **pattern, token_mask=metadata.token_mask, global_mask=metadata.global_mask
         )
     if query.numel() and engine == "fused":
-        return fused_attention_of_projections(projections, **pattern, layout=tokens.layout)
+        return fused_attention_of_projections(projections, **pattern, layout=metadata.layout)
     return banded_attention(
         query,
         key,
@@ -48,8 +50,8 @@ def local_rows(projections: tuple[Tensor, ...], tokens: Tokens, band: Band, *, d
         left=band.left,
         right=band.right,
         dilation=band.dilation,
-        token_mask=tokens.token_mask,
-        global_mask=tokens.global_mask,
+        token_mask=metadata.token_mask,
+        global_mask=metadata.global_mask,
         dropout=dropout,
         backend=backend,
     )

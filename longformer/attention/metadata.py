@@ -9,7 +9,40 @@ import torch
 from torch import Tensor
 
 from longformer.attention.fused.layout import BatchLayout
-from longformer.attention.packing import Packing
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The tokens of a padded batch one after another, and behind them one row that stands for all padding.
+
+    Padded positions see nobody and nobody sees them, so where they start out equal they stay equal: one row tells
+    what they all hold, exactly, and receives the sum of their gradients.
+    """
+
+    packed_index: Tensor
+    """(batch, positions) long: the packed row of every position."""
+    padded_index: Tensor
+    """(packed,) long: the position, counted through the batch, of every packed row."""
+
+    @classmethod
+    def of(cls, token_mask: Tensor) -> "Packing":
+        """Lay out a batch by its mask, bool (batch, positions) with at least one padded position.
+
+        Waits for the device, to learn how many tokens there are.
+        """
+        is_token = token_mask.flatten()
+        tokens = is_token.nonzero().squeeze(1)
+        first_padding = is_token.to(torch.uint8).argmin()
+        packed_index = (is_token.cumsum(0) - 1).masked_fill(~is_token, tokens.shape[0])
+        return cls(packed_index.view_as(token_mask), torch.cat([tokens, first_padding[None]]))
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """Return (batch, positions, width) as (packed, width)."""
+        return padded.flatten(0, 1).index_select(0, self.padded_index)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """Return (packed, width) as (batch, positions, width)."""
+        return packed.index_select(0, self.packed_index.flatten()).unflatten(0, self.packed_index.shape)
 
 
 @dataclass(frozen=True)
@@ -40,22 +73,22 @@ class GlobalTokens:
         count = int(global_mask.sum(1).max())
         return cls.of(global_mask, count) if count else None
 
-    def rows_of(self, tensor: Tensor) -> Tensor:
-        """Return the rows (batch, count, width) of (batch, positions, width) that belong to global tokens."""
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return the hidden states (batch, count, width) of the global tokens in (batch, positions, width)."""
         return tensor.gather(1, self._index(tensor))
 
-    def replace_rows(self, tensor: Tensor, rows: Tensor) -> Tensor:
-        """Return (batch, positions, width) with the rows of the global tokens replaced by (batch, count, width)."""
+    def scatter(self, tensor: Tensor, values: Tensor) -> Tensor:
+        """Return (batch, positions, width) with those of the global tokens replaced by (batch, count, width)."""
         # A free slot puts back what it finds, so that the number of slots need not depend on the example.
-        rows = torch.where(self.is_real[:, :, None], rows, self.rows_of(tensor))
-        return tensor.scatter(1, self._index(tensor), rows)
+        values = torch.where(self.is_real[:, :, None], values, self.gather(tensor))
+        return tensor.scatter(1, self._index(tensor), values)
 
     def _index(self, tensor: Tensor) -> Tensor:
         return self.positions[:, :, None].expand(-1, -1, tensor.shape[-1])
 
 
 @dataclass(frozen=True)
-class Tokens:
+class AttentionMetadata:
     """What every layer must know about a batch; each part is None where it has nothing to say."""
 
     token_mask: Tensor | None = None
@@ -73,7 +106,7 @@ class Tokens:
         object.__setattr__(self, "layout", BatchLayout.of(self.token_mask, self.global_mask, positions))
 
     @classmethod
-    def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "Tokens":
+    def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "AttentionMetadata":
         """Describe a batch by its masks, bool (batch, positions); a padded position is never global.
 
         Waits for the device, to learn whether there is padding and how many global tokens there are.
@@ -91,9 +124,9 @@ class Tokens:
         """Return hidden states as (batch, positions, width), padding included."""
         return packed if self.packing is None else self.packing.unpack(packed)
 
-    def rows_at(self, places: Tensor) -> Tensor:
-        """Return which rows of the hidden states stand at `places`, positions counted through the batch."""
-        return places if self.packing is None else self.packing.home.flatten()[places]
+    def packed_positions(self, positions: Tensor) -> Tensor:
+        """Return the packed indices of `positions`, which are counted through the whole padded batch."""
+        return positions if self.packing is None else self.packing.packed_index.flatten()[positions]
 
     def pack(self, padded: Tensor) -> Tensor:
         """Undo `unpack`."""

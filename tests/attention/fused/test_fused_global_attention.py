@@ -7,8 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies
 from torch import Tensor, library
 
-from longformer.attention.fused import fused_global_rows, tiles
-from longformer.attention.tokens import Tokens
+from longformer.attention.fused import fused_global_attention, tiles
+from longformer.attention.metadata import AttentionMetadata
 from tests.attention.fused.cases import DEVICE, SMALL, TOLERANCE
 from tests.attention.fused.test_dropout import kept
 
@@ -41,7 +41,7 @@ def compare(count: int, positions: int, padding: str, dtype: torch.dtype, progra
     }[padding]
     torch.manual_seed(5)
     with patch.object(tiles, "choose_tiles", lambda *_: SMALL), patch.object(tiles, "PROGRAMS", programs):
-        ours = fused_global_rows(*leaves, scale=0.3, dropout=dropout, layout=Tokens(real).layout)
+        ours = fused_global_attention(*leaves, scale=0.3, dropout=dropout, layout=AttentionMetadata(real).layout)
         found = [ours, *torch.autograd.grad(ours, leaves, arriving)]
     keep = None
     if dropout:
@@ -76,17 +76,17 @@ def test_global_rows_drop_the_same_weights_forward_and_backward() -> None:
 
 
 def test_operator_of_global_rows_keeps_the_contract_of_pytorch() -> None:
-    from longformer.attention.fused.op_rows import fused_global_rows_op
+    from longformer.attention.fused.global_op import fused_global_attention_op
 
     def leaf(length: int) -> torch.Tensor:
         return torch.randn(2, length, 2, 16, device=DEVICE, requires_grad=True)
 
-    layout = Tokens(torch.arange(20, device=DEVICE).expand(2, -1) < 15).layout.tensors()
+    layout = AttentionMetadata(torch.arange(20, device=DEVICE).expand(2, -1) < 15).layout.tensors()
     with patch.object(tiles, "choose_tiles", lambda *_: SMALL):
-        library.opcheck(fused_global_rows_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))
+        library.opcheck(fused_global_attention_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))
 
 
 def test_a_tensor_the_kernels_cannot_take_is_refused() -> None:
     tensor = torch.zeros(1, 4, 1, 16, dtype=torch.float64, device=DEVICE)
     with pytest.raises(ValueError, match="query must be float32"):
-        fused_global_rows(tensor, tensor, tensor, scale=1.0, dropout=0.0, layout=None)
+        fused_global_attention(tensor, tensor, tensor, scale=1.0, dropout=0.0, layout=None)
