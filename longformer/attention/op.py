@@ -36,7 +36,7 @@ def banded_attention(
 ) -> Tensor:
     """Let every query attend to a band of keys around itself and to the global keys, through one softmax.
 
-    The semantics are those of Longformer's sliding-window attention (spec 1.1, 1.2), with linear memory in the positions.
+    The semantics are those of Longformer's sliding window (spec 1.1, 1.2), with memory linear in the positions.
 
     Args:
         query, key, value: (batch, positions, heads, head_dim), one floating dtype, any strides: views of a

@@ -23,7 +23,7 @@ __all__ = [
 TRITON_INSTALLED = find_spec("triton") is not None
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # CUDA starts no more programs than this along the axis that the kernels use for (example, head).
-MOST_SEQUENCES = 65_535
+MAX_SEQUENCES = 65_535
 
 
 def largest_head_dim(dtype: torch.dtype, *, relative: bool) -> int:
@@ -46,8 +46,8 @@ def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
     largest = largest_head_dim(query.dtype, relative=relative)
     if query.shape[3] > largest:
         return f"query has head_dim {query.shape[3]}, and at most {largest} fits in such a call"
-    if query.shape[0] * query.shape[2] > MOST_SEQUENCES:
-        return f"query has batch * heads {query.shape[0] * query.shape[2]}, and at most {MOST_SEQUENCES} fits"
+    if query.shape[0] * query.shape[2] > MAX_SEQUENCES:
+        return f"query has batch * heads {query.shape[0] * query.shape[2]}, and at most {MAX_SEQUENCES} fits"
     if not scale > 0:
         return f"scale must be positive, not {scale}"
     return None

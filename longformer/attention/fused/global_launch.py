@@ -1,4 +1,4 @@
-"""Start the kernels of the rows of global tokens, and merge what they found in chunks of keys."""
+"""Start the kernels of global attention, and merge the results of the chunks of keys."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from longformer.attention.fused.kernels.global_attention import (
     global_attention_key_gradient_kernel,
     global_attention_query_gradient_kernel,
 )
-from longformer.attention.fused.launch import Call, rows_of, start, steps_per_piece
+from longformer.attention.fused.launch import Call, start, steps_per_piece, strided
 
 
 @dataclass(frozen=True)
@@ -24,42 +24,42 @@ class GlobalAttentionCall:
     """Whose keys and values they see, with padding, scale and dropout; its own queries and band are not used."""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the output like `query` and log_sum (batch, heads, count) float32, +inf for a row without keys."""
-        weighted, total, highest = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
+        """Return the output like `query` and lse (batch, heads, count) float32, +inf for a row without keys."""
+        acc, row_sum, row_max = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
         self._start_on_chunks(
-            global_attention_kernel, rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value),
-            weighted, total, highest,
+            global_attention_kernel, strided(self.query), strided(self.tokens.key), strided(self.tokens.value),
+            acc, row_sum, row_max,
         )  # fmt: skip
-        best = highest.amax(0)
-        share = torch.exp2(highest - best)
-        total = (total * share).sum(0)
-        seen = total > 0
-        total = torch.where(seen, total, 1.0)
-        output = (weighted * share[..., None]).sum(0)[..., : self.query.shape[3]]
-        output = output / (total * (1 - self.tokens.dropout))[..., None]
+        best = row_max.amax(0)
+        share = torch.exp2(row_max - best)
+        row_sum = (row_sum * share).sum(0)
+        seen = row_sum > 0
+        row_sum = torch.where(seen, row_sum, 1.0)
+        output = (acc * share[..., None]).sum(0)[..., : self.query.shape[3]]
+        output = output / (row_sum * (1 - self.tokens.dropout))[..., None]
         output = torch.where(seen[..., None], output, 0.0).transpose(1, 2).to(self.query.dtype).contiguous()
-        return output, torch.where(seen, best + total.log2(), torch.inf)
+        return output, torch.where(seen, best + row_sum.log2(), torch.inf)
 
-    def backward(self, output: Tensor, log_sum: Tensor, output_gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, output: Tensor, lse: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of query, key and value."""
-        agreement = (output.float() * output_gradient.float()).sum(-1).transpose(1, 2).contiguous()
+        delta = (output.float() * d_out.float()).sum(-1).transpose(1, 2).contiguous()
         batch, positions, heads, head_dim = self.tokens.key.shape
-        key_gradient = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
-        value_gradient = torch.empty_like(key_gradient)
+        d_key = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
+        d_value = torch.empty_like(d_key)
         known = (
-            rows_of(self.query), rows_of(self.tokens.key), rows_of(self.tokens.value), rows_of(output_gradient),
-            log_sum, agreement,
+            strided(self.query), strided(self.tokens.key), strided(self.tokens.value), strided(d_out),
+            lse, delta,
         )  # fmt: skip
         tile = self.tokens.tiles().extra_gradient
         start(
             global_attention_key_gradient_kernel, (triton.cdiv(positions, tile.step), batch * heads), tile,
-            *known, rows_of(key_gradient), rows_of(value_gradient), self.tokens.problem(), self.query.shape[1],
+            *known, strided(d_key), strided(d_value), self.tokens.problem(), self.query.shape[1],
             QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
         )  # fmt: skip
         partial = self._chunks(self.tokens.sizes()["WIDTH"])
         self._start_on_chunks(global_attention_query_gradient_kernel, *known, partial)
-        query_gradient = partial.sum(0)[..., :head_dim].transpose(1, 2).to(self.query.dtype).contiguous()
-        return query_gradient, key_gradient, value_gradient
+        d_query = partial.sum(0)[..., :head_dim].transpose(1, 2).to(self.query.dtype).contiguous()
+        return d_query, d_key, d_value
 
     def _start_on_chunks(self, kernel: object, *arguments: object) -> None:
         tile, (groups, chunk, chunks) = self.tokens.tiles().extra_gradient, self._split()

@@ -1,4 +1,4 @@
-"""The rows of global tokens as PyTorch operators with gradients."""
+"""Global attention as PyTorch operators with gradients."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def fused_global_attention_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (batch, count, heads, head_dim) and log_sum (batch, heads, count) float32.
+    """Return the output (batch, count, heads, head_dim) and lse (batch, heads, count) float32.
 
     Args:
         query: (batch, count, heads, head_dim).
@@ -36,9 +36,9 @@ def fused_global_attention_op(
 
 @library.custom_op("longformer::fused_global_attention_backward", mutates_args=())
 def fused_global_attention_backward_op(
-    output_gradient: Tensor,
+    d_out: Tensor,
     output: Tensor,
-    log_sum: Tensor,
+    lse: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -50,7 +50,7 @@ def fused_global_attention_backward_op(
     """Return the gradients of query, key and value."""
     with torch.cuda.device_of(query):
         call = _call(query, key, value, layout, seed, scale, dropout)
-        return call.backward(output, log_sum, readable(output_gradient))
+        return call.backward(output, lse, readable(d_out))
 
 
 @fused_global_attention_op.register_fake
@@ -61,7 +61,7 @@ def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 @fused_global_attention_backward_op.register_fake
 def _backward_shapes(
-    output_gradient: Tensor, output: Tensor, log_sum: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
+    d_out: Tensor, output: Tensor, lse: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
 
@@ -73,11 +73,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.save_for_backward(*output, query, key, value, seed, *layout)
 
 
-def _backward(ctx: Any, output_gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    output, log_sum, query, key, value, seed, *layout = ctx.saved_tensors
-    gradients = fused_global_attention_backward_op(
-        output_gradient, output, log_sum, query, key, value, layout, seed, *ctx.options
-    )
+def _backward(ctx: Any, d_out: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    output, lse, query, key, value, seed, *layout = ctx.saved_tensors
+    gradients = fused_global_attention_backward_op(d_out, output, lse, query, key, value, layout, seed, *ctx.options)
     return *gradients, [None] * len(layout), None, *(None for _ in ctx.options)
 
 

@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from longformer.attention.fused import tiles as table
-from longformer.attention.fused.kernels.common import Dropout, GlobalKeys, Mask, Problem, Relative, Rows
+from longformer.attention.fused.kernels.common import Dropout, GlobalKeys, Mask, Problem, Relative, StridedTensor
 from longformer.attention.fused.kernels.forward import forward_kernel
 from longformer.attention.fused.kernels.global_gradient import global_chunk_kernel, global_sum_kernel
 from longformer.attention.fused.kernels.key_gradient import key_gradient_kernel
@@ -40,56 +40,59 @@ class Call:
     """(1,) int64 on the device; None = no dropout"""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the output (batch, positions, heads, head_dim) and log_sum (batch, heads, positions) float32."""
+        """Return the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32."""
         batch, positions, heads, _ = self.query.shape
         output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
-        log_sum = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
+        lse = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
         tiles = self.tiles()
         start(
             forward_kernel, self._grid(tiles.forward), tiles.forward,
-            *self._inputs(), rows_of(output), log_sum, self.problem(),
+            *self._inputs(), strided(output), lse, self.problem(),
             QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=table.GLOBALS_AT_ONCE,
             DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
-        return output, log_sum
+        return output, lse
 
-    def backward(
-        self, output: Tensor, log_sum: Tensor, output_gradient: Tensor, gradients: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+    def backward(self, output: Tensor, lse: Tensor, d_out: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Write the gradients of query, key and value into `gradients` and return those of `relative`, if any."""
-        query_gradient, key_gradient, value_gradient = map(rows_of, gradients)
-        agreement = torch.empty_like(log_sum)
-        relative_query_gradient = None if self.relative is None else torch.empty_like(output)
+        d_query, d_key, d_value = map(strided, gradients)
+        delta = torch.empty_like(lse)
+        d_relative_query = None if self.relative is None else torch.empty_like(output)
         tiles, problem, per_head = self.tiles(), self.problem(), self._dilation_per_head()
         start(
             query_gradient_kernel, self._grid(tiles.query_gradient), tiles.query_gradient,
-            *self._inputs(), rows_of(output), rows_of(output_gradient), log_sum, agreement, query_gradient,
-            None if relative_query_gradient is None else rows_of(relative_query_gradient), problem,
+            *self._inputs(), strided(output), strided(d_out), lse, delta, d_query,
+            None if d_relative_query is None else strided(d_relative_query), problem,
             QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=table.GLOBALS_AT_ONCE,
             DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         # What all other kernels read: the first one has just completed it.
-        known = (*self._inputs(), rows_of(output_gradient), log_sum, agreement)
+        known = (*self._inputs(), strided(d_out), lse, delta)
         start(
             key_gradient_kernel, self._grid(tiles.key_gradient), tiles.key_gradient,
-            *known, key_gradient, value_gradient, problem,
+            *known, d_key, d_value, problem,
             QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self.sizes(),
         )  # fmt: skip
         if problem.global_keys is not None:
-            self._global_gradients(known, problem, problem.global_keys.most, key_gradient, value_gradient)
-        if self.relative is None or relative_query_gradient is None:
+            self._global_gradients(known, problem, problem.global_keys.max_count, d_key, d_value)
+        if self.relative is None or d_relative_query is None:
             return ()
-        return relative_query_gradient, self._relative_key_gradient(known, problem, self.relative[1])
+        return d_relative_query, self._relative_key_gradient(known, problem, self.relative[1])
 
     def _global_gradients(
-        self, known: tuple[Any, ...], problem: Problem, most: int, key_gradient: Rows, value_gradient: Rows
+        self,
+        known: tuple[Any, ...],
+        problem: Problem,
+        max_count: int,
+        d_key: StridedTensor,
+        d_value: StridedTensor,
     ) -> None:
         batch, positions, heads, _ = self.query.shape
         tile = self.tiles().extra_gradient
-        groups = triton.cdiv(most, tile.rows)
+        groups = triton.cdiv(max_count, tile.rows)
         steps = steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
         chunks = triton.cdiv(positions, steps * tile.step)
-        shape = (chunks, 2, batch, heads, most, self.sizes()["WIDTH"])
+        shape = (chunks, 2, batch, heads, max_count, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             global_chunk_kernel, (chunks, batch * heads, groups), tile,
@@ -98,7 +101,7 @@ class Call:
         )  # fmt: skip
         start(
             global_sum_kernel, (groups, batch * heads), tile,
-            partial, key_gradient, value_gradient, problem, chunks, GLOBALS=tile.rows, **self.sizes(),
+            partial, d_key, d_value, problem, chunks, GLOBALS=tile.rows, **self.sizes(),
         )  # fmt: skip
 
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
@@ -124,8 +127,8 @@ class Call:
         major = _major(self.query.device)
         return table.choose_tiles(major, triton.__version__, self.query.dtype, self.query.shape[3], kind)
 
-    def _inputs(self) -> tuple[Rows, Rows, Rows]:
-        return rows_of(self.query), rows_of(self.key), rows_of(self.value)
+    def _inputs(self) -> tuple[StridedTensor, StridedTensor, StridedTensor]:
+        return strided(self.query), strided(self.key), strided(self.value)
 
     def problem(self) -> Problem:
         """Return what all kernels read."""
@@ -138,12 +141,12 @@ class Call:
                 global_keys = GlobalKeys(layout.global_index, layout.global_count, layout.global_index.shape[1])
         if self.relative is not None:
             query, key = self.relative
-            relative = Relative(rows_of(query), Rows(key, 0, key.stride(0), key.stride(1)))
+            relative = Relative(strided(query), StridedTensor(key, 0, key.stride(0), key.stride(1)))
         if self.seed is not None:
             dropout = Dropout(self.seed, self.dropout)
         left, right = self.left, self.right
         if relative is None:
-            # No key is farther than this; sides near 2^31 would overflow the kernels' 32-bit places.
+            # No key is farther than this; sides near 2^31 would overflow the kernels' 32-bit positions.
             left, right = min(left, positions), min(right, positions)
         return Problem(positions, heads, left, right, dilation, self.scale, mask, global_keys, relative, dropout)
 
@@ -155,10 +158,10 @@ class Call:
         return {"HEAD_DIM": self.query.shape[3], "WIDTH": table.padded_head_dim(self.query.shape[3])}
 
     def _grid(self, tile: Tile) -> tuple[int, int]:
-        """Return the programs that cover every lane of the head with the most tiles; the others' rest leave at once."""
+        """Return the programs that cover every stride group of the head with the most tiles; others return at once."""
         batch, positions, heads, _ = self.query.shape
-        most = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self.dilations)
-        return most, batch * heads
+        tiles = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self.dilations)
+        return tiles, batch * heads
 
 
 def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
@@ -172,9 +175,9 @@ def steps_per_piece(steps: int, *, beside: int) -> int:
     return int(triton.cdiv(steps, pieces))
 
 
-def rows_of(tensor: Tensor) -> Rows:
+def strided(tensor: Tensor) -> StridedTensor:
     """Return a (batch, positions, heads, head_dim) tensor as kernels read it."""
-    return Rows(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
+    return StridedTensor(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
 
 
 def _major(device: torch.device) -> int:

@@ -23,7 +23,7 @@ class BatchLayout:
     extent: Tensor
     """(batch, 2) int32: the first real position and one past the last; (0, 0) for a row of padding."""
     global_index: Tensor | None
-    """(batch, most) int32: positions of the global tokens, free slots last; None without any."""
+    """(batch, max_count) int32: positions of the global tokens, free slots last; None without any."""
     global_count: Tensor | None
     """(batch,) int32: how many of the slots are taken."""
 
@@ -36,7 +36,7 @@ class BatchLayout:
         Args:
             token_mask: (batch, positions) bool, True = real token; None = all are real.
             global_mask: (batch, positions) bool, True = global token, never on padding; None = none is.
-            global_index: (batch, most) integers: where the global tokens stand, free slots last; comes with the mask.
+            global_index: (batch, max_count) integers: indices of the global tokens, free slots last; with the mask.
         """
         if token_mask is not None:
             real = token_mask

@@ -29,7 +29,7 @@ def fused_attention_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (batch, positions, heads, head_dim) and log_sum (batch, heads, positions) float32.
+    """Return the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32.
 
     Args:
         projections: query, key and value, or one packed (batch, positions, 3, heads, head_dim).
@@ -45,9 +45,9 @@ def fused_attention_op(
 
 @library.custom_op("longformer::fused_attention_backward", mutates_args=())
 def fused_attention_backward_op(
-    output_gradient: Tensor,
+    d_out: Tensor,
     output: Tensor,
-    log_sum: Tensor,
+    lse: Tensor,
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
     layout: Sequence[Tensor],
@@ -63,7 +63,7 @@ def fused_attention_backward_op(
     call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
     gradients = [tensor.new_empty(tensor.shape) for tensor in projections]
     with torch.cuda.device_of(output):
-        relative_gradients = call.backward(output, log_sum, readable(output_gradient), separate(gradients))
+        relative_gradients = call.backward(output, lse, readable(d_out), separate(gradients))
     return gradients + list(relative_gradients)
 
 
@@ -76,9 +76,9 @@ def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Ten
 
 @fused_attention_backward_op.register_fake
 def _backward_shapes(
-    output_gradient: Tensor,
+    d_out: Tensor,
     output: Tensor,
-    log_sum: Tensor,
+    lse: Tensor,
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
     *_: Any,
@@ -94,12 +94,10 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.save_for_backward(*output, seed, *projections, *relative, *layout)
 
 
-def _backward(ctx: Any, output_gradient: Tensor, _: Tensor | None) -> tuple[Any, ...]:
-    output, log_sum, seed, *tensors = ctx.saved_tensors
+def _backward(ctx: Any, d_out: Tensor, _: Tensor | None) -> tuple[Any, ...]:
+    output, lse, seed, *tensors = ctx.saved_tensors
     projections, relative, layout = _split(tensors, ctx.groups)
-    gradients = fused_attention_backward_op(
-        output_gradient, output, log_sum, projections, relative, layout, seed, *ctx.options
-    )
+    gradients = fused_attention_backward_op(d_out, output, lse, projections, relative, layout, seed, *ctx.options)
     of_projections, of_relative = _split(gradients, ctx.groups[:2])
     return of_projections, of_relative, [None] * len(layout), None, *(None for _ in ctx.options)
 

@@ -2,9 +2,9 @@
 
     python tests/attention/fused/offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
 
-An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated, rows (those
-of global tokens too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel. Must run without
-TRITON_INTERPRET: kernels are either compiled or interpreted.
+An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated,
+global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel. Must
+run without TRITON_INTERPRET: kernels are either compiled or interpreted.
 """
 
 import json
@@ -62,13 +62,13 @@ def compile_kernels(
         patch.object(launch, "_major", lambda _: architecture // 10),
     ):
         call = example_call(dtype, head_dim, features)
-        output, log_sum = call.forward()
+        output, lse = call.forward()
         gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
-        call.backward(output, log_sum, torch.empty_like(output), gradients)
-        if "rows" in features:
-            rows = global_launch.GlobalAttentionCall(call.query[:, :48], replace(call, dilations=(1, 1)))
-            output, log_sum = rows.forward()
-            rows.backward(output, log_sum, output)
+        call.backward(output, lse, torch.empty_like(output), gradients)
+        if "global_attention" in features:
+            attention = global_launch.GlobalAttentionCall(call.query[:, :48], replace(call, dilations=(1, 1)))
+            output, lse = attention.forward()
+            attention.backward(output, lse, output)
     for kernel, tile, binary in compiled:
         yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
 

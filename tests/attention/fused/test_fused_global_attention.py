@@ -1,4 +1,4 @@
-"""Global rows on the kernels, against dense attention in float64: keys split among programs, results merged."""
+"""Global attention on the kernels, against dense attention in float64: keys split among programs, results merged."""
 
 from unittest.mock import patch
 
@@ -65,17 +65,17 @@ def compare(count: int, positions: int, padding: str, dtype: torch.dtype, progra
     dtype=strategies.sampled_from([torch.float32, torch.float16]),
     programs=strategies.sampled_from([1, 10, 1024]),
 )
-def test_global_rows_equal_dense_attention_with_all_gradients(
+def test_global_attention_equals_dense_attention_with_all_gradients(
     count: int, positions: int, padding: str, dtype: torch.dtype, programs: int
 ) -> None:
     compare(count, positions, padding, dtype, programs)
 
 
-def test_global_rows_drop_the_same_weights_forward_and_backward() -> None:
+def test_global_attention_drops_the_same_weights_forward_and_backward() -> None:
     compare(18, 37, "left", torch.float32, programs=1024, dropout=0.4)
 
 
-def test_operator_of_global_rows_keeps_the_contract_of_pytorch() -> None:
+def test_operator_of_global_attention_keeps_the_contract_of_pytorch() -> None:
     from longformer.attention.fused.global_op import fused_global_attention_op
 
     def leaf(length: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ SHARED_MEMORY = {90: 227 * 1024, 80: 99 * 1024}
 # What asks most of registers in calls that take these tiles.
 FEATURES = {
     "plain": "globals,dilated",
-    "dropout": "globals,rows,dilated,dropout",
+    "dropout": "globals,global_attention,dilated,dropout",
     "relative": "padding,relative,dilated,dropout",
 }
 

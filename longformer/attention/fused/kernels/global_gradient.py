@@ -8,13 +8,13 @@ import triton
 import triton.language as tl
 
 from longformer.attention.fused.kernels.common import (
-    load_positions,
+    dot_transposed,
     load_rows,
+    load_tokens,
     locate_chunk,
-    product_by_rows,
-    store_positions,
+    store_tokens,
 )
-from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_slopes, finish, query_lanes
+from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_value_gradients, finish, query_groups
 
 
 @triton.jit
@@ -22,9 +22,9 @@ def global_chunk_kernel(
     query,
     key,
     value,
-    output_gradient,
-    log_sum,
-    agreement,
+    d_out,
+    lse,
+    delta,
     partial,
     problem,
     chunk,
@@ -34,28 +34,28 @@ def global_chunk_kernel(
     QUERIES: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Sum over one chunk of queries into partial (chunks, 2, batch, heads, most, WIDTH) float32."""
-    # Every query sees a global key, whatever its dilation: here the whole sequence is one lane.
+    """Sum over one chunk of queries into partial (chunks, 2, batch, heads, max_count, WIDTH) float32."""
+    # Every query sees a global key, whatever its dilation: here the whole sequence is one stride group.
     site = locate_chunk(problem, chunk)
     listed = problem.global_keys
-    count = tl.load(listed.number + site.batch)
+    count = tl.load(listed.counts + site.batch)
     slots = tl.program_id(2) * GLOBALS + tl.arange(0, GLOBALS)
     real = slots < count
     if tl.program_id(2) * GLOBALS >= count:
         return
-    positions = tl.load(listed.positions + site.batch * listed.most + slots, mask=real, other=0)
-    tile = load_positions(key, site, positions, real, HEAD_DIM, WIDTH)
-    keys = Keys(tile, load_positions(value, site, positions, real, HEAD_DIM, WIDTH), positions)
-    lanes = query_lanes(query, output_gradient, log_sum, agreement, problem, site)
+    tokens = tl.load(listed.tokens + site.batch * listed.max_count + slots, mask=real, other=0)
+    tile = load_tokens(key, site, tokens, real, HEAD_DIM, WIDTH)
+    keys = Keys(tile, load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH), tokens)
+    groups = query_groups(query, d_out, lse, delta, problem, site)
     sums = KeySums(tl.zeros([GLOBALS, WIDTH], tl.float32), tl.zeros([GLOBALS, WIDTH], tl.float32))
     for start in tl.range(site.first, site.end, QUERIES):
-        query_tile = load_rows(lanes.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, True)
-        scores = product_by_rows(tile, query_tile)
+        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, True)
+        scores = dot_transposed(tile, query_tile)
         if CAUSAL:
-            shown = positions[:, None] <= (start + tl.arange(0, QUERIES))[None, :]
+            shown = tokens[:, None] <= (start + tl.arange(0, QUERIES))[None, :]
             scores = tl.where(shown, scores, float("-inf"))
-        sums = add_key_slopes(
-            sums, keys, query_tile, scores, lanes, start, problem, site, HEAD_DIM, WIDTH, QUERIES, True
+        sums = add_key_value_gradients(
+            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, True
         )
 
     key_sum, value_sum = finish(sums, problem)
@@ -67,8 +67,8 @@ def global_chunk_kernel(
 @triton.jit
 def global_sum_kernel(
     partial,
-    key_gradient,
-    value_gradient,
+    d_key,
+    d_value,
     problem,
     chunks,
     HEAD_DIM: tl.constexpr,
@@ -80,21 +80,21 @@ def global_sum_kernel(
     head = tl.program_id(1) % problem.heads
     listed = problem.global_keys
     slots = tl.program_id(0) * GLOBALS + tl.arange(0, GLOBALS)
-    real = slots < tl.load(listed.number + batch)
+    real = slots < tl.load(listed.counts + batch)
     key_sum = tl.zeros([GLOBALS, WIDTH], tl.float32)
     value_sum = tl.zeros([GLOBALS, WIDTH], tl.float32)
     for chunk in tl.range(0, chunks):
         pointers, stride = _partial_pointers(partial, chunk, slots, listed, WIDTH)
         key_sum += tl.load(pointers, mask=real[:, None], other=0.0)
         value_sum += tl.load(pointers + stride, mask=real[:, None], other=0.0)
-    positions = tl.load(listed.positions + batch * listed.most + slots, mask=real, other=0)
-    store_positions(key_gradient, batch, head, positions, key_sum, real, HEAD_DIM, WIDTH)
-    store_positions(value_gradient, batch, head, positions, value_sum, real, HEAD_DIM, WIDTH)
+    tokens = tl.load(listed.tokens + batch * listed.max_count + slots, mask=real, other=0)
+    store_tokens(d_key, batch, head, tokens, key_sum, real, HEAD_DIM, WIDTH)
+    store_tokens(d_value, batch, head, tokens, value_sum, real, HEAD_DIM, WIDTH)
 
 
 @triton.jit
 def _partial_pointers(partial, chunk, slots, listed, WIDTH: tl.constexpr):
     """Return pointers to a chunk's key sums, and how far from them its value sums stand."""
-    stride = tl.cast(tl.num_programs(1), tl.int64) * listed.most * WIDTH
-    rows = (tl.program_id(1) * listed.most + slots).to(tl.int64)[:, None] * WIDTH
+    stride = tl.cast(tl.num_programs(1), tl.int64) * listed.max_count * WIDTH
+    rows = (tl.program_id(1) * listed.max_count + slots).to(tl.int64)[:, None] * WIDTH
     return partial + tl.cast(chunk, tl.int64) * 2 * stride + rows + tl.arange(0, WIDTH)[None, :], stride

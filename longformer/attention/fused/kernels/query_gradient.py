@@ -1,4 +1,4 @@
-"""The gradient of the queries: the forward kernel's walk over the keys once more, weights recomputed from `log_sum`."""
+"""The gradient of the queries: the forward kernel's loop over the keys again, probabilities recomputed from `lse`."""
 
 from typing import Any, NamedTuple
 
@@ -7,28 +7,28 @@ import triton.language as tl
 
 from longformer.attention.fused.kernels.common import (
     LOG2_E,
-    kept_weights,
-    lane_of,
+    dot,
+    dot_transposed,
+    keep_mask,
     load_rows,
     locate,
     per_position,
-    product,
-    product_by_rows,
     store_rows,
+    stride_group,
 )
-from longformer.attention.fused.kernels.relative import write_diagonally
+from longformer.attention.fused.kernels.relative import scatter_diagonals
 from longformer.attention.fused.kernels.walk import walk_keys
 
 
 class Queries(NamedTuple):
-    """A tile of queries with what the backward pass knows of each: its output gradient, log_sum and agreement."""
+    """A tile of queries with what the backward pass knows of each: d_out, lse and delta."""
 
     tile: Any
     relative_tile: Any
-    places: Any
-    arriving: Any
-    logarithm: Any
-    agreement: Any
+    positions: Any
+    d_out_tile: Any
+    row_lse: Any
+    row_delta: Any
 
 
 class Gradients(NamedTuple):
@@ -44,11 +44,11 @@ def query_gradient_kernel(
     key,
     value,
     output,
-    output_gradient,
-    log_sum,
-    agreement,
-    query_gradient,
-    relative_query_gradient,
+    d_out,
+    lse,
+    delta,
+    d_query,
+    d_relative_query,
     problem,
     DILATION_PER_HEAD: tl.constexpr,
     CAUSAL: tl.constexpr,
@@ -58,54 +58,66 @@ def query_gradient_kernel(
     KEYS: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Write the gradient of a tile of queries, and leave `agreement` = output . output_gradient per row.
+    """Write the gradient of a tile of queries, and store delta = output . d_out of every row.
 
-    The kernels of the key gradients read `agreement`, so this one runs first.
+    The kernels of the key gradients read `delta`, so this one runs first.
     """
     site = locate(problem, QUERIES, DILATION_PER_HEAD)
     if site.start >= site.length:
         return
-    places = site.start + tl.arange(0, QUERIES)
-    inside = places < site.length
-    tile = load_rows(lane_of(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
-    arriving = load_rows(lane_of(output_gradient, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
-    output_tile = load_rows(lane_of(output, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
-    agreeing = tl.sum(output_tile.to(tl.float32) * arriving.to(tl.float32), 1)
-    row = per_position(agreement, problem, site)
-    tl.store(row.data + places * row.stride, agreeing, mask=inside)
-    row = per_position(log_sum, problem, site)
-    logarithm = tl.load(row.data + places * row.stride, mask=inside, other=float("inf"))
+    positions = site.start + tl.arange(0, QUERIES)
+    inside = positions < site.length
+    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+    output_tile = load_rows(stride_group(output, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+    row_delta = tl.sum(output_tile.to(tl.float32) * d_out_tile.to(tl.float32), 1)
+    row = per_position(delta, problem, site)
+    tl.store(row.data + positions * row.stride, row_delta, mask=inside)
+    row = per_position(lse, problem, site)
+    row_lse = tl.load(row.data + positions * row.stride, mask=inside, other=float("inf"))
     relative_tile = None
     relative_sum = 0.0
     if problem.relative is not None:
-        lane = lane_of(problem.relative.query, site)
-        relative_tile = load_rows(lane, site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+        group = stride_group(problem.relative.query, site)
+        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
         relative_sum = tl.zeros([QUERIES, WIDTH], tl.float32)
 
     gradients = Gradients(tl.zeros([QUERIES, WIDTH], tl.float32), relative_sum)
-    queries = Queries(tile, relative_tile, places, arriving, logarithm, agreeing)
+    queries = Queries(tile, relative_tile, positions, d_out_tile, row_lse, row_delta)
     gradients = walk_keys(
-        add_slopes, gradients, queries, key, value, problem, site, CAUSAL, HEAD_DIM, WIDTH, QUERIES, KEYS, GLOBALS
+        add_query_gradient,
+        gradients,
+        queries,
+        key,
+        value,
+        problem,
+        site,
+        CAUSAL,
+        HEAD_DIM,
+        WIDTH,
+        QUERIES,
+        KEYS,
+        GLOBALS,
     )
 
-    lane = lane_of(query_gradient, site)
-    store_rows(lane, site.start, gradients.query * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
+    group = stride_group(d_query, site)
+    store_rows(group, site.start, gradients.query * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
     if problem.relative is not None:
-        lane = lane_of(relative_query_gradient, site)
-        store_rows(lane, site.start, gradients.relative * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
+        group = stride_group(d_relative_query, site)
+        store_rows(group, site.start, gradients.relative * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
 
 
 @triton.jit
-def add_slopes(gradients, queries, scores, keys, values, columns, key_positions, problem, site):
-    """Add what a tile of keys pulls at the queries: the loss's slope in each score, times the key."""
-    weights = tl.exp2(scores * (problem.scale * LOG2_E) - queries.logarithm[:, None])
-    pull = product_by_rows(queries.arriving, values)
+def add_query_gradient(gradients, queries, scores, keys, values, columns, key_tokens, problem, site):
+    """Add a tile of keys to the gradients: the gradient of each score, times the key."""
+    probs = tl.exp2(scores * (problem.scale * LOG2_E) - queries.row_lse[:, None])
+    d_probs = dot_transposed(queries.d_out_tile, values)
     if problem.dropout is not None:
-        query_positions = site.lane + queries.places * site.dilation
-        kept = kept_weights(problem, site, query_positions[:, None], key_positions[None, :])
-        pull = tl.where(kept, pull / (1.0 - problem.dropout.rate), 0.0)
-    slopes = (weights * (pull - queries.agreement[:, None])).to(keys.dtype)
+        query_tokens = site.group + queries.positions * site.dilation
+        kept = keep_mask(problem, site, query_tokens[:, None], key_tokens[None, :])
+        d_probs = tl.where(kept, d_probs / (1.0 - problem.dropout.rate), 0.0)
+    d_scores = (probs * (d_probs - queries.row_delta[:, None])).to(keys.dtype)
     relative = gradients.relative
     if columns is not None:
-        relative = product(write_diagonally(slopes, slopes.shape[1]).to(keys.dtype), columns, relative)
-    return Gradients(product(slopes, keys, gradients.query), relative)
+        relative = dot(scatter_diagonals(d_scores, d_scores.shape[1]).to(keys.dtype), columns, relative)
+    return Gradients(dot(d_scores, keys, gradients.query), relative)

@@ -8,19 +8,21 @@ is ever kept, so memory stays linear in positions x head_dim.
 import triton
 import triton.language as tl
 
-from longformer.attention.fused.kernels.common import Lane, load_rows
+from longformer.attention.fused.kernels.common import StrideGroup, load_rows
 
 
 @triton.jit
 def load_columns(problem, site, first, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
     """Load the relative keys of band columns first .. first + COLUMNS; those outside the band read as 0."""
     rows = problem.relative.key
-    lane = Lane(rows.data + tl.cast(site.head, tl.int64) * rows.head_stride, tl.cast(rows.position_stride, tl.int64))
-    return load_rows(lane, first, problem.left + problem.right + 1, COLUMNS, HEAD_DIM, WIDTH, True)
+    group = StrideGroup(
+        rows.data + tl.cast(site.head, tl.int64) * rows.head_stride, tl.cast(rows.position_stride, tl.int64)
+    )
+    return load_rows(group, first, problem.left + problem.right + 1, COLUMNS, HEAD_DIM, WIDTH, True)
 
 
 @triton.jit
-def read_diagonally(products, TILE: tl.constexpr):
+def gather_diagonals(products, TILE: tl.constexpr):
     """Turn products (query a, column c) of width 2 TILE into scores (query a, key b)."""
     query = tl.arange(0, TILE)[:, None]
     key = tl.arange(0, TILE)[None, :]
@@ -28,7 +30,7 @@ def read_diagonally(products, TILE: tl.constexpr):
 
 
 @triton.jit
-def read_diagonally_by_key(products, TILE: tl.constexpr):
+def gather_diagonals_transposed(products, TILE: tl.constexpr):
     """Turn products (column c, query a) of height 2 TILE into scores (key b, query a)."""
     query = tl.arange(0, TILE)[None, :]
     key = tl.arange(0, TILE)[:, None]
@@ -36,8 +38,8 @@ def read_diagonally_by_key(products, TILE: tl.constexpr):
 
 
 @triton.jit
-def write_diagonally(scores, TILE: tl.constexpr):
-    """The transpose of `read_diagonally`: scores (query a, key b) back to (query a, column c) of width 2 TILE."""
+def scatter_diagonals(scores, TILE: tl.constexpr):
+    """The transpose of `gather_diagonals`: scores (query a, key b) back to (query a, column c) of width 2 TILE."""
     query = tl.arange(0, TILE)[:, None]
     key = tl.arange(0, 2 * TILE)[None, :] + query - (TILE - 1)
     inside = (key >= 0) & (key < TILE)

@@ -11,12 +11,12 @@ from longformer.attention.fused.kernels.common import (
     LOG2_E,
     ORDINARY,
     Site,
-    kept_weights,
-    lane_of,
+    dot,
+    dot_transposed,
+    keep_mask,
     load_rows,
     per_position,
-    product,
-    product_by_rows,
+    stride_group,
     token_state,
 )
 from longformer.attention.fused.kernels.relative import load_columns
@@ -27,9 +27,9 @@ def relative_gradient_kernel(
     query,
     key,
     value,
-    output_gradient,
-    log_sum,
-    agreement,
+    d_out,
+    lse,
+    delta,
     partial,
     problem,
     batches,
@@ -52,19 +52,19 @@ def relative_gradient_kernel(
     gradient = tl.zeros([TILE, WIDTH], tl.float32)
     for batch in tl.range(0, batches):
         first = 0
-        end = problem.positions
+        end = problem.sequence_length
         if problem.mask is not None:
             first = tl.load(problem.mask.extent + 2 * batch)
             end = tl.load(problem.mask.extent + 2 * batch + 1)
-        # Tiles count region by region, the lanes of a region side by side.
+        # Tiles count region by region, the stride groups of a region side by side.
         low = tl.maximum(first_tile, first // dilation // TILE * dilation)
         high = tl.minimum(end_tile, tl.cdiv(tl.cdiv(end, dilation), TILE) * dilation)
         for tile in tl.range(low, high):
-            lane = tile % dilation
-            length = tl.cdiv(problem.positions - lane, dilation)
-            site = Site(batch, head, lane, dilation, tile // dilation * TILE, length, 0, length)
+            group = tile % dilation
+            length = tl.cdiv(problem.sequence_length - group, dilation)
+            site = Site(batch, head, group, dilation, tile // dilation * TILE, length, 0, length)
             gradient = _add_tile(
-                gradient, query, key, value, output_gradient, log_sum, agreement,
+                gradient, query, key, value, d_out, lse, delta,
                 problem, site, column_start, HEAD_DIM, WIDTH, TILE,
             )  # fmt: skip
 
@@ -76,44 +76,44 @@ def relative_gradient_kernel(
 
 @triton.jit
 def _add_tile(
-    gradient, query, key, value, output_gradient, log_sum, agreement, problem, site, column_start,
+    gradient, query, key, value, d_out, lse, delta, problem, site, column_start,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Add what a tile of queries contributes to a tile of columns."""
     rows = tl.arange(0, TILE)[:, None]
     columns = tl.arange(0, TILE)[None, :]
     band = problem.left + problem.right + 1
-    query_tile = load_rows(lane_of(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    query_tile = load_rows(stride_group(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
     relative_tile = load_rows(
-        lane_of(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True
+        stride_group(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True
     )
-    arriving = load_rows(lane_of(output_gradient, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
     column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
     queries = site.start + tl.arange(0, TILE)
     there = queries < site.length
-    line = per_position(log_sum, problem, site)
-    logarithm = tl.load(line.data + queries * line.stride, mask=there, other=float("inf"))
-    line = per_position(agreement, problem, site)
-    agreeing = tl.load(line.data + queries * line.stride, mask=there, other=0.0)
+    line = per_position(lse, problem, site)
+    row_lse = tl.load(line.data + queries * line.stride, mask=there, other=float("inf"))
+    line = per_position(delta, problem, site)
+    row_delta = tl.load(line.data + queries * line.stride, mask=there, other=0.0)
 
     first_key = site.start + column_start - problem.left
-    key_tile = load_rows(lane_of(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
-    value_tile = load_rows(lane_of(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
-    content = product_by_rows(query_tile, key_tile)
-    pull = product_by_rows(arriving, value_tile)
+    key_tile = load_rows(stride_group(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
+    value_tile = load_rows(stride_group(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
+    content = dot_transposed(query_tile, key_tile)
+    d_probs = dot_transposed(d_out_tile, value_tile)
     scores = tl.gather(content, rows + columns, 1)
-    scores += product_by_rows(relative_tile, column_tile)
-    pull = tl.gather(pull, rows + columns, 1)
+    scores += dot_transposed(relative_tile, column_tile)
+    d_probs = tl.gather(d_probs, rows + columns, 1)
 
     keys = first_key + rows + columns
     shown = (keys >= 0) & (keys < site.length) & (column_start + columns < band)
     if problem.mask is not None:
         shown = shown & (token_state(problem, site, keys) == ORDINARY)
     scores = tl.where(shown, scores, float("-inf"))
-    weights = tl.exp2(scores * (problem.scale * LOG2_E) - logarithm[:, None])
+    probs = tl.exp2(scores * (problem.scale * LOG2_E) - row_lse[:, None])
     if problem.dropout is not None:
-        positions = site.lane + queries * site.dilation
-        kept = kept_weights(problem, site, positions[:, None], site.lane + keys * site.dilation)
-        pull = tl.where(kept, pull / (1.0 - problem.dropout.rate), 0.0)
-    slopes = weights * (pull - agreeing[:, None])
-    return product(tl.trans(slopes.to(query_tile.dtype)), relative_tile, gradient)
+        tokens = site.group + queries * site.dilation
+        kept = keep_mask(problem, site, tokens[:, None], site.group + keys * site.dilation)
+        d_probs = tl.where(kept, d_probs / (1.0 - problem.dropout.rate), 0.0)
+    d_scores = probs * (d_probs - row_delta[:, None])
+    return dot(tl.trans(d_scores.to(query_tile.dtype)), relative_tile, gradient)

@@ -1,4 +1,4 @@
-"""The walk of a tile of queries over all its keys, the same in the forward pass and in the queries' gradient."""
+"""The loop of a tile of queries over all its keys, the same in the forward pass and in the gradient of the queries."""
 
 import triton
 import triton.language as tl
@@ -7,14 +7,14 @@ from longformer.attention.fused.kernels.common import (
     ORDINARY,
     band_span,
     before_excluded,
+    dot_transposed,
     in_band,
-    lane_of,
-    load_positions,
     load_rows,
-    product_by_rows,
+    load_tokens,
+    stride_group,
     token_state,
 )
-from longformer.attention.fused.kernels.relative import load_columns, read_diagonally
+from longformer.attention.fused.kernels.relative import gather_diagonals, load_columns
 
 
 @triton.jit
@@ -33,23 +33,23 @@ def walk_keys(
     KEYS: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Hand every tile of keys to `take` and return the final state.
+    """Pass every tile of keys to `take` and return the final state.
 
-    `queries` has a `tile`, its `places` and, with the relative term, a `relative_tile`. `take(state, queries, scores,
-    keys, values, columns, key_positions, problem, site)` returns the next state; hidden keys have the score -inf.
+    `queries` has a `tile`, its `positions` and, with the relative term, a `relative_tile`. `take(state, queries,
+    scores, keys, values, columns, key_tokens, problem, site)` returns the next state; hidden keys have the score -inf.
 
     First the global keys, then the band in three loops without branches: the left edge, the middle that every query
     of the tile sees whole, and the rest.
     """
     if problem.global_keys is not None:
-        count = tl.where(site.end > site.first, tl.load(problem.global_keys.number + site.batch), 0)
+        count = tl.where(site.end > site.first, tl.load(problem.global_keys.counts + site.batch), 0)
         for slot in tl.range(0, count, GLOBALS):
             state = _take_globals(
                 take, state, queries, key, value, slot, count, problem, site, CAUSAL, HEAD_DIM, WIDTH, GLOBALS
             )
 
-    keys = lane_of(key, site)
-    values = lane_of(value, site)
+    keys = stride_group(key, site)
+    values = stride_group(value, site)
     low, inner, outer, high = band_span(site, problem.left, problem.right, QUERIES, KEYS)
     if problem.mask is not None:
         outer = before_excluded(problem, site, inner, outer, KEYS)
@@ -69,15 +69,15 @@ def _take_globals(
 ):  # fmt: skip
     slots = slot + tl.arange(0, GLOBALS)
     real = slots < count
-    origin = problem.global_keys.positions + site.batch * problem.global_keys.most
-    positions = tl.load(origin + slots, mask=real, other=0)
-    key_tile = load_positions(key, site, positions, real, HEAD_DIM, WIDTH)
-    value_tile = load_positions(value, site, positions, real, HEAD_DIM, WIDTH)
+    origin = problem.global_keys.tokens + site.batch * problem.global_keys.max_count
+    tokens = tl.load(origin + slots, mask=real, other=0)
+    key_tile = load_tokens(key, site, tokens, real, HEAD_DIM, WIDTH)
+    value_tile = load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH)
     shown = real[None, :]
     if CAUSAL:
-        shown = shown & (positions[None, :] <= (site.lane + queries.places * site.dilation)[:, None])
-    scores = tl.where(shown, product_by_rows(queries.tile, key_tile), float("-inf"))
-    return take(state, queries, scores, key_tile, value_tile, None, positions, problem, site)
+        shown = shown & (tokens[None, :] <= (site.group + queries.positions * site.dilation)[:, None])
+    scores = tl.where(shown, dot_transposed(queries.tile, key_tile), float("-inf"))
+    return take(state, queries, scores, key_tile, value_tile, None, tokens, problem, site)
 
 
 @triton.jit
@@ -85,21 +85,21 @@ def _take_band(
     take: tl.constexpr, state, queries, keys, values, start, problem, site,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr, CHECKED: tl.constexpr,
 ):  # fmt: skip
-    """CHECKED where an edge of the band, the end of the lane or a token that is not ordinary may lie."""
+    """CHECKED where an edge of the band, the end of the stride group or a token that is not ordinary may lie."""
     key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH, CHECKED)
     value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH, CHECKED)
-    places = start + tl.arange(0, KEYS)
-    scores = product_by_rows(queries.tile, key_tile)
+    positions = start + tl.arange(0, KEYS)
+    scores = dot_transposed(queries.tile, key_tile)
     columns = None
     if problem.relative is not None:
         first_column = start - site.start + problem.left - (KEYS - 1)
         columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
-        scores += read_diagonally(product_by_rows(queries.relative_tile, columns), KEYS)
+        scores += gather_diagonals(dot_transposed(queries.relative_tile, columns), KEYS)
     if CHECKED:
-        shown = in_band(problem, site, queries.places[:, None], places[None, :])
+        shown = in_band(problem, site, queries.positions[:, None], positions[None, :])
         if problem.mask is not None:
-            shown = shown & (token_state(problem, site, places) == ORDINARY)[None, :]
+            shown = shown & (token_state(problem, site, positions) == ORDINARY)[None, :]
         scores = tl.where(shown, scores, float("-inf"))
     return take(
-        state, queries, scores, key_tile, value_tile, columns, site.lane + places * site.dilation, problem, site
+        state, queries, scores, key_tile, value_tile, columns, site.group + positions * site.dilation, problem, site
     )
