@@ -5,6 +5,7 @@ at once, and that an expected failure is one `error: ...` sentence on standard e
 exit code 2 for bad input, 1 when the work failed, 75 for "stopped on request, start me again".
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from data_pipeline.errors import DataError
+from longformer.cpu.openmp import wait_policy
 from longformer.errors import LongformerError, WorkFailed
 
 
@@ -55,6 +57,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` (default: those of the process) and returns its exit code."""
+    os.environ.update(wait_policy())  # before a command imports torch; what it starts inherits it
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         result = application(arguments[0])(args=arguments, prog_name="longformer", standalone_mode=False)

@@ -2,10 +2,12 @@
 
 import os
 
+from longformer.cpu.openmp import wait_policy
+
 # Read once, when torch is loaded, and inherited by whatever a test starts. The tests of two workers and the ranks they
 # start share the cores of the machine: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.update(wait_policy())
 
 from importlib.util import find_spec
 from pathlib import Path

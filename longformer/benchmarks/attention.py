@@ -6,17 +6,21 @@ needs more than PyTorch.
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import torch
 
 from longformer.benchmarks.attention_engines import ENGINES
+from longformer.benchmarks.busy import BusyMeasurement, compare_busy
 from longformer.benchmarks.memory import in_own_process, memory_of
 from longformer.benchmarks.setting import Attend, Setting
 from longformer.benchmarks.timing import timed
 from longformer.costs.peak import measured_peak_flops
+
+# Of an engine in a process of its own, beside one run that is not counted.
+RUNS_PER_TURN = 5
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -174,19 +178,35 @@ def memory(setting: Setting, name: str, attend: Attend) -> tuple[int, int]:
         inputs = setting.inputs()
         return memory_of(lambda: run(setting, attend, inputs), setting.device)
     what = f"the memory of {name} at {setting.positions} positions"
-    extra, peak = in_own_process(__name__, name, json.dumps(asdict(setting)), what=what)
+    extra, peak = in_own_process(__name__, "memory", name, json.dumps(asdict(setting)), what=what)
     return extra, peak
 
 
-def main(name: str, setting: Setting) -> None:
-    """Print the memory of one run in this process."""
+def compare_busy_attention(
+    setting: Setting, *, busy: int, repeats: int, report: Callable[[str], None]
+) -> list[BusyMeasurement]:
+    """Time every engine that can compute the setting alone and beside busy processes; see `compare_busy`."""
+
+    def measure(engine: str, environment: Mapping[str, str]) -> list[float]:
+        what, setting_json = f"{engine} at {setting.positions} positions", json.dumps(asdict(setting))
+        return list(in_own_process(__name__, "times", engine, setting_json, what=what, environment=environment))
+
+    contenders = [engine.name for engine in ENGINES if engine.why_not(setting) is None]
+    return compare_busy(measure, contenders, positions=setting.positions, busy=busy, repeats=repeats, report=report)
+
+
+def main(measured: str, name: str, setting: Setting) -> None:
+    """Print the memory of one run in this process, or the times of several."""
     (engine,) = (engine for engine in ENGINES if engine.name == name)
     # A small run first: what libraries allocate once is not part of the attention.
     small = replace(setting, positions=min(setting.positions, 2 * setting.window))
     run(small, engine.build(small), small.inputs())
     attend, inputs = engine.build(setting), setting.inputs()
-    print(json.dumps(memory_of(lambda: run(setting, attend, inputs), setting.device)))
+    if measured == "memory":
+        print(json.dumps(memory_of(lambda: run(setting, attend, inputs), setting.device)))
+    else:
+        print(json.dumps([sum(run(setting, attend, inputs)) for _ in range(1 + RUNS_PER_TURN)][1:]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Setting(**json.loads(sys.argv[2])))
+    main(sys.argv[1], sys.argv[2], Setting(**json.loads(sys.argv[3])))

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -18,15 +18,15 @@ from longformer.errors import LongformerError
 SECONDS_BETWEEN_LOOKS = 0.05
 
 
-def in_own_process(module: str, *arguments: str, what: str) -> Any:
-    """Return what `python -m module arguments` prints as JSON.
+def in_own_process(module: str, *arguments: str, what: str, environment: Mapping[str, str] | None = None) -> Any:
+    """Return what `python -m module arguments` prints as JSON; its environment is this process's unless given.
 
     Raises:
         LongformerError: the process failed; the message says at `what`.
     """
     command = [sys.executable, "-m", module, *arguments]
     with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors)
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         peak = 0
         while process.poll() is None:
             peak = max(peak, peak_memory(process.pid))

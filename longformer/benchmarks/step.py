@@ -6,12 +6,13 @@ because the speed of a machine may drift over the minutes that a slow contender 
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
+from longformer.benchmarks.busy import BusyMeasurement, compare_busy
 from longformer.benchmarks.memory import be_killed_first, in_own_process, peak_memory
-from longformer.benchmarks.step_models import contenders, training_loss
+from longformer.benchmarks.step_models import HUGGING_FACE, OURS, contenders, training_loss
 from longformer.benchmarks.timing import timed
 from longformer.errors import LongformerError
 
@@ -65,9 +66,10 @@ def take_turn(model: str, positions: int, contender: str) -> StepMeasurement:
     """Measure one contender in a process of its own; a peer may well be killed for the memory it wants."""
     what = f"{contender} at {positions} tokens"
     try:
-        seconds, peak = in_own_process(__name__, model, contender, str(positions), what=what)
+        steps, peak = in_own_process(__name__, model, contender, str(positions), what=what)
     except LongformerError as failure:
         return StepMeasurement(model, positions, contender, failure=str(failure))
+    seconds = min(steps)
     return StepMeasurement(model, positions, contender, seconds, positions / seconds, peak, (seconds,))
 
 
@@ -81,8 +83,21 @@ def summed_up(turns: list[StepMeasurement]) -> StepMeasurement:
     return replace(fastest, peak_bytes=peak, seconds_of_turns=seconds_of_turns)
 
 
+def compare_busy_steps(
+    model: str, positions: int, *, busy: int, repeats: int, report: Callable[[str], None]
+) -> list[BusyMeasurement]:
+    """Measure our step and Hugging Face's alone and beside busy processes; see `compare_busy`."""
+
+    def measure(contender: str, environment: Mapping[str, str]) -> list[float]:
+        what = f"{contender} at {positions} tokens"
+        steps, _ = in_own_process(__name__, model, contender, str(positions), what=what, environment=environment)
+        return list(steps)
+
+    return compare_busy(measure, (OURS, HUGGING_FACE), positions=positions, busy=busy, repeats=repeats, report=report)
+
+
 def main(model: str, contender: str, positions: int) -> None:
-    """Print the seconds of the fastest step of a turn in this process, and its peak memory."""
+    """Print the seconds of every step of a turn in this process, and its peak memory."""
     be_killed_first()
     module, loss = training_loss(model, contender, positions)
 
@@ -93,7 +108,7 @@ def main(model: str, contender: str, positions: int) -> None:
     taken: list[float] = []
     while len(taken) < LEAST_STEPS or sum(taken) < LEAST_SECONDS:
         taken.append(timed(step, "cpu")[0])
-    print(json.dumps((min(taken), peak_memory())))
+    print(json.dumps((taken, peak_memory())))
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ def test_pairs_counts_every_visible_pair(band: Band, positions: int) -> None:
 
 @given(BANDS, st.integers(1, 60))
 def test_lanes_hold_every_position_once_and_never_see_each_other(band: Band, positions: int) -> None:
-    lanes = [list(range(positions))[lane] for lane in band.lanes(positions)]
-    assert sorted(position for lane in lanes for position in lane) == list(range(positions))
-    for lane in lanes:
-        for other in lanes:
-            if other is not lane:
-                assert not any(band.sees(query, key) for query in lane for key in other)
+    groups = [list(range(positions))[group] for group in band.stride_groups(positions)]
+    assert sorted(position for group in groups for position in group) == list(range(positions))
+    for group in groups:
+        for other in groups:
+            if other is not group:
+                assert not any(band.sees(query, key) for query in group for key in other)
 
 
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 80), st.integers(1, 20))

@@ -1,5 +1,10 @@
 """The portable engine computes what the dense float64 reference defines, forward and backward."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+
 import pytest
 import torch
 from attention_cases import Case, attention_cases
@@ -8,6 +13,7 @@ from hypothesis import strategies as st
 
 from longformer.attention import banded_attention
 from longformer.attention.blocked import partition
+from longformer.cpu.threads import map_in_threads
 
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
 
@@ -37,10 +43,74 @@ def test_lower_precisions_stay_close_to_the_float64_reference(case: Case, dtype:
 def test_the_size_of_a_part_changes_nothing(case: Case) -> None:
     expected = case.run("blocked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "CPU_TILE_SCORES_PER_THREAD", 1)
+        patch.setattr(partition, "CPU_TILE_SCORES", 1)
         found = case.run("blocked")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-11, atol=1e-11)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(attention_cases(), st.sampled_from([2, 3, 16]))
+def test_the_number_of_threads_changes_nothing_but_rounding(case: Case, count: int) -> None:
+    with threads(1):
+        expected = case.run("blocked")
+    with threads(count):
+        found, again = case.run("blocked"), case.run("blocked")
+        assert torch.get_num_threads() == count
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-11, atol=1e-11)
+        assert torch.equal(found[name], again[name])
+
+
+def test_dropout_is_the_same_in_every_run_with_several_threads() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 150, 4, 8, requires_grad=True) for _ in range(3))
+
+    def run() -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        output = banded_attention(query, key, value, left=20, right=9, dropout=0.5, backend="blocked")
+        return [output, *torch.autograd.grad(output.square().sum(), (query, key, value))]
+
+    with threads(4):
+        first = run()
+        for _ in range(5):
+            assert all(torch.equal(*pair) for pair in zip(first, run(), strict=True))
+
+
+def test_work_in_threads_keeps_its_order_and_says_what_failed() -> None:
+    def work(item: int) -> tuple[int, int]:
+        assert not torch.is_grad_enabled()
+        if item == 99:
+            raise ValueError("99")
+        return item, torch.get_num_threads()
+
+    with threads(4):
+        assert map_in_threads(work, range(9)) == [(item, 1) for item in range(9)]
+        assert map_in_threads(work, range(2)) == [(0, 2), (1, 2)]
+        with pytest.raises(ValueError, match="99"):
+            map_in_threads(work, [1, 99, 2])
+        # What is started later has the caller's number again.
+        assert ThreadPoolExecutor(1).submit(torch.get_num_threads).result() == 4
+
+
+def test_work_in_threads_goes_on_after_a_fork() -> None:
+    with threads(2):
+        assert map_in_threads(str, [1, 2]) == ["1", "2"]
+        process = get_context("fork").Process(target=map_in_threads, args=(str, [1, 2]))
+        process.start()
+        process.join(60)
+        process.kill()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(("left", "right"), [(256, 256), (511, 0), (512, 0), (0, 600)])

@@ -1,15 +1,22 @@
 """The step benchmark runs the real models, each in a process of its own."""
 
 import json
+import os
 import signal
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.cli import main
 from launcher.commands.bench.step import as_table
+from longformer.benchmarks import attention as attention_benchmark
 from longformer.benchmarks import step as step_benchmark
+from longformer.benchmarks.attention_engines import BLOCKED, ENGINES
+from longformer.benchmarks.busy import busy_processes, compare_busy
 from longformer.benchmarks.memory import how_it_ended, in_own_process
 from longformer.benchmarks.step import StepMeasurement, compare_steps, summed_up, take_turn
 from longformer.benchmarks.step_models import HUGGING_FACE, OURS, ROBERTA, contenders
@@ -85,3 +92,62 @@ def test_the_table_sets_every_contender_beside_ours() -> None:
     cells = {str(column.header): list(column.cells) for column in table.columns}
     assert cells["ours is"] == ["1.00x as fast", "2.50x as fast", "-"]
     assert cells["ours needs"] == ["1.00 of it", "0.25 of it", "-"]
+
+
+def test_busy_processes_end_with_the_measurement_even_when_it_fails() -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        popen = subprocess.Popen
+
+        def remember(*arguments: Any) -> subprocess.Popen[bytes]:
+            started.append(popen(*arguments))
+            return started[-1]
+
+        patch.setattr(subprocess, "Popen", remember)
+
+        def fail() -> None:
+            with busy_processes(2):
+                assert [process.poll() for process in started] == [None, None]
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+    assert [process.poll() for process in started] == [-signal.SIGKILL, -signal.SIGKILL]
+
+
+def test_every_contender_is_measured_alone_and_beside_busy_ones_with_and_without_the_wait_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    asked: list[tuple[str, str | None]] = []
+
+    def measure(contender: str, environment: Mapping[str, str]) -> list[float]:
+        asked.append((contender, environment.get("OMP_WAIT_POLICY")))
+        return [1.0, 2.0, 9.0] if len(asked) % 2 else [4.0, 5.0, 6.0]
+
+    found = compare_busy(measure, [OURS, HUGGING_FACE], positions=64, busy=1, repeats=2, report=lambda _: None)
+    turn = [(name, policy) for name in (OURS, HUGGING_FACE) for policy in ("PASSIVE", None) for _ in range(2)]
+    assert asked == 2 * turn
+    assert [(each.contender, each.wait_policy) for each in found] == turn[::2]
+    assert all((each.quiet_seconds, each.busy_seconds, each.ratio) == (2.0, 5.0, 2.5) for each in found)
+    assert all((each.quiet_turns, each.busy_turns) == ((2.0, 2.0), (5.0, 5.0)) for each in found)
+
+
+def test_the_command_sets_the_wait_policy_before_torch_is_loaded_unless_the_user_has(tmp_path: Path) -> None:
+    script = "import sys; from launcher.cli import main; main(['--version']); import os; print('torch' in sys.modules)"
+    script += "; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        printed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert printed.stdout.split()[-2:] == ["False", expected]
+
+
+def test_the_command_reports_quiet_and_busy_times_of_attention(tmp_path: Path) -> None:
+    file = tmp_path / "busy.json"
+    options = ["--busy", "1", "--length", "64", "--window", "16", "--heads", "2", "--repeats", "1", "--json", str(file)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention_benchmark, "ENGINES", [e for e in ENGINES if e.name == BLOCKED])
+        assert main(["bench", "attention", *options]) == 0
+    found = json.loads(file.read_text())["busy"]
+    assert [each["wait_policy"] for each in found] == ["PASSIVE", None]
+    assert all(each["quiet_seconds"] > 0 and each["busy_seconds"] > 0 and each["ratio"] > 0 for each in found)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from launcher.backends.ray import compat
 from launcher.config.sections import ResourcesSection
+from longformer.cpu.openmp import wait_policy
 from longformer.errors import LongformerError, WorkFailed
 
 Result = TypeVar("Result")
@@ -167,7 +168,8 @@ def connected(address: str | None) -> Iterator[RayCluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as short_path:  # sockets need one
         options = {"include_dashboard": False, **compat.own_directory(short_path)} if named == "local" else {}
-        join(named, _ENVIRONMENT, **options)
+        # What workers find in their environment is of their machine, not of this process.
+        join(named, _ENVIRONMENT | wait_policy(), **options)
         cluster = RayCluster(ray, named)
         try:
             yield cluster

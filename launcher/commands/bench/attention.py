@@ -11,8 +11,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.bench.busy import Busy, write_and_print
 from launcher.commands.output_file import Measurements, writable_picture
-from longformer.benchmarks.attention import Absence, Comparison, Measurement, compare
+from longformer.benchmarks.attention import Absence, Comparison, Measurement, compare, compare_busy_attention
 from longformer.benchmarks.attention_engines import BLOCKED, FUSED
 from longformer.benchmarks.machine import machine
 from longformer.benchmarks.plot import pattern, plot
@@ -55,6 +56,7 @@ def attention(
     device: Annotated[Device | None, typer.Option(help="The GPU where there is one, unless given.")] = None,
     dtype: Annotated[Precision | None, typer.Option(help="float32 on a CPU, bfloat16 on a GPU, unless given.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 5,
+    busy: Busy = 0,
     json_file: Measurements = None,
     plot_file: Annotated[
         Path | None,
@@ -66,6 +68,10 @@ def attention(
     All engines get the same query, key and value: projections are not part of what is measured. On a CPU PyTorch's
     threads are used (OMP_NUM_THREADS).
     """
+    if busy:
+        device = device or Device.CPU
+        if device is not Device.CPU or plot_file is not None:
+            raise typer.BadParameter("--busy measures the CPU and draws nothing; leave out --device and --plot")
     device = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
     if device is Device.CUDA and not torch.cuda.is_available():
         raise typer.BadParameter("--device cuda needs a GPU, and PyTorch finds none")
@@ -89,6 +95,14 @@ def attention(
         )
     ]
     with Console(stderr=True).status("measuring") as status:
+        if busy:
+            measured = [
+                each
+                for setting in settings
+                for each in compare_busy_attention(setting, busy=busy, repeats=repeats, report=status.update)
+            ]
+            write_and_print(f"attention beside {busy} busy processes", measured, json_file)
+            return
         comparison = compare(settings, repeats=repeats, report=status.update)
     growth = memory_growth(comparison.measurements)
     # Written before anything is printed: whoever reads the tables may stop reading.

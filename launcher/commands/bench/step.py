@@ -9,9 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from launcher.commands.bench.busy import Busy, write_and_print
 from launcher.commands.output_file import Measurements
 from longformer.benchmarks.machine import machine
-from longformer.benchmarks.step import StepMeasurement, compare_steps
+from longformer.benchmarks.step import StepMeasurement, compare_busy_steps, compare_steps
 from longformer.benchmarks.step_models import OURS
 from longformer.files import write_json
 
@@ -27,6 +28,7 @@ def step(
     model: Annotated[Model, typer.Option(help="Longformer-base with its masked-LM head, or LED-base's encoder.")],
     lengths: Annotated[list[int], typer.Option("--length", min=16, help="Tokens of the text; repeat for more.")],
     repeats: Annotated[int, typer.Option(min=1, help="Turns of each; the fastest step of all counts.")] = 3,
+    busy: Busy = 0,
     json_file: Measurements = None,
 ) -> None:
     """Compare a training step, forward and backward, with Hugging Face's: published shapes, random weights, batch 1.
@@ -36,6 +38,14 @@ def step(
     a RoBERTa of the same size too.
     """
     with Console(stderr=True).status("measuring") as status:
+        if busy:
+            measured = [
+                each
+                for positions in lengths
+                for each in compare_busy_steps(model.value, positions, busy=busy, repeats=repeats, report=status.update)
+            ]
+            write_and_print(f"training step of {model.value} beside {busy} busy processes", measured, json_file)
+            return
         measurements = compare_steps(model.value, lengths, repeats=repeats, report=status.update)
     if json_file is not None:
         results = [asdict(measurement) for measurement in measurements]

@@ -41,7 +41,7 @@ class GlobalKeys:
         return cls(position, is_global.gather(1, position), keys, gradients)
 
     def take(self, part: Part, scratch: Scratch) -> KeyValue:
-        """Return what a part's queries see: the same keys in every lane."""
+        """Return what a part's queries see: the same keys in every stride group."""
         everywhere = self._everywhere(part)
         return KeyValue(
             everywhere.take(self.keys.key, "global key", scratch),
@@ -61,4 +61,4 @@ class GlobalKeys:
         value_gradient.scatter_add_(1, index, self.gradients.value.to(value_gradient.dtype))
 
     def _everywhere(self, part: Part) -> Part:
-        return replace(part, lane=slice(0, self.position.shape[1], 1))
+        return replace(part, positions=slice(0, self.position.shape[1], 1))

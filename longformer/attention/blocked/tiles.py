@@ -13,18 +13,26 @@ from torch import Tensor
 
 from longformer.attention.band import Block
 from longformer.attention.blocked.partition import Part, Scratch
-from longformer.attention.blocked.relative import RelativeGradients, RelativeTerm
+from longformer.attention.blocked.relative import RelativeTerm
 from longformer.attention.blocked.visibility import Hidden
 from longformer.attention.projections import KeyValue
 from longformer.cpu.dropout import draw_kept, factor_of_kept
 
 
+class SharedGradients(NamedTuple):
+    """Gradients that other parts add to as well; memory of their own."""
+
+    global_keys: KeyValue | None
+    relative_key: Tensor | None
+    """(heads, columns, head_dim)"""
+
+
 class PartGradients(NamedTuple):
-    """What backward finds for one part beside the gradient of the query, laid out like the part's inputs."""
+    """The gradients of one part beside that of the query, laid out like the part's inputs; in scratch memory."""
 
     band_keys: KeyValue
-    global_keys: KeyValue | None
-    relative: RelativeGradients | None
+    relative_query: Tensor | None
+    shared: SharedGradients
 
 
 class PartAttention:
@@ -40,7 +48,7 @@ class PartAttention:
         dropout: probability of dropping a probability.
         generator: source of the dropout's draws, or None without dropout; the same state gives the same draws in
             backward.
-        scratch: memory for tiles and results; a result holds until the next part is computed.
+        scratch: memory for tiles and results; a result holds until the thread computes its next part.
     """
 
     def __init__(
@@ -65,81 +73,70 @@ class PartAttention:
     def forward(self, query: Tensor, output: Tensor) -> None:
         """Write the part's share of `output`; both are (batch, positions, heads, head_dim)."""
         for block in self.blocks:
-            rows = self.part.within(block)
-            asking = rows.take(query, "query", self.scratch)
-            every_keys = side_by_side(block, self.band_keys, self.global_keys)
-            probabilities = self._probabilities(block, asking, every_keys)
-            kept = self._kept(probabilities)
-            if kept is not None:
-                probabilities.mul_(kept)
-            attended = self.scratch("attended", tuple(asking.shape))
-            for columns, keys in every_keys:
+            queries = self.part.within(block)
+            query_tile = queries.take(query, "query", self.scratch)
+            key_groups = side_by_side(block, self.band_keys, self.global_keys)
+            probabilities = self._probabilities(block, query_tile, key_groups)
+            keep = self._keep_mask(probabilities)
+            if keep is not None:
+                probabilities.mul_(keep)
+            attended = self.scratch("attended", tuple(query_tile.shape))
+            for columns, keys in key_groups:
                 accumulate(attended, probabilities[:, :, columns], keys.value, columns, self.factor)
-            rows.put(attended, output)
+            queries.put(attended, output)
 
-    def backward(self, query: Tensor, output_gradient: Tensor, query_gradient: Tensor) -> PartGradients:
+    def backward(self, query: Tensor, d_output: Tensor, query_gradient: Tensor) -> PartGradients:
         """Write the part's share of `query_gradient`, and return the other gradients; arguments as in `forward`."""
-        band_gradient = self._zeros("band", self.band_keys)
-        global_gradient = None if self.global_keys is None else self._zeros("global", self.global_keys)
+        band_gradient = KeyValue(
+            self.scratch("key gradient", tuple(self.band_keys.key.shape)).zero_(),
+            self.scratch("value gradient", tuple(self.band_keys.value.shape)).zero_(),
+        )
+        global_gradient = None if self.global_keys is None else KeyValue(*map(torch.zeros_like, self.global_keys))
         relative_gradient = None if self.relative is None else self.relative.zero_gradients()
         for block in self.blocks:
-            rows = self.part.within(block)
-            asking = rows.take(query, "query", self.scratch)
-            gradient = rows.take(output_gradient, "output gradient", self.scratch)
-            every_keys = side_by_side(block, self.band_keys, self.global_keys)
-            probabilities = self._probabilities(block, asking, every_keys)
-            kept = self._kept(probabilities)
-            used = probabilities if kept is None else kept.mul_(probabilities)
-            every_gradient = side_by_side(block, band_gradient, global_gradient)
+            queries = self.part.within(block)
+            query_tile = queries.take(query, "query", self.scratch)
+            d_out = queries.take(d_output, "output gradient", self.scratch)
+            key_groups = side_by_side(block, self.band_keys, self.global_keys)
+            probabilities = self._probabilities(block, query_tile, key_groups)
+            keep = self._keep_mask(probabilities)
+            weights = probabilities if keep is None else keep.mul_(probabilities)
+            gradient_groups = side_by_side(block, band_gradient, global_gradient)
 
-            score_gradient = self.scratch("score gradient", tuple(probabilities.shape))
-            for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
-                keys_gradient.value.add_(self._product(used[:, :, columns].transpose(1, 2), gradient, self.factor))
-                score_gradient[:, :, columns].baddbmm_(gradient, keys.value.transpose(1, 2), beta=0, alpha=self.factor)
-            through_softmax(score_gradient, probabilities, used)
-            of_query = self.scratch("gradient of the block", tuple(asking.shape))
-            for (columns, keys), (_, keys_gradient) in zip(every_keys, every_gradient, strict=True):
-                part = score_gradient[:, :, columns]
-                accumulate(of_query, part, keys.key, columns, self.scale)
-                keys_gradient.key.add_(self._product(part.transpose(1, 2), asking, self.scale))
-            rows.put(of_query, query_gradient)
+            d_scores = self.scratch("score gradient", tuple(probabilities.shape))
+            for (columns, keys), (_, of_keys) in zip(key_groups, gradient_groups, strict=True):
+                of_keys.value.baddbmm_(weights[:, :, columns].transpose(1, 2), d_out, alpha=self.factor)
+                d_scores[:, :, columns].baddbmm_(d_out, keys.value.transpose(1, 2), beta=0, alpha=self.factor)
+            through_softmax(d_scores, probabilities, weights)
+            d_query = self.scratch("gradient of the block", tuple(query_tile.shape))
+            for (columns, keys), (_, of_keys) in zip(key_groups, gradient_groups, strict=True):
+                part = d_scores[:, :, columns]
+                accumulate(d_query, part, keys.key, columns, self.scale)
+                of_keys.key.baddbmm_(part.transpose(1, 2), query_tile, alpha=self.scale)
+            queries.put(d_query, query_gradient)
             if self.relative is not None and relative_gradient is not None:
-                self.relative.backward(block, score_gradient, relative_gradient)
-        return PartGradients(band_gradient, global_gradient, relative_gradient)
+                self.relative.backward(block, d_scores, relative_gradient)
+        relative_query, relative_key = relative_gradient or (None, None)
+        return PartGradients(band_gradient, relative_query, SharedGradients(global_gradient, relative_key))
 
-    def _probabilities(self, block: Block, query: Tensor, every_keys: list[tuple[slice, KeyValue]]) -> Tensor:
+    def _probabilities(self, block: Block, query: Tensor, key_groups: list[tuple[slice, KeyValue]]) -> Tensor:
         """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
-        scores = self.scratch("probabilities", (*query.shape[:2], every_keys[-1][0].stop))
+        scores = self.scratch("probabilities", (*query.shape[:2], key_groups[-1][0].stop))
         beta = 0
         if self.relative is not None:
             scores.copy_(self.relative.of(block))
             beta = 1
-        for columns, keys in every_keys:
+        for columns, keys in key_groups:
             scores[:, :, columns].baddbmm_(query, keys.key.transpose(1, 2), beta=beta, alpha=self.scale)
         for columns, addend in self.hidden(block):
             scores[:, :, columns].unflatten(0, (-1, addend.shape[0])).add_(addend)
         return torch.softmax(scores, -1, out=scores)
 
-    def _kept(self, probabilities: Tensor) -> Tensor | None:
+    def _keep_mask(self, probabilities: Tensor) -> Tensor | None:
         """Return which probabilities dropout keeps, 1 or 0, or None without dropout."""
         if self.generator is None:
             return None
         return draw_kept(self.scratch("kept", tuple(probabilities.shape)), self.dropout, self.generator)
-
-    def _product(self, left: Tensor, right: Tensor, scale: float) -> Tensor:
-        """Return `scale * left @ right`, which holds until the next product.
-
-        Products go to contiguous memory, from which they are added where they belong: only so are those of all
-        sequences one call of the matrix library.
-        """
-        out = self.scratch("product", (left.shape[0], left.shape[1], right.shape[2]))
-        return out.baddbmm_(left, right, beta=0, alpha=scale)
-
-    def _zeros(self, name: str, keys: KeyValue) -> KeyValue:
-        return KeyValue(
-            self.scratch(f"{name} key gradient", tuple(keys.key.shape)).zero_(),
-            self.scratch(f"{name} value gradient", tuple(keys.value.shape)).zero_(),
-        )
 
 
 def side_by_side(block: Block, band: KeyValue, everywhere: KeyValue | None) -> list[tuple[slice, KeyValue]]:
@@ -154,16 +151,16 @@ def accumulate(total: Tensor, left: Tensor, right: Tensor, columns: slice, scale
     total.baddbmm_(left, right, beta=0 if columns.start == 0 else 1, alpha=scale)
 
 
-def through_softmax(gradient: Tensor, probabilities: Tensor, used: Tensor) -> None:
+def through_softmax(gradient: Tensor, probabilities: Tensor, weights: Tensor) -> None:
     """Turn the gradient of the kept probabilities into that of the scores, in place.
 
     Args:
         gradient: (sequences, rows, columns).
         probabilities: what softmax gave, likewise.
-        used: these, 0 where dropout dropped them; the same tensor without dropout.
+        weights: these after dropout, 0 where they were dropped; without dropout the same tensor.
     """
-    if used is probabilities:
-        torch.ops.aten._softmax_backward_data.out(gradient, used, -1, used.dtype, grad_input=gradient)
+    if weights is probabilities:
+        torch.ops.aten._softmax_backward_data.out(gradient, weights, -1, weights.dtype, grad_input=gradient)
     else:
-        gradient.mul_(used)
+        gradient.mul_(weights)
         gradient.addcmul_(probabilities, gradient.sum(-1, keepdim=True), value=-1)

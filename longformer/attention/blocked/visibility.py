@@ -50,14 +50,16 @@ class Visibility:
                 columns = slice(first + low - block.first_column, first + high - block.first_column)
                 hidden.append(Hidden(columns, self.outside_band[None, :rows, low:high]))
         if self.padding is not None:
-            addend = self.padding[part.examples, part.lane][:, None, block.low : block.high]
+            addend = self.padding[part.examples, part.positions][:, None, block.low : block.high]
             hidden.append(Hidden(slice(first, first + block.high - block.low), addend))
         return hidden
 
     def _of_global_keys(self, part: Part, block: Block, global_keys: GlobalKeys) -> Tensor:
         """Return (examples, rows, global keys); a global key inside the band is hidden here, not there."""
         band = part.band
-        rows = torch.arange(block.start, block.stop, device=self.zero.device) * part.lane.step + part.lane.start
+        rows = (
+            torch.arange(block.start, block.stop, device=self.zero.device) * part.positions.step + part.positions.start
+        )
         distance = global_keys.position[part.examples, None, :] - rows[:, None]
         inside = (distance >= -band.left * band.dilation) & (distance <= band.right * band.dilation)
         hidden = (inside & (distance % band.dilation == 0)) | ~global_keys.is_real[part.examples, None, :]
