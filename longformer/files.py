@@ -10,8 +10,8 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step: readers see the old file or the new one, never a part."""
-    staging = path.with_name(f".{path.name}.staging")
+    """Replaces `path` by `content` in one step: readers see the old file or the new one, never a part."""
+    staging = staging_of(path)
     with staging.open("wb") as file:
         file.write(content)
         file.flush()
@@ -21,30 +21,52 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
+    """Writes `value` as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 @contextmanager
 def committed_directory(target: Path) -> Iterator[Path]:
-    """Yield an empty directory that becomes `target`, with all it holds on the disk, when the block ends well.
+    """Yields an empty directory that becomes `target`, with all it holds on the disk, when the block ends well.
 
-    What a process that died has left is removed first; there must be one writer at a time.
+    After an exception nothing is left. What a process that died has left is removed first; there must be one writer at
+    a time.
     """
-    staging = target.with_name(f".{target.name}.staging")
+    staging = empty_staging(target)
+    try:
+        yield staging
+        for path in staging.rglob("*"):
+            if path.is_file():
+                sync_file(path)
+        commit_directory(staging, target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def staging_of(target: Path) -> Path:
+    """Returns the hidden path beside `target` where it is put together."""
+    return target.with_name(f".{target.name}.staging")
+
+
+def empty_staging(target: Path) -> Path:
+    """Makes the empty directory in which `target` is put together, and returns it."""
+    staging = staging_of(target)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    yield staging
-    for directory, _, names in os.walk(staging):
-        for name in names:
-            sync_file(Path(directory, name))
-        sync_directory(Path(directory))
+    return staging
+
+
+def commit_directory(staging: Path, target: Path) -> None:
+    """Gives a directory whose files are synced its final name, in one step that survives a power cut."""
+    for directory in (*(path for path in staging.rglob("*") if path.is_dir()), staging):
+        sync_directory(directory)
     staging.rename(target)
     sync_directory(target.parent)
 
 
 def sync_file(path: Path) -> None:
-    """Force the content of a file to the disk."""
+    """Forces the content of a file to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -53,5 +75,5 @@ def sync_file(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Force the names in a directory to the disk, so that a rename survives a power cut."""
+    """Forces the names in a directory to the disk, so that a rename survives a power cut."""
     sync_file(path)

@@ -26,6 +26,10 @@ def circle(imports: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
+def test_no_module_imports_itself_over_others(imports: dict[str, set[str]]) -> None:
+    assert " <- ".join(circle(imports)) == ""
+
+
 def test_a_circle_would_be_found() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
     assert not circle({"a": {"b", "c"}, "b": {"c"}})

@@ -194,7 +194,7 @@ class RunPaths:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise LongformerError(f"cannot write to the run directory {self.root}: {error.strerror}") from error
         try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.files import sync_directory, sync_file, write_json
+from longformer.files import staging_of, sync_directory, sync_file, write_json
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -34,7 +34,7 @@ def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[st
     check_unused(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHT_FILES[0]
-    staging = directory / f".{weights.name}.staging"
+    staging = staging_of(weights)
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, staging, {"format": "pt"})
     sync_file(staging)
     staging.replace(weights)

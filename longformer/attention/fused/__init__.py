@@ -3,13 +3,12 @@
 `engine` and everything below it import Triton, so they are imported when first used.
 """
 
-from importlib.util import find_spec
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.fused.limits import TRITON_INSTALLED, is_fastest_for, obstacle
 
 __all__ = [
     "BatchLayout",
@@ -19,43 +18,6 @@ __all__ = [
     "is_fastest_for",
     "obstacle",
 ]
-
-TRITON_INSTALLED = find_spec("triton") is not None
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# CUDA starts no more programs than this along the axis that the kernels use for (example, head).
-MAX_SEQUENCES = 65_535
-
-
-def largest_head_dim(dtype: torch.dtype, *, relative: bool) -> int:
-    """Return how wide a head may be. A wider one with the relative term in float32 does not fit into registers."""
-    return 64 if relative and dtype == torch.float32 else 128
-
-
-def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
-    """Return what keeps the kernels from such a call, in words that begin with the argument's name, or None.
-
-    Args:
-        query: (batch, positions, heads, head_dim).
-        scale: factor of the scores.
-        relative: whether the relative term is asked for.
-    """
-    if query.is_cuda and torch.cuda.get_device_properties(query.device).major < 8:
-        return "query is on a GPU older than compute capability 8.0"
-    if query.dtype not in DTYPES:
-        return f"query must be float32, bfloat16 or float16, not {query.dtype}"
-    largest = largest_head_dim(query.dtype, relative=relative)
-    if query.shape[3] > largest:
-        return f"query has head_dim {query.shape[3]}, and at most {largest} fits in such a call"
-    if query.shape[0] * query.shape[2] > MAX_SEQUENCES:
-        return f"query has batch * heads {query.shape[0] * query.shape[2]}, and at most {MAX_SEQUENCES} fits"
-    if not scale > 0:
-        return f"scale must be positive, not {scale}"
-    return None
-
-
-def is_fastest_for(query: Tensor, scale: float, *, relative: bool) -> bool:
-    """Whether the kernels can take such a call and run compiled: on CUDA, with Triton installed."""
-    return TRITON_INSTALLED and query.is_cuda and obstacle(query, scale, relative=relative) is None
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:

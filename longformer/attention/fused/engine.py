@@ -4,9 +4,9 @@ import torch
 import triton
 from torch import Tensor
 
-from longformer.attention.fused import obstacle
 from longformer.attention.fused.global_op import fused_global_attention_op
 from longformer.attention.fused.layout import BatchLayout
+from longformer.attention.fused.limits import obstacle
 from longformer.attention.fused.op import fused_attention_op
 from longformer.attention.metadata import GlobalTokens
 from longformer.attention.projections import separate

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.files import sync_directory, write_atomically, write_json
+from longformer.files import committed_directory, write_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -36,17 +34,10 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
 
     if directory.exists():
         raise LongformerError(f"{directory} exists already; remove it or choose another directory for the model")
-    stage = directory.with_name(f".{directory.name}.{os.getpid()}.unfinished")
-    stage.mkdir(parents=True)
-    try:
+    with committed_directory(directory) as staging:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_atomically(stage / WEIGHTS_FILE, serialized(plain, metadata={"format": "pt"}))
-        write_json(stage / CONFIG_FILE, dataclasses.asdict(config))
-        stage.rename(directory)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
-    sync_directory(directory.parent)
+        (staging / WEIGHTS_FILE).write_bytes(serialized(plain, metadata={"format": "pt"}))
+        write_json(staging / CONFIG_FILE, dataclasses.asdict(config))
 
 
 def load_config(directory: Path, kind: type[Config]) -> Config:

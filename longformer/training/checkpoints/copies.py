@@ -4,14 +4,13 @@ A copy counts once its manifest is there, which is written last. What is fetched
 before it gets its name.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from longformer.errors import LongformerError
-from longformer.files import sync_file
+from longformer.files import empty_staging, sync_file
 from longformer.training.checkpoints.manifest import MANIFEST_FILE, Manifest, damage
 from longformer.training.checkpoints.store import commit, step_of
 
@@ -73,9 +72,7 @@ class CheckpointCopies:
 
     def _fetch(self, name: str, directory: Path) -> Path:
         storage, root = self._storage()
-        staging = directory / f".{name}.staging"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        staging = empty_staging(directory / name)
         storage.get_file(str(root / name / MANIFEST_FILE), str(staging / MANIFEST_FILE))
         for file in Manifest.read(staging).files:
             (staging / file).parent.mkdir(parents=True, exist_ok=True)

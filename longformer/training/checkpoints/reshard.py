@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from longformer.files import empty_staging
 from longformer.training.checkpoints.manifest import Manifest, damage
 from longformer.training.checkpoints.store import commit, universal_path
 from longformer.training.checkpoints.write import RANDOM_STATES, STATE, explained
@@ -38,9 +39,8 @@ def universal_copy(checkpoint: Path) -> Path:
     with _one_writer(checkpoint.parent), explained(target):
         if target.exists() and damage(target) is None:
             return target
-        staging = target.with_name(f".{target.name}.staging")
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / STATE).mkdir(parents=True)
+        staging = empty_staging(target)
+        (staging / STATE).mkdir()
         if manifest.zero_stage == 0:
             _take_apart(checkpoint / STATE, staging / STATE)
         else:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from longformer.files import sync_directory
+from longformer.files import commit_directory
 from longformer.training.checkpoints.manifest import damage
 
 
@@ -65,13 +65,10 @@ def prune_checkpoints(
 
 def commit(staging: Path, target: Path) -> None:
     """Give a directory whose files are synced its final name; a damaged one of that name goes."""
-    for directory in [path for path in staging.rglob("*") if path.is_dir()] + [staging]:
-        sync_directory(directory)
     if target.exists():
         # Only a damaged checkpoint is ever written again: training went back behind it.
         remove_checkpoint(target)
-    staging.rename(target)
-    sync_directory(target.parent)
+    commit_directory(staging, target)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:

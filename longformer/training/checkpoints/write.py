@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from longformer.errors import LongformerError
-from longformer.files import sync_file
+from longformer.files import empty_staging, staging_of, sync_file
 from longformer.training.checkpoints.copies import CheckpointCopies
 from longformer.training.checkpoints.manifest import Manifest, describe_file
 from longformer.training.checkpoints.store import (
@@ -79,13 +79,12 @@ class CheckpointWriter:
         """
         self.finish()
         target = checkpoint_path(self.directory, progress.step)
-        staging = target.with_name(f".{target.name}.staging")
+        staging = staging_of(target)
         manifest = self.manifest(progress, data)
         random_state = staging / STATE / f"random-rank-{self.engine.ranks.rank}.safetensors"
         with explained(target):
             if self.engine.ranks.is_first:
-                shutil.rmtree(staging, ignore_errors=True)
-                (staging / STATE).mkdir(parents=True)
+                (empty_staging(target) / STATE).mkdir()
             torch.distributed.barrier()
             if self._thread is None:
                 self.engine.save_state(staging, STATE)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from longformer.attention.fused import largest_head_dim
+from longformer.attention.fused.limits import largest_head_dim
 from longformer.attention.fused.tiles import choose_tiles
 
 REPOSITORY = Path(__file__).resolve().parents[3]
