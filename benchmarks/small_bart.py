@@ -18,7 +18,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.summaries import summary_corpus
+from data_pipeline.sources.summaries import DOCUMENT, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 
 VOCABULARY = 4_000
@@ -30,9 +30,9 @@ MEAN_SPAN = 3
 
 def articles(source: Path) -> list[str]:
     """Return the articles of the training split."""
-    corpus = summary_corpus(source, "sumpubmed")
-    samples = corpus.read(DocumentReader(corpus.files), Quarantine(0))
-    return [sample.texts[2] for sample in samples if sample.split == "train"]
+    corpus = summaries(source, "sumpubmed")
+    examples = corpus.read(DocumentReader(corpus.files), Quarantine(0))
+    return [str(example.texts[DOCUMENT]) for example in examples if example.split == "train"]
 
 
 def infilled(text: np.ndarray, mask: int, random: np.random.Generator) -> list[int]:
@@ -72,7 +72,7 @@ def main() -> None:
 
     texts = articles(arguments.source)
     tokenizer = train_tokenizer(texts[::4], vocabulary_size=VOCABULARY)
-    tokens = np.concatenate(list(tokenizer.encode(texts))).astype(np.int64)
+    tokens = np.concatenate(list(tokenizer.encode_batch(texts))).astype(np.int64)
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     print(f"{len(texts)} articles, {len(tokens):,} tokens", flush=True)

@@ -9,7 +9,6 @@ import math
 import signal
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from multiprocessing import active_children
 from multiprocessing.util import Finalize
 from typing import Any
@@ -78,7 +77,7 @@ class Batches:
         self._workers = workers
         self._skipped = frozenset(skipped)
         self._position = 0
-        self._sorted_window = lru_cache(maxsize=2)(self._sort_window)
+        self._sorted: dict[int, np.ndarray] = {}  # the windows in work; a cache of functools could not go to a worker
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield micro-batches without end, from the current position.
@@ -130,10 +129,15 @@ class Batches:
         if self._bucket_batches == 1:
             return list(positions)
         size = self._bucket_batches * self._global_batch_size
-        return [int(self._sorted_window(position // size)[position % size]) for position in positions]
+        return [int(self._window(position // size)[position % size]) for position in positions]
+
+    def _window(self, window: int) -> np.ndarray:
+        """Return the positions of a window of batches: sorted by length, cut into batches, the batches shuffled."""
+        if window not in self._sorted:
+            self._sorted = {**dict(list(self._sorted.items())[-1:]), window: self._sort_window(window)}
+        return self._sorted[window]
 
     def _sort_window(self, window: int) -> np.ndarray:
-        """Return the positions of a window of batches: sorted by length, cut into batches, the batches shuffled."""
         size = self._bucket_batches * self._global_batch_size
         positions = np.arange(window * size, (window + 1) * size)
         lengths = [self.sequences.length(int(position)) for position in positions]

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.loading.document_loader import DocumentBatches
-from data_pipeline.prepare.documents import prepare_documents
+from data_pipeline.loading.batches import Batches
 from data_pipeline.prepare.parallel import in_this_process
-from data_pipeline.sampling.masking import Masking
-from data_pipeline.sampling.sequences import PackedRows
-from data_pipeline.shards.document_dataset import DocumentData
-from data_pipeline.sources.corpus import find_corpus_files, read_corpus
+from data_pipeline.prepare.prepare import prepare
+from data_pipeline.sampling.masking import MaskedSequences, Masking
+from data_pipeline.sampling.text import PackedSequences
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.documents import documents, find_documents, read_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.tokenizers.subword import TextTokenizer
@@ -31,7 +31,7 @@ class LoaderSpeed:
 
 
 def measure_loader(
-    data: DocumentData,
+    data: PreparedData,
     *,
     sequence_length: int,
     micro_batch_size: int,
@@ -48,9 +48,9 @@ def measure_loader(
     if cold:
         _forget_pages(Path(data.location))
     split = data.split("train", open_shards=open_shards)
-    batches = DocumentBatches(
-        PackedRows(split, sequence_length=sequence_length, seed=0),
-        masking=Masking(split.tokenizer, seed=0),
+    packed = PackedSequences(split, sequence_length=sequence_length, seed=0)
+    batches = Batches(
+        MaskedSequences(packed, Masking(split.tokenizer, seed=0)),
         global_batch_size=micro_batch_size,
         micro_batch_size=micro_batch_size,
         rank=0,
@@ -95,12 +95,12 @@ def measure_preparation(source: Path, tokenizer: TextTokenizer, *, field: str, r
     """Time both in turns; the fastest run of each counts.
 
     Raises:
-        DataError: as prepare_documents.
+        DataError: as `prepare`.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    files = find_corpus_files(source)
-    documents = read_corpus(files, DocumentReader(files), field=field, quarantine=Quarantine(0))
-    texts = [document.text for document in documents]
+    files = find_documents(source)
+    found = read_documents(files, DocumentReader(files), field=field, quarantine=Quarantine(0))
+    texts = [document.text for document in found]
     library, preparation = [], []
     for _ in range(repeats):
         start = time.process_time()
@@ -108,8 +108,11 @@ def measure_preparation(source: Path, tokenizer: TextTokenizer, *, field: str, r
         library.append(time.process_time() - start)
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
-            prepare_documents(
-                source=source, tokenizer=tokenizer, output=Path(folder, "out"), field=field, task_map=in_this_process
+            prepare(
+                documents(source, field=field),
+                tokenizer=tokenizer,
+                output=Path(folder, "out"),
+                task_map=in_this_process,
             )
             preparation.append(time.process_time() - start)
     return PreparationSpeed(sum(len(text.encode()) for text in texts), min(library), min(preparation))

@@ -45,7 +45,7 @@ class LocalProcesses:
         """
         # Not forked from this process, whose threads could hold locks; modules are imported once for all workers.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([function.__module__, "webdataset.writer"])
+        context.set_forkserver_preload([function.__module__])
         # The first process waits until the server has imported everything. Interrupted while it waits, the server would
         # go on and start it; this one needs nothing that is gone by then.
         first: Any = context.Process(target=_do_nothing)

@@ -19,10 +19,10 @@ from data_pipeline.prepare.parallel import LocalProcesses, TaskMap, in_this_proc
 from data_pipeline.shards.manifest import FILE, CorpusRecord, Manifest, is_prepared
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.shard import Example, ShardRecord, write_shard
+from data_pipeline.shards.staging import staged_directory, write_file
 from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, split_of
 from data_pipeline.sources.files import DocumentReader, ReportProgress, source_signature
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.staging import staged_directory, write_file
 from data_pipeline.tokenizers.byte import Vocabulary
 from data_pipeline.tokenizers.subword import TextTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer, TokenizerRecord, content_sha256
@@ -74,7 +74,7 @@ def prepare(
         # Bytes are looked up, not tokenised: there is no work to hand out.
         task_map = task_map or in_this_process
     task_map = task_map or LocalProcesses(len(os.sched_getaffinity(0)))
-    with staged_directory(output, resumable=True) as staging:
+    with staged_directory(output) as staging:
         tokenizer.save(staging / tokenizer.file_name)
         record = TokenizerRecord.of(tokenizer)
         splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
@@ -208,9 +208,8 @@ def _check_unchanged(
     """Return when `existing` is what was asked for; its content decides where the signature of the source differs."""
     manifest, record = existing.manifest, existing.manifest.corpus
     if (record.name, dict(record.settings)) != (corpus.name, dict(corpus.settings)):
-        held = replace(corpus, name=record.name, settings=record.settings)
         raise DataError(
-            f"{existing.location} already holds {held}, not {corpus}: choose another output directory or delete this "
+            f"{existing.location} already holds {record}, not {corpus}: choose another output directory or delete this "
             "one"
         )
     if tokenizer is not None and content_sha256(tokenizer.content.encode()) != manifest.tokenizer.sha256:

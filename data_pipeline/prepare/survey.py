@@ -14,11 +14,12 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources.corpus import find_corpus_files, first_records, joined_text, kind_of, text_corpus
-from data_pipeline.sources.corpus_types import SUMMARIES, Corpus
+from data_pipeline.sources.corpora import TEXT, Corpus
+from data_pipeline.sources.documents import documents, find_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
+from data_pipeline.sources.records import first_records, joined_text, kind_of
+from data_pipeline.sources.summaries import DOCUMENT, LAYOUTS, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
 
 MEASURED = 500
@@ -74,9 +75,9 @@ def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
     Raises:
         DataError: there are no documents, they cannot be read, or no field holds text.
     """
-    first = find_corpus_files(source)[0]
+    first = find_documents(source)[0]
     field = "text" if kind_of(first) == "text" else _text_fields(first, first_records(first, _RECORDS))[0]
-    return _survey(text_corpus(source, field=field), tokenizer)
+    return _survey(documents(source, field=field), field, tokenizer)
 
 
 def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
@@ -85,13 +86,14 @@ def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
     Raises:
         DataError: there are none, they are no JSON lines, or have no two fields of text.
     """
-    files = summary_corpus(source, next(iter(LAYOUTS))).files
+    files = summaries(source, next(iter(LAYOUTS))).files
     if kind_of(files[0]) == "parquet":
         raise DataError(f"{files[0]}: documents with their summaries are read from JSON lines, not from Parquet")
-    return _survey(summary_corpus(source, _layout(files[0])), tokenizer)
+    layout = _layout(files[0])
+    return _survey(summaries(source, layout), layout, tokenizer)
 
 
-def _survey(corpus: Corpus, tokenizer: TextTokenizer | None) -> Survey:
+def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Survey:
     done, total = 0, 1
 
     def report_progress(*progress: int) -> None:
@@ -99,21 +101,21 @@ def _survey(corpus: Corpus, tokenizer: TextTokenizer | None) -> Survey:
         done, total = progress
 
     quarantine = Quarantine(COUNTED)
-    samples = corpus.read(DocumentReader(corpus.files, report_progress), quarantine)
-    measured = [sample.texts for sample in islice(samples, MEASURED)]
+    examples = corpus.read(DocumentReader(corpus.files, report_progress), quarantine)
+    measured = [example.texts for example in islice(examples, MEASURED)]
     if not measured:
         raise DataError(f"{corpus.source} holds no document that can be read: {quarantine.items()[0][1]}")
-    read = len(measured) + sum(1 for _ in islice(samples, COUNTED - MEASURED))
-    has_summaries = corpus.kind == SUMMARIES
-    texts = [each[2] if has_summaries else each[0] for each in measured]
-    documents = read if read < COUNTED else round(read * total / done)
+    read = len(measured) + sum(1 for _ in islice(examples, COUNTED - MEASURED))
+    texts = [str(each.get(DOCUMENT, each.get(TEXT))) for each in measured]
+    written = [str(text) for each in measured for name, text in each.items() if name.startswith(SUMMARY)]
+    count = read if read < COUNTED else round(read * total / done)
     return Survey(
-        kind="json lines" if has_summaries else kind_of(corpus.files[0]),
-        fields=corpus.field,
+        kind="json lines" if written else kind_of(corpus.files[0]),
+        fields=fields,
         lengths=_lengths(texts, tokenizer),
-        summary_lengths=_lengths([summary for each in measured for summary in each[3:]], tokenizer),
-        documents=documents,
-        damaged=round(len(quarantine.items()) * documents / read),
+        summary_lengths=_lengths(written, tokenizer),
+        documents=count,
+        damaged=round(len(quarantine.items()) * count / read),
         languages=_languages([text[:_CHARACTERS] for text in texts]),
     )
 
@@ -121,7 +123,7 @@ def _survey(corpus: Corpus, tokenizer: TextTokenizer | None) -> Survey:
 def _lengths(texts: list[str], tokenizer: TextTokenizer | None) -> np.ndarray:
     if tokenizer is None:
         return np.sort([-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts])
-    return np.sort([len(tokens) for tokens in tokenizer.encode(texts)])
+    return np.sort([len(tokens) for tokens in tokenizer.encode_batch(texts)])
 
 
 def _languages(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:

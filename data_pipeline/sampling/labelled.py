@@ -9,7 +9,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.sampling.base import Sequence as NamedArrays
 from data_pipeline.sampling.base import digest, room_for_text
 from data_pipeline.sampling.masking import IGNORED
-from data_pipeline.sampling.shuffled import ShuffledExamples
+from data_pipeline.sampling.shuffle import ShuffledExamples
 from data_pipeline.shards.prepared import Split
 
 
@@ -43,7 +43,7 @@ class LabelledSequences:
         self._room = room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self._special = split.tokenizer.special_tokens
-        split.check_has(text, remedy="prepare it with this text")
+        split.check_has(text, f"holds no {text}: prepare it with this text")
         self.name = split.name
         self.fingerprint = digest(
             "labelled",

@@ -8,7 +8,6 @@ import numpy as np
 from data_pipeline.errors import DataError
 from data_pipeline.sampling.base import Sequence, Sequences
 from data_pipeline.sampling.order import mixed_array
-from data_pipeline.shards.document_manifest import TokenizerRecord as OldTokenizerRecord
 from data_pipeline.shards.prepared import Split
 from data_pipeline.sources.corpora import TEXT
 from data_pipeline.tokenizers.tokenizer import TokenizerRecord
@@ -29,12 +28,11 @@ class Masking:
         ValueError: `chosen` is not between 0 and 1.
     """
 
-    def __init__(self, tokenizer: TokenizerRecord | OldTokenizerRecord, *, seed: int, chosen: float = 0.15) -> None:
+    def __init__(self, tokenizer: TokenizerRecord, *, seed: int, chosen: float = 0.15) -> None:
         if not 0 < chosen < 1:
             raise ValueError(f"chosen must lie between 0 and 1, got {chosen}")
-        special = tokenizer.special_tokens if isinstance(tokenizer, TokenizerRecord) else tokenizer.special
-        self._mask = special.mask
-        self._special = np.array(special.all)
+        self._mask = tokenizer.special_tokens.mask
+        self._special = np.array(tokenizer.special_tokens.all)
         self._ordinary = np.setdiff1d(np.arange(tokenizer.vocabulary_size), self._special)
         self._seed = seed
         self._chosen = chosen

@@ -1,11 +1,11 @@
-"""All documents of a split in one endless, shuffled line, of which any stretch can be asked for.
+"""All examples of a split in one endless, shuffled line, of which any stretch can be asked for.
 
-In every epoch the shards are shuffled, every `open_shards` of them form a group, and the documents of a group are
+In every epoch the shards are shuffled, every `open_shards` of them form a group, and the examples of a group are
 shuffled together. Only the shards of one group are needed at a time, so memory and open files are bounded; the next
 group's are fetched meanwhile. The line is a pure function of the seed: every process can compute any part of it.
 
 Quality: with `open_shards` at least the number of shards it is a uniform shuffle of everything. With fewer, every
-group is a random sample of the shards, and documents of one shard lie within one group, not over the whole epoch.
+group is a random sample of the shards, and examples of one shard lie within one group, not over the whole epoch.
 """
 
 from collections import OrderedDict
@@ -15,27 +15,27 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.sampling.order import permutation
-from data_pipeline.shards.document_dataset import DocumentSplit
+from data_pipeline.shards.prepared import Split
 
 _KEPT = 3  # the end of one group, the beginning of the next, and one more where sources are mixed
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a document."""
+    """A part of an example."""
 
     shard: int
-    document: int
+    example: int
     start: int
     stop: int
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The documents of a group in their order."""
+    """The examples of a group in their order."""
 
     shards: np.ndarray
-    documents: np.ndarray
+    examples: np.ndarray
     ends: np.ndarray
     """Where each ends, counted from the beginning of the group."""
 
@@ -49,24 +49,25 @@ class _Epoch:
 
 
 @dataclass
-class DocumentLine:
-    """The documents of `split`, one behind the other without end.
+class ShuffledExamples:
+    """The examples of `split`, one behind the other without end.
 
-    What a document takes up on the line is its tokens plus `gap` positions behind them, or one position where
-    `by_document` is set.
+    An example takes up one position on the line; or, where `text` names token ids, as many as it has of them and `gap`
+    positions behind them.
     """
 
-    split: DocumentSplit
+    split: Split
     seed: int
+    text: str | None = None
     gap: int = 0
-    by_document: bool = False
     _epochs: OrderedDict[int, _Epoch] = field(default_factory=OrderedDict)
     _groups: OrderedDict[tuple[int, int], _Group] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         shards = self.split.shards
         extents = [
-            shard.documents if self.by_document else shard.tokens + self.gap * shard.documents for shard in shards
+            shard.examples if self.text is None else shard.tokens.get(self.text, 0) + self.gap * shard.examples
+            for shard in shards
         ]
         self._extents = np.array(extents, dtype=np.int64)
         self.length = int(self._extents.sum())
@@ -92,14 +93,14 @@ class DocumentLine:
         found = []
         number = int(np.searchsorted(group.ends, start, side="right"))
         while start < stop:
-            document_start = int(group.ends[number - 1]) if number else 0
+            example_start = int(group.ends[number - 1]) if number else 0
             end = min(stop, int(group.ends[number]))
             found.append(
                 Piece(
                     int(group.shards[number]),
-                    int(group.documents[number]),
-                    start - document_start,
-                    end - document_start,
+                    int(group.examples[number]),
+                    start - example_start,
+                    end - example_start,
                 )
             )
             start = end
@@ -120,13 +121,16 @@ class DocumentLine:
         if key not in self._groups:
             chosen = self._epoch(epoch).groups[number]
             self.split.prefetch(chosen.tolist())
-            lengths = [self.split.lengths(shard) for shard in chosen.tolist()]
-            counts = [len(of_shard) for of_shard in lengths]
+            counts = [self.split.shards[shard].examples for shard in chosen.tolist()]
+            # The word is part of the key: another would give another order.
             order = permutation(sum(counts), (self.seed, "documents", epoch, number))
-            extents = np.ones(sum(counts), dtype=np.int64) if self.by_document else np.concatenate(lengths) + self.gap
+            extents = np.ones(sum(counts), dtype=np.int64)
+            if self.text is not None:
+                lengths = [self.split.lengths(shard, self.text) for shard in chosen.tolist()]
+                extents = np.concatenate(lengths) + self.gap
             self._groups[key] = _Group(
                 shards=np.repeat(chosen, counts)[order],
-                documents=np.concatenate([np.arange(count) for count in counts])[order],
+                examples=np.concatenate([np.arange(count) for count in counts])[order],
                 ends=np.cumsum(extents[order]),
             )
             _forget_oldest(self._groups)

@@ -6,7 +6,7 @@ import numpy as np
 
 from data_pipeline.sampling.base import Sequence, digest, room_for_text
 from data_pipeline.sampling.order import sample_at
-from data_pipeline.sampling.shuffled import Piece, ShuffledExamples
+from data_pipeline.sampling.shuffle import Piece, ShuffledExamples
 from data_pipeline.shards.prepared import Split
 from data_pipeline.shards.stream import TokenStream
 from data_pipeline.sources.corpora import TEXT
@@ -28,7 +28,7 @@ class StreamSequences:
         if sequence_length < 1:
             raise ValueError("the sequence length must be positive")
         self.tokenizer = split.tokenizer
-        self._stream = TokenStream(split, TEXT)
+        self._stream = TokenStream(split)
         self._length = sequence_length
         self._seed = seed
         self.name = f"{split.name} in sequences of {sequence_length:,}"
@@ -65,7 +65,7 @@ class PackedSequences:
         self._room = room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self._special = split.tokenizer.special_tokens
-        split.check_has(text, remedy="prepare it as documents")
+        split.check_has(text, f"holds no {text}: prepare it as documents")
         self.name = f"{split.name} in sequences of {sequence_length:,}"
         self.fingerprint = digest("packed", split.fingerprint, text, split.open_shards, sequence_length, seed)
         self.padding: Mapping[str, int | float] = {"input_ids": self._special.padding}
@@ -119,7 +119,7 @@ class DocumentSequences:
         self._room = room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self._special = split.tokenizer.special_tokens
-        split.check_has(text, remedy="prepare it as documents")
+        split.check_has(text, f"holds no {text}: prepare it as documents")
         self.name = split.name
         self.fingerprint = digest("documents", split.fingerprint, text, split.open_shards, sequence_length, seed)
         self.padding: Mapping[str, int | float] = {"input_ids": self._special.padding}

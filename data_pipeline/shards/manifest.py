@@ -10,7 +10,7 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.shards.shard import ShardRecord
-from data_pipeline.staging import write_file
+from data_pipeline.shards.staging import write_file
 from data_pipeline.tokenizers.tokenizer import SpecialTokens, TokenizerRecord
 
 FILE = "manifest.json"
@@ -36,6 +36,10 @@ class CorpusRecord:
     """Skipped and named in quarantine.jsonl."""
     split_rule: str
     """In words: how examples came to their split."""
+
+    def __str__(self) -> str:
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)
+        return f"{self.name} ({settings})" if settings else self.name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,10 @@ class PreparedData:
         """Examples of all splits."""
         return sum(shard.examples for shards in self.manifest.splits.values() for shard in shards)
 
+    def tokens(self, split: str) -> int:
+        """Return how many token ids a split holds, of all names together."""
+        return sum(sum(shard.tokens.values()) for shard in self.manifest.splits[split])
+
     def check_files(self) -> None:
         """Raise DataError where a shard or index is not there with its size; remote files are not looked at."""
         for shards in self.manifest.splits.values():
@@ -188,10 +192,10 @@ class Split:
         """Return how many token ids of that name all examples have together."""
         return sum(shard.tokens.get(name, 0) for shard in self.shards)
 
-    def check_has(self, name: str, *, remedy: str) -> None:
-        """Raise DataError where no example has token ids of that name; `remedy` says what to prepare instead."""
+    def check_has(self, name: str, otherwise: str) -> None:
+        """Raise DataError, with `otherwise` as its end, where no example has token ids of that name."""
         if not any(name in shard.tokens for shard in self.shards):
-            raise DataError(f"{self.name} holds no {name}: {remedy}")
+            raise DataError(f"{self.name} {otherwise}")
 
     def lengths(self, shard: int, name: str) -> np.ndarray:
         """Return how many token ids of that name every example of a shard has (1-D int64).

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.staging import write_file
+from data_pipeline.shards.staging import write_file
 
 MEMBER_TYPE = np.dtype(
     [("key", "<i8"), ("name", "<i8"), ("offset", "<i8"), ("size", "<i8"), ("tokens", "<i8"), ("checksum", "<u8")]

@@ -4,6 +4,7 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.shards.prepared import Split
+from data_pipeline.sources.corpora import TEXT
 
 
 class TokenStream:
@@ -13,8 +14,8 @@ class TokenStream:
         DataError: the split has no token ids of that name.
     """
 
-    def __init__(self, split: Split, name: str) -> None:
-        split.check_has(name, remedy="prepare it as characters or documents")
+    def __init__(self, split: Split, name: str = TEXT) -> None:
+        split.check_has(name, f"holds no {name}: prepare it as characters or documents")
         self.split = split
         self._name = name
         self._ends = np.cumsum([shard.tokens.get(name, 0) for shard in split.shards])

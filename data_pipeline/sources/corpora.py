@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.errors import DataError
 from data_pipeline.sampling.order import sample_at
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
@@ -90,15 +89,3 @@ def _split_named(parts: tuple[str, ...]) -> str | None:
             if word in _SPLIT_NAMES:
                 return _SPLIT_NAMES[word]
     return None
-
-
-def fields_by_role(description: str) -> dict[str, str]:
-    """Return the roles and field names of `document=text,summary=abstract`.
-
-    Raises:
-        DataError: it is written otherwise.
-    """
-    pairs = [part.split("=") for part in description.split(",")]
-    if not all(len(pair) == 2 and all(pair) for pair in pairs):
-        raise DataError(f"{description} does not name fields: write ROLE=NAME,ROLE=NAME")
-    return dict(pairs)

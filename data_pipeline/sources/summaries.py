@@ -4,25 +4,19 @@ A layout makes samples of one line of JSON; a line it cannot read goes to the qu
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources.corpora import DRAWN_BY_NUMBER, GIVEN_BY_NAMES, RawExample, splits_by_name
-from data_pipeline.sources.corpora import Corpus as NewCorpus
-from data_pipeline.sources.corpus import joined_text, json_lines
-from data_pipeline.sources.corpus_types import DRAWN, SUMMARIES, Corpus, Sample
+from data_pipeline.sources.corpora import DRAWN_BY_NUMBER, GIVEN_BY_NAMES, Corpus, RawExample, splits_by_name
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.records import joined_text, json_lines
 from data_pipeline.sources.text import files_below
 
-_NAMED = "by the names of the files and folders: train, validation (or val, valid, dev), test"
-_SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
-
-
+SUMMARIES = "summaries"
 DOCUMENT, QUERY = "document", "query"
 """Names of texts of an example; the query is absent where nothing is asked."""
 SUMMARY = "summary_"
@@ -47,39 +41,7 @@ Layout = Callable[[str, Record], Iterator[Summarized]]
 """Called with the name of a line and its content; KeyError, TypeError or ValueError where that is something else."""
 
 
-def summary_corpus(source: Path, layout: str) -> Corpus:
-    """Return documents with summaries as preparation reads them.
-
-    Args:
-        source: a file of JSON lines, plain or packed, or a folder of them. In a folder the names train, val, valid,
-            validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if there are
-            such names, other files are left out.
-        layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
-            such fields, `query=...` and `identifier=...`.
-
-    Raises:
-        DataError: there are no files, or the layout is unknown.
-    """
-    read_record = _layout_named(layout)
-    files = files_below(source, recipe="summaries", expects="a file or folder of JSON lines")
-    splits = {file: split for file in files if (split := _split_named(file.relative_to(source).parts))}
-
-    def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[Sample]:
-        for file in splits or files:
-            for name, line in json_lines(file, reader):
-                try:
-                    found = [
-                        _texts(each) for each in read_record(f"{file.name}:{name.rpartition(':')[2]}", json.loads(line))
-                    ]
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    quarantine.add(name, f"the line is not of the layout {layout} ({type(error).__name__}: {error})")
-                else:
-                    yield from (Sample(texts, splits.get(file)) for texts in found)
-
-    return Corpus(source, list(splits or files), read, layout, SUMMARIES, _NAMED if splits else DRAWN)
-
-
-def summaries(source: Path, layout: str) -> NewCorpus:
+def summaries(source: Path, layout: str) -> Corpus:
     """Return documents with summaries as preparation reads them.
 
     Args:
@@ -93,7 +55,7 @@ def summaries(source: Path, layout: str) -> NewCorpus:
         DataError: there are no files, or the layout is unknown.
     """
     read_record = _layout_named(layout)
-    files = files_below(source, recipe="summaries", expects="a file or folder of JSON lines")
+    files = files_below(source, recipe=SUMMARIES, expects="a file or folder of JSON lines")
     splits = splits_by_name(source, files)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
@@ -108,31 +70,17 @@ def summaries(source: Path, layout: str) -> NewCorpus:
                     yield from (RawExample(each.texts, each.fields, splits.get(file)) for each in found)
 
     rule = GIVEN_BY_NAMES if splits else DRAWN_BY_NUMBER
-    return NewCorpus("summaries", {"layout": layout}, source, list(splits or files), read, lambda: rule)
+    return Corpus(SUMMARIES, {"layout": layout}, source, list(splits or files), read, lambda: rule)
 
 
 def _raw(example: Summarized) -> RawExample:
-    _, query, document, *written = _texts(example)
-    asked = {QUERY: query} if query else {}
-    texts = {DOCUMENT: document} | {f"{SUMMARY}{number}": each for number, each in enumerate(written)}
-    return RawExample(asked | texts, {IDENTIFIER: example.identifier})
-
-
-def _split_named(parts: tuple[str, ...]) -> str | None:
-    """Return the split that the innermost of these names tells of."""
-    for part in reversed(parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLIT_NAMES:
-                return _SPLIT_NAMES[word]
-    return None
-
-
-def _texts(example: Summarized) -> tuple[str, ...]:
     if not example.document.strip():
         raise ValueError("the document is empty")
     if not example.summaries or not all(map(str.strip, example.summaries)):
         raise ValueError("a summary is missing or empty")
-    return example.identifier, example.query, example.document, *example.summaries
+    asked = {QUERY: example.query} if example.query else {}
+    texts = {DOCUMENT: example.document} | {f"{SUMMARY}{number}": each for number, each in enumerate(example.summaries)}
+    return RawExample(asked | texts, {IDENTIFIER: example.identifier})
 
 
 def _scientific_papers(name: str, record: Record) -> Iterator[Summarized]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.staging import write_file
+from data_pipeline.shards.staging import write_file
 
 _UNKNOWN = 256
 

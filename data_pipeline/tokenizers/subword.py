@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.staging import write_file
+from data_pipeline.shards.staging import write_file
 from data_pipeline.tokenizers.tokenizer import SpecialTokens, content_sha256
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -80,14 +80,15 @@ class TextTokenizer:
         """The narrowest type that holds every id: uint16 or uint32."""
         return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
 
-    def encode(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number."""
-        for encoding in self.encode_raw(texts):
-            yield np.array(encoding.ids, dtype=self.token_type)
-
     def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Yield the ids of every text (1-D `token_type`), nothing added; bytes are taken as UTF-8."""
-        return self.encode(text if isinstance(text, str) else text.decode(errors="replace") for text in texts)
+        """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number.
+
+        Bytes are taken as UTF-8.
+        """
+        for encoding in self.encode_raw(
+            text if isinstance(text, str) else text.decode(errors="replace") for text in texts
+        ):
+            yield np.array(encoding.ids, dtype=self.token_type)
 
     def encode_raw(self, texts: Iterable[str]) -> Iterator[Any]:
         """Yield what the library itself returns for every text, untouched."""

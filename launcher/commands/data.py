@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated
 
@@ -14,23 +15,24 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.characters import RECIPES, prepare
-from data_pipeline.prepare.documents import prepare_corpus
 from data_pipeline.prepare.parallel import LocalProcesses
-from data_pipeline.shards.document_dataset import DocumentData, open_prepared
-from data_pipeline.shards.stream_dataset import PreparedData
-from data_pipeline.sources.corpus import find_corpus_files, read_corpus, text_corpus
-from data_pipeline.sources.corpus_types import DOCUMENTS, SUMMARIES
+from data_pipeline.prepare.prepare import prepare
+from data_pipeline.shards.manifest import FILE
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.characters import RECIPES, characters
+from data_pipeline.sources.corpora import TEXT, Corpus
+from data_pipeline.sources.documents import DOCUMENTS, documents, find_documents, read_documents
 from data_pipeline.sources.files import DocumentReader, ReportProgress
+from data_pipeline.sources.labelled import LABEL, LABELLED, labelled
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.summaries import LAYOUTS, summary_corpus
+from data_pipeline.sources.summaries import LAYOUTS, SUMMARIES, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 from launcher.backends.ray.task_map import RayTasks
 from launcher.commands.output_file import writable
 
 app = typer.Typer(no_args_is_help=True)
 
-_OF_SUBWORDS = (DOCUMENTS, SUMMARIES)
+_OF_SUBWORDS = (DOCUMENTS, SUMMARIES, LABELLED)
 
 PreparedDirectory = Annotated[str, typer.Argument(help="A directory or URL made by longformer data prepare.")]
 
@@ -43,56 +45,57 @@ def prepare_command(
         Path | None, typer.Option(help="File or folder to read, plain or .xz, .gz, .zip; none for python_library.")
     ] = None,
     limit_bytes: Annotated[
-        int | None,
-        typer.Option(help="Prepare only the first so many bytes of the text; not for documents or summaries."),
+        int | None, typer.Option(help="Recipes of characters: prepare only the first so many bytes of the text.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="documents, summaries: tokenizer.json, or a folder with vocab.json and merges.txt."),
+        typer.Option(help="Recipes of subwords: tokenizer.json, or a folder with vocab.json and merges.txt."),
     ] = None,
-    field: Annotated[str, typer.Option(help="documents: where JSON lines and Parquet keep the text.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="documents, labelled: where JSON lines, Parquet and CSV keep the text.")
+    ] = "text",
+    label: Annotated[str, typer.Option(help="labelled: where JSON lines and CSV keep the label.")] = "label",
     layout: Annotated[
         str, typer.Option(help=f"summaries: one of {', '.join(LAYOUTS)}, or names of fields.")
     ] = "document=document,summary=summary",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="documents, summaries: processes; all cores where not given.")
+        int | None, typer.Option(min=1, help="Processes; all cores where not given, one for characters.")
     ] = None,
     ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="documents, summaries: on this Ray cluster: auto, local or ray://HOST:PORT."
-        ),
+        str | None, typer.Option(metavar="ADDRESS", help="On this Ray cluster: auto, local or ray://HOST:PORT.")
     ] = None,
-    damaged_allowed: Annotated[int, typer.Option(min=0, help="documents, summaries: so many may be unreadable.")] = 0,
+    damaged_allowed: Annotated[int, typer.Option(min=0, help="So many documents may be unreadable.")] = 0,
 ) -> None:
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
     if recipe in _OF_SUBWORDS and limit_bytes is not None:
         raise DataError(f"{recipe} take no --limit-bytes: give a smaller source")
-    if recipe not in _OF_SUBWORDS and tokenizer is not None:
+    if recipe in RECIPES and tokenizer is not None:
         raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
-    was_there = (output / "manifest.json").exists()
+    corpus: Corpus
+    if recipe == DOCUMENTS:
+        corpus = documents(_given("source", recipe, source), field=field)
+    elif recipe == SUMMARIES:
+        corpus = summaries(_given("source", recipe, source), layout)
+    elif recipe == LABELLED:
+        corpus = labelled(_given("source", recipe, source), texts={TEXT: field}, fields={LABEL: label})
+    elif near := get_close_matches(recipe, _OF_SUBWORDS, n=1):
+        raise DataError(f"{recipe} is not a known recipe: did you mean {near[0]}?")
+    else:
+        corpus = characters(recipe, source, limit_bytes=limit_bytes)
+    chosen = TextTokenizer.open(_given("tokenizer", recipe, tokenizer)) if recipe in _OF_SUBWORDS else None
+    was_there = (output / FILE).exists()
     try:
         with _progress_bar(f"preparing {recipe}") as report_progress:
-            prepared: PreparedData | DocumentData
-            if recipe in _OF_SUBWORDS:
-                given = _given("source", recipe, source)
-                prepared = prepare_corpus(
-                    text_corpus(given, field=field) if recipe == DOCUMENTS else summary_corpus(given, layout),
-                    tokenizer=TextTokenizer.open(_given("tokenizer", recipe, tokenizer)),
-                    output=output,
-                    damaged_allowed=damaged_allowed,
-                    task_map=RayTasks(ray) if ray else LocalProcesses(workers) if workers else None,
-                    report_progress=report_progress,
-                )
-            else:
-                prepared = prepare(
-                    recipe, source=source, output=output, limit_bytes=limit_bytes, report_progress=report_progress
-                )
+            prepared = prepare(
+                corpus,
+                output=output,
+                tokenizer=chosen,
+                damaged_allowed=damaged_allowed,
+                task_map=RayTasks(ray) if ray else LocalProcesses(workers) if workers else None,
+                report_progress=report_progress,
+            )
     except KeyboardInterrupt:
-        kept = (
-            "nothing was kept" if recipe not in _OF_SUBWORDS else "finished shards are kept; the same command goes on"
-        )
-        print(f"stopped: {kept}", file=sys.stderr)
+        print("stopped: finished shards are kept; the same command goes on", file=sys.stderr)
         raise
     if was_there:
         print(f"{output} is up to date: the source has not changed, nothing to do")
@@ -109,10 +112,10 @@ def train_tokenizer_command(
     """Train a byte-level BPE tokenizer on documents; the same documents give the same tokenizer."""
     if output.exists():
         raise DataError(f"{output} exists already: choose another name or delete it")
-    files = find_corpus_files(source)
+    files = find_documents(source)
     with _progress_bar("reading documents") as report_progress:
-        documents = read_corpus(files, DocumentReader(files, report_progress), field=field, quarantine=Quarantine(0))
-        trained = train_tokenizer((document.text for document in documents), vocabulary_size=vocabulary_size)
+        found = read_documents(files, DocumentReader(files, report_progress), field=field, quarantine=Quarantine(0))
+        trained = train_tokenizer((document.text for document in found), vocabulary_size=vocabulary_size)
     trained.save(output)
     print(f"{output}: {trained.vocabulary_size:,} tokens, sha256 {trained.sha256[:12]}")
 
@@ -123,7 +126,7 @@ def inspect_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a prepared directory holds."""
-    prepared = open_prepared(directory)
+    prepared = PreparedData.open(directory)
     if as_json:
         print(json.dumps({"fingerprint": prepared.fingerprint, **asdict(prepared.manifest)}, indent=1))
     else:
@@ -133,14 +136,14 @@ def inspect_command(
 @app.command("verify")
 def verify_command(directory: PreparedDirectory) -> None:
     """Read every sample against its checksum and name the damaged ones."""
-    prepared = open_prepared(directory)
+    prepared = PreparedData.open(directory)
     damages = prepared.find_damage()
     if len(damages) == 1:
         raise DataError(damages[0])
     if damages:
         print("\n".join(damages))
         raise DataError(f"{directory} is damaged in {len(damages)} places: restore the files or prepare the data again")
-    print(f"{directory} is whole: {prepared.samples:,} samples agree with their checksums")
+    print(f"{directory} is whole: {prepared.examples:,} samples agree with their checksums")
 
 
 def _given(name: str, recipe: str, path: Path | None) -> Path:
@@ -166,43 +169,21 @@ def _progress_bar(description: str) -> Iterator[ReportProgress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _show(prepared: PreparedData | DocumentData) -> None:
-    console = Console()
-    parts = _document_tables(prepared) if isinstance(prepared, DocumentData) else _text_tables(prepared)
-    console.print(*parts, sep="\n", highlight=False, markup=False)
-
-
-def _text_tables(prepared: PreparedData) -> tuple[Table, Table]:
+def _show(prepared: PreparedData) -> None:
     manifest = prepared.manifest
+    corpus, tokenizer = manifest.corpus, manifest.tokenizer
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("recipe", str(manifest.recipe))
-    facts.add_row("source", f"{manifest.source.path or 'the running Python'}")
-    facts.add_row("documents", f"{manifest.source.documents:,} in {manifest.source.files:,} files")
-    facts.add_row("vocabulary", f"{len(manifest.vocabulary)} characters (bytes)")
-    facts.add_row("split", manifest.split_rule)
-    facts.add_row("fingerprint", manifest.fingerprint)
-    splits = Table("split", "tokens", "samples", "shards")
-    for name, split in manifest.splits.items():
-        splits.add_row(name, f"{split.tokens:,}", f"{split.samples:,}", f"{len(split.shards):,}")
-    return facts, splits
-
-
-def _document_tables(prepared: DocumentData) -> tuple[Table, Table]:
-    manifest = prepared.manifest
-    source = manifest.source
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("source", f"{source.path}, {'field' if source.kind == DOCUMENTS else 'layout'} {source.field}")
+    facts.add_row("corpus", str(corpus))
+    facts.add_row("source", corpus.path or "the running Python")
+    facts.add_row("examples", f"{corpus.examples:,} in {corpus.files:,} files, {corpus.empty_examples:,} of them empty")
+    facts.add_row("damaged", f"{corpus.damaged_examples:,}")
     facts.add_row(
-        "documents", f"{source.documents:,} in {source.files:,} files, {source.empty_documents:,} of them empty"
+        "tokenizer", f"{tokenizer.vocabulary_size:,} tokens, {tokenizer.file}, sha256 {tokenizer.sha256[:12]}"
     )
-    facts.add_row("damaged", f"{source.damaged_documents:,}")
-    facts.add_row(
-        "tokenizer", f"{manifest.tokenizer.vocabulary_size:,} tokens, sha256 {manifest.tokenizer.sha256[:12]}"
-    )
-    facts.add_row("split", manifest.split_rule)
+    facts.add_row("split", corpus.split_rule)
     facts.add_row("fingerprint", manifest.fingerprint)
-    splits = Table("split", "documents", "tokens", "shards")
+    splits = Table("split", "examples", "tokens", "shards")
     for name, shards in manifest.splits.items():
-        documents, tokens = sum(shard.documents for shard in shards), sum(shard.tokens for shard in shards)
-        splits.add_row(name, f"{documents:,}", f"{tokens:,}", f"{len(shards):,}")
-    return facts, splits
+        examples = sum(shard.examples for shard in shards)
+        splits.add_row(name, f"{examples:,}", f"{prepared.tokens(name):,}", f"{len(shards):,}")
+    Console().print(facts, splits, sep="\n", highlight=False, markup=False)

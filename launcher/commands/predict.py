@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -133,8 +134,9 @@ def is_file(source: str) -> bool:
         LongformerError: it looks like one and nothing is there.
     """
     is_short = len(source) < 1024 and "\n" not in source
-    if is_short and Path(source).is_file():
-        return True
+    with suppress(OSError):  # longer than a name may be, so it is a text
+        if is_short and Path(source).is_file():
+            return True
     if is_short and " " not in source and Path(source).suffix in (".txt", ".md"):
         raise LongformerError(f"{source} does not exist")
     return False

@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from data_pipeline.prepare.parallel import TaskMap
-from data_pipeline.shards.document_dataset import DocumentData, open_prepared
-from data_pipeline.shards.stream_dataset import PreparedData
-from data_pipeline.shards.stream_manifest import is_prepared
+from data_pipeline.prepare.prepare import prepare
+from data_pipeline.sampling.base import Sequences, check_enough
+from data_pipeline.shards.manifest import is_prepared
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.corpora import Corpus
+from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.config.run_config import RunConfig
+from launcher.tasks.sections import PretrainedRun, check_source
+from longformer.errors import LongformerError
 
 if TYPE_CHECKING:  # brings torch
-    from longformer.training.objectives import BatchSource
+    from data_pipeline.loading.batches import Batches
 
 Config = TypeVar("Config", bound=RunConfig)
+PretrainedConfig = TypeVar("PretrainedConfig", bound=PretrainedRun)
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,36 @@ class RunCorpus:
 
     directory: Path
     """Where its prepared form lies, or will lie."""
-    prepare: Callable[[TaskMap | None], PreparedData | DocumentData]
-    """Makes it ready, or finds it unchanged."""
+    corpus: Callable[[], Corpus]
+    """Finds its files; raises DataError where there are none."""
+    tokenizer: Path | None
+    """Where its tokenizer lies; None: it brings its own, of characters."""
+    damaged_allowed: int = 0
+    """So many examples may be unreadable."""
 
     @property
     def is_prepared(self) -> bool:
         """Whether that was done."""
         return is_prepared(self.directory)
+
+    def prepare(self, task_map: TaskMap | None) -> PreparedData:
+        """Makes it ready, or finds it unchanged; arguments and errors as in `data_pipeline.prepare.prepare`."""
+        return prepare(
+            self.corpus(),
+            output=self.directory,
+            tokenizer=None if self.tokenizer is None else TextTokenizer.open(self.tokenizer),
+            damaged_allowed=self.damaged_allowed,
+            # Characters are read, not tokenised: there is no work to hand out.
+            task_map=None if self.tokenizer is None else task_map,
+        )
+
+    def open(self) -> PreparedData:
+        """Returns what was prepared.
+
+        Raises:
+            DataError: nothing was, or it is damaged.
+        """
+        return PreparedData.open(self.directory)
 
 
 @dataclass(frozen=True)
@@ -77,7 +106,19 @@ class TaskData(ABC, Generic[Config]):
         """Returns the corpora that the run learns from."""
 
     @abstractmethod
-    def batches(self, index: int, share: BatchShare, skipped: Collection[int]) -> "BatchSource":
+    def sequences(self, index: int) -> Sequences:
+        """Returns the endless training sequences of a phase.
+
+        Raises:
+            DataError: prepared data is missing or damaged.
+        """
+
+    @property
+    def bucket_batches(self) -> int:
+        """Sequences of so many global batches are gathered by length."""
+        return 1
+
+    def batches(self, index: int, share: BatchShare, skipped: Collection[int]) -> "Batches":
         """Returns a rank's batches of a phase.
 
         Args:
@@ -85,14 +126,42 @@ class TaskData(ABC, Generic[Config]):
             share: the rank's part.
             skipped: positions in the phase's order where global batches begin that are not to be trained on.
         """
+        from data_pipeline.loading.batches import Batches
 
-    @abstractmethod
+        return Batches(
+            self.sequences(index),
+            global_batch_size=self.config.phases[index].batch_size,
+            micro_batch_size=share.micro_batch_size,
+            rank=share.rank,
+            world_size=share.world_size,
+            bucket_batches=self.bucket_batches,
+            seed=self.seed(index),
+            workers=self.config.data.loader_workers,
+            skipped=skipped,
+        )
+
+    def seed(self, index: int) -> int:
+        """Returns the seed of a phase's order: phases of equal length would otherwise see the same order."""
+        return self.config.seed + index
+
     def check(self) -> list[str]:
         """Returns notes on what is unusual but allowed in the world around the run file.
+
+        Unless a task says otherwise: where the data is prepared, it holds a batch for every phase; where it is not,
+        its sources and tokenizers are there.
 
         Raises:
             LongformerError, DataError: the run cannot start.
         """
+        missing = [each for each in self.corpora() if not each.is_prepared]
+        for each in missing:
+            each.corpus()
+            if each.tokenizer is not None:
+                TextTokenizer.open(each.tokenizer)
+        if not missing:
+            for index, phase in enumerate(self.config.phases):
+                check_enough(self.sequences(index), global_batch_size=phase.batch_size)
+        return [f"{each.directory} does not exist yet: it will be prepared when training starts" for each in missing]
 
     def prepare(self, task_map: TaskMap | None = None) -> InputData:
         """Makes all corpora ready, or finds them unchanged.
@@ -111,23 +180,39 @@ class TaskData(ABC, Generic[Config]):
         Raises:
             DataError: it is missing or damaged.
         """
-        return _joined([open_prepared(str(each.directory)).fingerprint for each in self.corpora()])
+        return _joined([each.open().fingerprint for each in self.corpora()])
 
     def training_text(self) -> TrainingText | None:
         """Returns how much there is to learn from; None until it is prepared."""
         corpora = self.corpora()
         if not all(each.is_prepared for each in corpora):
             return None
-        tokens = shards = 0
-        for each in corpora:
-            prepared = open_prepared(str(each.directory))
-            if isinstance(prepared, PreparedData):
-                tokens += prepared.manifest.splits["train"].tokens
-                shards += len(prepared.manifest.splits["train"].shards)
-            else:
-                tokens += sum(shard.tokens for shard in prepared.manifest.splits["train"])
-                shards += len(prepared.manifest.splits["train"])
-        return TrainingText(tokens, shards)
+        opened = [each.open() for each in corpora]
+        return TrainingText(
+            tokens=sum(each.tokens("train") for each in opened),
+            shards=sum(len(each.manifest.splits["train"]) for each in opened),
+        )
+
+
+@dataclass(frozen=True)
+class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
+    """The data of a run whose model is made of `model.source`."""
+
+    def check(self) -> list[str]:
+        source = self.config.model.source
+        check_source(source)
+        notes = super().check()
+        known = json.loads((source / "config.json").read_text()).get("vocab_size", 0)
+        for each in self.corpora():
+            if each.tokenizer is None or each.is_prepared:
+                continue
+            size = TextTokenizer.open(each.tokenizer).vocabulary_size
+            if size > known:
+                raise LongformerError(
+                    f"the tokenizer {each.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "
+                    "model's own tokenizer"
+                )
+        return notes
 
 
 def _joined(fingerprints: list[str]) -> str:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.prepare.documents import prepare_documents
 from data_pipeline.prepare.parallel import in_this_process
-from data_pipeline.shards.document_dataset import DocumentData
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
+from tests.data_pipeline.preparing import prepare_characters, prepare_documents
 from tests.data_pipeline.random_texts import random_texts
 
 
@@ -28,13 +26,13 @@ def small_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared_once(small_text: Path, tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The small text prepared; not to be changed."""
-    return prepare("text", source=small_text, output=tmp_path_factory.mktemp("prepared") / "small")
+    return prepare_characters("text", source=small_text, output=tmp_path_factory.mktemp("prepared") / "small")
 
 
 @pytest.fixture
 def prepared_copy(prepared_once: PreparedData, tmp_path: Path) -> PreparedData:
     """The small text prepared, for a test to damage."""
-    return PreparedData.open(shutil.copytree(prepared_once.directory, tmp_path / "copy"))
+    return PreparedData.open(shutil.copytree(prepared_once.location, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +54,7 @@ def small_tokenizer() -> TextTokenizer:
 @pytest.fixture(scope="session")
 def documents_once(
     small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory
-) -> DocumentData:
+) -> PreparedData:
     """The small corpus prepared, about 10 shards for training; not to be changed."""
     return prepare_documents(
         source=small_corpus,
@@ -68,6 +66,6 @@ def documents_once(
 
 
 @pytest.fixture
-def documents_copy(documents_once: DocumentData, tmp_path: Path) -> DocumentData:
+def documents_copy(documents_once: PreparedData, tmp_path: Path) -> PreparedData:
     """The small corpus prepared, for a test to damage."""
-    return DocumentData.open(str(shutil.copytree(documents_once.location, tmp_path / "copy")))
+    return PreparedData.open(shutil.copytree(documents_once.location, tmp_path / "copy"))

@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.loading.rank_loader import SequenceBatches
+from data_pipeline.loading.batches import Batches
 from data_pipeline.sampling.order import sample_at
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.sampling.text import StreamSequences
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 
 
 def rank_batches(
     prepared: PreparedData, *, rank: int = 0, world_size: int = 1, micro: int = 1, batch: int = 8, length: int = 300
-) -> SequenceBatches:
-    return SequenceBatches(
-        prepared.split("validation"),
-        sequence_length=length,
+) -> Batches:
+    return Batches(
+        StreamSequences(prepared.split("validation"), sequence_length=length, seed=3),
         global_batch_size=batch,
         micro_batch_size=micro,
         rank=rank,
         world_size=world_size,
-        seed=3,
     )
 
 
@@ -33,7 +33,7 @@ def global_batches(prepared: PreparedData, *, steps: int, world_size: int, micro
     per_rank = []
     for rank in range(world_size):
         batches = rank_batches(prepared, rank=rank, world_size=world_size, micro=micro)
-        batches.load_state_dict({"position": position, "fingerprint": prepared.fingerprint})
+        batches.load_state_dict({**batches.state_dict(), "position": position})
         taken = [batch["tokens"] for batch in islice(batches, steps * 8 // (world_size * micro))]
         per_rank.append(torch.stack(taken).reshape(steps, 8 // world_size, -1))
     return torch.cat(per_rank, dim=1).numpy()
@@ -48,7 +48,7 @@ def test_global_batches_are_the_same_for_every_number_of_ranks(
 
 
 def test_batches_are_the_sequences_that_the_order_names(prepared_once: PreparedData) -> None:
-    stream = prepared_once.split("validation")
+    stream = TokenStream(prepared_once.split("validation"))
     tokens = stream.read(0, len(stream))
     batches = rank_batches(prepared_once, micro=8)
     for step, batch in enumerate(islice(batches, 100)):  # 100 steps of 8 from 333 sequences: more than two epochs
@@ -58,10 +58,10 @@ def test_batches_are_the_sequences_that_the_order_names(prepared_once: PreparedD
 
 
 def test_one_epoch_trains_on_every_token_of_every_sequence_once(prepared_once: PreparedData) -> None:
-    stream = prepared_once.split("validation")
+    stream = TokenStream(prepared_once.split("validation"))
     batches = rank_batches(prepared_once, batch=1)
-    inputs = [batch["tokens"][0, :-1].numpy() for batch in islice(batches, batches.sequences)]
-    expected = stream.read(0, batches.sequences * 300).reshape(-1, 300)
+    inputs = [batch["tokens"][0, :-1].numpy() for batch in islice(batches, batches.sequences.per_epoch)]
+    expected = stream.read(0, batches.sequences.per_epoch * 300).reshape(-1, 300)
     assert sorted(map(bytes, np.array(inputs, dtype=np.uint8))) == sorted(map(bytes, expected))
 
 
@@ -85,7 +85,7 @@ def test_resume_on_other_ranks_sees_the_same_samples(
     batches = rank_batches(prepared_once, world_size=world_size, micro=micro)
     list(islice(batches, stop_after * 8 // (world_size * micro)))
     state = batches.state_dict()
-    assert state == {"position": stop_after * 8, "fingerprint": prepared_once.fingerprint}
+    assert state == {"position": stop_after * 8, "fingerprint": state["fingerprint"]}
 
     straight = global_batches(prepared_once, steps=stop_after + 5, world_size=1, micro=1)
     resumed = global_batches(prepared_once, steps=5, world_size=after[0], micro=after[1], position=state["position"])
@@ -113,12 +113,12 @@ def test_changed_data_is_refused_on_resume(prepared_once: PreparedData) -> None:
 
 
 def test_too_few_sequences_are_refused_with_the_numbers_that_would_do(prepared_once: PreparedData) -> None:
-    assert len(prepared_once.split("validation")) == 100_000
-    with pytest.raises(DataError, match=r"33 sequences of 3000.* batch of 64.* at most 1562 or a batch of at most 33$"):
+    assert prepared_once.tokens("validation") == 100_000
+    with pytest.raises(DataError, match=r"of 3,000 gives 33 .* batch of 64.* at most 1,562 or a batch of at most 33$"):
         rank_batches(prepared_once, batch=64, length=3_000)
     for batch, length in ((64, 1_562), (33, 3_000)):
         next(iter(rank_batches(prepared_once, batch=batch, length=length)))
-    with pytest.raises(DataError, match=r"0 sequences of 100000.* sequences of at most 12499$"):
+    with pytest.raises(DataError, match=r"sequences of 100,000 gives 0 .* sequences of at most 12,499$"):
         rank_batches(prepared_once, batch=8, length=100_000)
 
 
@@ -132,10 +132,12 @@ def test_sizes_that_do_not_divide_are_refused(sizes: dict[str, int], prepared_on
 
 def test_a_process_ends_though_its_loader_workers_are_still_in_use(prepared_once: PreparedData) -> None:
     program = (
-        "import sys; from pathlib import Path; from data_pipeline.shards.stream_dataset import PreparedData;"
-        "from data_pipeline.loading.rank_loader import SequenceBatches;"
-        "stream = PreparedData.open(Path(sys.argv[1])).split('validation');"
-        "sizes = dict(sequence_length=300, global_batch_size=8, micro_batch_size=8, rank=0, world_size=1, seed=3);"
-        "batches = iter(SequenceBatches(stream, **sizes, workers=2)); next(batches)"
+        "import sys; from data_pipeline.shards.prepared import PreparedData;"
+        "from data_pipeline.loading.batches import Batches;"
+        "from data_pipeline.sampling.text import StreamSequences;"
+        "split = PreparedData.open(sys.argv[1]).split('validation');"
+        "sizes = dict(global_batch_size=8, micro_batch_size=8, rank=0, world_size=1);"
+        "sequences = StreamSequences(split, sequence_length=300, seed=3);"
+        "batches = iter(Batches(sequences, **sizes, workers=2)); next(batches)"
     )
-    subprocess.run([sys.executable, "-c", program, prepared_once.directory], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", program, prepared_once.location], check=True, timeout=300)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 from launcher.cli import main
 
 
@@ -23,7 +24,7 @@ def test_prepare_inspect_and_verify(small_text: Path, tmp_path: Path, capsys: py
     assert main(["data", "inspect", str(output), "--json"]) == 0
     manifest = json.loads(capsys.readouterr().out)
     assert manifest["fingerprint"] == PreparedData.open(output).fingerprint
-    assert manifest["splits"]["test"]["tokens"] == 100_000
+    assert sum(shard["tokens"]["text"] for shard in manifest["splits"]["test"]) == 100_000
 
     assert main(["data", "inspect", str(output)]) == 0
     assert capsys.readouterr().out == shown
@@ -35,25 +36,25 @@ def test_prepare_inspect_and_verify(small_text: Path, tmp_path: Path, capsys: py
 def test_limit_takes_only_the_beginning(small_text: Path, tmp_path: Path) -> None:
     arguments = ["--source", str(small_text), "--output", str(tmp_path / "out"), "--limit-bytes", "1000"]
     assert main(["data", "prepare", "text", *arguments]) == 0
-    stream = PreparedData.open(tmp_path / "out").split("train")
+    stream = TokenStream(PreparedData.open(tmp_path / "out").split("train"))
     assert stream.read(0, len(stream)).tobytes() == small_text.read_bytes()[:900]
 
 
 def test_verify_names_every_damaged_sample_and_fails(
     prepared_copy: PreparedData, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shard = prepared_copy.directory / "train-000000.tar"
+    shard = Path(prepared_copy.location) / "train-000000.tar"
     content = bytearray(shard.read_bytes())
     content[5_000] ^= 1
     shard.write_bytes(content)
-    assert main(["data", "verify", str(prepared_copy.directory)]) == 2
-    assert "train-000000.tar is damaged at sample 000000" in capsys.readouterr().err
+    assert main(["data", "verify", prepared_copy.location]) == 2
+    assert "train-000000.tar sample 000000000 is damaged" in capsys.readouterr().err
     content[100_000] ^= 1
     shard.write_bytes(content)
-    assert main(["data", "verify", str(prepared_copy.directory)]) == 2
+    assert main(["data", "verify", prepared_copy.location]) == 2
     captured = capsys.readouterr()
-    assert "sample 000000" in captured.out
-    assert "sample 000001" in captured.out
+    assert "sample 000000000" in captured.out
+    assert "sample 000000001" in captured.out
     assert "is damaged in 2 places" in captured.err
 
 
@@ -68,6 +69,7 @@ def test_verify_names_every_damaged_sample_and_fails(
         (["prepare", "documents", "--output", "x"], "documents need a source: give --source"),
         (["prepare", "documents", "--output", "x", "--source", "."], "documents need a tokenizer: give --tokenizer"),
         (["prepare", "document", "--output", "x"], "document is not a known recipe: did you mean documents?"),
+        (["prepare", "labelled", "--output", "x", "--source", "."], "labelled need a tokenizer: give --tokenizer"),
         (["prepare", "text", "--output", "x", "--source", ".", "--tokenizer", "t"], "recipe text takes no --tokenizer"),
         (["prepare", "documents", "--output", "x", "--limit-bytes", "5"], "documents take no --limit-bytes"),
         (["inspect", "nothing://place"], "nothing://place cannot be opened"),

@@ -12,32 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.loading.document_loader import DocumentBatches
-from data_pipeline.loading.rank_loader import Batch
-from data_pipeline.sampling.masking import IGNORED, Masking
-from data_pipeline.sampling.sequences import DocumentRows, MixedRows, PackedRows, Rows
-from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.loading.batches import Batch, Batches
+from data_pipeline.sampling.base import Sequences
+from data_pipeline.sampling.masking import IGNORED, MaskedSequences, Masking
+from data_pipeline.sampling.mixed import MixedSequences
+from data_pipeline.sampling.text import DocumentSequences, PackedSequences
+from data_pipeline.shards.prepared import PreparedData
 
 GLOBAL_BATCH = 12
 
 
-def mixed_rows(documents: DocumentData, *, seed: int = 1) -> Rows:
-    """Packed rows of two sources: everything that makes an order, at once."""
-    train = PackedRows(documents.split("train", open_shards=3), sequence_length=48, seed=seed)
-    other = PackedRows(documents.split("validation", open_shards=3), sequence_length=48, seed=seed)
-    return MixedRows([(train, 3.0), (other, 1.0)], seed=seed)
+def mixed_sequences(documents: PreparedData, *, seed: int = 1) -> Sequences:
+    """Packed sequences of two sources: everything that makes an order, at once."""
+    train = PackedSequences(documents.split("train", open_shards=3), sequence_length=48, seed=seed)
+    other = PackedSequences(documents.split("validation", open_shards=3), sequence_length=48, seed=seed)
+    return MixedSequences([(train, 3.0), (other, 1.0)], seed=seed)
 
 
-def batches_of(documents: DocumentData, rows: Rows | None = None, **options: int) -> DocumentBatches:
-    return DocumentBatches(
-        rows or mixed_rows(documents),
-        masking=Masking(documents.manifest.tokenizer, seed=1),
+def batches_of(documents: PreparedData, sequences: Sequences | None = None, **options: int) -> Batches:
+    return Batches(
+        MaskedSequences(sequences or mixed_sequences(documents), Masking(documents.manifest.tokenizer, seed=1)),
         **({"global_batch_size": GLOBAL_BATCH, "micro_batch_size": 1, "rank": 0, "world_size": 1} | options),  # type: ignore[arg-type]
     )
 
 
 def global_batches(
-    documents: DocumentData,
+    documents: PreparedData,
     *,
     steps: int,
     world_size: int = 1,
@@ -45,7 +45,7 @@ def global_batches(
     micro: int = 1,
     state: dict | None = None,
 ) -> tuple[list[np.ndarray], dict]:
-    """Return what all ranks together train on in each step (inputs, labels and documents), and the state behind it."""
+    """Return what all ranks together train on in each step (inputs, masks and labels), and the state behind it."""
     ranks = []
     for rank in range(world_size):
         batches = batches_of(documents, rank=rank, world_size=world_size, workers=workers, micro_batch_size=micro)
@@ -65,7 +65,7 @@ def global_batches(
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_global_batches_are_the_same_for_every_number_of_ranks_and_workers_across_resume(
-    world_size: int, workers: int, documents_once: DocumentData
+    world_size: int, workers: int, documents_once: PreparedData
 ) -> None:
     straight, _ = global_batches(documents_once, steps=6)
     before, state = global_batches(documents_once, steps=2, world_size=world_size, workers=workers)
@@ -78,14 +78,14 @@ def test_global_batches_are_the_same_for_every_number_of_ranks_and_workers_acros
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_state_counts_batches_that_were_handed_out_not_those_made_ahead(
-    workers: int, documents_once: DocumentData
+    workers: int, documents_once: PreparedData
 ) -> None:
     batches = batches_of(documents_once, workers=workers, micro_batch_size=4)
     list(islice(batches, 2 * 3 + 2))
     assert batches.state_dict()["position"] == 2 * GLOBAL_BATCH
 
 
-def test_signals_to_loader_workers_change_nothing(documents_once: DocumentData) -> None:
+def test_signals_to_loader_workers_change_nothing(documents_once: PreparedData) -> None:
     expected = [batch["input_ids"] for batch in islice(batches_of(documents_once), 60)]
     stream = iter(batches_of(documents_once, workers=2))
     found = [next(stream)["input_ids"]]
@@ -100,48 +100,46 @@ def test_signals_to_loader_workers_change_nothing(documents_once: DocumentData) 
     assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
-def test_shapes_and_kinds_are_as_agreed(documents_once: DocumentData) -> None:
+def test_shapes_and_kinds_are_as_agreed(documents_once: PreparedData) -> None:
     batch = batches_of(documents_once, micro_batch_size=4).mock_batch()
-    assert set(batch) == {"input_ids", "attention_mask", "document_ids", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
     assert {(values.dtype, tuple(values.shape)) for values in batch.values()} == {(torch.int64, (4, 48))}
     assert batch["attention_mask"].all()
-    assert batch["document_ids"].max() >= 2
     assert (batch["labels"] != IGNORED).any()
 
 
-def test_rows_of_one_document_are_padded_to_the_longest_of_the_batch(documents_once: DocumentData) -> None:
-    rows = DocumentRows(documents_once.split("train"), sequence_length=500, seed=1)
-    batch = next(iter(batches_of(documents_once, rows, micro_batch_size=12)))
-    lengths = [rows.row_length(position) for position in range(12)]
+def test_sequences_of_one_document_are_padded_to_the_longest_of_the_batch(documents_once: PreparedData) -> None:
+    sequences = DocumentSequences(documents_once.split("train"), sequence_length=500, seed=1)
+    batch = next(iter(batches_of(documents_once, sequences, micro_batch_size=12)))
+    lengths = [sequences.length(position) for position in range(12)]
     assert batch["attention_mask"].sum(dim=1).tolist() == lengths
     assert batch["input_ids"].shape == (12, max(lengths))
     padding = batch["attention_mask"] == 0
     assert set(batch["input_ids"][padding].tolist()) == {documents_once.manifest.tokenizer.special.padding}
     assert set(batch["labels"][padding].tolist()) == {IGNORED}
-    assert torch.equal(batch["document_ids"], batch["attention_mask"])
 
 
 @settings(max_examples=20, deadline=None)
 @given(bucket_batches=st.integers(1, 9), window=st.integers(0, 5))
-def test_gathering_by_length_moves_rows_only_within_a_window_and_loses_none(
-    bucket_batches: int, window: int, documents_once: DocumentData
+def test_gathering_by_length_moves_sequences_only_within_a_window_and_loses_none(
+    bucket_batches: int, window: int, documents_once: PreparedData
 ) -> None:
-    rows = DocumentRows(documents_once.split("train"), sequence_length=500, seed=1)
-    batches = batches_of(documents_once, rows, bucket_batches=bucket_batches)
+    sequences = DocumentSequences(documents_once.split("train"), sequence_length=500, seed=1)
+    batches = batches_of(documents_once, sequences, bucket_batches=bucket_batches)
     size = bucket_batches * GLOBAL_BATCH
     span = range(window * size, (window + 1) * size)
     found = batches.positions(span)
     assert sorted(found) == list(span)
-    lengths = np.array([rows.row_length(position) for position in found]).reshape(bucket_batches, -1)
+    lengths = np.array([sequences.length(position) for position in found]).reshape(bucket_batches, -1)
     order = np.argsort(lengths[:, 0], kind="stable")
     if bucket_batches > 1:
         assert (np.diff(np.sort(lengths[order], axis=1).ravel()) >= 0).all() or len(set(lengths[:, 0])) < bucket_batches
 
 
-def test_gathering_by_length_saves_most_of_the_padding(documents_once: DocumentData) -> None:
+def test_gathering_by_length_saves_most_of_the_padding(documents_once: PreparedData) -> None:
     def padding(bucket_batches: int) -> float:
-        rows = DocumentRows(documents_once.split("train"), sequence_length=500, seed=1)
-        batches = batches_of(documents_once, rows, micro_batch_size=12, bucket_batches=bucket_batches)
+        sequences = DocumentSequences(documents_once.split("train"), sequence_length=500, seed=1)
+        batches = batches_of(documents_once, sequences, micro_batch_size=12, bucket_batches=bucket_batches)
         taken: list[Batch] = list(islice(batches, 16))
         tokens = sum(int(batch["attention_mask"].sum()) for batch in taken)
         return 1 - tokens / sum(batch["attention_mask"].numel() for batch in taken)
@@ -150,34 +148,37 @@ def test_gathering_by_length_saves_most_of_the_padding(documents_once: DocumentD
     assert padding(16) < 0.1
 
 
-def test_another_order_is_refused_on_resume(documents_once: DocumentData) -> None:
+def test_another_order_is_refused_on_resume(documents_once: PreparedData) -> None:
     state = batches_of(documents_once).state_dict()
     for other in (
-        batches_of(documents_once, mixed_rows(documents_once, seed=2)),
+        batches_of(documents_once, mixed_sequences(documents_once, seed=2)),
         batches_of(documents_once, bucket_batches=2),
     ):
         with pytest.raises(DataError, match="the data has changed since the checkpoint"):
             other.load_state_dict(state)
 
 
-def test_fewer_rows_than_a_global_batch_are_refused_with_the_number_that_would_do(documents_once: DocumentData) -> None:
-    rows = PackedRows(documents_once.split("test"), sequence_length=1_000, seed=1)
-    allowed = rows.per_epoch
+def test_fewer_sequences_than_a_global_batch_are_refused_with_the_number_that_would_do(
+    documents_once: PreparedData,
+) -> None:
+    sequences = PackedSequences(documents_once.split("test"), sequence_length=1_000, seed=1)
+    allowed = sequences.per_epoch
     with pytest.raises(
-        DataError, match=rf"gives {allowed} rows an epoch, .* of 400: .* or use a batch of at most {allowed}$"
+        DataError, match=rf"gives {allowed} sequences an epoch, .* of 400: .* or a batch of at most {allowed}$"
     ):
-        batches_of(documents_once, rows, global_batch_size=400)
-    next(iter(batches_of(documents_once, rows, global_batch_size=allowed)))
-    with pytest.raises(DataError, match=r"gives 0 rows an epoch, .* 12: prepare more documents$"):
-        batches_of(documents_once, PackedRows(documents_once.split("test"), sequence_length=10**6, seed=1))
+        batches_of(documents_once, sequences, global_batch_size=400)
+    next(iter(batches_of(documents_once, sequences, global_batch_size=allowed)))
+    with pytest.raises(DataError, match=r"gives 0 sequences an epoch, .* 12: .* or use sequences of at most [\d,]+$"):
+        batches_of(documents_once, PackedSequences(documents_once.split("test"), sequence_length=10**6, seed=1))
 
 
-def test_one_shard_is_enough_for_four_ranks(documents_once: DocumentData) -> None:
+def test_one_shard_is_enough_for_four_ranks(documents_once: PreparedData) -> None:
     split = documents_once.split("validation")
     assert len(split.shards) == 1
-    rows = PackedRows(split, sequence_length=48, seed=1)
+    sequences = PackedSequences(split, sequence_length=48, seed=1)
     parts = [
-        next(iter(batches_of(documents_once, rows, rank=rank, world_size=4, micro_batch_size=3))) for rank in range(4)
+        next(iter(batches_of(documents_once, sequences, rank=rank, world_size=4, micro_batch_size=3)))
+        for rank in range(4)
     ]
-    whole = next(iter(batches_of(documents_once, rows, micro_batch_size=12)))
+    whole = next(iter(batches_of(documents_once, sequences, micro_batch_size=12)))
     assert torch.equal(torch.cat([part["input_ids"] for part in parts]), whole["input_ids"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from tests.data_pipeline.random_texts import random_texts
 from tests.data_pipeline.test_reader import flip_bit
@@ -35,8 +35,8 @@ def test_train_a_tokenizer_prepare_inspect_and_verify(
     assert capsys.readouterr().out == shown
     assert main(["data", "inspect", str(output), "--json"]) == 0
     manifest = json.loads(capsys.readouterr().out)
-    assert manifest["fingerprint"] == DocumentData.open(str(output)).fingerprint
-    assert sum(shard["documents"] for shard in manifest["splits"]["test"]) == 20
+    assert manifest["fingerprint"] == PreparedData.open(output).fingerprint
+    assert sum(shard["examples"] for shard in manifest["splits"]["test"]) == 20
 
     assert main(["data", "verify", str(output)]) == 0
     assert "400 samples agree with their checksums" in capsys.readouterr().out
@@ -91,7 +91,7 @@ def test_control_c_keeps_the_finished_shards(test_data: Path, tmp_path: Path) ->
 
 
 def test_the_loader_and_the_preparation_are_measured(
-    documents_once: DocumentData, small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    documents_once: PreparedData, small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "loader.json"
     sizes = ["--sequence-length", "64", "--open-shards", "3", "--workers", "0", "--seconds", "0.2"]

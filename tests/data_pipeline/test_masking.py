@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.sampling.masking import IGNORED, Masking
-from data_pipeline.shards.document_manifest import TokenizerRecord
-from data_pipeline.tokenizers.tokenizer import SpecialTokens
+from data_pipeline.tokenizers.tokenizer import SpecialTokens, TokenizerRecord
 
 TOKENIZER = TokenizerRecord(
+    file="tokenizer.json",
     sha256="",
     vocabulary_size=1_000,
     token_type="uint16",

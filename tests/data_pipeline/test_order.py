@@ -55,7 +55,7 @@ def test_every_sample_is_as_likely_at_every_place(size: int) -> None:
     counts = np.zeros((size, size))
     for epoch in range(epochs):
         counts[np.arange(size), epoch_order(epoch, size=size, seed=5)] += 1
-    # Rows and columns have fixed sums: (size-1)^2 degrees of freedom, and six standard deviations of room.
+    # Sequences and columns have fixed sums: (size-1)^2 degrees of freedom, and six standard deviations of room.
     freedom = (size - 1) ** 2
     assert chi_square(counts) * (size - 1) / size < freedom + 6 * (2 * freedom) ** 0.5
 

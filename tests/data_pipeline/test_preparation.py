@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.documents import prepare_documents, split_of
 from data_pipeline.prepare.parallel import LocalProcesses, in_this_process
-from data_pipeline.shards.document_dataset import DocumentData, DocumentSplit
-from data_pipeline.tokenizers.subword import TextTokenizer
+from data_pipeline.shards.prepared import PreparedData, Split
+from data_pipeline.sources.corpora import TEXT, split_of
+from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
 from tests.data_pipeline.child_processes import status_of_child, status_when_killed
+from tests.data_pipeline.preparing import prepare_documents
 from tests.data_pipeline.random_texts import random_texts
 
 
@@ -29,18 +30,12 @@ def content_of(directory: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
 
 
-def documents_of(split: DocumentSplit) -> list[np.ndarray]:
-    found = []
-    for number in range(len(split.shards)):
-        for document, length in enumerate(split.lengths(number)):
-            tokens = split.read(number, document, 0, int(length))
-            assert tokens is not None
-            found.append(tokens)
-    return found
+def documents_of(split: Split) -> list[np.ndarray]:
+    return [example.tokens[TEXT] for example in split.examples()]
 
 
 def test_the_splits_together_are_the_documents(
-    documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer
+    documents_once: PreparedData, small_corpus: Path, small_tokenizer: TextTokenizer
 ) -> None:
     found = {
         small_tokenizer.decode(tokens)
@@ -48,7 +43,7 @@ def test_the_splits_together_are_the_documents(
         for tokens in documents_of(documents_once.split(name))
     }
     assert found == set(random_texts(400, seed=0))
-    counts = [sum(shard.documents for shard in shards) for shards in documents_once.manifest.splits.values()]
+    counts = [sum(shard.examples for shard in shards) for shards in documents_once.manifest.splits.values()]
     assert counts == [360, 20, 20]
     assert documents_once.find_damage() == []
 
@@ -59,17 +54,17 @@ def test_of_every_20_documents_one_is_for_validation_and_one_for_test(block: int
     assert (splits.count("train"), splits.count("validation"), splits.count("test")) == (18, 1, 1)
 
 
-def test_the_shards_are_webdataset_shards(documents_once: DocumentData) -> None:
+def test_the_shards_are_webdataset_shards(documents_once: PreparedData) -> None:
     split = documents_once.split("train")
     shards = [f"{documents_once.location}/{shard.shard_file}" for shard in split.shards]
     streamed = webdataset.WebDataset(shards, shardshuffle=False).decode()
     for sample, tokens in zip(streamed, documents_of(split), strict=True):
-        assert np.array_equal(sample["tokens.npy"], tokens)
+        assert np.array_equal(sample["text.npy"], tokens)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_writes_the_same_bytes(
-    workers: int, documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+    workers: int, documents_once: PreparedData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     prepare_documents(
         source=small_corpus,
@@ -82,7 +77,7 @@ def test_any_number_of_workers_writes_the_same_bytes(
 
 
 def test_killed_at_any_file_operation_the_next_start_goes_on_to_the_same_bytes(
-    documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+    documents_once: PreparedData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     written: list[int] = []
@@ -128,11 +123,12 @@ def test_kill_9_of_the_whole_command_leaves_no_workers_and_the_next_start_keeps_
         "import sys\n"
         "from pathlib import Path\n"
         "from data_pipeline.prepare.parallel import LocalProcesses\n"
-        "from data_pipeline.prepare.documents import prepare_documents\n"
+        "from data_pipeline.prepare.prepare import prepare\n"
+        "from data_pipeline.sources.documents import documents\n"
         "from data_pipeline.tokenizers.subword import TextTokenizer\n"
         "if __name__ == '__main__':\n"
         "    here = Path(sys.argv[1])\n"
-        "    prepare_documents(source=here / 'corpus.jsonl', tokenizer=TextTokenizer.open(here / 'tokenizer.json'),\n"
+        "    prepare(documents(here / 'corpus.jsonl'), tokenizer=TextTokenizer.open(here / 'tokenizer.json'),\n"
         "        output=here / 'out', task_map=LocalProcesses(2), shard_characters=100_000)\n"
     )
     (tmp_path / "program.py").write_text(program)
@@ -178,7 +174,7 @@ def test_unchanged_source_is_not_prepared_again_and_changed_text_is_refused(
     for number in range(30):
         (source / f"{number}.txt").write_text(f"document {number}")
 
-    def prepare(**options: object) -> DocumentData:
+    def prepare(**options: object) -> PreparedData:
         return prepare_documents(
             **(
                 {"source": source, "tokenizer": small_tokenizer, "output": output, "task_map": in_this_process}
@@ -190,9 +186,14 @@ def test_unchanged_source_is_not_prepared_again_and_changed_text_is_refused(
     before = content_of(output)
     os.utime(source / "3.txt")
     assert prepare().fingerprint == first.fingerprint
-    assert content_of(output) == before
-    with pytest.raises(DataError, match="already holds documents of another tokenizer or field"):
+    after = content_of(output)
+    # What changes is how the source is known again.
+    assert (after.pop("manifest.json"), after) != (before.pop("manifest.json"), before)
+    assert after == before
+    with pytest.raises(DataError, match=r"already holds documents \(field text\), not documents \(field body\)"):
         prepare(field="body")
+    with pytest.raises(DataError, match=r"already holds documents .* of another tokenizer"):
+        prepare(tokenizer=train_tokenizer(random_texts(50, seed=9), vocabulary_size=280))
     (source / "3.txt").write_text("another document")
     with pytest.raises(DataError, match="was prepared from other text than the source holds now"):
         prepare()
@@ -210,8 +211,8 @@ def test_damaged_and_empty_documents_are_counted_and_the_damaged_named(
     prepared = prepare_documents(
         source=source, tokenizer=small_tokenizer, output=tmp_path / "out", damaged_allowed=1, task_map=in_this_process
     )
-    record = prepared.manifest.source
-    assert (record.documents, record.empty_documents, record.damaged_documents) == (42, 1, 1)
+    record = prepared.manifest.corpus
+    assert (record.examples, record.empty_examples, record.damaged_examples) == (42, 1, 1)
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["name"] == f"{source}:3"
     with pytest.raises(DataError, match=r"lines\.jsonl:3 is damaged: .* 1 damaged samples are more than the 0 allowed"):

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.documents import ShardTask, prepare_documents, tokenise_shard
-from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.prepare.prepare import ShardTask, tokenise_shard
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.corpora import RawExample
 from data_pipeline.tokenizers.subword import TextTokenizer
+from data_pipeline.tokenizers.tokenizer import TokenizerRecord
 from longformer.errors import LongformerError
+from tests.data_pipeline.preparing import prepare_documents
 from tests.data_pipeline.test_preparation import content_of
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'longformer-train[ray]')")
@@ -16,7 +19,7 @@ pytest.importorskip("ray", reason="Ray is not installed (pip install 'longformer
 
 @pytest.mark.slow
 def test_a_ray_cluster_writes_the_same_bytes(
-    documents_once: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+    documents_once: PreparedData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     from launcher.backends.ray.task_map import RayTasks
 
@@ -38,6 +41,7 @@ def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path, monkeypat
         environment.setenv("RAY_ADDRESS", "127.0.0.1:1")  # as a cluster that died leaves it behind
         with pytest.raises(LongformerError, match=r"no Ray cluster on this machine \(Connection refused\)"):
             RayTasks("auto")
-    task = ShardTask(tmp_path, tokenizer_sha256="", split="train", name="train-000000", samples=[(0, ("text",))])
+    record = TokenizerRecord(file="tokenizer.json", sha256="", vocabulary_size=300, token_type="uint16", special=None)
+    task = ShardTask(tmp_path, record, split="train", name="train-000000", examples=[(0, RawExample({"text": "text"}))])
     with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* holds no tokenizer"):
         list(RayTasks("local")(tokenise_shard, [task]))

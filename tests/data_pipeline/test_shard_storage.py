@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.documents import prepare_documents
 from data_pipeline.prepare.parallel import in_this_process
-from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.remote_storage import CachedRemote, Patience, open_storage
+from data_pipeline.sources.corpora import TEXT
 from data_pipeline.tokenizers.subword import TextTokenizer
+from tests.data_pipeline.preparing import prepare_documents
 from tests.data_pipeline.test_document_batches import global_batches
 
 QUICK = Patience(attempts=12, first_pause=0.01, longest_pause=0.1, stall=0.5)
@@ -68,7 +69,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(documents_once: DocumentData) -> Iterator[Server]:
+def server(documents_once: PreparedData) -> Iterator[Server]:
     with Server(documents_once.location) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -77,13 +78,13 @@ def server(documents_once: DocumentData) -> Iterator[Server]:
         server.shutdown()
 
 
-def remote(server: Server, cache: Path, *, cache_bytes: int = 1 << 30, patience: Patience = QUICK) -> DocumentData:
-    return DocumentData.open(server.url, CachedRemote(server.url, cache, cache_bytes, patience))
+def remote(server: Server, cache: Path, *, cache_bytes: int = 1 << 30, patience: Patience = QUICK) -> PreparedData:
+    return PreparedData.open(server.url, CachedRemote(server.url, cache, cache_bytes, patience))
 
 
 @pytest.mark.parametrize("trouble", [{}, {"fail_every": 5}, {"stall_every": 6}, {"cut_every": 5}])
 def test_batches_from_a_storage_in_trouble_are_those_of_the_local_directory(
-    trouble: dict[str, int], server: Server, documents_once: DocumentData, tmp_path: Path
+    trouble: dict[str, int], server: Server, documents_once: PreparedData, tmp_path: Path
 ) -> None:
     expected, _ = global_batches(documents_once, steps=20)
     vars(server).update(trouble)
@@ -101,7 +102,7 @@ def test_batches_from_a_storage_in_trouble_are_those_of_the_local_directory(
 
 
 def test_loader_workers_and_ranks_share_a_cache_on_a_storage_in_trouble(
-    server: Server, documents_once: DocumentData, tmp_path: Path
+    server: Server, documents_once: PreparedData, tmp_path: Path
 ) -> None:
     expected, _ = global_batches(documents_once, steps=10)
     server.fail_every = 5
@@ -114,7 +115,7 @@ def test_loader_workers_and_ranks_share_a_cache_on_a_storage_in_trouble(
     assert set(server.requests) == {"/manifest.json"}
 
 
-def test_the_cache_stays_within_its_bound(server: Server, documents_once: DocumentData, tmp_path: Path) -> None:
+def test_the_cache_stays_within_its_bound(server: Server, documents_once: PreparedData, tmp_path: Path) -> None:
     sizes = sorted(shard.size + shard.index_size for shard in documents_once.manifest.splits["train"])
     most = sum(sizes[-6:]) + 50_000
     data = remote(server, tmp_path, cache_bytes=most)
@@ -151,16 +152,16 @@ def test_a_storage_that_is_gone_is_one_sentence_after_the_tries(server: Server, 
     data = remote(server, tmp_path)
     server.fail_every = 1
     with pytest.raises(DataError, match=r"train-\d{6}\.index\.npy could not be fetched in 12 tries: 500"):
-        data.split("train").lengths(0)
+        data.split("train").lengths(0, TEXT)
 
 
-def test_a_missing_file_is_not_tried_again(server: Server, documents_once: DocumentData, tmp_path: Path) -> None:
+def test_a_missing_file_is_not_tried_again(server: Server, documents_once: PreparedData, tmp_path: Path) -> None:
     storage = CachedRemote(server.url, tmp_path, 1 << 30, QUICK)
     with pytest.raises(DataError, match=r"/nothing\.tar does not exist"):
         storage.open("nothing.tar")
     assert server.requests["/nothing.tar"] <= 2
-    with pytest.raises(DataError, match="holds no prepared documents"):
-        DocumentData.open(f"{server.url}/nowhere", CachedRemote(f"{server.url}/nowhere", tmp_path, 1 << 30, QUICK))
+    with pytest.raises(DataError, match="holds no prepared data"):
+        PreparedData.open(f"{server.url}/nowhere", CachedRemote(f"{server.url}/nowhere", tmp_path, 1 << 30, QUICK))
 
 
 def test_an_unknown_kind_of_storage_is_one_sentence(tmp_path: Path) -> None:
@@ -168,19 +169,19 @@ def test_an_unknown_kind_of_storage_is_one_sentence(tmp_path: Path) -> None:
         open_storage("nothing://place", cache=tmp_path)
 
 
-def test_memory_storage_stands_for_any_object_store(documents_once: DocumentData, tmp_path: Path) -> None:
+def test_memory_storage_stands_for_any_object_store(documents_once: PreparedData, tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
     for path in Path(documents_once.location).iterdir():
         memory.pipe_file(f"/{tmp_path.name}/{path.name}", path.read_bytes())
     url = f"memory://{tmp_path.name}"
-    data = DocumentData.open(url, open_storage(url, cache=tmp_path))
+    data = PreparedData.open(url, open_storage(url, cache=tmp_path))
     assert data.find_damage() == []
     assert data.fingerprint == documents_once.fingerprint
 
 
 def test_other_data_at_the_same_address_is_not_taken_from_the_cache(
-    documents_copy: DocumentData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
+    documents_copy: PreparedData, small_corpus: Path, small_tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     with Server(documents_copy.location) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,27 +1,22 @@
-import hashlib
 from itertools import accumulate
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.sources.splits import SPLITS, collect, split_ranges
+from data_pipeline.sources.characters import JoinedText, TextSurvey, split_ranges
+from data_pipeline.sources.corpora import SPLITS
 
 documents = st.lists(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4), min_size=1, max_size=8)
 
 
 @given(documents, st.one_of(st.none(), st.integers(1, 300)))
-def test_collected_text_is_the_joined_documents_cut_at_the_limit(parts: list[list[bytes]], limit: int | None) -> None:
+def test_the_stream_is_the_joined_documents_cut_at_the_limit(parts: list[list[bytes]], limit: int | None) -> None:
     expected = b"\0".join(b"".join(chunks) for chunks in parts)[:limit]
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "text")
-        collected = collect((iter(chunks) for chunks in parts), path, limit=limit)
-        assert path.read_bytes() == expected
-    assert collected.size == len(expected)
-    assert collected.sha256 == hashlib.sha256(expected).hexdigest()
-    assert collected.symbols == bytes(sorted(set(expected)))
-    assert collected.document_ends[-1] == len(expected)
+    assert b"".join(JoinedText((iter(chunks) for chunks in parts), limit)) == expected
+    survey = TextSurvey.of(JoinedText((iter(chunks) for chunks in parts), limit))
+    assert survey.size == len(expected)
+    assert survey.symbols == bytes(sorted(set(expected)))
+    assert survey.document_ends[-1] == len(expected)
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1).filter(lambda sizes: sum(sizes) >= 100))

@@ -25,7 +25,7 @@ def test_the_field_with_the_most_text_is_found_and_tokens_are_those_of_the_token
     tokenizer = train_tokenizer(texts, vocabulary_size=270)
     survey = survey_documents(file, tokenizer)
     assert (survey.kind, survey.fields, survey.documents, survey.damaged) == ("json lines", "body", 3, 0)
-    assert survey.lengths.tolist() == sorted(len(tokens) for tokens in tokenizer.encode(texts))
+    assert survey.lengths.tolist() == sorted(len(tokens) for tokens in tokenizer.encode_batch(texts))
     assert survey.tokens == survey.lengths.sum()
     assert survey_documents(file, None).lengths[-1] == -(-len(texts[0]) // BYTES_PER_TOKEN)
 

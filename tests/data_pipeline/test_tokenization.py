@@ -12,7 +12,7 @@ from tests.data_pipeline.random_texts import random_texts
 
 def test_the_files_of_roberta_give_its_published_ids(test_data: Path) -> None:
     tokenizer = TextTokenizer.open(test_data / "tokenizer_gpt2_roberta")
-    assert [ids.tolist() for ids in tokenizer.encode(["Hello world", ""])] == [[31414, 232], []]
+    assert [ids.tolist() for ids in tokenizer.encode_batch(["Hello world", ""])] == [[31414, 232], []]
     assert (tokenizer.vocabulary_size, tokenizer.token_type) == (50_265, np.uint16)
     special = tokenizer.special
     assert (special.begin, special.padding, special.end, special.others, special.mask) == (0, 1, 2, (3,), 50_264)
@@ -20,14 +20,14 @@ def test_the_files_of_roberta_give_its_published_ids(test_data: Path) -> None:
 
 def test_special_tokens_written_in_a_document_are_text(small_tokenizer: TextTokenizer) -> None:
     for name in ("<s>", "<mask>", "</s>"):
-        (ids,) = small_tokenizer.encode([f"a {name} b"])
+        (ids,) = small_tokenizer.encode_batch([f"a {name} b"])
         assert not set(ids.tolist()) & set(small_tokenizer.special.all)
         assert small_tokenizer.decode(ids) == f"a {name} b"
 
 
 @given(st.lists(st.text(max_size=50), max_size=5))
 def test_any_text_is_decoded_as_it_was(small_tokenizer: TextTokenizer, texts: list[str]) -> None:
-    assert [small_tokenizer.decode(ids) for ids in small_tokenizer.encode(texts)] == texts
+    assert [small_tokenizer.decode(ids) for ids in small_tokenizer.encode_batch(texts)] == texts
 
 
 def test_the_same_texts_train_the_same_tokenizer_of_the_size_asked_for(small_tokenizer: TextTokenizer) -> None:

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.summaries import summary_corpus
+from data_pipeline.sources.summaries import DOCUMENT, summaries
 from longformer.evaluation.rouge import (
     METRICS,
     by_length,
@@ -61,9 +61,9 @@ def test_without_line_ends_the_whole_and_the_sum_over_sentences_are_the_same_onl
 
 def test_sentences_end_at_marks_and_lines_and_none_is_lost(test_data: Path) -> None:
     assert sentences("One. Two!  Three?\nfour 4.5 five\n\n") == ["One.", "Two!", "Three?", "four 4.5 five"]
-    corpus = summary_corpus(test_data / "sumpubmed", "sumpubmed")
+    corpus = summaries(test_data / "sumpubmed", "sumpubmed")
     sample = next(corpus.read(DocumentReader(corpus.files), Quarantine(0)))
-    assert " ".join(sentences(sample.texts[2])).split() == sample.texts[2].split()
+    assert " ".join(sentences(str(sample.texts[DOCUMENT]))).split() == str(sample.texts[DOCUMENT]).split()
 
 
 def test_an_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:

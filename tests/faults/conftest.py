@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.training.phases import Status
 from tests.faults.tiny_run import TinyRun, prepare_text, tiny_config
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.loading.rank_loader import SequenceBatches
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.loading.batches import Batches
+from data_pipeline.sampling.text import StreamSequences
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 from launcher.training.phases import Status
+from tests.data_pipeline.preparing import prepare_characters
 from tests.faults.tiny_run import TinyRun, rank_processes, tiny_config
 
 Runs = Callable[..., TinyRun]
@@ -24,28 +26,26 @@ def text_with_a_bad_batch(tmp_path: Path, text: PreparedData) -> PreparedData:
     """The prepared text, but what stands in one global batch of the second phase is nothing like the rest."""
     config = tiny_config(tmp_path, text)
     phase = config.phases[1]
-    train = text.split("train")
-    batches = SequenceBatches(
-        train,
-        sequence_length=phase.sequence_length,
+    batches = Batches(
+        StreamSequences(text.split("train"), sequence_length=phase.sequence_length, seed=config.seed + 1),
         global_batch_size=phase.batch_size,
         micro_batch_size=phase.batch_size,
         rank=0,
         world_size=1,
-        seed=config.seed + 1,
     )
     batches.load_state_dict(batches.state_dict() | {"position": BAD_STEP * phase.batch_size})
+    train = TokenStream(text.split("train"))
     content = text.vocabulary.decode(train.read(0, len(train)))
     for sequence in next(iter(batches))["tokens"]:
         good = text.vocabulary.decode(sequence.numpy())
         assert content.count(good) == 1
         content = content.replace(good, "~" * len(good))
-    held_out = [text.split(name) for name in ("validation", "test")]
+    held_out = [TokenStream(text.split(name)) for name in ("validation", "test")]
     content += "".join(text.vocabulary.decode(split.read(0, len(split))) for split in held_out)
     (tmp_path / "bad").mkdir()
     source = tmp_path / "bad" / "words.txt"
     source.write_text(content)
-    return prepare("text", source=source, output=tmp_path / "bad" / "prepared")
+    return prepare_characters("text", source=source, output=tmp_path / "bad" / "prepared")
 
 
 def run_on(directory: Path, data: PreparedData, **training: object) -> TinyRun:

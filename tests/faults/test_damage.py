@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.paths import RunPaths
 from launcher.training.phases import Status
 from longformer.errors import LongformerError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.config.run_config import RunConfig
 from launcher.training.phases import Status

@@ -14,15 +14,16 @@ from typing import Any
 import psutil
 import yaml
 
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.backends.local.backend import LocalBackend, warm_up
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
+from launcher.tasks.data import InputData
 from launcher.training.phases import Outcome, run_phases
 from launcher.training.signals import StopFlag
+from tests.data_pipeline.preparing import prepare_characters
 from tests.faults.holding import held_at, holdable_ranks, release
 
 STEPS = (14, 10)
@@ -35,7 +36,7 @@ def prepare_text(directory: Path) -> PreparedData:
     words = ["".join(generator.choices("abcdefgh", k=generator.randint(1, 7))) for _ in range(50)]
     source = directory / "words.txt"
     source.write_text(" ".join(generator.choices(words, k=15_000))[:60_000])
-    return prepare("text", source=source, output=directory / "prepared")
+    return prepare_characters("text", source=source, output=directory / "prepared")
 
 
 def tiny_config(
@@ -56,7 +57,7 @@ def tiny_config(
         "data": {
             "recipe": "text",
             "source": str(directory),
-            "directory": str(data.directory),
+            "directory": data.location,
             "loader_workers": loader_workers,
         },
         "training": {"checkpoint_every_steps": CHECKPOINT_EVERY, "checkpoints_kept": 2} | training,
@@ -74,12 +75,13 @@ def tiny_config(
 class TinyRun:
     """One run directory and what one may do with it."""
 
-    def __init__(self, directory: Path, config: RunConfig, data: PreparedData, *, ranks: int = 2) -> None:
+    def __init__(self, directory: Path, config: RunConfig, data: PreparedData | InputData, *, ranks: int = 2) -> None:
         self.run = Run(RunPaths(directory), config)
         self.ranks = ranks
         self.warnings: list[str] = []
         with self.run.paths.locked():
-            self.run.create(ranks=ranks, data_directory=data.directory, data_fingerprint=data.fingerprint)
+            place = data.directory if isinstance(data, InputData) else Path(data.location)
+            self.run.create(ranks=ranks, data_directory=place, data_fingerprint=data.fingerprint)
 
     def go(self, stop: StopFlag | None = None) -> Outcome:
         """Start or resume the run and wait for its end."""

@@ -15,7 +15,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.summaries import summary_corpus
+from data_pipeline.sources.summaries import DOCUMENT, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import main
 from tests.launcher.test_html_report import Reader, has_ink
@@ -39,14 +39,15 @@ def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A folder with real papers, cut short, a small BART of random weights with a tokenizer, and a run file."""
     folder = tmp_path_factory.mktemp("summarization")
     (folder / "papers").mkdir()
-    corpus = summary_corpus(test_data / "sumpubmed", "sumpubmed")
+    corpus = summaries(test_data / "sumpubmed", "sumpubmed")
     kept: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     texts = []
     for sample in corpus.read(DocumentReader(corpus.files), Quarantine(0)):
         lines = kept[sample.split or ""]
         if len(lines) < (80 if sample.split == "train" else 3):
-            lines.append(json.dumps({"document": sample.texts[2][:2_500], "summary": sample.texts[3]}) + "\n")
-            texts.append(sample.texts[2][:2_500])
+            document = str(sample.texts[DOCUMENT])[:2_500]
+            lines.append(json.dumps({"document": document, "summary": sample.texts[f"{SUMMARY}0"]}) + "\n")
+            texts.append(document)
     for split, lines in kept.items():
         (folder / "papers" / f"{split}.jsonl").write_text("".join(lines))
     tokenizer = train_tokenizer(texts, vocabulary_size=1_000)

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SHIPPED, SMALL, records, write_result, write_steps
 
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.tracking.client import client_of
+from tests.data_pipeline.preparing import prepare_characters
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """The text of our own run files, prepared."""
     folder = tmp_path_factory.mktemp("text")
-    return prepare("text", source=SHIPPED, output=folder / "prepared")
+    return prepare_characters("text", source=SHIPPED, output=folder / "prepared")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def created_run(tmp_path: Path, config: RunConfig, prepared: PreparedData) -> Ru
     """A run that has been created but has no step yet."""
     run = Run(RunPaths(tmp_path / "runs" / config.name), config)
     run.paths.root.mkdir(parents=True)
-    run.create(ranks=2, data_directory=prepared.directory, data_fingerprint=prepared.fingerprint)
+    run.create(ranks=2, data_directory=Path(prepared.location), data_fingerprint=prepared.fingerprint)
     return run
 
 

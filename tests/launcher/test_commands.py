@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SHIPPED
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import COMMANDS, main
 from launcher.config.load import load
@@ -140,8 +140,8 @@ def test_check_as_json_tells_problems_and_notes(tmp_path: Path, capsys: pytest.C
 
 
 def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:
-    data = ["data.recipe=text", f"data.source={SHIPPED}", f"data.directory={prepared.directory}"]
-    tokens = prepared.manifest.splits["train"].tokens
+    data = ["data.recipe=text", f"data.source={SHIPPED}", f"data.directory={prepared.location}"]
+    tokens = prepared.tokens("train")
     length = (tokens - 1) // 16
     enough = check_json(capsys, *data, f"phases.2.sequence_length={length}")
     assert enough["problems"] == []
@@ -157,7 +157,7 @@ def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsy
 
 
 def test_check_refuses_data_of_another_recipe(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = check_json(capsys, f"data.directory={prepared.directory}")
+    outcome = check_json(capsys, f"data.directory={prepared.location}")
     assert "holds text (version" in outcome["problems"][0]
     assert "the run asks for python_library" in outcome["problems"][0]
 

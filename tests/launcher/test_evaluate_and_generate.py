@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 from launcher.cli import main
 from launcher.runs.run import Run
 from launcher.tasks.registry import task_of
@@ -26,7 +27,7 @@ def finish_phase(run: Run, index: int, data: PreparedData, evaluation: dict[str,
     model = CharacterLM(config.character_model(index, len(data.vocabulary))).eval()
     with torch.no_grad():  # far from uniform: evaluations of different phases must differ
         model.output.weight.mul_(1 + index)
-    task = task_of(config, data.directory)
+    task = task_of(config, Path(data.location))
     commit_result(
         run.result_directory(index),
         write_model=lambda target: task.write_model(index, dict(model.named_parameters()), None, target),
@@ -54,7 +55,7 @@ def test_evaluate_judges_the_newest_finished_phase(
     options = ["--split", "validation", "--sequence-length", "256", "--stride", "128", "--json"]
     assert main(["evaluate", str(created_run.paths.root), *options]) == 0
     answer = json.loads(capsys.readouterr().out)
-    stream = prepared.split("validation")
+    stream = TokenStream(prepared.split("validation"))
     expected = evaluate_bits_per_character(
         newest, stream.read(0, len(stream)), sequence_length=256, stride=128, batch_size=4
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from example_run import QUICKSTART, SMALL
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
@@ -16,14 +16,14 @@ from longformer.errors import LongformerError
 
 
 def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
-    config = load(QUICKSTART, [*SMALL, f"data.directory={prepared.directory}"])
+    config = load(QUICKSTART, [*SMALL, f"data.directory={prepared.location}"])
     plan = plan_run(config, ranks=2, on_gpu=False, peak_flops=1e11)
     assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
     for index, phase in enumerate(plan.phases):
         model = config.character_model(index, len(prepared.vocabulary))
         assert phase.flops == pytest.approx(phase.tokens * training_flops_per_token(model, phase.sequence_length))
-        assert phase.epochs == pytest.approx(phase.tokens / prepared.manifest.splits["train"].tokens)
+        assert phase.epochs == pytest.approx(phase.tokens / prepared.tokens("train"))
     assert plan.seconds_at_peak == pytest.approx(sum(phase.flops for phase in plan.phases) / 1e11)
     assert plan.shards_per_rank == plan.shards / 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.commands.train import bring_start_model
 from launcher.config.load import load
@@ -147,7 +147,7 @@ def test_registered_model_continues_a_text_as_the_run_does(run: Path, command: C
 
 
 def start_of(paths: RunPaths, config: RunConfig, data: PreparedData) -> str | None:
-    return bring_start_model(Run(paths, config), InputData(data.directory, data.fingerprint))
+    return bring_start_model(Run(paths, config), InputData(Path(data.location), data.fingerprint))
 
 
 def test_run_with_init_keeps_the_weights_and_the_version_its_alias_meant(

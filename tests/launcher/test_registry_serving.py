@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.runs.paths import RunPaths

@@ -12,7 +12,8 @@ import pytest
 from example_run import records
 from rich.console import Console
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 from launcher.reporting.run_report import show_summary
 from launcher.runs.run import Run
 from tests.launcher.example_run import write_numbers
@@ -56,7 +57,7 @@ def test_pictures_have_ink(finished_run: Run) -> None:
 def test_comparison_is_what_the_xz_command_needs(finished_run: Run, prepared: PreparedData, tmp_path: Path) -> None:
     if shutil.which("xz") is None:
         pytest.skip("the xz command is not installed")
-    test = prepared.split("test")
+    test = TokenStream(prepared.split("test"))
     text = prepared.vocabulary.decode_bytes(test.read(0, len(test)))
     packed = subprocess.run(["xz", "-9e", "--stdout"], input=text, capture_output=True, check=True).stdout
     assert summary_of(finished_run)["xz_bits_per_character"] == pytest.approx(8 * len(packed) / len(text))

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from data_pipeline.shards.stream_dataset import PreparedData
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
 from launcher.backends.local.backend import LocalBackend
 from launcher.config.load import load
 from launcher.runs.paths import RunPaths
@@ -34,7 +35,7 @@ def train(directory: Path, text: PreparedData, phases: list[dict[str, Any]], *, 
     content = {
         "name": "chain",
         "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32},
-        "data": {"recipe": "text", "source": str(text.directory.parent), "directory": str(text.directory)},
+        "data": {"recipe": "text", "source": str(Path(text.location).parent), "directory": text.location},
         "training": {"zero_stage": 2},
         "evaluation": {"sequence_length": 64, "stride": 32, "batch_size": 4, "limit_tokens": 700},
         "phases": [
@@ -48,7 +49,7 @@ def train(directory: Path, text: PreparedData, phases: list[dict[str, Any]], *, 
     config = load(directory / "run.yaml")
     run = Run(RunPaths(directory / "run"), config)
     with run.paths.locked() as lock:
-        run.create(ranks=ranks, data_directory=text.directory, data_fingerprint=text.fingerprint)
+        run.create(ranks=ranks, data_directory=Path(text.location), data_fingerprint=text.fingerprint)
         outcome = run_phases(run, LocalBackend(StopFlag(), lock, print), ranks=ranks, warn=print)
         assert outcome.status is Status.COMPLETED, outcome.message
     return run, [json.loads(line)["loss"] for line in run.paths.metrics_file.read_text().splitlines()]
@@ -92,7 +93,9 @@ def test_a_phase_changes_length_and_windows_and_its_result_says_so(tmp_path: Pat
         result = run.result_directory(index)
         assert damage(result) is None
         assert json.loads((result / "model" / "config.json").read_text())["windows"] == windows
-        assert (result / "model" / "vocabulary.json").read_bytes() == (text.directory / "vocabulary.json").read_bytes()
+        assert (result / "model" / "vocabulary.json").read_bytes() == Path(
+            text.location, "vocabulary.json"
+        ).read_bytes()
     assert Manifest.read(run.result_directory(1)).progress.global_step == 10
 
 
@@ -103,7 +106,7 @@ def test_the_evaluation_is_that_of_the_saved_model(zero_stage: int, tmp_path: Pa
     evaluation = json.loads((result / "evaluation.json").read_text())
     model = CharacterLM.from_pretrained(result / "model")
     for split, limit in (("validation", 700), ("test", None)):
-        stream = text.split(split)
+        stream = TokenStream(text.split(split))
         expected = evaluate_bits_per_character(
             model, stream.read(0, limit or len(stream)), sequence_length=64, stride=32, batch_size=4
         )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_pipeline.loading.benchmark import measure_loader, measure_preparation
-from data_pipeline.shards.document_dataset import DocumentData
+from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.commands.output_file import Measurements
 from longformer.benchmarks.machine import machine
@@ -27,7 +27,7 @@ def data(
     json_file: Measurements = None,
 ) -> None:
     """How many tokens per second the loader alone gives: packed, masked batches, from a cold and a warm page cache."""
-    prepared = DocumentData.open(str(location))
+    prepared = PreparedData.open(location)
     speeds = [
         measure_loader(
             prepared,

@@ -1,22 +1,20 @@
 """The text that a character run learns, prepared; and what can be known of it before the run starts."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.characters import prepare
-from data_pipeline.shards.stream_dataset import PreparedData
-from data_pipeline.shards.stream_reader import TokenStream
+from data_pipeline.sampling.text import StreamSequences
+from data_pipeline.shards.manifest import is_prepared
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.shards.stream import TokenStream
+from data_pipeline.sources.characters import characters
 from launcher.tasks.characters.config import CharacterRun
-from launcher.tasks.data import BatchShare, RunCorpus, TaskData
+from launcher.tasks.data import RunCorpus, TaskData
 from longformer.errors import LongformerError
-
-if TYPE_CHECKING:  # brings torch
-    from data_pipeline.loading.rank_loader import SequenceBatches
 
 _LARGEST_VOCABULARY = 256
 """Assumed until the data is prepared; a smaller vocabulary changes memory and FLOPs by less than a percent."""
@@ -28,36 +26,19 @@ class CharacterData(TaskData[CharacterRun]):
 
     def corpora(self) -> list[RunCorpus]:
         section = self.config.data
-        return [
-            RunCorpus(
-                self.directory,
-                # Characters are read, not tokenised: there is no work to hand out.
-                lambda _: prepare(
-                    section.recipe, source=section.source, output=self.directory, limit_bytes=section.limit_bytes
-                ),
-            )
-        ]
+        corpus = partial(characters, section.recipe, section.source, limit_bytes=section.limit_bytes)
+        return [RunCorpus(self.directory, corpus, tokenizer=None)]
 
-    def batches(self, index: int, share: BatchShare, skipped: Collection[int]) -> "SequenceBatches":
-        from data_pipeline.loading.rank_loader import SequenceBatches
-
-        phase = self.config.phases[index]
-        return SequenceBatches(
-            self.split("train"),
-            sequence_length=phase.sequence_length,
-            global_batch_size=phase.batch_size,
-            micro_batch_size=share.micro_batch_size,
-            rank=share.rank,
-            world_size=share.world_size,
-            # Phases of equal length would otherwise see the same samples in the same order.
-            seed=self.config.seed + index,
-            workers=self.config.data.loader_workers,
-            left_out=skipped,
+    def sequences(self, index: int) -> StreamSequences:
+        return StreamSequences(
+            PreparedData.open(self.directory).split("train"),
+            sequence_length=self.config.phases[index].sequence_length,
+            seed=self.seed(index),
         )
 
     def split(self, name: str) -> TokenStream:
         """Returns the tokens of train, validation or test."""
-        return PreparedData.open(self.directory).split(name)
+        return TokenStream(PreparedData.open(self.directory).split(name))
 
     def text(self, split: str, limit: int | None = None) -> np.ndarray:
         """Returns the first `limit` tokens of a split, or all of them."""
@@ -86,7 +67,7 @@ class CharacterData(TaskData[CharacterRun]):
 
     @property
     def _is_prepared(self) -> bool:
-        return (self.directory / "manifest.json").exists()
+        return is_prepared(self.directory)
 
     def _check_source(self) -> None:
         source = self.config.data.source
@@ -101,15 +82,15 @@ class CharacterData(TaskData[CharacterRun]):
             raise LongformerError(f"data.source {source} is empty; name another file")
 
     def _check_recipe(self, data: PreparedData) -> None:
-        found, asked = data.manifest.recipe, self.config.data
-        if (found.name, found.limit_bytes) != (asked.recipe, asked.limit_bytes):
+        found, asked = data.manifest.corpus, self.config.data
+        if (found.name, found.settings.get("limit_bytes")) != (asked.recipe, asked.limit_bytes):
             raise DataError(
-                f"data.directory {data.directory} holds {found}, the run asks for {asked.recipe}, "
+                f"data.directory {data.location} holds {found}, the run asks for {asked.recipe}, "
                 f"limit_bytes {asked.limit_bytes}; choose another data.directory"
             )
 
     def _check_samples(self, data: PreparedData) -> None:
-        tokens = data.manifest.splits["train"].tokens
+        tokens = data.tokens("train")
         for index, phase in enumerate(self.config.phases):
             samples = (tokens - 1) // phase.sequence_length
             if samples < phase.batch_size:
@@ -126,10 +107,10 @@ class CharacterData(TaskData[CharacterRun]):
     def _short_text(self, data: PreparedData) -> list[str]:
         length = self.config.evaluation.sequence_length
         return [
-            f"the {name} text of {split.tokens:,} characters is shorter than evaluation.sequence_length "
+            f"the {name} text of {data.tokens(name):,} characters is shorter than evaluation.sequence_length "
             f"({length:,}): no character is judged with full context"
-            for name, split in data.manifest.splits.items()
-            if name != "train" and split.tokens < length
+            for name in data.manifest.splits
+            if name != "train" and data.tokens(name) < length
         ]
 
     def _long_windows(self) -> list[str]:

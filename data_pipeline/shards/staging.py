@@ -1,13 +1,11 @@
 """Write a whole directory or not at all: everything goes into a hidden staging directory, is synced, then renamed.
 
-A process that dies in between leaves only the staging directory, which nothing reads and the next one clears, or goes
-on with where the work can be resumed.
+A process that dies in between leaves only the staging directory, which the next one goes on with.
 """
 
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,24 +16,21 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def staged_directory(output: Path, *, resumable: bool = False) -> Iterator[Path]:
-    """Yield an empty directory that becomes `output` when the block ends without an exception.
+def staged_directory(output: Path) -> Iterator[Path]:
+    """Yield a directory that becomes `output` when the block ends without an exception.
 
-    `output` must not exist or be an empty directory. On an exception the staged files are removed. Where the work is
-    `resumable` they stay, and are there for the next start, also after a kill; what of them is whole and still wanted
-    is for the caller to know.
+    `output` must not exist or be an empty directory. On an exception, and after a kill, the staged files stay, and are
+    there for the next start; what of them is whole and still wanted is for the caller to know.
 
     Raises:
         DataError: another process prepares the same output now, or the disk is full or not writable.
     """
     output = output.resolve()  # beside the real place of a symbolic link, so that the rename stays on its disk
     staging = output.parent / f".{output.name}.staging"
-    with _explained(output, "what is done is kept" if resumable else "nothing was kept"):
+    with _failures_as_sentence(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         lock = _locked(staging, output)
         try:
-            if not resumable:
-                _clear(staging)
             yield staging
             for directory, _, names in os.walk(staging):
                 for name in names:
@@ -43,10 +38,6 @@ def staged_directory(output: Path, *, resumable: bool = False) -> Iterator[Path]
                 _sync(Path(directory))
             staging.rename(output)
             _sync(output.parent)
-        except BaseException:
-            if not resumable:
-                shutil.rmtree(staging, ignore_errors=True)
-            raise
         finally:
             os.close(lock)
 
@@ -78,14 +69,6 @@ def _locked(staging: Path, output: Path) -> int:
         os.close(descriptor)
 
 
-def _clear(directory: Path) -> None:
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -95,13 +78,13 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _explained(output: Path, kept: str) -> Iterator[None]:
+def _failures_as_sentence(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DataError(
-                f"no space left while preparing {output}: free about 2.2 times the size of the uncompressed text "
-                f"there, or choose another output directory; {kept}"
+                f"no space left while preparing {output}: free about 1.2 times the size of the uncompressed text "
+                "there, or choose another output directory; what is done is kept"
             ) from error
         raise DataError(f"cannot write {output}: {error.strerror or error}; choose another output directory") from error

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources import corpus
-from data_pipeline.sources.corpus import TextDocument, find_corpus_files, read_corpus
+from data_pipeline.sources import documents
+from data_pipeline.sources.documents import TextDocument, find_documents, read_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
 
 
 def documents_of(source: Path, *, field: str = "text", quarantine: Quarantine | None = None) -> list[TextDocument]:
-    files = find_corpus_files(source)
-    return list(read_corpus(files, DocumentReader(files), field=field, quarantine=quarantine or Quarantine(0)))
+    files = find_documents(source)
+    return list(read_documents(files, DocumentReader(files), field=field, quarantine=quarantine or Quarantine(0)))
 
 
 def json_lines(*values: object) -> bytes:
@@ -91,8 +91,8 @@ def test_a_column_that_is_not_there_and_a_damaged_file_get_one_sentence(tmp_path
 @given(st.text(alphabet="ab \nü", max_size=200))
 def test_long_documents_are_cut_between_words_and_nothing_is_lost(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "LONGEST_DOCUMENT", 20)
-        parts = list(corpus._parts(text))
+        patch.setattr(documents, "LONGEST_DOCUMENT", 20)
+        parts = list(documents._parts(text))
     assert "".join(parts) == text
     assert all(len(part) <= 20 for part in parts)
     for left, right in pairwise(parts):
@@ -100,9 +100,9 @@ def test_long_documents_are_cut_between_words_and_nothing_is_lost(text: str) -> 
 
 
 def test_a_long_text_file_is_read_in_bounded_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "LONGEST_DOCUMENT", 1_000)
+    monkeypatch.setattr(documents, "LONGEST_DOCUMENT", 1_000)
     text = "Grüße an alle. " * 100_000
     (tmp_path / "long.txt").write_text(text)
-    documents = documents_of(tmp_path)
-    assert "".join(document.text for document in documents) == text
-    assert max(len(document.text) for document in documents) <= 1_000
+    found = documents_of(tmp_path)
+    assert "".join(document.text for document in found) == text
+    assert max(len(document.text) for document in found) <= 1_000
