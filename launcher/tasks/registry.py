@@ -44,6 +44,12 @@ class TaskSpec:
 TASKS = {
     "characters": TaskSpec("launcher.tasks.characters", "CharacterRun", "CharacterData", "CharacterTask"),
     "masked_lm": TaskSpec("launcher.tasks.masked_lm", "MaskedLMRun", "MaskedLMData", "MaskedLMTask", "mlm"),
+    "sequence_classification": TaskSpec(
+        "launcher.tasks.sequence_classification",
+        "SequenceClassificationRun",
+        "SequenceClassificationData",
+        "SequenceClassificationTask",
+    ),
     "summarization": TaskSpec(
         "launcher.tasks.summarization", "SummarizationRun", "SummarizationData", "SummarizationTask", "summarize"
     ),

@@ -1,0 +1,98 @@
+"""From real reviews to a classifier: made long, interrupted, resumed on other ranks, evaluated, registered, asked."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import RobertaConfig, RobertaForMaskedLM
+
+from launcher.cli import main
+from tests.launcher.test_html_report import Reader, has_ink
+
+STEPS = 8
+RUN_FILE = """
+name: reviews
+task: sequence_classification
+model: {source: roberta, max_length: 256, window: 32}
+data: {directory: prepared, source: IMDB, classes: [0, 1], bucket_batches: 4}
+training: {zero_stage: 1, gradient_clipping: 1.0, checkpoint_every_steps: 2}
+phases:
+- {name: classify, sequence_length: 256, learning_rate: 1.0e-3, steps: 8, batch_size: 8, micro_batch_size: 4}
+evaluation: {batch_size: 8, limit_documents: 30}
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small RoBERTa of random weights, RoBERTa's tokenizer, and a run file for the sample of IMDB."""
+    folder = tmp_path_factory.mktemp("classification")
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=50_265, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=66, pad_token_id=1, type_vocab_size=1,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(folder / "roberta")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(test_data / "tokenizer_gpt2_roberta" / name, folder / "roberta")
+    (folder / "run.yaml").write_text(RUN_FILE.replace("IMDB", str(test_data / "imdb")))
+    return folder
+
+
+def command(workplace: Path, *arguments: str) -> subprocess.Popen:
+    """Start the command as a person would, where signals reach it."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "launcher.cli", *arguments], cwd=workplace, env=environment)
+
+
+def losses(run: Path) -> list[float]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line)["loss"] for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.slow
+def test_reviews_are_classified_across_an_interruption_and_another_number_of_ranks(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, run = workplace / "runs" / "straight", workplace / "runs" / "reviews"
+    assert command(workplace, "check", "run.yaml").wait(120) == 0
+    assert command(workplace, "train", "run.yaml", "name=straight").wait(400) == 0
+    training = command(workplace, "train", "run.yaml", "tracking.register_as=reviews", "--ranks", "2")
+    while len(losses(run)) < 3 and training.poll() is None:
+        time.sleep(0.05)
+    training.send_signal(signal.SIGTERM)
+    training.wait(120)
+    assert 3 <= len(losses(run)) <= STEPS
+    assert command(workplace, "resume", "runs/reviews", "--ranks", "1").wait(400) == 0
+    assert losses(run) == pytest.approx(losses(straight), rel=1e-3)
+    assert len(losses(run)) == STEPS
+
+    result = run / "phases" / "01-classify" / "result"
+    test = json.loads((result / "evaluation.json").read_text())["test"]
+    table = [json.loads(line) for line in (result / "predictions-test.jsonl").read_text().splitlines()]
+    assert test["texts"] == len(table) == 30
+    assert test["accuracy"] == pytest.approx(sum(line["label"] == line["prediction"] for line in table) / 30)
+    in_report = json.loads((run / "report" / "tables" / "predictions-test.json").read_text())
+    assert in_report["columns"] == ["text", "label", "prediction", "0", "1"]
+    page = Reader((run / "report" / "report.html").read_text())
+    assert all(map(has_ink, page.pictures()))
+    assert "test: accuracy" in page.text
+
+    monkeypatch.chdir(workplace)
+    assert main(["evaluate", "runs/reviews", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == pytest.approx(test["accuracy"])
+    assert json.loads((run / "export" / "config.json").read_text())["id2label"] == {"0": "0", "1": "1"}
+    assert main(["predict", "runs/reviews", table[0]["text"], "--json"]) == 0
+    from_run = json.loads(capsys.readouterr().out)["result"]
+    assert {each["text"] for each in from_run} == {"0", "1"}
+    assert main(["promote", "reviews", "--if", f"accuracy >= {test['accuracy']}"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "models:/reviews@champion", table[0]["text"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"] == from_run
