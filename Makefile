@@ -23,13 +23,13 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml configs/constraints.txt tools/install.py
+$(READY): pyproject.toml configs/constraints.txt configs/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv (about a minute the first time)"
 	@$(PYTHON) -m venv .venv \
 	  || { echo "error: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/python tools/install.py
+	@$(BIN)/python configs/install.py
 	@touch $(READY)
 
 demo: setup
@@ -50,7 +50,7 @@ test-slow: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy launcher longformer data_pipeline tools
+	@$(BIN)/mypy launcher longformer data_pipeline configs/install.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m launcher.commands.config_reference --check
 

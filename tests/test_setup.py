@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.install import LOCKED, pip_settings, uv_sources
+from configs.install import LOCKED, pip_settings, uv_sources
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
