@@ -1,5 +1,6 @@
-"""What may import what, beyond the contracts of import-linter in pyproject.toml."""
+"""What may import what, beyond the contracts of import-linter in pyproject.toml; and where docs say things lie."""
 
+import re
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -50,3 +51,10 @@ def test_no_task_imports_another(imports: dict[str, set[str]]) -> None:
         if task_of(module) and task_of(imported) and task_of(module) != task_of(imported)
     ]
     assert crossings == []
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    page = Path("docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:launcher|longformer|data_pipeline|tests)/[\w/.]*)`", page)
+    assert len(named) > 60
+    assert [path for path in named if not Path(path).exists()] == []
