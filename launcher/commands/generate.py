@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.tracking.registry.open_model import model_folder, opened
+from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.characters import CharacterPredictor
 
@@ -23,7 +23,7 @@ def generate(
     """Continue a text with a trained model; every character appears as soon as it is drawn."""
     if not prompt:
         raise LongformerError("the prompt is empty: give at least one character to continue")
-    with opened(source) as found:
+    with open_model(source) as found:
         predictor = CharacterPredictor.load(model_folder(found.folder))
     print(prompt, end="", flush=True)
     # A token is a byte: a character of several bytes appears with its last one.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from launcher.tracking.registry.open_model import model_folder, opened
+from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Predictor, task_of
 
@@ -48,7 +48,7 @@ def predict(
     """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""
     logging.basicConfig(format="%(message)s")
     text = text_of(source)
-    with opened(model) as found:
+    with open_model(model) as found:
         folder = model_folder(found.folder)
         chosen = Task(task_of(folder)) if task is None else task
         check_options(chosen, question, choices)

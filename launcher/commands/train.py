@@ -26,7 +26,7 @@ from launcher.tasks.data import InputData, TaskData
 from launcher.tasks.registry import data_of, task_of, task_of_run
 from launcher.tracking.callbacks import finish_run, start_run
 from launcher.tracking.registry.export import Exportable
-from launcher.tracking.registry.open_model import opened
+from launcher.tracking.registry.open_model import open_model
 from launcher.training.phases import Backend, Outcome, Status, is_done, run_chain
 from launcher.training.signals import StopFlag, signals_noted
 from longformer.errors import LongformerError, WorkFailed
@@ -127,7 +127,7 @@ def bring_start_model(run: Run, data: InputData) -> str | None:
     config = run.config
     if config.init is None:
         return None
-    with opened(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
+    with open_model(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
         found = Exportable.find(model.folder)
         task_of(config, data.directory).check_start(found.model)
         found.write(run.paths.start_directory)

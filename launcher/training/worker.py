@@ -29,7 +29,7 @@ from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import DTYPES, EngineSettings
 from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
-from longformer.training.loop import RollBack, Speedometer, train_phase
+from longformer.training.loop import MfuMeter, RollBack, train_phase
 from longformer.training.metrics_file import MetricsFile, losses_until
 from longformer.training.objectives import BatchSource
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress
@@ -65,7 +65,7 @@ def train_one_phase(
     engine = TrainingEngine(
         work.parts.build_model(task.phase_index, work.origin).to(ranks.device), work.engine_settings(), ranks
     )
-    speedometer = work.speedometer()
+    mfu_meter = work.mfu_meter()
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
@@ -79,7 +79,7 @@ def train_one_phase(
             work.parts.objective,
             phase=work.info(),
             schedule=work.schedule(),
-            speedometer=speedometer,
+            mfu_meter=mfu_meter,
             checkpoints=checkpoints,
             progress=progress,
             guard=work.guard(progress),
@@ -230,12 +230,12 @@ class _PhaseWork:
         settings = GuardSettings(on_bad_loss=training.on_bad_loss, spike_threshold=training.spike_threshold)
         return LossGuard(settings, recent)
 
-    def speedometer(self) -> Speedometer:
+    def mfu_meter(self) -> MfuMeter:
         dtype = DTYPES[self.config.training.precision]
         layout = self.parts.layout(
             self.task.phase_index, ranks=self.ranks.world_size, on_gpu=self.ranks.device.type == "cuda"
         )
-        return Speedometer(
+        return MfuMeter(
             flops_per_token=self.parts.phase_cost(self.task.phase_index, layout, self.origin).flops_per_token,
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )

@@ -34,7 +34,7 @@ class RollBack(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speedometer:
+class MfuMeter:
     """What model FLOPs utilisation is measured against."""
 
     flops_per_token: float
@@ -53,7 +53,7 @@ def train_phase(
     *,
     phase: PhaseInfo,
     schedule: Schedule,
-    speedometer: Speedometer,
+    mfu_meter: MfuMeter,
     checkpoints: CheckpointWriter,
     progress: Progress,
     guard: LossGuard,
@@ -88,7 +88,7 @@ def train_phase(
             skips_in_a_row = 0
             guard.remember(outcome.loss)
             progress = _advanced(progress, phase, seconds)
-            record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, speedometer)
+            record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, mfu_meter)
             saving_seconds = 0.0
             for callback in callbacks:
                 callback.on_step_end(record)
@@ -139,7 +139,7 @@ def _record(
     learning_rate: float,
     seconds: float,
     saving_seconds: float,
-    speedometer: Speedometer,
+    mfu_meter: MfuMeter,
 ) -> StepRecord:
     tokens_per_second = phase.batch_size * phase.sequence_length / seconds
     return StepRecord(
@@ -152,7 +152,7 @@ def _record(
         learning_rate=learning_rate,
         gradient_norm=outcome.gradient_norm,
         tokens_per_second=tokens_per_second,
-        mfu=speedometer.mfu(tokens_per_second),
+        mfu=mfu_meter.mfu(tokens_per_second),
         seconds=seconds,
         saving_seconds=saving_seconds,
         skipped_steps=progress.skipped_steps,

@@ -13,7 +13,7 @@ from longformer.errors import LongformerError
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
-from longformer.training.loop import MOST_SKIPS_IN_A_ROW, RollBack, Speedometer, train_phase
+from longformer.training.loop import MOST_SKIPS_IN_A_ROW, MfuMeter, RollBack, train_phase
 from longformer.training.objectives import Objective, next_character_loss
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Schedule
@@ -79,7 +79,7 @@ def run_loop(
         Objective(loss),
         phase=PHASE,
         schedule=SCHEDULE,
-        speedometer=Speedometer(flops_per_token=3.0, peak_flops=1e6),
+        mfu_meter=MfuMeter(flops_per_token=3.0, peak_flops=1e6),
         checkpoints=CheckpointWriter(directory, engine, "short", 0, "c0ffee", kept=5),
         progress=Progress(),
         guard=no_spikes(on_bad_loss),

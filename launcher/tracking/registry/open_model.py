@@ -33,7 +33,7 @@ def model_folder(source: Path) -> Path:
 
 
 @contextmanager
-def opened(source: str, *, store: str | None = None) -> Iterator[OpenedModel]:
+def open_model(source: str, *, store: str | None = None) -> Iterator[OpenedModel]:
     """Yield the folder that `source` names; that of a registered model is fetched and lasts as long as the context.
 
     Args:
