@@ -43,11 +43,13 @@ COMMANDS = {
     "plan": Command("launcher.commands.plan", "plan", "Show steps, memory, FLOPs and time of a run before it starts."),
     "doctor": Command("launcher.commands.doctor", "doctor", "Examine this machine, or every node of a Slurm job."),
     "data": Command("launcher.commands.data", "app", "Prepare, inspect and verify training text."),
-    "evaluate": Command("launcher.commands.evaluate", "evaluate", "Measure bits per character on held-out text."),
+    "evaluate": Command("launcher.commands.evaluate", "evaluate", "Evaluate a run on held-out data."),
     "generate": Command("launcher.commands.generate", "generate", "Continue a text with a trained model."),
     "convert": Command("launcher.commands.convert", "convert", "Make a Longformer or an LED of a short model."),
     "inspect": Command("launcher.commands.inspect", "inspect", "Show what a Longformer or LED checkpoint is."),
-    "predict": Command("launcher.commands.predict", "predict", "Run a Longformer or an LED on a text."),
+    "predict": Command(
+        "launcher.commands.predict", "predict", "Run the model of a run, a Longformer or an LED on a text."
+    ),
     "register": Command("launcher.commands.register", "register", "Put a trained model into the MLflow registry."),
     "promote": Command("launcher.commands.register", "promote", "Give a registered model an alias, if good enough."),
     "bench": Command("launcher.commands.bench.app", "app", "Measure speed and memory."),

@@ -27,7 +27,7 @@ from longformer.costs.memory import MemoryEstimate, TrainingLayout
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 from longformer.training.distributed import Ranks
-from longformer.training.objectives import BatchSource, Objective, labels_in
+from longformer.training.objectives import LABELS, BatchSource, Objective
 
 Data = TypeVar("Data", bound=TaskData[Any])
 
@@ -122,7 +122,7 @@ class Task(ABC, Generic[Config, Data]):
     def objective(self) -> Objective:
         """What the weights are moved towards. Unless a task says otherwise: the `loss` that the model returns, the
         mean over the labelled positions of the batch."""
-        return Objective(lambda model, batch: model(**batch).loss, labels_in)
+        return LABELS
 
     @abstractmethod
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:

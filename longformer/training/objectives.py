@@ -62,18 +62,9 @@ def next_character_loss(model: Model, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def masked_token_loss(model: Model, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy in nats of the hidden tokens (spec 4).
-
-    Documents packed into one row see each other, as in the paper: `document_ids` of the batch are not used.
-
-    Args:
-        model: a masked language model under Hugging Face's names.
-        batch: input_ids, attention_mask and labels, each (batch, positions) long.
-    """
-    loss: Tensor = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
-    ).loss
+def loss_of_model(model: Model, batch: Batch) -> Tensor:
+    """Return the mean loss that a model computes itself, given all of the batch by name, `labels` among it."""
+    loss: Tensor = model(**batch).loss
     return loss
 
 
@@ -96,7 +87,8 @@ def labels_in(batch: Batch) -> int:
 
 
 NEXT_CHARACTER = Objective(next_character_loss)
-MASKED_TOKENS = Objective(masked_token_loss, labels_in)
+LABELS = Objective(loss_of_model, labels_in)
+"""What most models learn: the hidden words (spec 4), the class of a text, the class of every token."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:

@@ -12,7 +12,7 @@ from longformer.costs.memory import MemoryEstimate, TrainingLayout
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerForMaskedLM
 from longformer.models.longformer.config import LongformerConfig
 from longformer.training.distributed import Ranks
-from longformer.training.objectives import MASKED_TOKENS, Objective, summary_tokens
+from longformer.training.objectives import LABELS, Objective, summary_tokens
 from tests.training.measured_memory import peak_live_bytes
 from tests.training.rank_group import in_ranks
 
@@ -78,7 +78,7 @@ def summarizer_estimate(layout: TrainingLayout, length: int) -> MemoryEstimate:
 
 
 TASKS: dict[str, Any] = {
-    "masked_lm": (encoder, masked_rows, MASKED_TOKENS, encoder_estimate),
+    "masked_lm": (encoder, masked_rows, LABELS, encoder_estimate),
     "summarization": (summarizer, documents, summary_tokens(0.1), summarizer_estimate),
 }
 

@@ -37,7 +37,6 @@ from longformer.interop.convert_encoder import source_length
 from longformer.models import LongformerForMaskedLM
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.models.longformer.config import LongformerConfig
-from longformer.training.objectives import MASKED_TOKENS, Objective
 
 _RANDOM_SEED = 0
 
@@ -69,10 +68,6 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     @property
     def conversion(self) -> dict[str, Any]:
         return {"freeze_pretrained": self.config.model.freeze_pretrained}
-
-    @property
-    def objective(self) -> Objective:
-        return MASKED_TOKENS
 
     def build_model(self, index: int, origin: Path | None) -> LongformerForMaskedLM:
         model: LongformerForMaskedLM = super().build_model(index, origin)
