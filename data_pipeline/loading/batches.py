@@ -31,10 +31,10 @@ class Batches:
     which each rank takes an equal part, `micro_batch_size` at a time.
 
     Args:
-        bucket_batches: sequences of so many global batches are sorted by length and dealt out again, so that a batch
-            holds sequences of similar length; the batches then follow each other in shuffled order. 1: no sorting.
+        bucket_batches: number of global batches whose sequences are sorted by length and dealt out again, so that a
+            batch holds sequences of similar length; the batches then follow each other shuffled. 1: not sorted.
         seed: of that order.
-        workers: so many processes make the batches ahead of time; the batches are the same.
+        workers: number of processes that make the batches ahead of time; the batches are the same.
         skipped: positions; the global batches that begin there are passed over.
 
     Raises:

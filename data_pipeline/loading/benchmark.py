@@ -40,7 +40,7 @@ def measure_loader(
     cold: bool,
     seconds: float,
 ) -> LoaderSpeed:
-    """Draw batches of the training split for so many seconds.
+    """Draw batches of the training split for `seconds` seconds.
 
     Raises:
         DataError: the split is too small for one batch, or damaged.

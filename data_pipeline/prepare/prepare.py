@@ -52,7 +52,7 @@ def prepare(
         tokenizer: makes token ids of texts; None: the corpus brings its own, of characters.
         damaged_allowed: how many examples may be unreadable; they are skipped and named in quarantine.jsonl.
         task_map: where the work is done; None: on all cores of this machine, characters in this process.
-        shard_characters: a shard is full when its examples have so many characters.
+        shard_characters: characters of the examples of a full shard.
         report_progress: called with (done, total) in bytes of the source as stored.
 
     Raises:

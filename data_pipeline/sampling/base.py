@@ -36,7 +36,7 @@ class Sequences(Protocol):
         ...
 
     def longest(self, per_epoch: int) -> int | None:
-        """Return how long sequences may be at most for an epoch to have so many; None where that is not chosen."""
+        """Return the longest length that gives an epoch `per_epoch` sequences; None where it is not chosen."""
         ...
 
 

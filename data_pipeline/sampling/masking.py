@@ -73,7 +73,7 @@ class MaskedSequences:
         return self._sequences.length(position)
 
     def longest(self, per_epoch: int) -> int | None:
-        """Return how long sequences may be at most for an epoch to have so many."""
+        """Return the longest length that gives an epoch `per_epoch` sequences."""
         return self._sequences.longest(per_epoch)
 
 
@@ -89,7 +89,7 @@ def masked_examples(
         split: where no document may be damaged.
         chosen: share of the tokens that are hidden, as in `Masking`.
         seed: of the masks.
-        limit: stop after so many tokens; None: read all documents.
+        limit: number of tokens to stop after; None: read all documents.
         text: the name of the documents' token ids.
 
     Returns:

@@ -45,7 +45,7 @@ class StreamSequences:
         return self._length
 
     def longest(self, per_epoch: int) -> int:
-        """Return the longest sequence of which the stream holds so many."""
+        """Return the longest length of which the stream holds `per_epoch` sequences."""
         return (len(self._stream) - 1) // per_epoch
 
 
@@ -90,7 +90,7 @@ class PackedSequences:
         return self._room + 2
 
     def longest(self, per_epoch: int) -> int:
-        """Return the longest sequence of which an epoch has so many."""
+        """Return the longest length that gives an epoch `per_epoch` sequences."""
         return self._line.length // per_epoch + 2
 
     def _read(self, piece: Piece) -> tuple[np.ndarray, bool]:

@@ -83,11 +83,11 @@ class PreparedData:
 
         Args:
             open_shards: how many shards may be open, and their indexes in memory, at one time.
-            quarantine: takes the damaged examples; None: none is borne.
+            quarantine: takes the damaged examples; None: none is allowed.
 
         Raises:
             ValueError: there is no such split, or `open_shards` is not positive.
-            DataError: it is empty, a shard is missing or cut short, or the storage has too little room for so many.
+            DataError: it is empty, a shard is missing or cut short, or the storage has too little room for the shards.
         """
         if name not in self.manifest.splits:
             raise ValueError(f"no split {name!r}: choose one of {', '.join(self.manifest.splits)}")
@@ -201,7 +201,7 @@ class Split:
         """Return how many token ids of that name every example of a shard has (1-D int64).
 
         Raises:
-            DataError: the index is damaged, or shard or index cannot be had.
+            DataError: the index is damaged, or shard or index cannot be read.
         """
         return self._shard(shard).index.lengths(name)
 
@@ -213,7 +213,7 @@ class Split:
         """Return an example of a shard, None where it is damaged and now in quarantine.
 
         Raises:
-            DataError: more examples are damaged than the quarantine bears, or the shard cannot be had.
+            DataError: more examples are damaged than the quarantine allows, or the shard cannot be read.
         """
         opened = self._shard(shard)
         index = opened.index

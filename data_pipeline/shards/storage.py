@@ -36,7 +36,7 @@ class Storage(Protocol):
         ...
 
     def check_room(self, largest_files: int) -> None:
-        """Raise DataError where files of so many bytes together cannot be near at the same time."""
+        """Raise DataError where files of that size together cannot be near at the same time, in bytes."""
         ...
 
 

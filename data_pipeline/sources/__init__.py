@@ -17,9 +17,9 @@ class Source:
     find_files: Callable[[Path | None], list[Path]]
     """The files of the corpus in a fixed order, found without reading them; DataError when there are none."""
     read: Callable[[list[Path], DocumentReader], Iterator[Document]]
-    """The documents of these files in training order, held-out text last."""
+    """The documents of these files in training order, the text for evaluation last."""
     symbols: bytes | None
     """The vocabulary's bytes; None: the bytes that occur."""
     published_bytes: int | None = None
-    """The size of the published corpus: more text than this is left out, and at this size the split is the published
+    """The size of the published corpus: more text than this is skipped, and at this size the split is the published
     one."""

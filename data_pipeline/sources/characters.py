@@ -34,7 +34,7 @@ def characters(recipe: str, source: Path | None, *, limit_bytes: int | None = No
     Args:
         recipe: one of RECIPES.
         source: the file or folder to read; None for python_library.
-        limit_bytes: take only the first so many bytes of the (uncompressed, cleaned) text.
+        limit_bytes: take only this many bytes from the beginning of the (uncompressed, cleaned) text.
 
     Raises:
         DataError: unknown recipe, or the source is missing or empty.

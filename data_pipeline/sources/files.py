@@ -42,7 +42,7 @@ class DocumentReader:
         Raises:
             DataError: the file is missing, cannot be read, is damaged or ends too early (while chunks are read).
         """
-        with _explained(path), path.open("rb") as file:
+        with _failures_as_sentence(path), path.open("rb") as file:
             magic = file.read(6)
             file.seek(0)
             if magic == b"\xfd7zXZ\0":
@@ -73,14 +73,14 @@ class DocumentReader:
             DataError: also when it is a .zip that does not hold exactly one file.
         """
         if _is_zip(path):
-            with _explained(path), zipfile.ZipFile(path) as archive:
+            with _failures_as_sentence(path), zipfile.ZipFile(path) as archive:
                 count = sum(not entry.is_dir() for entry in archive.infolist())
             if count != 1:
                 raise DataError(f"{path} holds {count} files, this recipe needs exactly one: give the file itself")
         yield from self.documents(path)
 
     def _chunks(self, path: Path, file: IO[bytes], stream: _Readable) -> Iterator[bytes]:
-        with _explained(path):
+        with _failures_as_sentence(path):
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
                 self._report(self._done + file.tell(), self._total)
@@ -89,7 +89,7 @@ class DocumentReader:
 def shuffle_key(name: str) -> bytes:
     """Return a sort key that scatters names over the whole order, the same on every machine.
 
-    Documents are ordered by it so that the held-out end of a corpus is a fair sample, not its last folder.
+    Documents are ordered by it so that the end of a corpus, used for evaluation, is a fair sample, not its last folder.
     """
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
@@ -111,7 +111,7 @@ def existing_file(source: Path | None, *, recipe: str, expects: str) -> Path:
     """
     if source is None:
         raise DataError(f"recipe {recipe} needs a source: give --source with {expects}")
-    with _explained(source):
+    with _failures_as_sentence(source):
         if not source.exists():
             raise DataError(f"source {source} does not exist: recipe {recipe} expects {expects}")
         if not source.is_file():
@@ -122,12 +122,12 @@ def existing_file(source: Path | None, *, recipe: str, expects: str) -> Path:
 
 
 def _is_zip(path: Path) -> bool:
-    with _explained(path):
+    with _failures_as_sentence(path):
         return zipfile.is_zipfile(path)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _failures_as_sentence(path: Path) -> Iterator[None]:
     """Turn what the decompressors and the file system raise into one sentence that names the file."""
     try:
         yield

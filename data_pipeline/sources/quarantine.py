@@ -1,4 +1,4 @@
-"""The list of damaged samples that were left out, by name: a bounded few are borne, none is dropped in silence."""
+"""The list of damaged samples that were skipped, by name: a bounded number is allowed, none is skipped in silence."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ class Quarantine:
     """
 
     limit: int
-    """How many damaged samples are borne before the run stops."""
+    """Number of damaged samples that are allowed before the run stops."""
     path: Path | None = None
     _reasons: dict[str, str] = field(default_factory=dict)
 

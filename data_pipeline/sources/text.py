@@ -1,7 +1,7 @@
 """text: any text file, or every text file below a folder, as bytes.
 
 Files of a folder are documents, in an order that is shuffled by their names, the same on every machine. Hidden files
-and files that are not text (a NUL byte in their first MiB) are left out; a single file given by name must be text.
+and files that are not text (a NUL byte in their first MiB) are skipped; a single file given by name must be text.
 """
 
 import os

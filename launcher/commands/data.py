@@ -45,7 +45,7 @@ def prepare_command(
         Path | None, typer.Option(help="File or folder to read, plain or .xz, .gz, .zip; none for python_library.")
     ] = None,
     limit_bytes: Annotated[
-        int | None, typer.Option(help="Recipes of characters: prepare only the first so many bytes of the text.")
+        int | None, typer.Option(help="Recipes of characters: prepare only this many bytes from the beginning.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
@@ -64,7 +64,7 @@ def prepare_command(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="On this Ray cluster: auto, local or ray://HOST:PORT.")
     ] = None,
-    damaged_allowed: Annotated[int, typer.Option(min=0, help="So many documents may be unreadable.")] = 0,
+    damaged_allowed: Annotated[int, typer.Option(min=0, help="Number of documents that may be unreadable.")] = 0,
 ) -> None:
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
     if recipe in _OF_SUBWORDS and limit_bytes is not None:
