@@ -5,7 +5,7 @@ Memory is an estimate by formula, which a test holds against the models. It is l
 
 from dataclasses import dataclass
 
-from longformer.cpu.linear import ROWS
+from longformer.cpu.linear import CHUNK
 from longformer.models.led.config import LEDConfig
 from longformer.models.longformer.config import LongformerConfig
 
@@ -83,7 +83,6 @@ def activations(
     activation_checkpointing: bool,
     on_gpu: bool = False,
     half_precision: bool = False,
-    predicts_words: bool = False,
 ) -> int:
     """Return the most numbers that the encoder's layers hold while they train on some texts.
 
@@ -94,38 +93,31 @@ def activations(
         activation_checkpointing: keep only each layer's input, and one layer at a time in full.
         on_gpu: whether they train on a GPU.
         half_precision: whether weights and hidden states are bfloat16 or float16.
-        predicts_words: whether the last layer ends with the masked words, few of all.
     """
     kept = kept_numbers(shape, length, on_gpu=on_gpu, half_precision=half_precision)
-    inside = 0 if predicts_words else kept_inside_last(shape, length, on_gpu=on_gpu)
     if activation_checkpointing:
-        kept, inside = shape.layers * length * shape.width + kept // shape.layers, 0
+        kept = shape.layers * length * shape.width + kept // shape.layers
     # While attention is at work: its output's gradient, and queries, keys, values and attended values. It follows on
     # the feed-forward part, whose inside is then gone.
     attending = texts * length * (1 + 4) * shape.width
-    return texts * kept + max(attending, texts * inside + _widening(shape, texts * length, on_gpu=on_gpu))
+    return texts * kept + max(attending, _feed_forward(shape, texts * length, on_gpu=on_gpu))
 
 
-def _widening(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
+def _feed_forward(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
     """Return how many numbers a feed-forward part holds while it learns from so many tokens."""
     if on_gpu:
         return tokens * (shape.width + 2 * shape.inner_width)
-    # Both sides of the activation with their gradients; two weights on their side, two gradients, a share of one.
-    wide, of_weights = 4 * min(ROWS, tokens) * shape.inner_width, 5 * shape.width * shape.inner_width
+    # Both sides of the activation with their gradients; two weights transposed, two gradients, a share of one.
+    wide, of_weights = 4 * min(CHUNK, tokens) * shape.inner_width, 5 * shape.width * shape.inner_width
     return 2 * tokens * shape.width + wide + of_weights
 
 
 def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:
     """Return how many numbers the encoder's layers keep for the backward pass on one text, all alike."""
-    # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU what
-    # the activation is given. The rest is computed again (longformer/cpu/sublayers.py).
+    # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU also
+    # input and output of the activation. A CPU computes them again (longformer/cpu/sublayers.py).
     of_width = 1 + 3 + 1 + 1 + (2 if keeps_sums(on_gpu=on_gpu, half_precision=half_precision) else 0)
-    return shape.layers * length * (of_width * shape.width + (shape.inner_width if on_gpu else 0))
-
-
-def kept_inside_last(shape: EncoderShape, length: int, *, on_gpu: bool = False) -> int:
-    """Return how many numbers the last layer keeps beyond the others: on a CPU what the activation is given."""
-    return 0 if on_gpu else length * shape.inner_width
+    return shape.layers * length * (of_width * shape.width + (2 * shape.inner_width if on_gpu else 0))
 
 
 def keeps_sums(*, on_gpu: bool, half_precision: bool) -> bool:

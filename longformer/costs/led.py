@@ -72,7 +72,7 @@ def training_memory(
     )
     # Two attentions and the feed-forward part, and what their three norms are given.
     sums = 3 if keeps_sums(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
-    inner = config.decoder_ffn_dim if layout.on_gpu else 0
+    inner = 2 * config.decoder_ffn_dim if layout.on_gpu else 0
     written = config.decoder_layers * target_length * ((11 + sums) * width + inner)
     # Keys and values of the document, in every layer of the decoder.
     shown = config.decoder_layers * 2 * source_length * width

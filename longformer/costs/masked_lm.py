@@ -76,7 +76,6 @@ def training_memory(
         activation_checkpointing=layout.activation_checkpointing,
         on_gpu=layout.on_gpu,
         half_precision=layout.half_precision,
-        predicts_words=True,
     )
     at_head = layout.micro_batch_size * sequence_length * config.hidden_size
     return memory_estimate(

@@ -1,4 +1,4 @@
-"""Memory for what layers give on a CPU, kept when it is freed and given out again.
+"""A pool of memory for the results of layers on a CPU: what is freed is kept and given out again.
 
 PyTorch hands a large tensor back to the operating system when it is freed, and the next step fetches the same gigabytes
 anew: pages that the system fills with zeros first, a fifth of the time of a step at 16,384 tokens on a virtual machine
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 # What is smaller is the allocator's: the C library keeps it itself (see `longformer.cpu.residual`).
-LEAST_BYTES = 8 * 2**20
+MIN_BYTES = 8 * 2**20
 
 
-class KeptMemory:
+class BufferPool:
     """Slabs of memory by their size in bytes; `free` holds those that no tensor uses.
 
     A slab serves one tensor and all its views, and is free when the last of them is gone, autograd's included. No step
@@ -83,14 +83,14 @@ def slab_bytes(size: int) -> int:
     return -(-size // step) * step
 
 
-KEPT = KeptMemory()
+POOL = BufferPool()
 
 
 def new_empty(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """Return a contiguous tensor of this shape, undefined, with the dtype and device of the one given."""
-    if tensor.device.type != "cpu" or prod(shape) * tensor.element_size() < LEAST_BYTES:
+    if tensor.device.type != "cpu" or prod(shape) * tensor.element_size() < MIN_BYTES:
         return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
-    return KEPT.empty(shape, tensor.dtype)
+    return POOL.empty(shape, tensor.dtype)
 
 
 def empty_like(tensor: Tensor) -> Tensor:

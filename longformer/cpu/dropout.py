@@ -1,9 +1,7 @@
-"""Dropout that keeps a seed instead of a mask, where PyTorch would keep four bytes an element: on the CPU."""
-
-from typing import Any
+"""Dropout on a CPU that saves a seed instead of a mask, where PyTorch saves four bytes an element."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longformer.cpu.buffer_pool import empty_like
 
@@ -37,47 +35,17 @@ def _dropped(dropout: float) -> int:
 
 
 # Elements whose draws stay in a second-level cache.
-DRAWN_AT_ONCE = 2**18
-
-
-class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, which draws again in backward on the CPU."""
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return `hidden` with elements dropped while training."""
-        if not self.active or hidden.device.type != "cpu" or torch.compiler.is_compiling():
-            return super().forward(hidden)
-        output: Tensor = SeededDropout.apply(hidden, self.p, new_seed())
-        return output
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is dropped."""
-        return self.training and self.p > 0
-
-
-class SeededDropout(torch.autograd.Function):
-    """Dropout drawn from a seed, forward and again backward."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, probability: float, seed: int) -> Tensor:
-        ctx.draw = probability, seed
-        return dropped(hidden, probability, generator_of(seed))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        probability, seed = ctx.draw
-        return dropped(gradients[0], probability, generator_of(seed)), None, None
+DROPOUT_CHUNK = 2**18
 
 
 def dropped(tensor: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Return `tensor` with elements dropped; the same state of the generator drops the same ones."""
     result = empty_like(tensor)
     given, elements = tensor.flatten(), result.view(-1)
-    for first in range(0, elements.numel(), DRAWN_AT_ONCE):
-        some = slice(first, first + DRAWN_AT_ONCE)
-        kept = draw_kept(elements[some], probability, generator)
-        kept.mul_(given[some]).mul_(factor_of_kept(probability))
+    for first in range(0, elements.numel(), DROPOUT_CHUNK):
+        chunk = slice(first, first + DROPOUT_CHUNK)
+        kept = draw_kept(elements[chunk], probability, generator)
+        kept.mul_(given[chunk]).mul_(factor_of_kept(probability))
     return result
 
 

@@ -4,48 +4,22 @@ The engine promises that every rank sees the same outcome of every step, that no
 loss or a gradient that is not finite, and that an update that was skipped is reported as such.
 """
 
-import io
-import logging
 import math
-import os
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from longformer.errors import LongformerError
+from longformer.training import deepspeed_compat
 from longformer.training.distributed import Ranks
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Batch, Objective
-
-if not torch.cuda.is_available():
-    os.environ["DS_ACCELERATOR"] = "cpu"  # without it every process guesses, and says so
-
-import deepspeed
-import deepspeed.ops
-
-# Half of all start-up: initialize() imports it for any optimizer. Imported here it is paid once, by the
-# process that ranks are forked from.
-import deepspeed.runtime.zero.muon.muon_optimizer
-from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-from deepspeed.utils import safe_get_full_fp32_param
-
-logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # caused by DeepSpeed
-# With a compiler at hand DeepSpeed would spend 40 s building a shared-memory all-reduce for ranks on CPUs,
-# after probing all its operators; we use none of them.
-deepspeed.ops.__compatible_ops__ = {}
-
-PARAMETER_NAMES = "parameter_names"
-"""Entry of a saved state: names of the parameters in the order of the optimizer's."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +52,10 @@ class TrainingEngine:
     """
 
     def __init__(self, model: nn.Module, settings: EngineSettings, ranks: Ranks) -> None:
-        if settings.precision == "fp16" and not get_accelerator().is_fp16_supported():
-            raise LongformerError(f"fp16 is not to be had on this {ranks.device.type}; choose precision bf16 or fp32")
+        if settings.precision == "fp16" and not deepspeed_compat.supports_fp16():
+            raise LongformerError(f"fp16 is not available on this {ranks.device.type}; choose precision bf16 or fp32")
         self.settings = settings
         self.ranks = ranks
-        # What DeepSpeed's conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
-        model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
         groups = parameter_groups(model, settings.weight_decay)
         self._weight_decays = [group["weight_decay"] for group in groups]
         self._ordered_parameters: list[nn.Parameter] = [each for group in groups for each in group["params"]]
@@ -93,9 +65,8 @@ class TrainingEngine:
             betas=settings.adam_betas,
             eps=settings.adam_epsilon,
         )
-        deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
         config = deepspeed_config(settings, sum(parameter.numel() for parameter in model.parameters()))
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._engine, self._optimizer = deepspeed_compat.initialize(model, optimizer, config)
 
     def train_step(
         self,
@@ -187,22 +158,22 @@ class TrainingEngine:
         masters = self._master_weights()
         weights = {}
         for name, parameter in self._engine.module.named_parameters():
-            full = masters.get(parameter, safe_get_full_fp32_param(parameter))
+            full = masters.get(parameter, deepspeed_compat.full_parameter(parameter))
             weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
         return weights
 
     def _master_weights(self) -> dict[Tensor, Tensor]:
-        """Return the fp32 copies that DeepSpeed keeps without ZeRO in half precision and offers no access to."""
+        """Return the fp32 copies that DeepSpeed keeps without ZeRO in half precision; none otherwise."""
         if self.settings.zero_stage > 0 or self.settings.precision == "fp32":
             return {}
-        return dict(zip(chain(*self._optimizer.fp16_groups), chain(*self._optimizer.fp32_groups), strict=True))
+        return deepspeed_compat.master_weights(self._optimizer)
 
     def save_state(self, directory: Path, tag: str) -> None:
         """Write this rank's shards below `directory/tag`; all ranks must call it."""
         names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
         ordered = [names[parameter] for parameter in self._ordered_parameters]
         self._engine.save_checkpoint(
-            str(directory), tag=tag, client_state={PARAMETER_NAMES: ordered}, save_latest=False
+            str(directory), tag=tag, client_state={deepspeed_compat.PARAMETER_NAMES: ordered}, save_latest=False
         )
 
     def state_files(self, directory: Path, tag: str) -> dict[Path, bytes | memoryview]:
@@ -210,13 +181,9 @@ class TrainingEngine:
 
         What is returned is a copy: training may go on while it is written.
         """
-        writer, held = self._engine.checkpoint_engine, _HeldInMemory()
-        self._engine.checkpoint_engine = held
-        try:
+        with deepspeed_compat.saving_to_memory(self._engine) as files:
             self.save_state(directory, tag)
-        finally:
-            self._engine.checkpoint_engine = writer
-        return held.files
+        return files
 
     def load_state(self, directory: Path, tag: str, *, universal: bool = False) -> None:
         """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
@@ -232,55 +199,11 @@ class TrainingEngine:
             LongformerError: DeepSpeed found nothing to load.
         """
         if universal and self.settings.zero_stage == 0:
-            self._load_whole_state(directory / tag / "zero")
+            deepspeed_compat.load_universal_without_zero(
+                self._engine.module, self._optimizer, self._master_weights(), directory / tag / "zero"
+            )
             return
-        # DeepSpeed wants to know it when it is initialized, and looks when it loads.
-        self._engine._config.load_universal_checkpoint = universal
-        path, _ = self._engine.load_checkpoint(str(directory), tag=tag)
-        if path is None:
+        if not deepspeed_compat.load_checkpoint(self._engine, directory, tag, universal=universal):
             raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
         if universal:
-            self._separate_groups()
-
-    @torch.no_grad()
-    def _load_whole_state(self, parameters: Path) -> None:
-        """Take over a universal state without ZeRO, for which DeepSpeed has no loader."""
-        masters = self._master_weights()
-        adamw = self._optimizer.optimizer if masters else self._optimizer
-        for name, parameter in self._engine.module.named_parameters():
-            if not parameter.requires_grad:
-                continue  # a frozen one is in no optimizer and in no universal state, and is as it was
-
-            def saved(what: str, folder: Path = parameters / name, like: Tensor = parameter) -> Tensor:
-                return torch.load(folder / f"{what}.pt", weights_only=True)["param"].view_as(like).to(like.device)
-
-            master = masters.get(parameter, parameter)
-            master.copy_(saved("fp32"))
-            parameter.copy_(master)
-            adamw.state[master] = {
-                "step": torch.load(parameters / name / "step.pt", weights_only=True).clone(),
-                "exp_avg": saved("exp_avg"),
-                "exp_avg_sq": saved("exp_avg_sq"),
-            }
-
-    def _separate_groups(self) -> None:
-        """Undo what ZeRO 3 does when it loads a universal state: one step counter and one decay for all groups."""
-        adamw = self._optimizer.optimizer
-        for group, weight_decay in zip(adamw.param_groups, self._weight_decays, strict=True):
-            group["weight_decay"] = weight_decay
-        for state in adamw.state.values():
-            state["step"] = state["step"].clone()
-
-
-class _HeldInMemory(TorchCheckpointEngine):
-    """Where DeepSpeed saves to: memory instead of files."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: dict[Path, bytes | memoryview] = {}
-
-    def save(self, state_dict: Any, path: str) -> None:
-        """Keep what the file would hold."""
-        content = io.BytesIO()
-        torch.save(state_dict, content)
-        self.files[Path(path)] = content.getbuffer()
+            deepspeed_compat.separate_groups(self._optimizer.optimizer, self._weight_decays)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
 from longformer.models import LEDConfig, LongformerConfig
-from longformer.models.led.layers import DecoderView, LEDDecoderLayer, LEDEncoderLayer
+from longformer.models.led.layers import DecoderMasks, LEDDecoderLayer, LEDEncoderLayer
 from longformer.models.longformer.layers import Layer
 
 LONGFORMER = LongformerConfig(hidden_size=16, num_attention_heads=2, intermediate_size=24, attention_window=10)
@@ -49,9 +49,9 @@ def test_an_encoder_layer_with_padding_removed_is_one_graph(layer: nn.Module) ->
 
 
 def test_a_decoder_layer_is_one_graph() -> None:
-    def inputs(positions: int) -> tuple[Tensor, DecoderView, Tensor]:
+    def inputs(positions: int) -> tuple[Tensor, DecoderMasks, Tensor]:
         source = 2 * positions + 3
-        view = DecoderView(None, True, (torch.arange(source) < 30).expand(2, 1, 1, source))
+        view = DecoderMasks(None, True, (torch.arange(source) < 30).expand(2, 1, 1, source))
         return torch.randn(2, positions, 16, requires_grad=True), view, torch.randn(2, source, 16)
 
     compare_with_compiled(LEDDecoderLayer(LED), inputs)

@@ -1,4 +1,4 @@
-"""Claims: a decoder that remembers gives what reading everything again gives, beams without copies of the source."""
+"""Claims: a decoder with a cache gives what reading everything again gives, beams without copies of the source."""
 
 import pytest
 import torch
@@ -52,17 +52,17 @@ def test_reading_piece_by_piece_equals_reading_all_at_once(
         written_mask[1, :3] = 0
     asked = {"output_attentions": True, "output_hidden_states": True}
     whole = model(ids, mask, written, written_mask if padded else None, **asked)
-    memory = model.led.decoder.remember(whole.encoder_last_hidden_state, mask)
+    cache = model.led.decoder.new_cache(whole.encoder_last_hidden_state, mask)
     for stop, piece in zip(torch.tensor(pieces).cumsum(0).tolist(), pieces, strict=True):
         part = slice(stop - piece, stop)
         output = model(
             decoder_input_ids=written[:, part],
             decoder_attention_mask=written_mask[:, :stop] if padded else None,
-            past_key_values=memory,
+            past_key_values=cache,
             **asked,
         )
-        assert output.past_key_values is memory
-        assert memory.length == stop
+        assert output.past_key_values is cache
+        assert cache.length == stop
         torch.testing.assert_close(output.logits, whole.logits[:, part])
         torch.testing.assert_close(output.decoder_attentions[1], whole.decoder_attentions[1][:, :, part, :stop])
         torch.testing.assert_close(output.cross_attentions[1], whole.cross_attentions[1][:, :, part])
@@ -77,15 +77,15 @@ def test_beams_of_a_document_read_its_one_set_of_keys(model: LEDForConditionalGe
     expected = decoder(
         written, states=states.repeat_interleave(beams, 0), source_mask=mask.repeat_interleave(beams, 0)
     ).last_hidden_state
-    memory = decoder.remember(states, mask)
-    addresses = [each.key.data_ptr() for each in memory.source]
+    cache = decoder.new_cache(states, mask)
+    addresses = [each.key.data_ptr() for each in cache.source]
     for position in range(3):
-        output = decoder(written[:, position, None], memory=memory, output_attentions=True)
+        output = decoder(written[:, position, None], cache=cache, output_attentions=True)
         torch.testing.assert_close(output.last_hidden_state[:, 0], expected[:, position])
         assert output.cross_attentions[0].shape == (3 * beams, 4, 1, 40)
-    memory.keep_rows(torch.arange(3 * beams).flip(0).view(3, beams).flip(0).flatten())
-    assert [each.key.data_ptr() for each in memory.source] == addresses
-    assert memory.source[0].key.shape[0] == 3
+    cache.select_sequences(torch.arange(3 * beams).flip(0).view(3, beams).flip(0).flatten())
+    assert [each.key.data_ptr() for each in cache.source] == addresses
+    assert cache.source[0].key.shape[0] == 3
 
 
 @torch.no_grad()
@@ -94,14 +94,14 @@ def test_rows_go_on_from_the_rows_they_are_given_and_documents_can_leave(model: 
     states = model.get_encoder()(ids, mask).last_hidden_state
     decoder = model.led.decoder
     written = torch.randint(3, 30, (6, 5))
-    memory = decoder.remember(states, mask)
-    decoder(written, memory=memory)
+    cache = decoder.new_cache(states, mask)
+    decoder(written, cache=cache)
     # Document 1 has left; both beams of document 0 go on from its second one, those of document 2 change places.
     rows = torch.tensor([1, 1, 5, 4])
-    memory.keep_rows(rows)
-    memory.keep_documents(torch.tensor([0, 2]))
+    cache.select_sequences(rows)
+    cache.select_documents(torch.tensor([0, 2]))
     following = torch.randint(3, 30, (4, 1))
-    result = decoder(following, memory=memory).last_hidden_state[:, -1]
+    result = decoder(following, cache=cache).last_hidden_state[:, -1]
     source = torch.tensor([0, 0, 2, 2])
     expected = decoder(torch.cat([written[rows], following], 1), states=states[source], source_mask=mask[source])
     torch.testing.assert_close(result, expected.last_hidden_state[:, -1])
@@ -109,7 +109,7 @@ def test_rows_go_on_from_the_rows_they_are_given_and_documents_can_leave(model: 
 
 def test_a_text_may_be_written_up_to_the_last_position_and_no_further(model: LEDForConditionalGeneration) -> None:
     ids, mask = documents(1)
-    memory = model.led.decoder.remember(model.get_encoder()(ids, mask).last_hidden_state, None)
-    model(decoder_input_ids=ids[:, :32], past_key_values=memory)
+    cache = model.led.decoder.new_cache(model.get_encoder()(ids, mask).last_hidden_state, None)
+    model(decoder_input_ids=ids[:, :32], past_key_values=cache)
     with pytest.raises(LongformerError, match="the decoder is given 33 tokens, it has positions for 32"):
-        model(decoder_input_ids=ids[:, :1], past_key_values=memory)
+        model(decoder_input_ids=ids[:, :1], past_key_values=cache)

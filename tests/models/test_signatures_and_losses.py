@@ -31,14 +31,14 @@ def test_without_return_dict_the_values_come_as_a_plain_tuple(name: str, tmp_pat
     torch.testing.assert_close(found, expected.to_tuple())
 
 
-def test_use_cache_is_accepted_and_true_asks_for_a_memory(tmp_path: Path) -> None:
+def test_use_cache_is_accepted_and_true_asks_for_a_cache(tmp_path: Path) -> None:
     case = make_led_case("LEDForConditionalGeneration", 1, tmp_path)
     ids = case.batch["input_ids"]
-    memory = case.ours.get_decoder().remember(case.ours.get_encoder()(ids).last_hidden_state, None)
+    cache = case.ours.get_decoder().new_cache(case.ours.get_encoder()(ids).last_hidden_state, None)
     first = ids[:, :1]
-    logits = case.ours(decoder_input_ids=first, past_key_values=memory, use_cache=True).logits
+    logits = case.ours(decoder_input_ids=first, past_key_values=cache, use_cache=True).logits
     torch.testing.assert_close(logits, case.ours(ids, decoder_input_ids=first, use_cache=False).logits)
-    with pytest.raises(ValueError, match="use_cache needs a memory: give past_key_values"):
+    with pytest.raises(ValueError, match="use_cache needs a cache: give past_key_values"):
         case.ours(ids, decoder_input_ids=first, use_cache=True)
 
 

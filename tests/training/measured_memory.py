@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from longformer.cpu import buffer_pool
-from longformer.cpu.buffer_pool import KeptMemory
+from longformer.cpu.buffer_pool import BufferPool
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings
@@ -42,7 +42,7 @@ def peak_live_bytes(
     """
     written: EngineSettings = replace(SETTINGS, micro_batch_size=len(next(iter(batch.values()))), **settings)
     profiled = torch.autograd.profiler.profile(profile_memory=True, use_kineto=True)
-    with patch.object(buffer_pool, "KEPT", KeptMemory()) as kept, profiled as profiler:
+    with patch.object(buffer_pool, "POOL", BufferPool()) as kept, profiled as profiler:
         engine = TrainingEngine(model(), written, ranks)
         with patch.object(torch.distributed, "all_reduce", all_reduce_that_lets_go):
             for _ in range(2):

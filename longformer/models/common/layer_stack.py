@@ -19,8 +19,8 @@ Layer = TypeVar("Layer")
 class EncoderLayer(Protocol):
     """What a stack must know of its layers."""
 
-    def __call__(self, hidden: Tensor, tokens: AttentionMetadata, *, keeps_inside: bool = False) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
+    def __call__(self, hidden: Tensor, tokens: AttentionMetadata) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`."""
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
@@ -35,14 +35,14 @@ class LayerStack(nn.Module):
 
     kept: Kept = "everything"
 
-    def run_layer(self, layer: nn.Module, *arguments: Any, **keywords: Any) -> Tensor:
+    def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
         """Return the result of a layer."""
         if self.kept == "everything" or not torch.is_grad_enabled():
-            return layer(*arguments, **keywords)
+            return layer(*arguments)
         options: dict[str, Any] = {}
         if self.kept == "attention":
             options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
-        return checkpoint(layer, *arguments, use_reentrant=False, **options, **keywords)
+        return checkpoint(layer, *arguments, use_reentrant=False, **options)
 
 
 class EncoderStack(LayerStack):
@@ -73,9 +73,7 @@ class EncoderStack(LayerStack):
                 probabilities.append(layer.probabilities(hidden, tokens))
             is_last = layer is layers[-1]
             wanted = (tokens.packed_positions(places),) if is_last and places is not None else ()
-            # Backward comes to the last layer first, and has used up what it finds there before it needs memory itself.
-            keeps_inside = is_last and self.kept == "everything"
-            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted, keeps_inside=keeps_inside)
+            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted)
         hidden = hidden if last_norm is None else last_norm(hidden)
         if places is None:
             hidden = tokens.unpack(hidden)

@@ -8,8 +8,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from longformer.cpu.linear import product
-
 IGNORED = -100
 ROWS = 256
 
@@ -65,7 +63,7 @@ class SummedCrossEntropy(torch.autograd.Function):
                 logits_of(some, weight, bias), wanted, reduction="sum", label_smoothing=label_smoothing
             )
         # Backward multiplies in the precision of forward: autocast's, where that is on.
-        ctx.precision = product(states[:0], weight[:0]).dtype
+        ctx.precision = functional.linear(states[:0], weight[:0]).dtype
         ctx.label_smoothing = label_smoothing
         ctx.save_for_backward(states, targets, weight, bias)
         return total
@@ -102,5 +100,5 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 def logits_of(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return the logits (rows, vocabulary) in float32 or better."""
-    logits = product(states, weight)
+    logits = functional.linear(states, weight)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).add_(bias)

@@ -1,4 +1,4 @@
-"""What a decoder remembers between the tokens that it writes, so that nothing is computed twice."""
+"""The key-value cache of an LED decoder: what it has computed for earlier tokens, so that nothing is computed twice."""
 
 from collections.abc import Sequence
 
@@ -7,15 +7,15 @@ from torch import Tensor
 from longformer.models.led.attention import KeyValue
 
 
-class DecoderMemory:
-    """What a decoder remembers while it writes: of the documents, computed once, and of the tokens so far.
+class KeyValueCache:
+    """Keys and values of the documents, computed once, and of the tokens that the decoder has written so far.
 
-    There may be several rows per document (beams), as many for each, those of a document following each other; all
-    of them read the document's one set of keys and values. Made by `LEDDecoder.remember`, grown by every call of the
-    decoder that it is handed to.
+    There may be several sequences per document (beams), as many for each, those of a document following each other; all
+    of them read the document's one set of keys and values. Made by `LEDDecoder.new_cache`, grown by every call of the
+    decoder that it is passed to.
 
     Args:
-        source: per layer, what a document offers; rows are documents.
+        source: per layer, keys and values of the documents.
         source_mask: (documents, source positions) bool, False for padding, or None.
     """
 
@@ -25,16 +25,16 @@ class DecoderMemory:
 
     @property
     def length(self) -> int:
-        """Number of tokens remembered of every row."""
+        """Number of tokens cached of every sequence."""
         known = self.target[0]
         return 0 if known is None else known.key.shape[2]
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Let row i go on from what row rows[i] has written; (rows,) long. The documents are not touched."""
-        self.target = [None if known is None else known.rows(rows) for known in self.target]
+    def select_sequences(self, sequences: Tensor) -> None:
+        """Continue sequence i from sequence sequences[i]; (sequences,) long. The documents are not touched."""
+        self.target = [None if known is None else known.select(sequences) for known in self.target]
 
-    def keep_documents(self, documents: Tensor) -> None:
-        """Keep only the documents that `documents`, (documents,) long, names; their rows are kept by `keep_rows`."""
-        self.source = [each.rows(documents) for each in self.source]
+    def select_documents(self, documents: Tensor) -> None:
+        """Keep the documents that `documents`, (documents,) long, names; their sequences are kept separately."""
+        self.source = [each.select(documents) for each in self.source]
         if self.source_mask is not None:
             self.source_mask = self.source_mask.index_select(0, documents)

@@ -1,4 +1,4 @@
-"""The decoder of an LED, for whole texts and for writing them token by token with a memory."""
+"""The decoder of an LED, for whole texts and for writing them token by token with a cache of keys and values."""
 
 from typing import cast
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from longformer.models.common.layer_stack import LayerStack, drop_layers
-from longformer.models.led.attention import looking_back
-from longformer.models.led.cache import DecoderMemory
+from longformer.models.led.attention import KeyValue, causal_mask
+from longformer.models.led.cache import KeyValueCache
 from longformer.models.led.config import LEDConfig
-from longformer.models.led.layers import DecoderView, LEDDecoderLayer, WordEmbeddings
+from longformer.models.led.layers import DecoderMasks, LEDDecoderLayer, WordEmbeddings
 from longformer.models.led.outputs import DecoderOutput
 
 
@@ -26,14 +26,16 @@ class LEDDecoder(LayerStack):
         self.dropout = nn.Dropout(config.dropout)
         self.layerdrop = config.decoder_layerdrop
 
-    def remember(self, states: Tensor, source_mask: Tensor | None) -> DecoderMemory:
-        """Return a memory of documents and of no tokens.
+    def new_cache(self, states: Tensor, source_mask: Tensor | None) -> KeyValueCache:
+        """Return a cache that holds the documents and no tokens yet.
 
         Args:
             states: of the encoder, (documents, source positions, d_model).
             source_mask: (documents, source positions) bool, False for padding; None: there is none.
         """
-        return DecoderMemory([layer.encoder_attn.read(states).contiguous() for layer in self._layers()], source_mask)
+        return KeyValueCache(
+            [layer.encoder_attn.key_values(states).contiguous() for layer in self._layers()], source_mask
+        )
 
     def forward(
         self,
@@ -43,56 +45,50 @@ class LEDDecoder(LayerStack):
         inputs_embeds: Tensor | None = None,
         states: Tensor | None = None,
         source_mask: Tensor | None = None,
-        memory: DecoderMemory | None = None,
+        cache: KeyValueCache | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> DecoderOutput:
-        """Read the tokens so far, or only those that follow what a memory holds, which then holds them too.
+        """Read the tokens so far, or only those that follow the tokens of a cache, which then holds them too.
 
         Values are not checked here and nothing waits for the device; `LEDModel.forward` is the border.
 
         Args:
-            input_ids: (rows, positions) long; or give `inputs_embeds`, (rows, positions, d_model).
-            attention_mask: (rows, positions, remembered ones included), 0 for padding; None: there is none.
-            states: of the encoder, (rows, source positions, d_model), unless there is a memory.
-            source_mask: (rows, source positions) bool, False for padding; None: there is none.
-            memory: of `remember`.
+            input_ids: (sequences, positions) long; or give `inputs_embeds`, (sequences, positions, d_model).
+            attention_mask: (sequences, positions, cached ones included), 0 for padding; None: there is none.
+            states: of the encoder, (sequences, source positions, d_model), unless there is a cache.
+            source_mask: (sequences, source positions) bool, False for padding; None: there is none.
+            cache: of `new_cache`.
         """
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        start, positions = 0 if memory is None else memory.length, words.shape[1]
+        start, positions = 0 if cache is None else cache.length, words.shape[1]
         places = torch.arange(start, start + positions, device=words.device)
         hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(places)))
-        source_mask = source_mask if memory is None else memory.source_mask
+        source_mask = source_mask if cache is None else cache.source_mask
         causal = attention_mask is None and start == 0
-        view = DecoderView(
+        masks = DecoderMasks(
             None if causal else visible_target(attention_mask, positions, start + positions, words.device),
             causal,
             None if source_mask is None else source_mask[:, None, None, :],
         )
-        if memory is None and output_attentions:
-            # Attentions are shown by the layers' steps, which want a memory; this one is forgotten afterwards.
-            memory = self.remember(cast(Tensor, states), source_mask)
         shown, attentions = [], []
         for index, layer in drop_layers(enumerate(self._layers()), self.layerdrop if self.training else 0.0):
             if output_hidden_states:
                 shown.append(hidden)
-            if memory is None:
-                hidden = self.run_layer(layer, hidden, view, states)
-            else:
-                hidden, known, seen = layer.step(
-                    hidden, view, memory.source[index], memory.target[index], output_attentions=output_attentions
-                )
-                memory.target[index] = known
-                attentions.append(seen)
+            source: Tensor | KeyValue = cast(Tensor, states) if cache is None else cache.source[index]
+            past = None if cache is None else cache.target[index]
+            if output_attentions:
+                attentions.append(layer.probabilities(hidden, masks, source, past))
+            hidden, known = self.run_layer(layer, hidden, masks, source, past)
+            if cache is not None:
+                cache.target[index] = known
         if self.layer_norm is not None:
             hidden = self.layer_norm(hidden)
         output = DecoderOutput(hidden)
         if output_hidden_states:
             output.hidden_states = (*shown, hidden)
         if output_attentions:
-            output.attentions, output.cross_attentions = zip(
-                *cast(list[tuple[Tensor, Tensor]], attentions), strict=True
-            )
+            output.attentions, output.cross_attentions = zip(*attentions, strict=True)
         return output
 
     def _layers(self) -> list[LEDDecoderLayer]:
@@ -106,7 +102,7 @@ def visible_target(attention_mask: Tensor | None, positions: int, known: int, de
     """
     if attention_mask is None and positions == 1:
         return None
-    visible = looking_back(positions, known, device)
+    visible = causal_mask(positions, known, device)
     if attention_mask is None:
         return visible
     itself = visible.triu(known - positions)

@@ -6,7 +6,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from longformer.cpu.dropout import Dropout
 from longformer.models.common.layer_stack import EncoderLayer, EncoderStack, drop_layers
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.led.config import LEDConfig
@@ -25,7 +24,7 @@ class LEDEncoder(EncoderStack):
         self.layers = nn.ModuleList(LEDEncoderLayer(config, index) for index in range(config.encoder_layers))
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
         self.layer_norm = nn.LayerNorm(config.d_model) if config.normalize_before else None
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,

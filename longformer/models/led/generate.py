@@ -1,4 +1,4 @@
-"""Writing texts with an LED: the encoder reads every document once, the decoder remembers what it has written.
+"""Writing texts with an LED: the encoder reads every document once, the decoder caches keys and values of its text.
 
 The beams of a document share its keys and values, and what is complete leaves the batch; the tokens are those that
 Hugging Face 5 writes with the same settings.
@@ -16,7 +16,7 @@ from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.generation.beam_search import EMPTY, Beams
 from longformer.models.generation.config import GenerationSettings
 from longformer.models.generation.logits_processors import apply_rules, drawn
-from longformer.models.led.cache import DecoderMemory
+from longformer.models.led.cache import KeyValueCache
 from longformer.models.led.config import LEDConfig
 from longformer.models.led.decoder import LEDDecoder
 from longformer.models.led.encoder import LEDEncoder
@@ -87,9 +87,9 @@ class GeneratesText(PretrainedModel):
             attention_mask = (input_ids != self.config.pad_token_id).long()
         states = self.get_encoder()(input_ids, attention_mask, global_attention_mask).last_hidden_state
         token_mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
-        memory = self.get_decoder().remember(states, token_mask)
+        cache = self.get_decoder().new_cache(states, token_mask)
         write = with_beams if chosen.num_beams > 1 else one_by_one
-        texts = write(self, memory, chosen)
+        texts = write(self, cache, chosen)
         longest = int((texts != EMPTY).sum(1).max())
         return texts[:, :longest].masked_fill(texts[:, :longest] == EMPTY, chosen.pad_token_id)
 
@@ -105,21 +105,21 @@ class GeneratesText(PretrainedModel):
         return settings
 
 
-def next_logits(model: GeneratesText, memory: DecoderMemory, tokens: Tensor) -> Tensor:
+def next_logits(model: GeneratesText, cache: KeyValueCache, tokens: Tensor) -> Tensor:
     """Return (rows, vocabulary) float32 behind the last token of every row, (rows,) long."""
-    hidden = model.get_decoder()(tokens[:, None], memory=memory).last_hidden_state
+    hidden = model.get_decoder()(tokens[:, None], cache=cache).last_hidden_state
     return model.logits(hidden[:, 0]).float()
 
 
-def one_by_one(model: GeneratesText, memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+def one_by_one(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
     """Return one text per document, (documents, max_length): token by token the most probable one, or one drawn."""
-    texts = empty_texts(memory, settings)
+    texts = empty_texts(cache, settings)
     texts[:, 0] = settings.decoder_start_token_id
     ends = texts.new_tensor(settings.eos_token_id)
     open_ones = torch.arange(len(texts), device=texts.device)
     for length in range(1, settings.max_length):
         written = texts[open_ones, :length]
-        scores = apply_rules(next_logits(model, memory, written[:, -1]), written, settings)
+        scores = apply_rules(next_logits(model, cache, written[:, -1]), written, settings)
         if settings.do_sample:
             # Drawn for all documents, so that no text depends on when others ended.
             chances = torch.empty(len(texts), scores.shape[1], device=texts.device).exponential_()
@@ -132,19 +132,19 @@ def one_by_one(model: GeneratesText, memory: DecoderMemory, settings: Generation
             break
         if len(going_on) < len(open_ones):
             open_ones = open_ones[going_on]
-            memory.keep_documents(going_on)
-            memory.keep_rows(going_on)
+            cache.select_documents(going_on)
+            cache.select_sequences(going_on)
     return texts
 
 
-def with_beams(model: GeneratesText, memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+def with_beams(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
     """Return the best text that a search by beams finds per document, (documents, max_length)."""
-    texts = empty_texts(memory, settings)
+    texts = empty_texts(cache, settings)
     open_ones = torch.arange(len(texts), device=texts.device)
     beams = Beams(len(texts), settings, texts.device)
     while len(open_ones):
         written = beams.written.flatten(0, 1)
-        scores = next_logits(model, memory, written[:, -1]).log_softmax(-1)
+        scores = next_logits(model, cache, written[:, -1]).log_softmax(-1)
         scores = apply_rules(scores, written, settings)
         chances = None
         if settings.do_sample:
@@ -157,12 +157,12 @@ def with_beams(model: GeneratesText, memory: DecoderMemory, settings: Generation
             going_on = (~done).nonzero()[:, 0]
             open_ones, rows = open_ones[going_on], rows[going_on]
             beams.keep(going_on)
-            memory.keep_documents(going_on)
-        memory.keep_rows(rows.flatten())
+            cache.select_documents(going_on)
+        cache.select_sequences(rows.flatten())
     return texts
 
 
-def empty_texts(memory: DecoderMemory, settings: GenerationSettings) -> Tensor:
+def empty_texts(cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
     """Return a place for one text per document, (documents, max_length) long."""
-    keys = memory.source[0].key
+    keys = cache.source[0].key
     return torch.full((len(keys), settings.max_length), EMPTY, device=keys.device)

@@ -44,9 +44,9 @@ def check_target(
     input_ids: Tensor | None,
     attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
-    remembered: int,
+    cached: int,
 ) -> Tensor | None:
-    """Check what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens it remembers.
+    """Check what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens its cache holds.
 
     Returns:
         `attention_mask`, or None where nothing is padded.
@@ -56,7 +56,7 @@ def check_target(
         LongformerError: ids or the mask hold values that the model cannot take, or the text is too long.
     """
     shape, _ = input_shape(input_ids, inputs_embeds, prefix="decoder_")
-    known, longest = remembered + shape[1], config.max_decoder_position_embeddings
+    known, longest = cached + shape[1], config.max_decoder_position_embeddings
     if known > longest:
         raise LongformerError(
             f"the decoder is given {known} tokens, it has positions for {longest}: shorten what it is to write"

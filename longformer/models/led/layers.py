@@ -10,13 +10,9 @@ from torch import Tensor, nn
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.metadata import AttentionMetadata
-from longformer.cpu.dropout import Dropout
-from longformer.cpu.linear import Linear
-from longformer.cpu.residual import add_branch
-from longformer.cpu.sublayers import Branch, FeedForward, Projection
+from longformer.models.common.layers import ACTIVATIONS, FeedForward, add_and_norm
 from longformer.models.led.attention import CrossAttention, DecoderSelfAttention, KeyValue
 from longformer.models.led.config import LEDConfig
-from longformer.models.longformer.layers import ACTIVATIONS
 
 
 class WordEmbeddings(nn.Embedding):
@@ -32,33 +28,36 @@ class WordEmbeddings(nn.Embedding):
         return words if self.scale is None else words * self.scale
 
 
-class FeedForwardLayer(nn.Module):
+class LEDLayer(nn.Module):
     """What encoder and decoder layers share: where they normalise, and the feed-forward part that ends them."""
 
     def __init__(self, config: LEDConfig, inner_width: int) -> None:
         super().__init__()
-        self.normalizes_before = config.normalize_before
+        self.normalize_before = config.normalize_before
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.fc1 = Linear(config.d_model, inner_width)
-        self.fc2 = Linear(inner_width, config.d_model)
+        self.fc1 = nn.Linear(config.d_model, inner_width)
+        self.fc2 = nn.Linear(inner_width, config.d_model)
         self.activation = ACTIVATIONS[config.activation_function]
         self.activation_dropout = config.activation_dropout
         self.final_layer_norm = nn.LayerNorm(config.d_model)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def feed_forward(self, hidden: Tensor, *, keeps_inside: bool = False) -> Tensor:
-        """Return the layer's result; `keeps_inside` as in `FeedForward`."""
+    def norm_before(self, hidden: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Return the input of a sublayer: the hidden states, normalised where the config says so (mBART)."""
+        return norm(hidden) if self.normalize_before else hidden
+
+    def add_and_norm(
+        self, residual: Tensor, sublayer: nn.Linear | FeedForward, x: Tensor, norm: nn.LayerNorm
+    ) -> Tensor:
+        """Return norm(residual + dropout(sublayer(x))), or the sum alone where `norm_before` normalises."""
+        norm_after = None if self.normalize_before else norm
+        return add_and_norm(residual, sublayer, x, dropout=self.dropout, norm=norm_after)
+
+    @property
+    def feed_forward(self) -> FeedForward:
+        """The feed-forward part."""
         dropout = self.activation_dropout if self.training else 0.0
-        branch = FeedForward(self.fc1, self.fc2, self.activation, dropout=dropout, keeps_inside=keeps_inside)
-        return self.add(hidden, branch, self.before(self.final_layer_norm, hidden), self.final_layer_norm)
-
-    def before(self, norm: nn.Module, hidden: Tensor) -> Tensor:
-        """Return what a branch reads of the hidden states."""
-        return norm(hidden) if self.normalizes_before else hidden
-
-    def add(self, hidden: Tensor, branch: Branch, read: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Return the hidden states once a branch has been added to them."""
-        return add_branch(hidden, branch, read, dropout=self.dropout, norm=None if self.normalizes_before else norm)
+        return FeedForward(self.fc1, self.activation, self.fc2, dropout=dropout)
 
 
 class EncoderAttention(nn.Module):
@@ -69,29 +68,31 @@ class EncoderAttention(nn.Module):
         self.longformer_self_attn = LongformerSelfAttention(
             config.d_model, config.encoder_attention_heads, config.band(layer), dropout=config.attention_dropout
         )
-        self.output = Linear(config.d_model, config.d_model)
+        self.output = nn.Linear(config.d_model, config.d_model)
 
 
-class LEDEncoderLayer(FeedForwardLayer):
+class LEDEncoderLayer(LEDLayer):
     """One layer of the encoder."""
 
     def __init__(self, config: LEDConfig, layer: int) -> None:
         super().__init__(config, config.encoder_ffn_dim)
         self.self_attn = EncoderAttention(config, layer)
 
-    def forward(self, hidden: Tensor, tokens: AttentionMetadata, *, keeps_inside: bool = False) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`; `keeps_inside` as in `FeedForward`."""
-        attended = self.self_attn.longformer_self_attn(self.before(self.self_attn_layer_norm, hidden), tokens)
-        hidden = self.add(hidden, Projection(self.self_attn.output), attended, self.self_attn_layer_norm)
-        return self.feed_forward(hidden, keeps_inside=keeps_inside)
+    def forward(self, hidden: Tensor, tokens: AttentionMetadata) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`."""
+        x = self.norm_before(hidden, self.self_attn_layer_norm)
+        attended = self.self_attn.longformer_self_attn(x, tokens)
+        hidden = self.add_and_norm(hidden, self.self_attn.output, attended, self.self_attn_layer_norm)
+        x = self.norm_before(hidden, self.final_layer_norm)
+        return self.add_and_norm(hidden, self.feed_forward, x, self.final_layer_norm)
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
-        read = self.before(self.self_attn_layer_norm, hidden)
-        return self.self_attn.longformer_self_attn.probabilities(read, tokens)
+        x = self.norm_before(hidden, self.self_attn_layer_norm)
+        return self.self_attn.longformer_self_attn.probabilities(x, tokens)
 
 
-class DecoderView(NamedTuple):
+class DecoderMasks(NamedTuple):
     """What the tokens of a decoder call may see, the same in all layers."""
 
     target: Tensor | None
@@ -102,19 +103,7 @@ class DecoderView(NamedTuple):
     """As `visible` of `CrossAttention.forward`."""
 
 
-class DecoderStep(NamedTuple):
-    """What a decoder layer makes of its input."""
-
-    hidden: Tensor
-    """(rows, positions, width): the next hidden states."""
-    known: KeyValue
-    """What the tokens so far offer to later ones."""
-    attentions: tuple[Tensor, Tensor] | None
-    """On request, without dropout: (rows, heads, positions, known positions) and (rows, heads, positions, source
-    positions)."""
-
-
-class LEDDecoderLayer(FeedForwardLayer):
+class LEDDecoderLayer(LEDLayer):
     """One layer of the decoder."""
 
     def __init__(self, config: LEDConfig) -> None:
@@ -124,38 +113,37 @@ class LEDDecoderLayer(FeedForwardLayer):
         self.encoder_attn = CrossAttention(width, heads, dropout=dropout)
         self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, hidden: Tensor, view: DecoderView, states: Tensor) -> Tensor:
-        """Return the next hidden states of whole texts, (rows, positions, width).
+    def forward(
+        self, hidden: Tensor, masks: DecoderMasks, source: Tensor | KeyValue, past: KeyValue | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """Return the next hidden states, (sequences, positions, width), and the keys and values of all tokens so far.
 
         Args:
-            hidden: (rows, positions, width).
-            view: what they may see.
-            states: of the encoder, (rows, source positions, width).
+            hidden: (sequences, positions, width); the sequences of a document follow each other, as many for each.
+            masks: what the tokens may see.
+            source: the states of the encoder, (documents, source positions, width), or their keys and values.
+            past: keys and values of earlier tokens; None: there are none.
         """
-        return self.step(hidden, view, self.encoder_attn.read(states), None, output_attentions=False).hidden
+        x = self.norm_before(hidden, self.self_attn_layer_norm)
+        attended, known = self.self_attn(x, past, masks.target, causal=masks.causal)
+        hidden = self.add_and_norm(hidden, self.self_attn.out_proj, attended, self.self_attn_layer_norm)
+        x = self.norm_before(hidden, self.encoder_attn_layer_norm)
+        attended = self.encoder_attn(x, source, masks.source)
+        hidden = self.add_and_norm(hidden, self.encoder_attn.out_proj, attended, self.encoder_attn_layer_norm)
+        x = self.norm_before(hidden, self.final_layer_norm)
+        return self.add_and_norm(hidden, self.feed_forward, x, self.final_layer_norm), known
 
-    def step(
-        self, hidden: Tensor, view: DecoderView, source: KeyValue, past: KeyValue | None, *, output_attentions: bool
-    ) -> DecoderStep:
-        """Continue texts.
+    def probabilities(
+        self, hidden: Tensor, masks: DecoderMasks, source: Tensor | KeyValue, past: KeyValue | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return who attends to whom in this layer, given its input: to target and source; arguments as in `forward`.
 
-        Args:
-            hidden: (rows, positions, width); the rows of a document follow each other, as many for each.
-            view: what they may see.
-            source: what the encoder offers, a row for each document.
-            past: what earlier tokens offer; None: there are none.
+        Returns:
+            (sequences, heads, positions, known positions) and (sequences, heads, positions, source positions).
         """
-        query, known = self.self_attn.project(self.before(self.self_attn_layer_norm, hidden))
-        known = known if past is None else past.followed_by(known)
-        attended = self.self_attn(query, known, view.target, causal=view.causal)
-        hidden = self.add(hidden, Projection(self.self_attn.out_proj), attended, self.self_attn_layer_norm)
-        asking = self.before(self.encoder_attn_layer_norm, hidden)
-        attentions = None
-        if output_attentions:
-            attentions = (
-                self.self_attn.probabilities(query, known, view.target, causal=view.causal),
-                self.encoder_attn.probabilities(asking, source, view.source),
-            )
-        attended = self.encoder_attn(asking, source, view.source)
-        hidden = self.add(hidden, Projection(self.encoder_attn.out_proj), attended, self.encoder_attn_layer_norm)
-        return DecoderStep(self.feed_forward(hidden), known, attentions)
+        x = self.norm_before(hidden, self.self_attn_layer_norm)
+        of_target = self.self_attn.probabilities(x, past, masks.target, causal=masks.causal)
+        attended, _ = self.self_attn(x, past, masks.target, causal=masks.causal)
+        hidden = self.add_and_norm(hidden, self.self_attn.out_proj, attended, self.self_attn_layer_norm)
+        x = self.norm_before(hidden, self.encoder_attn_layer_norm)
+        return of_target, self.encoder_attn.probabilities(x, source, masks.source)

@@ -10,7 +10,7 @@ from longformer.models.common.inputs import check_labels
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
-from longformer.models.led.cache import DecoderMemory
+from longformer.models.led.cache import KeyValueCache
 from longformer.models.led.config import LEDConfig
 from longformer.models.led.decoder import LEDDecoder
 from longformer.models.led.encoder import LEDEncoder
@@ -25,7 +25,7 @@ class LEDInputs(TypedDict, total=False):
 
     encoder_outputs: Any
     global_attention_mask: Tensor | None
-    past_key_values: DecoderMemory | None
+    past_key_values: KeyValueCache | None
     inputs_embeds: Tensor | None
     decoder_inputs_embeds: Tensor | None
     use_cache: bool | None
@@ -63,7 +63,7 @@ class LEDModel(PretrainedModel):
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,
         global_attention_mask: Tensor | None = None,
-        past_key_values: DecoderMemory | None = None,
+        past_key_values: KeyValueCache | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
@@ -75,14 +75,14 @@ class LEDModel(PretrainedModel):
         Args:
             input_ids, attention_mask, global_attention_mask, inputs_embeds: as in `LEDEncoder.forward`.
             decoder_input_ids: (rows, positions) long; for every text one row, or several that follow each other.
-                None: `input_ids`, each moved on by one, as in Hugging Face.
+                None: `input_ids`, each shifted right by one, as in Hugging Face.
             decoder_attention_mask: (rows, positions), 1 = token, 0 = padding, on either side; None = all tokens.
             encoder_outputs: what the encoder gave before, or a tuple that begins with its last hidden state; the
                 source is then not read again.
-            past_key_values: of `decoder.remember`; the decoder reads what follows the tokens it holds, and neither
+            past_key_values: of `decoder.new_cache`; the decoder reads what follows the tokens it holds, and neither
                 the source nor `encoder_outputs` are needed.
             decoder_inputs_embeds: (rows, positions, d_model), instead of decoder_input_ids.
-            use_cache: True demands `past_key_values`, which alone decides whether tokens are remembered.
+            use_cache: True demands `past_key_values`, which alone decides whether tokens are cached.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
 
@@ -92,17 +92,17 @@ class LEDModel(PretrainedModel):
         """
         if use_cache and past_key_values is None:
             raise ValueError(
-                "use_cache needs a memory: give past_key_values=model.get_decoder().remember(...), or use generate"
+                "use_cache needs a cache: give past_key_values=model.get_decoder().new_cache(...), or use generate"
             )
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
-            decoder_input_ids = moved_on(input_ids, self.config)
+            decoder_input_ids = shift_tokens_right(input_ids, self.config)
         decoder_attention_mask = check_target(
             self.config,
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
             inputs_embeds=decoder_inputs_embeds,
-            remembered=0 if past_key_values is None else past_key_values.length,
+            cached=0 if past_key_values is None else past_key_values.length,
         )
         encoded = None
         if past_key_values is None:
@@ -118,7 +118,7 @@ class LEDModel(PretrainedModel):
             inputs_embeds=decoder_inputs_embeds,
             states=None if encoded is None else encoded.last_hidden_state,
             source_mask=padding_mask(attention_mask),
-            memory=past_key_values,
+            cache=past_key_values,
             **asked,
         )
         output = LEDOutput(
@@ -191,7 +191,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
 
         Args:
             labels: (rows, positions) long, what is to be written, -100 where it does not count; the decoder reads
-                them moved on by one unless it is given something else.
+                them shifted right by one unless it is given something else.
             label_smoothing: as in `masked_lm_loss`; only the loss changes.
             output_logits: whether to compute the logits of all positions; None = only when no labels are given,
                 because the loss needs but those of labelled positions, a few at a time.
@@ -200,7 +200,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         if labels is not None:
             check_labels(labels, self.config.vocab_size)
             if decoder_input_ids is None and inputs.get("decoder_inputs_embeds") is None:
-                decoder_input_ids = moved_on(labels, self.config)
+                decoder_input_ids = shift_tokens_right(labels, self.config)
         result: LEDOutput = self.led(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, **inputs)
         hidden = result.last_hidden_state
         loss = None
@@ -253,8 +253,8 @@ class LEDForQuestionAnswering(LEDWithHead):
         return LEDQuestionAnsweringOutput(loss, start_logits, end_logits, **result.trace())
 
 
-def moved_on(ids: Tensor, config: LEDConfig) -> Tensor:
-    """Return what a decoder reads to write `ids`, (rows, positions): its first token, then all but the last."""
-    moved = ids.roll(1, dims=1)
-    moved[:, 0] = config.decoder_start_token_id
-    return moved.masked_fill(moved == IGNORED, config.pad_token_id)
+def shift_tokens_right(ids: Tensor, config: LEDConfig) -> Tensor:
+    """Return the decoder input for target `ids`, (sequences, positions): its first token, then all but the last."""
+    shifted = ids.roll(1, dims=1)
+    shifted[:, 0] = config.decoder_start_token_id
+    return shifted.masked_fill(shifted == IGNORED, config.pad_token_id)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from longformer.models.common.outputs import ModelOutput
-from longformer.models.led.cache import DecoderMemory
+from longformer.models.led.cache import KeyValueCache
 
 
 @dataclass
@@ -28,8 +28,8 @@ class DecoderOutput(ModelOutput):
 class Trace(ModelOutput):
     """What is known of encoder and decoder behind a result; those on request are as in their own outputs."""
 
-    past_key_values: DecoderMemory | None = None
-    """The memory that was handed in, now with the tokens of this call."""
+    past_key_values: KeyValueCache | None = None
+    """The cache that was passed in, now with the tokens of this call."""
     decoder_hidden_states: tuple[Tensor, ...] | None = None
     decoder_attentions: tuple[Tensor, ...] | None = None
     cross_attentions: tuple[Tensor, ...] | None = None

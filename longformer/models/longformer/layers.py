@@ -1,29 +1,13 @@
 """The parts of a Longformer encoder, nested and named as in Hugging Face (spec 1.6): post-LayerNorm RoBERTa blocks."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from longformer.attention.layer import AttentionProbabilities, LongformerSelfAttention
 from longformer.attention.metadata import AttentionMetadata
-from longformer.cpu.dropout import Dropout
-from longformer.cpu.linear import Linear
-from longformer.cpu.residual import add_branch
-from longformer.cpu.sublayers import Activation, Branch, FeedForward, Projection
 from longformer.models.common.inputs import ModelInputs
+from longformer.models.common.layers import ACTIVATIONS, FeedForward, add_and_norm
 from longformer.models.longformer.config import LongformerConfig
-
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-    "silu": functional.silu,
-    "swish": functional.silu,
-    "tanh": torch.tanh,
-}
 
 
 class Embeddings(nn.Module):
@@ -36,7 +20,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, padding_idx=padding)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs: ModelInputs) -> Tensor:
         """Return the first hidden states, (batch, positions, hidden_size), or packed where the batch is."""
@@ -46,22 +30,22 @@ class Embeddings(nn.Module):
         return self.dropout(self.LayerNorm(inputs.tokens.pack(words + places + types)))
 
 
-class AddAndNormalise(nn.Module):
-    """Add the result of a branch, which ends with `dense`, to the hidden states, and normalise the sum."""
+class AddAndNorm(nn.Module):
+    """Adds the output of a sublayer, whose last linear layer is `dense`, to the residual and normalises the sum."""
 
-    def __init__(self, branch_width: int, config: LongformerConfig) -> None:
+    def __init__(self, in_features: int, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = Linear(branch_width, config.hidden_size)
+        self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, branch: Branch, read: Tensor) -> Tensor:
-        """Return the next hidden states."""
-        return add_branch(hidden, branch, read, dropout=self.dropout, norm=self.LayerNorm)
+    def forward(self, residual: Tensor, sublayer: nn.Linear | FeedForward, x: Tensor) -> Tensor:
+        """Return LayerNorm(residual + dropout(sublayer(x))), (..., hidden_size)."""
+        return add_and_norm(residual, sublayer, x, dropout=self.dropout, norm=self.LayerNorm)
 
 
 class Attention(nn.Module):
-    """Self-attention and what follows it."""
+    """Self-attention, and what adds it to the hidden states."""
 
     def __init__(self, config: LongformerConfig, layer: int) -> None:
         super().__init__()
@@ -71,22 +55,15 @@ class Attention(nn.Module):
             config.band(layer),
             dropout=config.attention_probs_dropout_prob,
         )
-        self.output = AddAndNormalise(config.hidden_size, config)
-
-    def forward(self, hidden: Tensor, tokens: AttentionMetadata, rows: Tensor | None) -> Tensor:
-        """Return the next hidden states; `rows` as in `Layer.forward`."""
-        attended = self.self(hidden, tokens)
-        if rows is not None:
-            attended, hidden = (each.flatten(0, -2).index_select(0, rows) for each in (attended, hidden))
-        return self.output(hidden, Projection(self.output.dense), attended)
+        self.output = AddAndNorm(config.hidden_size, config)
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward part."""
+    """The first half of the feed-forward part."""
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.intermediate_size)
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
 
 class Layer(nn.Module):
@@ -96,25 +73,24 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.intermediate = Intermediate(config)
-        self.output = AddAndNormalise(config.intermediate_size, config)
+        self.output = AddAndNorm(config.intermediate_size, config)
         self.activation = ACTIVATIONS[config.hidden_act]
 
-    def forward(
-        self, hidden: Tensor, tokens: AttentionMetadata, rows: Tensor | None = None, *, keeps_inside: bool = False
-    ) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`, or only some rows of them.
+    def forward(self, hidden: Tensor, tokens: AttentionMetadata, positions: Tensor | None = None) -> Tensor:
+        """Return the next hidden states, in the layout of `hidden`, or those of some positions only.
 
         Args:
-            hidden: (batch, positions, width), or packed, (rows, width).
+            hidden: (batch, positions, width), or packed, (tokens, width).
             tokens: what the positions hold.
-            rows: (count,) long, counted through the batch where it is not packed: all that is wanted. The rest is
-                not computed; the result is (count, width).
-            keeps_inside: as in `FeedForward`.
+            positions: (count,) long, counted through the batch where it is not packed: the rest is not computed, and
+                the result is (count, width).
         """
-        hidden = self.attention(hidden, tokens, rows)
-        layers = self.intermediate.dense, self.output.dense
-        branch = FeedForward(*layers, self.activation, keeps_inside=keeps_inside)
-        return self.output(hidden, branch, hidden)
+        attended = self.attention.self(hidden, tokens)
+        if positions is not None:
+            hidden, attended = (each.flatten(0, -2).index_select(0, positions) for each in (hidden, attended))
+        hidden = self.attention.output(hidden, self.attention.output.dense, attended)
+        feed_forward = FeedForward(self.intermediate.dense, self.activation, self.output.dense)
+        return self.output(hidden, feed_forward, hidden)
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
         """Return who attends to whom in this layer, given its input."""
@@ -126,7 +102,7 @@ class Pooler(nn.Module):
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (batch, hidden_size)."""

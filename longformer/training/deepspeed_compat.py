@@ -1,0 +1,224 @@
+"""Everything that depends on the inside of DeepSpeed: its private attributes, what is replaced in it, its file formats.
+
+Each part was seen and tested in DeepSpeed 0.19.8; pyproject.toml admits no other minor version. To be gone through with
+every new one: each function says what DeepSpeed lacks.
+"""
+
+import io
+import logging
+import os
+import shutil
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+if not torch.cuda.is_available():
+    os.environ["DS_ACCELERATOR"] = "cpu"  # without it every process guesses, and says so
+
+import deepspeed
+import deepspeed.ops
+
+# Half of all start-up: initialize() imports it for any optimizer. Imported here it is paid once, by the
+# process that ranks are forked from.
+import deepspeed.runtime.zero.muon.muon_optimizer
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.utils import safe_get_full_fp32_param
+
+logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # caused by DeepSpeed
+# With a compiler at hand DeepSpeed would spend 40 s building a shared-memory all-reduce for ranks on CPUs,
+# after probing all its operators; we use none of them.
+deepspeed.ops.__compatible_ops__ = {}
+
+PARAMETER_NAMES = "parameter_names"
+"""Entry of a saved state: names of the parameters in the order of the optimizer's."""
+MODEL_STATES = "mp_rank_00_model_states.pt"
+"""DeepSpeed's file of what all ranks hold alike."""
+
+
+def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> tuple[Any, Any]:
+    """Return DeepSpeed's engine around a model, and its optimizer; the process group must be up.
+
+    Args:
+        model: trained in place.
+        optimizer: over its parameters.
+        config: of DeepSpeed.
+    """
+    # What the conversion to another number of ranks looks for in a checkpoint of ZeRO 1 and 2.
+    model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
+    deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
+    engine, optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    return engine, optimizer
+
+
+def supports_fp16() -> bool:
+    """Return whether the device computes in float16."""
+    return bool(get_accelerator().is_fp16_supported())
+
+
+def full_parameter(parameter: nn.Parameter) -> Tensor | None:
+    """Return a parameter whole in fp32, wherever ZeRO has sharded it; None: it has not; all ranks must call it."""
+    full: Tensor | None = safe_get_full_fp32_param(parameter)
+    return full
+
+
+def master_weights(optimizer: Any) -> dict[Tensor, Tensor]:
+    """Return the fp32 copy of every parameter, for half precision without ZeRO, which has no public access to them."""
+    return dict(zip(chain(*optimizer.fp16_groups), chain(*optimizer.fp32_groups), strict=True))
+
+
+@contextmanager
+def saving_to_memory(engine: Any) -> Iterator[dict[Path, bytes | memoryview]]:
+    """Within the block `engine.save_checkpoint` fills the yielded dictionary, path to content, instead of writing.
+
+    DeepSpeed's own asynchronous engines need compiled operators or a second process.
+    """
+    to_files, to_memory = engine.checkpoint_engine, _InMemory()
+    engine.checkpoint_engine = to_memory
+    try:
+        yield to_memory.files
+    finally:
+        engine.checkpoint_engine = to_files
+
+
+class _InMemory(TorchCheckpointEngine):
+    """Saves to memory instead of files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files: dict[Path, bytes | memoryview] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Keep what the file would hold."""
+        content = io.BytesIO()
+        torch.save(state_dict, content)
+        self.files[Path(path)] = content.getbuffer()
+
+
+def load_checkpoint(engine: Any, directory: Path, tag: str, *, universal: bool) -> bool:
+    """Load a state and return whether there was one; all ranks must call it.
+
+    DeepSpeed takes the choice between its own and its universal format from the config it was initialized with, so it
+    is set there.
+    """
+    engine._config.load_universal_checkpoint = universal
+    path, _ = engine.load_checkpoint(str(directory), tag=tag)
+    return path is not None
+
+
+def separate_groups(optimizer: torch.optim.Optimizer, weight_decays: Sequence[float]) -> None:
+    """Undo what ZeRO 3 does when it loads a universal state: one step counter and one weight decay for all groups."""
+    for group, weight_decay in zip(optimizer.param_groups, weight_decays, strict=True):
+        group["weight_decay"] = weight_decay
+    for state in optimizer.state.values():
+        state["step"] = state["step"].clone()
+
+
+@torch.no_grad()
+def load_universal_without_zero(module: nn.Module, optimizer: Any, masters: dict[Tensor, Tensor], state: Path) -> None:
+    """Load a universal state without ZeRO, for which DeepSpeed has no loader.
+
+    Args:
+        module: the model inside the engine.
+        optimizer: of the engine.
+        masters: of `master_weights`; empty in fp32.
+        state: the folder of a universal state with one folder for each parameter.
+    """
+    adamw = optimizer.optimizer if masters else optimizer
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue  # a frozen one is in no optimizer and in no universal state, and is as it was
+
+        def saved(tensor: str, folder: Path = state / name, like: Tensor = parameter) -> Tensor:
+            return torch.load(folder / f"{tensor}.pt", weights_only=True)["param"].view_as(like).to(like.device)
+
+        master = masters.get(parameter, parameter)
+        master.copy_(saved("fp32"))
+        parameter.copy_(master)
+        adamw.state[master] = {
+            "step": torch.load(state / name / "step.pt", weights_only=True).clone(),
+            "exp_avg": saved("exp_avg"),
+            "exp_avg_sq": saved("exp_avg_sq"),
+        }
+
+
+def merge_shards(source: Path, target: Path) -> None:
+    """Write a universal state from the shards of all ranks, by DeepSpeed's converter; ZeRO 1 to 3.
+
+    Args:
+        source: folder of a state as `save_checkpoint` wrote it.
+        target: folder of the universal state.
+    """
+    from deepspeed.checkpoint import ds_to_universal
+
+    options = Namespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=False,
+    )
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        ds_to_universal.main(options)
+    (target.parent / "latest_universal").unlink()
+    _complete_for_every_stage(target)
+
+
+def split_whole_state(source: Path, target: Path) -> None:
+    """Write a universal state from one without ZeRO, which DeepSpeed's converter does not know; as `merge_shards`."""
+    # Our own checkpoint, compared with its manifest just now.
+    saved: dict[str, Any] = torch.load(source / MODEL_STATES, weights_only=False, map_location="cpu")
+    names = saved[PARAMETER_NAMES]
+    optimizer = saved["optimizer"]
+    if "fp32_groups" in optimizer:  # half precision
+        weights = dict(zip(names, chain(*optimizer["fp32_groups"]), strict=True))
+        optimizer = optimizer["optimizer_state_dict"]
+    else:
+        weights = saved["module"]
+    for index, name in enumerate(names):
+        folder = target / "zero" / name
+        folder.mkdir(parents=True)
+        state = optimizer["state"][index]
+        torch.save(state["step"], folder / "step.pt")
+        torch.save({"param": weights[name]}, folder / "fp32.pt")
+        for moment in ("exp_avg", "exp_avg_sq"):
+            torch.save({"param": state[moment]}, folder / f"{moment}.pt")
+    shutil.copyfile(source / MODEL_STATES, target / MODEL_STATES)
+    common = {"param_groups": optimizer["param_groups"]}
+    torch.save(common, target / "zero" / "optimizer_state.pt")
+    _complete_for_every_stage(target)
+
+
+def _complete_for_every_stage(state: Path) -> None:
+    """Add what DeepSpeed's loader for one stage looks for and its converter for another does not write."""
+    path = state / "zero" / "optimizer_state.pt"
+    # Our own checkpoint, compared with its manifest just now.
+    optimizer: dict[str, Any] = torch.load(path, weights_only=False)
+    # A frozen parameter has a folder, too, but no optimizer state in it.
+    parameters = [moment.parent for moment in (state / "zero").glob("*/exp_avg.pt")]
+    if "optimizer_state_dict" in optimizer:  # written by ZeRO 3
+        step = optimizer["optimizer_state_dict"]["state"][0]["step"]
+        for parameter in parameters:
+            torch.save(step, parameter / "step.pt")
+            for tensor in ("fp32", "exp_avg", "exp_avg_sq"):
+                whole = torch.load(parameter / f"{tensor}.pt", weights_only=True)
+                torch.save({"param": whole}, parameter / f"{tensor}.pt")
+    else:
+        step = torch.load(parameters[0] / "step.pt", weights_only=True)
+        optimizer["optimizer_state_dict"] = {"param_groups": optimizer["param_groups"], "state": {0: {"step": step}}}
+    torch.save(optimizer | {"ds_version": version("deepspeed")}, path)
+    metadata = next(state.glob("*mp_rank_00_model_states.pt"))
+    for name in (MODEL_STATES, "zero_pp_rank_0_mp_rank_00_model_states.pt"):
+        if not (state / name).exists():
+            shutil.copyfile(metadata, state / name)
