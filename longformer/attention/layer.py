@@ -10,7 +10,6 @@ from longformer.attention.metadata import AttentionMetadata
 from longformer.attention.probabilities import band_probabilities
 from longformer.attention.projections import separate
 from longformer.attention.sliding_window import sliding_window_attention
-from longformer.cpu.linear import Linear
 
 
 class AttentionProbabilities(NamedTuple):
@@ -109,10 +108,10 @@ class LongformerSelfAttention(BandAndGlobalAttention):
         super().__init__(heads, band, dropout=dropout, backend=backend)
         if width % heads:
             raise ValueError(f"heads must divide width, got heads {heads} and width {width}")
-        self.query_key_value = Linear(width, 3 * width)
-        self.query_global = Linear(width, width)
-        self.key_global = Linear(width, width)
-        self.value_global = Linear(width, width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.query_global = nn.Linear(width, width)
+        self.key_global = nn.Linear(width, width)
+        self.value_global = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
         """Return the attended values of all heads; see `attend`."""

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from longformer.attention.blocked.partition import computing_dtype
 from longformer.cpu.buffer_pool import empty_like
 from longformer.cpu.dropout import dropped, generator_of, new_seed
-from longformer.cpu.linear import Linear, chunks
+from longformer.cpu.linear import chunks
 from longformer.cpu.sublayers import Activation, chunked_sublayer
 
 # What one chunk frees serves the next one. glibc gives memory back to the system as soon as twice as much lies free as
@@ -45,7 +45,7 @@ def runs_in_chunks(residual: Tensor, x: Tensor, linears: Sequence[nn.Module], no
 def is_plain(module: nn.Module) -> bool:
     """Return whether a module does what its class says: nobody has replaced it or hooked into it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return type(module) in (Linear, nn.Linear, nn.LayerNorm) and not any(hooks)
+    return type(module) in (nn.Linear, nn.LayerNorm) and not any(hooks)
 
 
 def add_and_norm_in_chunks(
