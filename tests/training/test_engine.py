@@ -74,12 +74,14 @@ def test_the_same_ranks_train_bitwise_the_same() -> None:
 
 
 def test_zero_3_gathers_weights_that_are_really_sharded() -> None:
-    wide = {"width": 200}
-    sharded = in_ranks(2, train_small, replace(SETTINGS, zero_stage=3), 3, SIZE, wide)[0]
-    whole = in_ranks(2, train_small, replace(SETTINGS, zero_stage=0), 3, SIZE, wide)[0]
+    # Adam divides by |gradient| + epsilon. Some of the 120,000 gradients are near 1e-8, where the order of a sum alone
+    # changes a weight by 2.5e-5, also in plain PyTorch; an epsilon far above their rounding leaves 2e-7.
+    wide, settings = {"width": 200}, replace(SETTINGS, adam_epsilon=1e-4)
+    sharded = in_ranks(2, train_small, replace(settings, zero_stage=3), 3, SIZE, wide)[0]
+    whole = in_ranks(2, train_small, replace(settings, zero_stage=0), 3, SIZE, wide)[0]
     assert whole[2]["mix.weight"].shape == (200, 200, 3)
     np.testing.assert_allclose(sharded[0], whole[0], atol=1e-5)
-    np.testing.assert_allclose(sharded[2]["mix.weight"], whole[2]["mix.weight"], atol=1e-5)
+    np.testing.assert_allclose(sharded[2]["mix.weight"], whole[2]["mix.weight"], atol=1e-6)
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
