@@ -53,14 +53,14 @@ class Band:
         return remainder == 0 and -self.left <= steps <= self.right
 
     def stride_groups(self, positions: int) -> list[slice]:
-        """Split a sequence into the interleaved sub-sequences that never see each other.
+        """Splits a sequence into the interleaved sub-sequences that never see each other.
 
         Inside a group the dilated band is an ordinary band, so dilation needs neither masks nor wasted scores.
         """
         return [slice(start, positions, self.dilation) for start in range(min(self.dilation, positions))]
 
     def blocks(self, length: int, size: int) -> Iterator[Block]:
-        """Cut a stride group of `length` positions into blocks of at most `size` queries with the keys they reach."""
+        """Cuts a stride group of `length` positions into blocks of at most `size` queries with the keys they reach."""
         for start in range(0, length, size):
             stop = min(start + size, length)
             low, high = max(start - self.left, 0), min(stop + self.right, length)

@@ -11,7 +11,7 @@ FLOATING_TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """Raise ValueError unless the three tensors agree in shape, dtype and device."""
+    """Raises ValueError unless the three tensors agree in shape, dtype and device."""
     if query.dim() != 4:
         raise ValueError(f"query must be (batch, positions, heads, head_dim), not {tuple(query.shape)}")
     if query.dtype not in FLOATING_TYPES:
@@ -21,14 +21,14 @@ def check_query_key_value(query: Tensor, key: Tensor, value: Tensor) -> None:
 
 
 def check_like_query(name: str, tensor: Tensor, query: Tensor) -> None:
-    """Raise ValueError unless `tensor` has the shape, dtype and device of `query`."""
+    """Raises ValueError unless `tensor` has the shape, dtype and device of `query`."""
     if tensor.shape != query.shape:
         raise ValueError(f"{name} must have the shape of query, {tuple(query.shape)}, not {tuple(tensor.shape)}")
     check_dtype_and_device(name, tensor, query)
 
 
 def check_dtype_and_device(name: str, tensor: Tensor, query: Tensor) -> None:
-    """Raise ValueError unless `tensor` has the dtype and device of `query`."""
+    """Raises ValueError unless `tensor` has the dtype and device of `query`."""
     if tensor.dtype != query.dtype:
         raise ValueError(f"{name} must have the dtype of query, {query.dtype}, not {tensor.dtype}")
     if tensor.device != query.device:
@@ -36,7 +36,7 @@ def check_dtype_and_device(name: str, tensor: Tensor, query: Tensor) -> None:
 
 
 def check_mask(name: str, mask: Tensor | None, query: Tensor) -> None:
-    """Raise ValueError unless `mask` is None or a bool tensor (batch, positions) on the query's device."""
+    """Raises ValueError unless `mask` is None or a bool tensor (batch, positions) on the query's device."""
     if mask is None:
         return
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -49,7 +49,7 @@ def check_mask(name: str, mask: Tensor | None, query: Tensor) -> None:
 
 
 def check_relative(relative_query: Tensor | None, relative_key: Tensor | None, query: Tensor, band: Band) -> None:
-    """Raise ValueError unless both relative tensors are absent, or both present and of the right shape."""
+    """Raises ValueError unless both relative tensors are absent, or both present and of the right shape."""
     if relative_query is None and relative_key is None:
         return
     if relative_query is None or relative_key is None:
@@ -65,7 +65,7 @@ def check_relative(relative_query: Tensor | None, relative_key: Tensor | None, q
 
 
 def dilations_per_head(dilation: int | Sequence[int], *, heads: int) -> tuple[int, ...]:
-    """Return one positive dilation per head.
+    """Returns one positive dilation per head.
 
     Raises:
         ValueError: a dilation is not a positive integer, or their number is not that of the heads.

@@ -21,7 +21,7 @@ def global_attention(
     dropout: float,
     backend: str,
 ) -> Tensor:
-    """Attend from every global token to all tokens.
+    """Attends from every global token to all tokens.
 
     With few global tokens the projections of keys and values are absorbed: (Q Wk) X^T and (P X) Wv give the same
     as Q (X Wk)^T and P (X Wv) without projecting every position. That costs 4 * count * heads * width operations
@@ -64,7 +64,7 @@ def global_probabilities(
     key: nn.Linear,
     heads: int,
 ) -> Tensor:
-    """Return what every global token pays attention to, (batch, heads, positions, count); 0 in free slots."""
+    """Returns what every global token pays attention to, (batch, heads, positions, count); 0 in free slots."""
     queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
     probabilities = _probabilities(queries, hidden, token_mask, key)
     return (probabilities * global_tokens.is_real[:, :, None, None]).permute(0, 2, 3, 1).to(hidden.dtype)
@@ -73,7 +73,7 @@ def global_probabilities(
 def _absorbed(
     queries: Tensor, hidden: Tensor, token_mask: Tensor | None, key: nn.Linear, value: nn.Linear, dropout: float
 ) -> Tensor:
-    """Attend from (batch, count, heads, head_dim) without projecting `hidden`."""
+    """Attends from (batch, count, heads, head_dim) without projecting `hidden`."""
     heads = queries.shape[2]
     probabilities = functional.dropout(_probabilities(queries, hidden, token_mask, key), dropout).to(hidden.dtype)
     mixed = torch.matmul(probabilities.flatten(1, 2), hidden).unflatten(1, (-1, heads))
@@ -84,7 +84,7 @@ def _absorbed(
 
 
 def _probabilities(queries: Tensor, hidden: Tensor, token_mask: Tensor | None, key: nn.Linear) -> Tensor:
-    """Return (batch, count, heads, positions) in float32 or better."""
+    """Returns (batch, count, heads, positions) in float32 or better."""
     heads, head_dim = queries.shape[2:]
     queries = queries * head_dim**-0.5
     absorbed = torch.einsum("bghd,hde->bghe", queries, key.weight.unflatten(0, (heads, -1)))

@@ -41,11 +41,11 @@ class BandAndGlobalAttention(nn.Module):
         self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
 
     def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
-        """Return the projections of the layer's input, apart or packed; see `separate`."""
+        """Returns the projections of the layer's input, apart or packed; see `separate`."""
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
-        """Return the attended values of all heads, in the shape of `hidden`; 0 at padded positions.
+        """Returns the attended values of all heads, in the shape of `hidden`; 0 at padded positions.
 
         Args:
             hidden: (batch, positions, width), or (packed, width) where `metadata` has a packing.
@@ -71,7 +71,7 @@ class BandAndGlobalAttention(nn.Module):
         return metadata.pack(attended)
 
     def probabilities(self, hidden: Tensor, metadata: AttentionMetadata) -> AttentionProbabilities:
-        """Return the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
+        """Returns the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
         query, key, _ = separate(self.local_projections(hidden, metadata))
         of_global_tokens = None
         if metadata.global_tokens is not None:
@@ -114,10 +114,10 @@ class LongformerSelfAttention(BandAndGlobalAttention):
         self.value_global = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
-        """Return the attended values of all heads; see `attend`."""
+        """Returns the attended values of all heads; see `attend`."""
         return self.attend(hidden, metadata)
 
     def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
-        """Return queries, keys and values packed in one tensor."""
+        """Returns queries, keys and values packed in one tensor."""
         packed = metadata.unpack(self.query_key_value(hidden))
         return (packed.unflatten(-1, (3, self.heads, -1)),)

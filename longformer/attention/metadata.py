@@ -26,7 +26,7 @@ class Packing:
 
     @classmethod
     def of(cls, token_mask: Tensor) -> "Packing":
-        """Lay out a batch by its mask, bool (batch, positions) with at least one padded position.
+        """Lays out a batch by its mask, bool (batch, positions) with at least one padded position.
 
         Waits for the device, to learn how many tokens there are.
         """
@@ -37,11 +37,11 @@ class Packing:
         return cls(packed_index.view_as(token_mask), torch.cat([tokens, first_padding[None]]))
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Return (batch, positions, width) as (packed, width)."""
+        """Returns (batch, positions, width) as (packed, width)."""
         return padded.flatten(0, 1).index_select(0, self.padded_index)
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Return (packed, width) as (batch, positions, width)."""
+        """Returns (packed, width) as (batch, positions, width)."""
         return packed.index_select(0, self.packed_index.flatten()).unflatten(0, self.packed_index.shape)
 
 
@@ -58,13 +58,13 @@ class GlobalTokens:
 
     @classmethod
     def of(cls, mask: Tensor, count: int) -> "GlobalTokens":
-        """Find the tokens of a (batch, positions) mask; `count` is the largest number in an example, at least 1."""
+        """Finds the tokens of a (batch, positions) mask; `count` is the largest number in an example, at least 1."""
         positions = mask.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
         return cls(mask, positions, mask.gather(1, positions))
 
     @classmethod
     def find(cls, global_mask: Tensor, token_mask: Tensor | None) -> "GlobalTokens | None":
-        """Find the global tokens by masks, bool (batch, positions); padding is never global. None = there are none.
+        """Finds the global tokens by masks, bool (batch, positions); padding is never global. None = there are none.
 
         Waits for the device, to learn how many there are.
         """
@@ -74,11 +74,11 @@ class GlobalTokens:
         return cls.of(global_mask, count) if count else None
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Return the hidden states (batch, count, width) of the global tokens in (batch, positions, width)."""
+        """Returns the hidden states (batch, count, width) of the global tokens in (batch, positions, width)."""
         return tensor.gather(1, self._index(tensor))
 
     def scatter(self, tensor: Tensor, values: Tensor) -> Tensor:
-        """Return (batch, positions, width) with those of the global tokens replaced by (batch, count, width)."""
+        """Returns (batch, positions, width) with those of the global tokens replaced by (batch, count, width)."""
         # A free slot puts back what it finds, so that the number of slots need not depend on the example.
         values = torch.where(self.is_real[:, :, None], values, self.gather(tensor))
         return tensor.scatter(1, self._index(tensor), values)
@@ -107,7 +107,7 @@ class AttentionMetadata:
 
     @classmethod
     def of(cls, token_mask: Tensor | None, global_mask: Tensor | None) -> "AttentionMetadata":
-        """Describe a batch by its masks, bool (batch, positions); a padded position is never global.
+        """Describes a batch by its masks, bool (batch, positions); a padded position is never global.
 
         Waits for the device, to learn whether there is padding and how many global tokens there are.
         """
@@ -121,13 +121,13 @@ class AttentionMetadata:
         return None if self.global_tokens is None else self.global_tokens.mask
 
     def unpack(self, packed: Tensor) -> Tensor:
-        """Return hidden states as (batch, positions, width), padding included."""
+        """Returns hidden states as (batch, positions, width), padding included."""
         return packed if self.packing is None else self.packing.unpack(packed)
 
     def packed_positions(self, positions: Tensor) -> Tensor:
-        """Return the packed indices of `positions`, which are counted through the whole padded batch."""
+        """Returns the packed indices of `positions`, which are counted through the whole padded batch."""
         return positions if self.packing is None else self.packing.packed_index.flatten()[positions]
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Undo `unpack`."""
+        """Undos `unpack`."""
         return padded if self.packing is None else self.packing.pack(padded)

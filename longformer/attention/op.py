@@ -34,7 +34,7 @@ def banded_attention(
     dropout: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
-    """Let every query attend to a band of keys around itself and to the global keys, through one softmax.
+    """Lets every query attend to a band of keys around itself and to the global keys, through one softmax.
 
     The semantics are those of Longformer's sliding window (spec 1.1, 1.2), with memory linear in the positions.
 
@@ -97,7 +97,7 @@ def banded_attention(
 
 
 def engine_name(backend: str, query: Tensor, scale: float, *, relative: bool) -> str:
-    """Return the engine that `backend` stands for in a call with such a query; see `banded_attention`.
+    """Returns the engine that `backend` stands for in a call with such a query; see `banded_attention`.
 
     Raises:
         ValueError: there is no such backend.

@@ -12,7 +12,7 @@ CHUNK = 128
 
 
 def band_probabilities(query: Tensor, key: Tensor, band: Band, metadata: AttentionMetadata) -> Tensor:
-    """Return how every token distributes its attention over the global keys and its band, in that order.
+    """Returns how every token distributes its attention over the global keys and its band, in that order.
 
     Args:
         query, key: (batch, positions, heads, head_dim).
@@ -56,14 +56,14 @@ def band_probabilities(query: Tensor, key: Tensor, band: Band, metadata: Attenti
 
 
 def _diagonals(scores: Tensor, keys: int) -> Tensor:
-    """Read (..., rows, rows + keys - 1) along its diagonals: row i keeps the `keys` columns from i on."""
+    """Reads (..., rows, rows + keys - 1) along its diagonals: row i keeps the `keys` columns from i on."""
     rows = scores.shape[-2]
     index = torch.arange(rows, device=scores.device)[:, None] + torch.arange(keys, device=scores.device)
     return scores.gather(-1, index.expand(*scores.shape[:-1], keys))
 
 
 def _global_scores(query: Tensor, key: Tensor, metadata: AttentionMetadata) -> Tensor:
-    """Return the scores (batch, heads, rows, global tokens) with the global keys; free slots get the lowest number."""
+    """Returns the scores (batch, heads, rows, global tokens) with the global keys; free slots get the lowest number."""
     assert metadata.global_tokens is not None
     index = metadata.global_tokens.positions[:, :, None, None].expand(-1, -1, *key.shape[2:])
     scores = torch.einsum("bihd,bghd->bhig", query, key.gather(1, index))

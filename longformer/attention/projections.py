@@ -13,12 +13,12 @@ class KeyValue(NamedTuple):
     value: Tensor
 
     def between(self, low: int, high: int) -> "KeyValue":
-        """Return views of the positions `low` to `high`."""
+        """Returns views of the positions `low` to `high`."""
         return KeyValue(self.key[:, low:high], self.value[:, low:high])
 
 
 def separate(projections: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return query, key and value, each (batch, positions, heads, head_dim), without copying anything.
+    """Returns query, key and value, each (batch, positions, heads, head_dim), without copying anything.
 
     Args:
         projections: the three of them, or one packed (batch, positions, 3, heads, head_dim).

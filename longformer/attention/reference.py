@@ -24,7 +24,7 @@ def reference_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend with a dense matrix of scores; arguments as in `banded_attention`, checked there.
+    """Attends with a dense matrix of scores; arguments as in `banded_attention`, checked there.
 
     Scores, softmax and sums are computed in float32, or in float64 for float64 inputs.
     """

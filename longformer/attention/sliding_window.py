@@ -15,7 +15,7 @@ from longformer.attention.projections import separate
 def sliding_window_attention(
     projections: tuple[Tensor, ...], metadata: AttentionMetadata, band: Band, *, dropout: float, backend: str
 ) -> Tensor:
-    """Attend from every position; global tokens are treated as if they were local.
+    """Attends from every position; global tokens are treated as if they were local.
 
     Args:
         projections: query, key and value, apart or packed; see `separate`.

@@ -69,7 +69,7 @@ class Comparison:
     absences: list[Absence] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
-        """Return plain data."""
+        """Returns plain data."""
         return {
             "measurements": [asdict(measurement) for measurement in self.measurements],
             "absences": [asdict(absence) for absence in self.absences],
@@ -77,7 +77,7 @@ class Comparison:
 
 
 def compare(settings: Iterable[Setting], *, repeats: int, report: Callable[[str], None]) -> Comparison:
-    """Measure every engine in every setting; `report` is told what is being done.
+    """Measures every engine in every setting; `report` is told what is being done.
 
     Raises:
         LongformerError: a process measuring memory failed.
@@ -103,7 +103,7 @@ def compare(settings: Iterable[Setting], *, repeats: int, report: Callable[[str]
 
 
 def prepared(setting: Setting, build: Callable[[Setting], Attend], reason: str | None) -> tuple[Attend | None, str]:
-    """Return an engine that has run once, or None and why it did not."""
+    """Returns an engine that has run once, or None and why it did not."""
     if reason is not None:
         return None, reason
     try:
@@ -117,7 +117,7 @@ def prepared(setting: Setting, build: Callable[[Setting], Attend], reason: str |
 def measurement(
     name: str, setting: Setting, times: tuple[float, float], extra: int, peak: int, saved: int
 ) -> Measurement:
-    """Put together what was measured of an engine."""
+    """Puts together what was measured of an engine."""
     (forward, backward), (forward_flops, backward_flops) = times, setting.useful_flops
     reachable = measured_peak_flops(torch.device(setting.device), getattr(torch, setting.dtype))
     return Measurement(
@@ -135,7 +135,7 @@ def measurement(
 
 
 def run(setting: Setting, attend: Attend, inputs: Inputs) -> tuple[float, float]:
-    """Attend, and find the gradients when the setting says so; return the seconds of both."""
+    """Attends, and finds the gradients when the setting says so; returns the seconds of both."""
     query, key, value, gradient = inputs
     with torch.set_grad_enabled(setting.backward):
         forward, output = timed(partial(attend, query, key, value), setting.device)
@@ -146,7 +146,7 @@ def run(setting: Setting, attend: Attend, inputs: Inputs) -> tuple[float, float]
 
 
 def time_by_turns(setting: Setting, contenders: dict[str, Attend], repeats: int) -> dict[str, tuple[float, float]]:
-    """Return the fastest of `repeats` runs, forward and backward; all engines run before any runs again."""
+    """Returns the fastest of `repeats` runs, forward and backward; all engines run before any runs again."""
     inputs = setting.inputs()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for _ in range(repeats):
@@ -156,7 +156,7 @@ def time_by_turns(setting: Setting, contenders: dict[str, Attend], repeats: int)
 
 
 def saved_bytes(setting: Setting, attend: Attend) -> int:
-    """Return the bytes of distinct memory that forward keeps for backward."""
+    """Returns the bytes of distinct memory that forward keeps for backward."""
     if not setting.backward:
         return 0
     kept: dict[int, torch.UntypedStorage] = {}
@@ -173,7 +173,7 @@ def saved_bytes(setting: Setting, attend: Attend) -> int:
 
 
 def memory(setting: Setting, name: str, attend: Attend) -> tuple[int, int]:
-    """Return what one run adds to the peak memory, and that peak, in bytes."""
+    """Returns what one run adds to the peak memory, and that peak, in bytes."""
     if setting.device == "cuda":
         inputs = setting.inputs()
         return memory_of(lambda: run(setting, attend, inputs), setting.device)
@@ -185,7 +185,7 @@ def memory(setting: Setting, name: str, attend: Attend) -> tuple[int, int]:
 def compare_busy_attention(
     setting: Setting, *, busy: int, repeats: int, report: Callable[[str], None]
 ) -> list[BusyMeasurement]:
-    """Time every engine that can compute the setting alone and beside busy processes; see `compare_busy`."""
+    """Times every engine that can compute the setting alone and beside busy processes; see `compare_busy`."""
 
     def measure(engine: str, environment: Mapping[str, str]) -> list[float]:
         what, setting_json = f"{engine} at {setting.positions} positions", json.dumps(asdict(setting))
@@ -196,7 +196,7 @@ def compare_busy_attention(
 
 
 def main(measured: str, name: str, setting: Setting) -> None:
-    """Print the memory of one run in this process, or the times of several."""
+    """Prints the memory of one run in this process, or the times of several."""
     (engine,) = (engine for engine in ENGINES if engine.name == name)
     # A small run first: what libraries allocate once is not part of the attention.
     small = replace(setting, positions=min(setting.positions, 2 * setting.window))

@@ -34,7 +34,7 @@ class Engine:
 
 
 def ours(backend: str) -> Callable[[Setting], Attend]:
-    """Return what builds one of our own engines."""
+    """Returns what builds one of our own engines."""
 
     def build(setting: Setting) -> Attend:
         band, global_mask = setting.band, setting.global_mask()
@@ -58,13 +58,13 @@ def ours(backend: str) -> Callable[[Setting], Attend]:
 
 
 def dense(setting: Setting) -> Attend:
-    """Return PyTorch's scaled_dot_product_attention with a dense mask of the band."""
+    """Returns PyTorch's scaled_dot_product_attention with a dense mask of the band."""
     mask = dense_mask(setting)
     return by_head(partial(functional.scaled_dot_product_attention, attn_mask=mask))
 
 
 def flex(setting: Setting) -> Attend:
-    """Return FlexAttention, compiled, with Longformer's mask."""
+    """Returns FlexAttention, compiled, with Longformer's mask."""
     # Else the compiler gives up after a few settings of one process.
     torch.compiler.reset()
     visible = visible_pairs(setting)
@@ -82,7 +82,7 @@ def flex(setting: Setting) -> Attend:
 
 
 def visible_pairs(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function that tells which query positions see which key positions."""
+    """Returns the function that tells which query positions see which key positions."""
     band, causal, global_mask = setting.band, setting.causal, setting.global_mask()
 
     def visible(query: Tensor, key: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def visible_pairs(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def dense_mask(setting: Setting) -> Tensor:
-    """Return which keys (columns) every query (row) sees, built in strips so that only the mask itself is large."""
+    """Returns which keys (columns) every query (row) sees, built in strips so that only the mask itself is large."""
     visible, position = visible_pairs(setting), torch.arange(setting.positions, device=setting.device)
     mask = torch.empty(setting.positions, setting.positions, dtype=torch.bool, device=setting.device)
     for rows in position.split(256):
@@ -107,7 +107,7 @@ def dense_mask(setting: Setting) -> Tensor:
 
 
 def by_head(attend: Attend) -> Attend:
-    """Return an engine that wants heads before positions as one that takes them as all others do."""
+    """Returns an engine that wants heads before positions as one that takes them as all others do."""
 
     def transposed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)).transpose(1, 2)
@@ -116,27 +116,27 @@ def by_head(attend: Attend) -> Attend:
 
 
 def why_no_fused(setting: Setting) -> str | None:
-    """Return why our fused kernels cannot run here, or None."""
+    """Returns why our fused kernels cannot run here, or None."""
     if setting.device != "cuda":
         return "runs on CUDA only"
     return None if find_spec("triton") else "triton is not installed"
 
 
 def why_too_long(setting: Setting) -> str | None:
-    """Return why an engine that is not frugal is left out, or None."""
+    """Returns why an engine that is not frugal is left out, or None."""
     longest = LONGEST_FOR_PEERS[setting.device]
     return f"would need many GiB beyond {longest:,} positions" if setting.positions > longest else None
 
 
 def why_no_flex(setting: Setting) -> str | None:
-    """Return why FlexAttention cannot compute the setting, or None."""
+    """Returns why FlexAttention cannot compute the setting, or None."""
     if setting.device == "cpu":
         return "has no backward on the CPU" if setting.backward else why_too_long(setting)
     return None
 
 
 def why_no_hugging_face(setting: Setting) -> str | None:
-    """Return why Hugging Face's layer cannot compute the setting, or None."""
+    """Returns why Hugging Face's layer cannot compute the setting, or None."""
     if find_spec("transformers") is None:
         return "transformers is not installed"
     if setting.causal:
@@ -149,7 +149,7 @@ def why_no_hugging_face(setting: Setting) -> str | None:
 
 
 def why_no_package(package: str, setting: Setting) -> str | None:
-    """Return why a FlashAttention of a package of its own cannot compute the setting, or None."""
+    """Returns why a FlashAttention of a package of its own cannot compute the setting, or None."""
     try:
         installed = find_spec(package) is not None
     except ModuleNotFoundError:

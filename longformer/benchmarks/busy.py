@@ -45,7 +45,7 @@ class BusyMeasurement:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep `count` processes busy, and end them whatever happens."""
+    """Keeps `count` processes busy, and ends them whatever happens."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):
@@ -67,7 +67,7 @@ def compare_busy(
     repeats: int,
     report: Callable[[str], None],
 ) -> list[BusyMeasurement]:
-    """Measure every contender alone and beside `busy` processes, with and without the wait policy, by turns.
+    """Measures every contender alone and beside `busy` processes, with and without the wait policy, by turns.
 
     Raises:
         LongformerError: a measurement failed.

@@ -10,7 +10,7 @@ from longformer.benchmarks.setting import Attend, Setting
 
 
 def why_no_flash(setting: Setting) -> str | None:
-    """Return why no FlashAttention can compute the setting, or None."""
+    """Returns why no FlashAttention can compute the setting, or None."""
     if setting.device != "cuda":
         return "runs on CUDA only"
     if setting.dtype not in ("bfloat16", "float16"):
@@ -48,23 +48,23 @@ class FlashAttention2(torch.autograd.Function):
 
 
 def flash_attention_2(setting: Setting) -> Attend:
-    """Return FlashAttention-2 on a sliding window."""
+    """Returns FlashAttention-2 on a sliding window."""
     band = setting.band
     return lambda query, key, value: FlashAttention2.apply(query, key, value, band.left, band.right)
 
 
 def flash_attention_3(setting: Setting) -> Attend:
-    """Return FlashAttention-3 (package flash_attn_interface) on a sliding window."""
+    """Returns FlashAttention-3 (package flash_attn_interface) on a sliding window."""
     return windowed(import_module("flash_attn_interface").flash_attn_func, setting)
 
 
 def flash_attention_4(setting: Setting) -> Attend:
-    """Return FlashAttention-4 (package flash-attn-4) on a sliding window."""
+    """Returns FlashAttention-4 (package flash-attn-4) on a sliding window."""
     return windowed(import_module("flash_attn.cute").flash_attn_func, setting)
 
 
 def windowed(flash_attention: Any, setting: Setting) -> Attend:
-    """Call a FlashAttention with the setting's window; some versions return the log-sums too."""
+    """Calls a FlashAttention with the setting's window; some versions return the log-sums too."""
     window = (setting.band.left, setting.band.right)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

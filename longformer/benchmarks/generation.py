@@ -39,7 +39,7 @@ def compare_writing(
     report: Callable[[str], None],
     shape: Mapping[str, Any] = LED_BASE,
 ) -> list[WritingMeasurement]:
-    """Let both write about one document, ours first; `report` is told what is being done.
+    """Lets both write about one document, ours first; `report` is told what is being done.
 
     Args:
         positions: tokens of the document, the first of them global.
@@ -81,7 +81,7 @@ def compare_writing(
 
 
 def make_models(shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an LED with random weights twice, ours and Hugging Face's."""
+    """Returns an LED with random weights twice, ours and Hugging Face's."""
     import transformers
 
     from longformer import models
@@ -96,7 +96,7 @@ def make_models(shape: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def timed(model: Any, document: dict[str, Tensor], *, beams: int, new_tokens: int) -> tuple[float, float, Tensor]:
-    """Return the seconds that a model reads and writes, and what it writes."""
+    """Returns the seconds that a model reads and writes, and what it writes."""
     decoder_starts: list[float] = []
     hook = model.get_decoder().register_forward_pre_hook(lambda *_: decoder_starts.append(time.perf_counter()))
     start = time.perf_counter()

@@ -19,7 +19,7 @@ class Given(nn.Module):
 
 
 def hugging_face(setting: Setting) -> Attend:
-    """Return the attention part of Hugging Face's LongformerSelfAttention, its projections taken as done.
+    """Returns the attention part of Hugging Face's LongformerSelfAttention, its projections taken as done.
 
     With global tokens the layer also computes the rows of the global queries, from queries that are not theirs; ours
     leaves these rows to its layer.

@@ -7,7 +7,7 @@ import torch
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Describe the device, and the versions of what runs on it."""
+    """Describes the device, and the versions of what runs on it."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
@@ -17,7 +17,7 @@ def machine(device: str) -> dict[str, str | int]:
 
 
 def processor_name() -> str:
-    """Return the processor's model name where the system tells it, else its architecture."""
+    """Returns the processor's model name where the system tells it, else its architecture."""
     description = Path("/proc/cpuinfo")
     if description.exists():
         for line in description.read_text().splitlines():

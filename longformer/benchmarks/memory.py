@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LOOKS = 0.05
 
 
 def in_own_process(module: str, *arguments: str, what: str, environment: Mapping[str, str] | None = None) -> Any:
-    """Return what `python -m module arguments` prints as JSON; its environment is this process's unless given.
+    """Returns what `python -m module arguments` prints as JSON; its environment is this process's unless given.
 
     Raises:
         LongformerError: the process failed; the message says at `what`.
@@ -41,7 +41,7 @@ def in_own_process(module: str, *arguments: str, what: str, environment: Mapping
 
 
 def how_it_ended(exit_code: int, peak: int) -> str:
-    """Say what a process's exit code means, and what memory it was seen to have held, in bytes; 0 = not known."""
+    """Says what a process's exit code means, and what memory it was seen to have held, in bytes; 0 = not known."""
     if exit_code == -signal.SIGKILL:
         held = f" when it held {peak / 1e9:.1f} GB" if peak else ""
         return f"the system killed it{held}, most likely for lack of memory"
@@ -49,13 +49,13 @@ def how_it_ended(exit_code: int, peak: int) -> str:
 
 
 def be_killed_first() -> None:
-    """Let this process be the one that a Linux system without memory kills, rather than a bystander."""
+    """Lets this process be the one that a Linux system without memory kills, rather than a bystander."""
     if sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def memory_of(work: Callable[[], object], device: str) -> tuple[int, int]:
-    """Do `work` once and return what that adds to the peak memory, and the whole peak, in bytes.
+    """Does `work` once and returns what that adds to the peak memory, and the whole peak, in bytes.
 
     On a CPU peaks are those of this process since it started: do nothing larger before.
     """
@@ -72,12 +72,12 @@ def memory_of(work: Callable[[], object], device: str) -> tuple[int, int]:
 
 
 def resident_memory() -> int:
-    """Return the memory this process holds now, in bytes; where only the peak is known, that."""
+    """Returns the memory this process holds now, in bytes; where only the peak is known, that."""
     return peak_memory() if sys.platform == "darwin" else _status("VmRSS")
 
 
 def peak_memory(process: int | None = None) -> int:
-    """Return the largest resident memory that this process, or on Linux another, has had, in bytes; 0 = not known."""
+    """Returns the largest resident memory that this process, or on Linux another, has had, in bytes; 0 = not known."""
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if process is None else 0
     # Not ru_maxrss: on Linux that starts at what the parent held when it forked this process.

@@ -7,7 +7,7 @@ from longformer.benchmarks.setting import Setting
 
 
 def plot(measurements: list[Measurement], file: Path) -> None:
-    """Draw `measurements` to an image file; its ending chooses the format."""
+    """Draws `measurements` to an image file; its ending chooses the format."""
     from matplotlib.figure import Figure
 
     patterns = list(dict.fromkeys(pattern(each.setting) for each in measurements))
@@ -31,7 +31,7 @@ def plot(measurements: list[Measurement], file: Path) -> None:
 
 
 def pattern(setting: Setting) -> str:
-    """Return in words what two settings of different length have in common."""
+    """Returns in words what two settings of different length have in common."""
     words = [f"window {setting.window}"]
     if setting.dilation > 1:
         words.append(f"dilation {setting.dilation}")

@@ -47,7 +47,7 @@ class Setting:
         return forward, 2.5 * forward if self.backward else 0.0
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return random query, key and value, and the gradient of the output."""
+        """Returns random query, key and value, and the gradient of the output."""
         generator = torch.Generator(self.device).manual_seed(0)
         shape = (self.batch, self.positions, self.heads, self.head_dim)
         dtype = getattr(torch, self.dtype)
@@ -62,7 +62,7 @@ class Setting:
         )
 
     def global_mask(self) -> Tensor | None:
-        """Return the mask (batch, positions) of global tokens, spread evenly from the first on; None without any."""
+        """Returns the mask (batch, positions) of global tokens, spread evenly from the first on; None without any."""
         if self.global_tokens == 0:
             return None
         is_global = torch.zeros(self.positions, dtype=torch.bool, device=self.device)

@@ -42,7 +42,7 @@ class StepMeasurement:
 def compare_steps(
     model: str, lengths: Iterable[int], *, repeats: int, report: Callable[[str], None]
 ) -> list[StepMeasurement]:
-    """Measure all contenders at all lengths, ours first; `report` is told what is being done.
+    """Measures all contenders at all lengths, ours first; `report` is told what is being done.
 
     Raises:
         LongformerError: transformers is not installed.
@@ -63,7 +63,7 @@ def compare_steps(
 
 
 def take_turn(model: str, positions: int, contender: str) -> StepMeasurement:
-    """Measure one contender in a process of its own; a peer may well be killed for the memory it wants."""
+    """Measures one contender in a process of its own; a peer may well be killed for the memory it wants."""
     what = f"{contender} at {positions} tokens"
     try:
         steps, peak = in_own_process(__name__, model, contender, str(positions), what=what)
@@ -74,7 +74,7 @@ def take_turn(model: str, positions: int, contender: str) -> StepMeasurement:
 
 
 def summed_up(turns: list[StepMeasurement]) -> StepMeasurement:
-    """Return the fastest of a contender's turns with the highest peak of any, or the turn that failed."""
+    """Returns the fastest of a contender's turns with the highest peak of any, or the turn that failed."""
     if turns[-1].failure is not None:
         return turns[-1]
     seconds_of_turns = tuple(seconds for turn in turns for seconds in turn.seconds_of_turns)
@@ -86,7 +86,7 @@ def summed_up(turns: list[StepMeasurement]) -> StepMeasurement:
 def compare_busy_steps(
     model: str, positions: int, *, busy: int, repeats: int, report: Callable[[str], None]
 ) -> list[BusyMeasurement]:
-    """Measure our step and Hugging Face's alone and beside busy processes; see `compare_busy`."""
+    """Measures our step and Hugging Face's alone and beside busy processes; see `compare_busy`."""
 
     def measure(contender: str, environment: Mapping[str, str]) -> list[float]:
         what = f"{contender} at {positions} tokens"
@@ -97,7 +97,7 @@ def compare_busy_steps(
 
 
 def main(model: str, contender: str, positions: int) -> None:
-    """Print the seconds of every step of a turn in this process, and its peak memory."""
+    """Prints the seconds of every step of a turn in this process, and its peak memory."""
     be_killed_first()
     module, loss = training_loss(model, contender, positions)
 

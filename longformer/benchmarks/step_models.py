@@ -14,14 +14,14 @@ LABELLED = 0.15
 
 
 def contenders(model: str, positions: int) -> list[str]:
-    """Return who competes; RoBERTa stands beside Longformer where a text is short enough for it."""
+    """Returns who competes; RoBERTa stands beside Longformer where a text is short enough for it."""
     if model == "longformer-base" and positions <= LONGEST_FOR_ROBERTA:
         return [OURS, HUGGING_FACE, ROBERTA]
     return [OURS, HUGGING_FACE]
 
 
 def training_loss(model: str, contender: str, positions: int) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """Return a model in training mode, dropout as published, and what computes its loss on one random text."""
+    """Returns a model in training mode, dropout as published, and what computes its loss on one random text."""
     torch.manual_seed(0)
     input_ids = torch.randint(3, 50_000, (1, positions))
     if model == "led-base-encoder":
@@ -33,7 +33,7 @@ def training_loss(model: str, contender: str, positions: int) -> tuple[nn.Module
 
 
 def led_encoder(contender: str) -> nn.Module:
-    """Return the encoder of an LED."""
+    """Returns the encoder of an LED."""
     if contender == OURS:
         from longformer.models import LEDConfig
         from longformer.models.led.encoder import LEDEncoder
@@ -46,7 +46,7 @@ def led_encoder(contender: str) -> nn.Module:
 
 
 def masked_language_model(contender: str) -> nn.Module:
-    """Return a masked language model of the shape of Longformer-base."""
+    """Returns a masked language model of the shape of Longformer-base."""
     if contender == OURS:
         from longformer.models import LongformerConfig, LongformerForMaskedLM
 

@@ -14,7 +14,7 @@ CACHE_BYTES = 2**28
 
 
 def timed(work: Callable[[], Result], device: str) -> tuple[float, Result]:
-    """Do `work` and return the seconds it took, and its result."""
+    """Does `work` and returns the seconds it took, and its result."""
     if device == "cpu":
         start = time.perf_counter()
         result = work()
@@ -31,5 +31,5 @@ def timed(work: Callable[[], Result], device: str) -> tuple[float, Result]:
 
 @cache
 def cache_filler() -> Tensor:
-    """Return memory on the GPU that pushes everything else out of its caches."""
+    """Returns memory on the GPU that pushes everything else out of its caches."""
     return torch.empty(CACHE_BYTES, dtype=torch.int8, device="cuda")

@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return `work(item)` for every item, in order, computed by as many threads as PyTorch uses.
+    """Returns `work(item)` for every item, in order, computed by as many threads as PyTorch uses.
 
     Each thread computes alone, with one of PyTorch's threads; only where there are fewer items than threads it has its
     share of them. Nothing is recorded for autograd.
@@ -35,7 +35,7 @@ def map_in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 @cache
 def _pool(workers: int, threads_each: int, process: int) -> ThreadPoolExecutor:
-    """Return the workers of a process; threads do not survive a fork.
+    """Returns the workers of a process; threads do not survive a fork.
 
     `torch.set_num_threads` holds for the thread that calls it and, as a default, for threads that have not used PyTorch
     yet: so all workers start here, and then the default is set back.

@@ -119,7 +119,7 @@ def attention(
 
 
 def print_results(comparison: Comparison) -> None:
-    """Print a table for each pattern, and below it who is missing and why."""
+    """Prints a table for each pattern, and below it who is missing and why."""
     for name in dict.fromkeys(pattern(each.setting) for each in comparison.measurements):
         Console().print(as_table(name, [each for each in comparison.measurements if pattern(each.setting) == name]))
         for line in missing([each for each in comparison.absences if pattern(each.setting) == name]):
@@ -127,7 +127,7 @@ def print_results(comparison: Comparison) -> None:
 
 
 def as_table(title: str, measurements: list[Measurement]) -> Table:
-    """Return the measurements of one pattern, every engine beside ours at the same length."""
+    """Returns the measurements of one pattern, every engine beside ours at the same length."""
     # Narrow enough for a terminal of 80 columns.
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0)
     table.add_column("positions", justify="right", no_wrap=True, min_width=7)
@@ -154,7 +154,7 @@ def as_table(title: str, measurements: list[Measurement]) -> Table:
 
 
 def missing(absences: list[Absence]) -> list[str]:
-    """Return a line for every engine and reason, with the lengths where they hold."""
+    """Returns a line for every engine and reason, with the lengths where they hold."""
     lengths: dict[tuple[str, str], list[str]] = {}
     for each in absences:
         lengths.setdefault((each.engine, each.reason), []).append(f"{each.setting.positions:,}")
@@ -162,7 +162,7 @@ def missing(absences: list[Absence]) -> list[str]:
 
 
 def memory_growth(measurements: list[Measurement]) -> list[dict[str, str | float]]:
-    """Return how much the extra memory of our engines grows from each length to the next of the same pattern."""
+    """Returns how much the extra memory of our engines grows from each length to the next of the same pattern."""
     return [
         {
             "engine": short.engine,

@@ -20,7 +20,7 @@ Busy = Annotated[
 
 
 def write_and_print(title: str, measurements: list[BusyMeasurement], json_file: Path | None) -> None:
-    """Write the measurements to the file, if any, and print them."""
+    """Writes the measurements to the file, if any, and prints them."""
     if json_file is not None:
         results = [asdict(measurement) | {"ratio": measurement.ratio} for measurement in measurements]
         write_json(json_file, {"machine": machine("cpu"), "busy": results})
@@ -28,7 +28,7 @@ def write_and_print(title: str, measurements: list[BusyMeasurement], json_file: 
 
 
 def as_table(title: str, measurements: list[BusyMeasurement]) -> Table:
-    """Return the medians of every contender with and without OMP_WAIT_POLICY."""
+    """Returns the medians of every contender with and without OMP_WAIT_POLICY."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("positions", "contender", "wait policy", "alone s", "beside busy s", "times"):
         table.add_column(heading, justify="left" if heading == "contender" else "right", no_wrap=True)

@@ -36,7 +36,7 @@ def generate(
 
 
 def as_table(measurements: list[WritingMeasurement], title: str) -> Table:
-    """Return the measurements as a table, every part beside ours."""
+    """Returns the measurements as a table, every part beside ours."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("", no_wrap=True)
     parts = ("seconds", "reading_seconds", "writing_seconds")

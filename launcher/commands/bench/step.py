@@ -57,7 +57,7 @@ def step(
 
 
 def as_table(model: str, measurements: list[StepMeasurement]) -> Table:
-    """Return the measurements, ours beside every contender at the same length."""
+    """Returns the measurements, ours beside every contender at the same length."""
     table = Table(title=f"training step of {model}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("tokens", "contender", "seconds", "tokens/s", "ours is", "peak MiB", "ours needs"):
         table.add_column(heading, justify="left" if heading == "contender" else "right", no_wrap=True)

@@ -27,7 +27,7 @@ class GlobalKeys:
 
     @classmethod
     def gather(cls, key: Tensor, value: Tensor, global_mask: Tensor, token_mask: Tensor | None) -> "GlobalKeys | None":
-        """Find and copy the global keys, or return None when there are none; a padded position is never one."""
+        """Finds and copies the global keys, or returns None when there are none; a padded position is never one."""
         is_global = global_mask if token_mask is None else global_mask & token_mask
         count = int(is_global.sum(1).max()) if is_global.numel() else 0
         if count == 0:
@@ -41,7 +41,7 @@ class GlobalKeys:
         return cls(position, is_global.gather(1, position), keys, gradients)
 
     def take(self, part: Part, scratch: Scratch) -> KeyValue:
-        """Return what a part's queries see: the same keys in every stride group."""
+        """Returns what a part's queries see: the same keys in every stride group."""
         everywhere = self._everywhere(part)
         return KeyValue(
             everywhere.take(self.keys.key, "global key", scratch),
@@ -49,13 +49,13 @@ class GlobalKeys:
         )
 
     def add_gradients(self, part: Part, gradients: KeyValue) -> None:
-        """Collect the gradients that a part found."""
+        """Collects the gradients that a part found."""
         everywhere = self._everywhere(part)
         everywhere.add(gradients.key, self.gradients.key)
         everywhere.add(gradients.value, self.gradients.value)
 
     def scatter_gradients(self, key_gradient: Tensor, value_gradient: Tensor) -> None:
-        """Add the collected gradients to those of all keys and values, (batch, positions, heads, head_dim)."""
+        """Adds the collected gradients to those of all keys and values, (batch, positions, heads, head_dim)."""
         index = self.position[:, :, None, None].expand_as(self.keys.key)
         key_gradient.scatter_add_(1, index, self.gradients.key.to(key_gradient.dtype))
         value_gradient.scatter_add_(1, index, self.gradients.value.to(value_gradient.dtype))

@@ -23,7 +23,7 @@ OPTIONAL_TENSORS = ARGUMENTS.count("Tensor?")
 
 
 def blocked_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-    """Attend tile by tile; arguments as in `blocked_attention_of_projections`."""
+    """Attends tile by tile; arguments as in `blocked_attention_of_projections`."""
     return blocked_attention_of_projections((query, key, value), **arguments)
 
 
@@ -41,7 +41,7 @@ def blocked_attention_of_projections(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend tile by tile to what a layer projected.
+    """Attends tile by tile to what a layer projected.
 
     Args:
         projections: query, key and value, apart or packed; see `separate`. The gradient of what is packed is packed.
@@ -62,7 +62,7 @@ def blocked_attention_of_projections(
 
 @library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
 def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
-    """Compute the attention of a `Problem` with these fields."""
+    """Computes the attention of a `Problem` with these fields."""
     return problem_of(projections, arguments).forward()
 
 
@@ -72,7 +72,7 @@ def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
     schema=f"(Tensor output_gradient, {ARGUMENTS}) -> Tensor[]",
 )
 def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -> list[Tensor]:
-    """Compute the gradients of a `Problem` with these fields: of the projections, then of the relative term."""
+    """Computes the gradients of a `Problem` with these fields: of the projections, then of the relative term."""
     gradients = [empty_like(each) for each in projections]
     query, key, value = separate(gradients)
     problem = problem_of(projections, arguments)
@@ -80,7 +80,7 @@ def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *a
 
 
 def problem_of(projections: Sequence[Tensor], arguments: Sequence[Any]) -> Problem:
-    """Return the problem with an operator's arguments."""
+    """Returns the problem with an operator's arguments."""
     query, key, value = separate(projections)
     return Problem(query, key, value, *arguments)
 
@@ -99,7 +99,7 @@ def _(output_gradient: Tensor, projections: Sequence[Tensor], *arguments: Any) -
 
 
 def keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """Keep the inputs, as the views they are, and nothing else."""
+    """Keeps the inputs, as the views they are, and nothing else."""
     projections, *rest = inputs
     ctx.projections = len(projections)
     ctx.save_for_backward(*projections, *rest[:OPTIONAL_TENSORS])
@@ -107,7 +107,7 @@ def keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def backward(context: Any, output_gradient: Tensor) -> tuple[Any, ...]:
-    """Return one gradient per argument of the forward operator."""
+    """Returns one gradient per argument of the forward operator."""
     saved, count = context.saved_tensors, context.projections
     gradients = backward_operator(output_gradient, saved[:count], *saved[count:], *context.options)
     relative_query, relative_key = gradients[count:] or (None, None)

@@ -33,7 +33,7 @@ class Scratch:
         self.buffers: dict[tuple[int, str], Tensor] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the buffer `name` in this shape, contiguous, its content undefined."""
+        """Returns the buffer `name` in this shape, contiguous, its content undefined."""
         size, place = prod(shape), (get_ident(), name)
         if place not in self.buffers or self.buffers[place].numel() < size:
             self.buffers[place] = torch.empty(size, dtype=self.dtype, device=self.device)
@@ -50,7 +50,7 @@ class Part:
     band: Band
 
     def take(self, tensor: Tensor, name: str, scratch: Scratch) -> Tensor:
-        """Return the part of (batch, positions, heads, head_dim) as (heads * examples, length, head_dim).
+        """Returns the part of (batch, positions, heads, head_dim) as (heads * examples, length, head_dim).
 
         Matrix products read it where it stands if its dtype is that of `scratch` and its sequences lie at even
         distances. Otherwise it is copied to the buffer `name`.
@@ -63,20 +63,20 @@ class Part:
         return out
 
     def put(self, part: Tensor, destination: Tensor) -> None:
-        """Write back into (batch, positions, heads, head_dim) what `take` reads."""
+        """Writes back into (batch, positions, heads, head_dim) what `take` reads."""
         self._view(destination).copy_(self._like_view(part))
 
     def add(self, part: Tensor, destination: Tensor) -> None:
-        """Add to what `take` reads from (batch, positions, heads, head_dim)."""
+        """Adds to what `take` reads from (batch, positions, heads, head_dim)."""
         self._view(destination).add_(self._like_view(part))
 
     def shape(self, tensor: Tensor) -> tuple[int, int, int]:
-        """Return (heads * examples, length, head_dim) for a tensor (batch, positions, heads, head_dim)."""
+        """Returns (heads * examples, length, head_dim) for a tensor (batch, positions, heads, head_dim)."""
         examples, length, heads, head_dim = self._view(tensor).shape
         return heads * examples, length, head_dim
 
     def within(self, block: Block) -> "Part":
-        """Return the same sequences at the positions of a block of queries."""
+        """Returns the same sequences at the positions of a block of queries."""
         start, step = self.positions.start, self.positions.step
         return replace(self, positions=slice(start + block.start * step, start + (block.stop - 1) * step + 1, step))
 
@@ -89,12 +89,12 @@ class Part:
 
 
 def computing_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype of scores and sums: float32, or float64 for float64 tensors."""
+    """Returns the dtype of scores and sums: float32, or float64 for float64 tensors."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def block_rows(left: int, right: int) -> int:
-    """Return the maximum number of queries in a block, for a band with so many keys on its sides.
+    """Returns the maximum number of queries in a block, for a band with so many keys on its sides.
 
     Fewer make the matrix products inefficient, more compute scores outside the band. Measured: 128 take 7 % less time
     than 64 with a window of 512, and 8 % more with one of 256.
@@ -103,7 +103,7 @@ def block_rows(left: int, right: int) -> int:
 
 
 def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) -> Iterator[Part]:
-    """Cut a (batch, positions, heads, head_dim) problem into parts of about equal size."""
+    """Cuts a (batch, positions, heads, head_dim) problem into parts of about equal size."""
     batch, positions, _, _ = query.shape
     rows = min(block_rows(left, right), positions)
     scores = max(1, rows * min(rows + left + right, positions))
@@ -123,7 +123,7 @@ def parts_of(query: Tensor, *, left: int, right: int, dilations: Sequence[int]) 
 
 
 def even_slices(start: int, stop: int, largest: int, multiple: int = 1) -> Iterator[slice]:
-    """Cut `start` to `stop` into slices of at most `largest`, as equal and as few as possible.
+    """Cuts `start` to `stop` into slices of at most `largest`, as equal and as few as possible.
 
     Their number is a multiple of `multiple` where that leaves none empty.
     """

@@ -41,7 +41,7 @@ class Problem:
     dropout: float
 
     def forward(self) -> Tensor:
-        """Return the attended values, (batch, positions, heads, head_dim)."""
+        """Returns the attended values, (batch, positions, heads, head_dim)."""
         output = empty_like(self.query)
         self._for_each_part(lambda attention: attention.forward(self.query, output))
         if self.token_mask is not None:
@@ -49,7 +49,7 @@ class Problem:
         return output
 
     def backward(self, output_gradient: Tensor, *, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Write the gradients of query, key and value, and return those of the relative query and key, if any."""
+        """Writes the gradients of query, key and value, and returns those of the relative query and key, if any."""
         relative_query = relative_key = None
         if self.relative_query is not None and self.relative_key is not None:
             relative_query = empty_like(self.relative_query)
@@ -85,7 +85,7 @@ class Problem:
         return GlobalKeys.gather(self.key, self.value, self.global_mask, self.token_mask)
 
     def _for_each_part(self, compute: Callable[[PartAttention], Result]) -> list[Result]:
-        """Return what `compute` gives for every part, in order; on a CPU parts are computed side by side."""
+        """Returns what `compute` gives for every part, in order; on a CPU parts are computed side by side."""
         scratch = Scratch(computing_dtype(self.query), self.query.device)
         band = Band(self.left, self.right)
         visibility = Visibility(self.query, band, self.token_mask, self._global_keys, causal=self.causal)

@@ -32,13 +32,13 @@ class RelativeTerm:
         self.key = relative_key[:, part.heads].to(self.query.dtype).transpose(0, 1).contiguous()
 
     def zero_gradients(self) -> RelativeGradients:
-        """Return the gradients that `backward` adds to; that of the query is written block by block."""
+        """Returns the gradients that `backward` adds to; that of the query is written block by block."""
         return RelativeGradients(
             self.scratch("relative query gradient", tuple(self.query.shape)), torch.zeros_like(self.key)
         )
 
     def of(self, block: Block) -> Tensor:
-        """Return the term (sequences, rows, band keys); what it holds outside the band is meaningless but finite."""
+        """Returns the term (sequences, rows, band keys); what it holds outside the band is meaningless but finite."""
         columns, offset = self._columns(block)
         product = torch.bmm(self._rows(self.query, block), self.key[:, columns].transpose(1, 2)).mul_(self.scale)
         rows = block.stop - block.start
@@ -48,7 +48,7 @@ class RelativeTerm:
         )
 
     def backward(self, block: Block, score_gradient: Tensor, gradients: RelativeGradients) -> None:
-        """Add the block's share to `gradients`; `score_gradient` is (sequences, rows, band keys), 0 off the band."""
+        """Adds the block's share to `gradients`; `score_gradient` is (sequences, rows, band keys), 0 off the band."""
         columns, offset = self._columns(block)
         sequences, rows, keys = score_gradient.shape
         width = columns.stop - columns.start
@@ -65,12 +65,12 @@ class RelativeTerm:
         gradients.key[:, columns].baddbmm_(by_column.transpose(1, 2), query_rows, alpha=self.scale)
 
     def _columns(self, block: Block) -> tuple[slice, int]:
-        """Return the columns that some query of the block uses, and how many of them precede key `low` in row 0."""
+        """Returns the columns that some query of the block uses, and how many of them precede key `low` in row 0."""
         rows = block.stop - block.start
         first = max(0, block.first_column - rows + 1)
         last = min(self.key.shape[1], block.first_column + block.high - block.low)
         return slice(first, last), block.first_column - first
 
     def _rows(self, tensor: Tensor, block: Block) -> Tensor:
-        """Return the block's rows of (heads * examples, length, head_dim) as (heads, examples * rows, head_dim)."""
+        """Returns the block's rows of (heads * examples, length, head_dim) as (heads, examples * rows, head_dim)."""
         return tensor[:, block.start : block.stop].reshape(self.key.shape[0], -1, tensor.shape[-1])

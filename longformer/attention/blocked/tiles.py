@@ -71,7 +71,7 @@ class PartAttention:
         self.factor = 1.0 if generator is None else factor_of_kept(dropout)
 
     def forward(self, query: Tensor, output: Tensor) -> None:
-        """Write the part's share of `output`; both are (batch, positions, heads, head_dim)."""
+        """Writes the part's share of `output`; both are (batch, positions, heads, head_dim)."""
         for block in self.blocks:
             queries = self.part.within(block)
             query_tile = queries.take(query, "query", self.scratch)
@@ -86,7 +86,7 @@ class PartAttention:
             queries.put(attended, output)
 
     def backward(self, query: Tensor, d_output: Tensor, query_gradient: Tensor) -> PartGradients:
-        """Write the part's share of `query_gradient`, and return the other gradients; arguments as in `forward`."""
+        """Writes the part's share of `query_gradient`, and returns the other gradients; arguments as in `forward`."""
         band_gradient = KeyValue(
             self.scratch("key gradient", tuple(self.band_keys.key.shape)).zero_(),
             self.scratch("value gradient", tuple(self.band_keys.value.shape)).zero_(),
@@ -120,7 +120,7 @@ class PartAttention:
         return PartGradients(band_gradient, relative_query, SharedGradients(global_gradient, relative_key))
 
     def _probabilities(self, block: Block, query: Tensor, key_groups: list[tuple[slice, KeyValue]]) -> Tensor:
-        """Return the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
+        """Returns the tile's probabilities (sequences, rows, columns), exactly 0 where a key is hidden."""
         scores = self.scratch("probabilities", (*query.shape[:2], key_groups[-1][0].stop))
         beta = 0
         if self.relative is not None:
@@ -133,26 +133,26 @@ class PartAttention:
         return torch.softmax(scores, -1, out=scores)
 
     def _keep_mask(self, probabilities: Tensor) -> Tensor | None:
-        """Return which probabilities dropout keeps, 1 or 0, or None without dropout."""
+        """Returns which probabilities dropout keeps, 1 or 0, or None without dropout."""
         if self.generator is None:
             return None
         return draw_kept(self.scratch("kept", tuple(probabilities.shape)), self.dropout, self.generator)
 
 
 def side_by_side(block: Block, band: KeyValue, everywhere: KeyValue | None) -> list[tuple[slice, KeyValue]]:
-    """Return the keys that a tile looks at, global ones first, each with the columns of the tile they take."""
+    """Returns the keys that a tile looks at, global ones first, each with the columns of the tile they take."""
     first = 0 if everywhere is None else everywhere.key.shape[1]
     of_band = (slice(first, first + block.high - block.low), band.between(block.low, block.high))
     return [of_band] if everywhere is None else [(slice(0, first), everywhere), of_band]
 
 
 def accumulate(total: Tensor, left: Tensor, right: Tensor, columns: slice, scale: float) -> None:
-    """Add `scale * left @ right` to `total`; the first columns of a tile overwrite what was there."""
+    """Adds `scale * left @ right` to `total`; the first columns of a tile overwrite what was there."""
     total.baddbmm_(left, right, beta=0 if columns.start == 0 else 1, alpha=scale)
 
 
 def through_softmax(gradient: Tensor, probabilities: Tensor, weights: Tensor) -> None:
-    """Turn the gradient of the kept probabilities into that of the scores, in place.
+    """Turns the gradient of the kept probabilities into that of the scores, in place.
 
     Args:
         gradient: (sequences, rows, columns).

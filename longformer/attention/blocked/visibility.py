@@ -36,7 +36,7 @@ class Visibility:
         self.padding = None if token_mask is None else self._hide(~token_mask)
 
     def of(self, part: Part, block: Block) -> list[Hidden]:
-        """Return what is hidden in the tile of a part's block: global keys first, then those of the band."""
+        """Returns what is hidden in the tile of a part's block: global keys first, then those of the band."""
         rows, hidden, first = block.stop - block.start, [], 0
         if self.global_keys is not None:
             addend = self._of_global_keys(part, block, self.global_keys)
@@ -55,7 +55,7 @@ class Visibility:
         return hidden
 
     def _of_global_keys(self, part: Part, block: Block, global_keys: GlobalKeys) -> Tensor:
-        """Return (examples, rows, global keys); a global key inside the band is hidden here, not there."""
+        """Returns (examples, rows, global keys); a global key inside the band is hidden here, not there."""
         band = part.band
         rows = (
             torch.arange(block.start, block.stop, device=self.zero.device) * part.positions.step + part.positions.start
@@ -66,5 +66,5 @@ class Visibility:
         return self._hide(hidden | (distance > 0) if self.causal else hidden)
 
     def _hide(self, hidden: Tensor) -> Tensor:
-        """Turn True into `HIDDEN` and False into 0."""
+        """Turns True into `HIDDEN` and False into 0."""
         return torch.where(hidden, HIDDEN, self.zero)

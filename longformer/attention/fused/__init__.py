@@ -21,7 +21,7 @@ __all__ = [
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-    """Attend with the Triton kernels; see `engine.fused_attention`.
+    """Attends with the Triton kernels; see `engine.fused_attention`.
 
     Raises:
         ValueError: Triton is not installed, or the kernels cannot take `query`.
@@ -30,7 +30,7 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any)
 
 
 def fused_attention_of_projections(projections: tuple[Tensor, ...], **arguments: Any) -> Tensor:
-    """Attend with the Triton kernels to what a layer projected; see `engine.fused_attention_of_projections`.
+    """Attends with the Triton kernels to what a layer projected; see `engine.fused_attention_of_projections`.
 
     Raises:
         ValueError: Triton is not installed, or the kernels cannot take the projections.
@@ -39,7 +39,7 @@ def fused_attention_of_projections(projections: tuple[Tensor, ...], **arguments:
 
 
 def fused_global_attention(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-    """Attend from global tokens with the Triton kernels; see `engine.fused_global_attention`.
+    """Attends from global tokens with the Triton kernels; see `engine.fused_global_attention`.
 
     Raises:
         ValueError: Triton is not installed, or the kernels cannot take `query`.

@@ -31,7 +31,7 @@ def fused_attention(
     scale: float,
     dropout: float,
 ) -> Tensor:
-    """Attend with the Triton kernels; arguments as in `banded_attention`, checked there.
+    """Attends with the Triton kernels; arguments as in `banded_attention`, checked there.
 
     Linear memory in the positions, for the relative term too. Deterministic: the same input gives the same bits.
     Waits for the device when there is a `global_mask`, to learn how many global keys there are; a layer avoids that
@@ -61,7 +61,7 @@ def fused_attention_of_projections(
     dropout: float,
     layout: BatchLayout | None,
 ) -> Tensor:
-    """Attend to a layer's projections with a layout that was built once per batch; never waits for the device.
+    """Attends to a layer's projections with a layout that was built once per batch; never waits for the device.
 
     Args:
         projections: query, key and value, apart or packed; see `separate`. What is packed is read in place, and its
@@ -82,7 +82,7 @@ def fused_attention_of_projections(
 def fused_global_attention(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, layout: BatchLayout | None
 ) -> Tensor:
-    """Attend from few queries to every token of their example; never waits for the device.
+    """Attends from few queries to every token of their example; never waits for the device.
 
     Args:
         query: (batch, count, heads, head_dim).

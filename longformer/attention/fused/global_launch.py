@@ -24,7 +24,7 @@ class GlobalAttentionCall:
     """Whose keys and values they see, with padding, scale and dropout; its own queries and band are not used."""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the output like `query` and lse (batch, heads, count) float32, +inf for a row without keys."""
+        """Returns the output like `query` and lse (batch, heads, count) float32, +inf for a row without keys."""
         acc, row_sum, row_max = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
         self._start_on_chunks(
             global_attention_kernel, strided(self.query), strided(self.tokens.key), strided(self.tokens.value),
@@ -41,7 +41,7 @@ class GlobalAttentionCall:
         return output, torch.where(seen, best + row_sum.log2(), torch.inf)
 
     def backward(self, output: Tensor, lse: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of query, key and value."""
+        """Returns the gradients of query, key and value."""
         delta = (output.float() * d_out.float()).sum(-1).transpose(1, 2).contiguous()
         batch, positions, heads, head_dim = self.tokens.key.shape
         d_key = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
@@ -70,7 +70,7 @@ class GlobalAttentionCall:
         )  # fmt: skip
 
     def _split(self) -> tuple[int, int, int]:
-        """Return the number of groups of queries, the keys of a chunk and the number of chunks."""
+        """Returns the number of groups of queries, the keys of a chunk and the number of chunks."""
         tile = self.tokens.tiles().extra_gradient
         batch, count, heads, _ = self.query.shape
         groups, positions = triton.cdiv(count, tile.rows), self.tokens.key.shape[1]

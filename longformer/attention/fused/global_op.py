@@ -22,7 +22,7 @@ def fused_global_attention_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (batch, count, heads, head_dim) and lse (batch, heads, count) float32.
+    """Returns the output (batch, count, heads, head_dim) and lse (batch, heads, count) float32.
 
     Args:
         query: (batch, count, heads, head_dim).
@@ -47,7 +47,7 @@ def fused_global_attention_backward_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of query, key and value."""
+    """Returns the gradients of query, key and value."""
     with torch.cuda.device_of(query):
         call = _call(query, key, value, layout, seed, scale, dropout)
         return call.backward(output, lse, readable(d_out))

@@ -40,7 +40,7 @@ class Call:
     """(1,) int64 on the device; None = no dropout"""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32."""
+        """Returns the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32."""
         batch, positions, heads, _ = self.query.shape
         output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
         lse = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
@@ -54,7 +54,7 @@ class Call:
         return output, lse
 
     def backward(self, output: Tensor, lse: Tensor, d_out: Tensor, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Write the gradients of query, key and value into `gradients` and return those of `relative`, if any."""
+        """Writes the gradients of query, key and value into `gradients` and returns those of `relative`, if any."""
         d_query, d_key, d_value = map(strided, gradients)
         delta = torch.empty_like(lse)
         d_relative_query = None if self.relative is None else torch.empty_like(output)
@@ -120,7 +120,7 @@ class Call:
         return partial.sum(0)[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
 
     def tiles(self) -> TileSet:
-        """Return the tiles for this kind of call on this device."""
+        """Returns the tiles for this kind of call on this device."""
         kind: table.Kind = "plain" if self.seed is None else "dropout"
         if self.relative is not None:
             kind = "relative"
@@ -131,7 +131,7 @@ class Call:
         return strided(self.query), strided(self.key), strided(self.value)
 
     def problem(self) -> Problem:
-        """Return what all kernels read."""
+        """Returns what all kernels read."""
         _, positions, heads, _ = self.query.shape
         dilation = _on_device(self.dilations, self.query.device) if self._dilation_per_head() else self.dilations[0]
         mask = global_keys = relative = dropout = None
@@ -154,29 +154,29 @@ class Call:
         return len(set(self.dilations)) > 1
 
     def sizes(self) -> dict[str, int]:
-        """Return the width of a head, and of the tiles that hold it."""
+        """Returns the width of a head, and of the tiles that hold it."""
         return {"HEAD_DIM": self.query.shape[3], "WIDTH": table.padded_head_dim(self.query.shape[3])}
 
     def _grid(self, tile: Tile) -> tuple[int, int]:
-        """Return the programs that cover every stride group of the head with the most tiles; others return at once."""
+        """Returns the programs that cover every stride group of the head with the most tiles; others return at once."""
         batch, positions, heads, _ = self.query.shape
         tiles = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self.dilations)
         return tiles, batch * heads
 
 
 def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
-    """Start a kernel; every launch goes through here."""
+    """Starts a kernel; every launch goes through here."""
     kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
 def steps_per_piece(steps: int, *, beside: int) -> int:
-    """Return how many of its steps a program takes, when every step has `beside` programs side by side."""
+    """Returns how many of its steps a program takes, when every step has `beside` programs side by side."""
     pieces = min(max(1, table.PROGRAMS // beside), steps)
     return int(triton.cdiv(steps, pieces))
 
 
 def strided(tensor: Tensor) -> StridedTensor:
-    """Return a (batch, positions, heads, head_dim) tensor as kernels read it."""
+    """Returns a (batch, positions, heads, head_dim) tensor as kernels read it."""
     return StridedTensor(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
 
 

@@ -31,7 +31,7 @@ class BatchLayout:
     def of(
         cls, token_mask: Tensor | None, global_mask: Tensor | None, global_index: Tensor | None
     ) -> "BatchLayout | None":
-        """Return the layout of a batch, or None when every token is ordinary.
+        """Returns the layout of a batch, or None when every token is ordinary.
 
         Args:
             token_mask: (batch, positions) bool, True = real token; None = all are real.
@@ -51,13 +51,13 @@ class BatchLayout:
         return cls(state, _next_excluded(state), _extent(real), index, count)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return the tensors in order, without those that are None."""
+        """Returns the tensors in order, without those that are None."""
         every = (self.state, self.next_excluded, self.extent, self.global_index, self.global_count)
         return tuple(tensor for tensor in every if tensor is not None)
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor]) -> "BatchLayout | None":
-        """Undo `tensors`; nothing gives None."""
+        """Undos `tensors`; nothing gives None."""
         return cls(*tensors, *(None,) * (5 - len(tensors))) if tensors else None
 
 

@@ -29,7 +29,7 @@ def fused_attention_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32.
+    """Returns the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32.
 
     Args:
         projections: query, key and value, or one packed (batch, positions, 3, heads, head_dim).
@@ -59,7 +59,7 @@ def fused_attention_backward_op(
     scale: float,
     dropout: float,
 ) -> list[Tensor]:
-    """Return the gradients of `projections`, then those of `relative`."""
+    """Returns the gradients of `projections`, then those of `relative`."""
     call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
     gradients = [tensor.new_empty(tensor.shape) for tensor in projections]
     with torch.cuda.device_of(output):
@@ -135,11 +135,11 @@ def _call(
 
 
 def _split(tensors: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
-    """Cut a sequence of tensors into consecutive groups of the given sizes."""
+    """Cuts a sequence of tensors into consecutive groups of the given sizes."""
     rest = iter(tensors)
     return [list(islice(rest, size)) for size in sizes]
 
 
 def readable(tensor: Tensor) -> Tensor:
-    """Return a tensor whose last dimension the kernels can read: contiguous there."""
+    """Returns a tensor whose last dimension the kernels can read: contiguous there."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

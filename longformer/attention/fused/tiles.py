@@ -50,7 +50,7 @@ class TileSet:
 
 
 def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
-    """Return the tiles for a GPU of compute capability `major`.
+    """Returns the tiles for a GPU of compute capability `major`.
 
     A GPU or a Triton that the table does not know gets the tiles of compute capability 8, which ask for the least.
     """
@@ -61,7 +61,7 @@ def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: 
 
 
 def padded_head_dim(head_dim: int) -> int:
-    """Return the power of two that a kernel's tiles are wide."""
+    """Returns the power of two that a kernel's tiles are wide."""
     return max(16, 1 << (head_dim - 1).bit_length())
 
 

@@ -95,7 +95,7 @@ class StrideGroup(NamedTuple):
 
 @triton.jit
 def locate(problem, TILE: tl.constexpr, DILATION_PER_HEAD: tl.constexpr):
-    """Return this program's site. Stride groups of one region are neighbours in the grid, so they share the cache."""
+    """Returns this program's site. Stride groups of one region are neighbours in the grid, so they share the cache."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
     if DILATION_PER_HEAD:
@@ -118,7 +118,7 @@ def locate(problem, TILE: tl.constexpr, DILATION_PER_HEAD: tl.constexpr):
 
 @triton.jit
 def locate_chunk(problem, chunk):
-    """Return this program's chunk of a sequence, seen as one stride group; outer padding is left out."""
+    """Returns this program's chunk of a sequence, seen as one stride group; outer padding is left out."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
     first = tl.program_id(0) * chunk
@@ -131,7 +131,7 @@ def locate_chunk(problem, chunk):
 
 @triton.jit
 def stride_group(rows, site):
-    """Return the rows of the site's stride group."""
+    """Returns the rows of the site's stride group."""
     offset = tl.cast(site.batch, tl.int64) * rows.batch_stride + tl.cast(site.head, tl.int64) * rows.head_stride
     offset += tl.cast(site.group, tl.int64) * rows.position_stride
     return StrideGroup(rows.data + offset, tl.cast(rows.position_stride, tl.int64) * site.dilation)
@@ -139,7 +139,7 @@ def stride_group(rows, site):
 
 @triton.jit
 def per_position(data, problem, site):
-    """Return the site's stride group of a contiguous (batch, heads, tokens) tensor."""
+    """Returns the site's stride group of a contiguous (batch, heads, tokens) tensor."""
     offset = tl.cast(site.batch * problem.heads + site.head, tl.int64) * problem.sequence_length + site.group
     return StrideGroup(data + offset, site.dilation)
 
@@ -154,7 +154,7 @@ def row_pointers(group, start, TILE: tl.constexpr, WIDTH: tl.constexpr):
 def load_rows(
     group, start, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, CHECKED: tl.constexpr
 ):
-    """Load positions start .. start + TILE as a (TILE, WIDTH) tile; with CHECKED, those outside 0 .. end read as 0."""
+    """Loads positions start .. start + TILE as a (TILE, WIDTH) tile; with CHECKED, those outside 0 .. end read as 0."""
     pointers = row_pointers(group, start, TILE, WIDTH)
     columns = tl.arange(0, WIDTH)[None, :] < HEAD_DIM
     if CHECKED:
@@ -169,14 +169,14 @@ def load_rows(
 
 @triton.jit
 def store_rows(group, start, tile, kept, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Store the rows of a (TILE, WIDTH) tile for which `kept` holds."""
+    """Stores the rows of a (TILE, WIDTH) tile for which `kept` holds."""
     shown = kept[:, None] & (tl.arange(0, WIDTH)[None, :] < HEAD_DIM)
     tl.store(row_pointers(group, start, TILE, WIDTH), tile.to(group.data.dtype.element_ty), mask=shown)
 
 
 @triton.jit
 def load_tokens(rows, site, tokens, real, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Gather the rows of `tokens` of the site's head; rows that are not `real` read as 0."""
+    """Gathers the rows of `tokens` of the site's head; rows that are not `real` read as 0."""
     offset = tl.cast(site.batch, tl.int64) * rows.batch_stride + tl.cast(site.head, tl.int64) * rows.head_stride
     columns = tl.arange(0, WIDTH)[None, :]
     pointers = rows.data + offset + (tokens.to(tl.int64) * rows.position_stride)[:, None] + columns
@@ -185,7 +185,7 @@ def load_tokens(rows, site, tokens, real, HEAD_DIM: tl.constexpr, WIDTH: tl.cons
 
 @triton.jit
 def store_tokens(rows, batch, head, tokens, tile, real, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Scatter the rows of a (tokens, WIDTH) tile that are `real`."""
+    """Scatters the rows of a (tokens, WIDTH) tile that are `real`."""
     offset = tl.cast(batch, tl.int64) * rows.batch_stride + tl.cast(head, tl.int64) * rows.head_stride
     columns = tl.arange(0, WIDTH)[None, :]
     pointers = rows.data + offset + (tokens.to(tl.int64) * rows.position_stride)[:, None] + columns
@@ -194,14 +194,14 @@ def store_tokens(rows, batch, head, tokens, tile, real, HEAD_DIM: tl.constexpr, 
 
 @triton.jit
 def token_state(problem, site, positions):
-    """Return the state of the tokens at `positions` of the stride group; outside of it that is PADDING."""
+    """Returns the state of the tokens at `positions` of the stride group; outside of it that is PADDING."""
     origin = problem.mask.state + tl.cast(site.batch, tl.int64) * problem.sequence_length + site.group
     return tl.load(origin + positions * site.dilation, mask=(positions >= 0) & (positions < site.length), other=PADDING)
 
 
 @triton.jit
 def band_span(site, back, ahead, TILE: tl.constexpr, STEP: tl.constexpr):
-    """Split the positions within `back` and `ahead` of the site's tile into steps, as (low, inner, outer, high).
+    """Splits the positions within `back` and `ahead` of the site's tile into steps, as (low, inner, outer, high).
 
     Steps in inner .. outer lie inside the band of every position of the tile and need no mask. Steps are counted from
     `low`, not from a multiple of STEP: that saves up to one step at each tile.
@@ -216,7 +216,7 @@ def band_span(site, back, ahead, TILE: tl.constexpr, STEP: tl.constexpr):
 
 @triton.jit
 def before_excluded(problem, site, inner, outer, STEP: tl.constexpr):
-    """Return the end of the steps from `inner` that hold only ordinary tokens; at most `outer`."""
+    """Returns the end of the steps from `inner` that hold only ordinary tokens; at most `outer`."""
     token = tl.minimum(site.group + inner * site.dilation, problem.sequence_length)
     origin = problem.mask.next_excluded + tl.cast(site.batch, tl.int64) * (problem.sequence_length + 1)
     clean = tl.cdiv(tl.load(origin + token) - site.group, site.dilation) - inner
@@ -225,13 +225,13 @@ def before_excluded(problem, site, inner, outer, STEP: tl.constexpr):
 
 @triton.jit
 def in_band(problem, site, queries, keys):
-    """Return which pairs of positions the band allows; the arguments broadcast."""
+    """Returns which pairs of positions the band allows; the arguments broadcast."""
     return (keys - queries <= problem.right) & (queries - keys <= problem.left) & (keys >= 0) & (keys < site.end)
 
 
 @triton.jit
 def keep_mask(problem, site, query_tokens, key_tokens):
-    """Draw which probabilities survive dropout; the arguments broadcast.
+    """Draws which probabilities survive dropout; the arguments broadcast.
 
     The counter is (key, query, head, batch), so every kernel and every tile shape draws the same. Seven rounds are
     the minimum at which Philox-4x32 passes BigCrush (Salmon et al. 2011, table 2).
@@ -246,11 +246,11 @@ def keep_mask(problem, site, query_tokens, key_tokens):
 
 @triton.jit
 def dot(left, right, acc):
-    """Return left @ right + acc in float32. 32-bit factors are split in three, or their product would be TF32's."""
+    """Returns left @ right + acc in float32. 32-bit factors are split in three, or their product would be TF32's."""
     return tl.dot(left, right, acc, input_precision="tf32x3")
 
 
 @triton.jit
 def dot_transposed(left, right):
-    """Return left @ right.T in float32, as `dot`."""
+    """Returns left @ right.T in float32, as `dot`."""
     return tl.dot(left, tl.trans(right), input_precision="tf32x3")

@@ -50,7 +50,7 @@ def forward_kernel(
     KEYS: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Write the attention output and, per row, the base-2 logarithm of its softmax denominator.
+    """Writes the attention output and, per row, the base-2 logarithm of its softmax denominator.
 
     A padded row, and a row that sees no key, gets output 0 and logarithm +inf: every probability recomputed from it
     in the backward pass is then exactly 0, without a mask.
@@ -91,7 +91,7 @@ def forward_kernel(
 
 @triton.jit
 def accumulate(softmax, queries, scores, keys, values, columns, key_tokens, problem, site):
-    """Add a tile of scores to the online softmax; dropout drops from the output, not from the sum."""
+    """Adds a tile of scores to the online softmax; dropout drops from the output, not from the sum."""
     scale = problem.scale * LOG2_E
     row_max = tl.maximum(softmax.row_max, tl.max(scores, 1) * scale)
     probs = tl.exp2(scores * scale - row_max[:, None])

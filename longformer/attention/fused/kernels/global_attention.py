@@ -41,7 +41,7 @@ def global_attention_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Write the softmax of one chunk of keys, not yet divided by its `row_sum`.
+    """Writes the softmax of one chunk of keys, not yet divided by its `row_sum`.
 
     acc: (chunks, batch, heads, count, WIDTH) float32; row_sum, row_max: the same without WIDTH, `row_max` in base 2.
     """
@@ -78,7 +78,7 @@ def global_attention_query_gradient_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Write what one chunk of keys contributes: partial (chunks, batch, heads, count, WIDTH) float32."""
+    """Writes what one chunk of keys contributes: partial (chunks, batch, heads, count, WIDTH) float32."""
     site = locate_chunk(problem, chunk)
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
@@ -111,7 +111,7 @@ def global_attention_key_gradient_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Write the gradients of a tile of keys and values, 0 for padding."""
+    """Writes the gradients of a tile of keys and values, 0 for padding."""
     site = locate(problem, KEYS, False)
     positions = site.start + tl.arange(0, KEYS)
     tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
@@ -145,7 +145,7 @@ def _walk_chunk(
     take: tl.constexpr, state, queries, key, value, problem, site,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Pass every tile of the chunk's keys to `take`, see `walk_keys`, and return the final state."""
+    """Passes every tile of the chunk's keys to `take`, see `walk_keys`, and returns the final state."""
     keys = stride_group(key, site)
     values = stride_group(value, site)
     for start in tl.range(site.first, site.end, KEYS):
@@ -162,6 +162,6 @@ def _walk_chunk(
 
 @triton.jit
 def _rows_of_chunk(slots, count):
-    """Return the offsets of a chunk's rows in a (chunks, batch, heads, count) tensor."""
+    """Returns the offsets of a chunk's rows in a (chunks, batch, heads, count) tensor."""
     sequence = tl.cast(tl.program_id(0), tl.int64) * tl.num_programs(1) + tl.program_id(1)
     return sequence * count + slots

@@ -34,7 +34,7 @@ def global_chunk_kernel(
     QUERIES: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Sum over one chunk of queries into partial (chunks, 2, batch, heads, max_count, WIDTH) float32."""
+    """Sums over one chunk of queries into partial (chunks, 2, batch, heads, max_count, WIDTH) float32."""
     # Every query sees a global key, whatever its dilation: here the whole sequence is one stride group.
     site = locate_chunk(problem, chunk)
     listed = problem.global_keys
@@ -75,7 +75,7 @@ def global_sum_kernel(
     WIDTH: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Add the chunks in order and write the rows of the global keys."""
+    """Adds the chunks in order and writes the rows of the global keys."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
     listed = problem.global_keys
@@ -94,7 +94,7 @@ def global_sum_kernel(
 
 @triton.jit
 def _partial_pointers(partial, chunk, slots, listed, WIDTH: tl.constexpr):
-    """Return pointers to a chunk's key sums, and how far from them its value sums stand."""
+    """Returns pointers to a chunk's key sums, and how far from them its value sums stand."""
     stride = tl.cast(tl.num_programs(1), tl.int64) * listed.max_count * WIDTH
     rows = (tl.program_id(1) * listed.max_count + slots).to(tl.int64)[:, None] * WIDTH
     return partial + tl.cast(chunk, tl.int64) * 2 * stride + rows + tl.arange(0, WIDTH)[None, :], stride

@@ -69,7 +69,7 @@ def key_gradient_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Write the gradients of a tile of keys and values: 0 for padding, nothing for global keys.
+    """Writes the gradients of a tile of keys and values: 0 for padding, nothing for global keys.
 
     Whether a key is excluded from the band concerns its own row only, so it is settled once, at the end. Padded
     queries need no mask either: their `lse` is +inf.
@@ -117,7 +117,7 @@ def _take_band(
     sums, keys, positions, groups, start, problem, site,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, CHECKED: tl.constexpr,
 ):  # fmt: skip
-    """Add what the queries start .. start + QUERIES contribute; tiles are (key, query)."""
+    """Adds what the queries start .. start + QUERIES contribute; tiles are (key, query)."""
     query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, CHECKED)
     queries = start + tl.arange(0, QUERIES)
     scores = dot_transposed(keys.tile, query_tile)
@@ -139,7 +139,7 @@ def add_key_value_gradients(
     sums, keys, query_tile, scores, groups, start, problem, site,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, CHECKED: tl.constexpr,
 ):  # fmt: skip
-    """Add a (key, query) tile of scores to the sums."""
+    """Adds a (key, query) tile of scores to the sums."""
     queries = start + tl.arange(0, QUERIES)
     d_out_tile = load_rows(groups.d_out, start, site.end, QUERIES, HEAD_DIM, WIDTH, CHECKED)
     if CHECKED:
@@ -164,7 +164,7 @@ def add_key_value_gradients(
 
 @triton.jit
 def finish(sums, problem):
-    """Return the gradients of keys and values."""
+    """Returns the gradients of keys and values."""
     value_sum = sums.value
     if problem.dropout is not None:
         value_sum = value_sum / (1.0 - problem.dropout.rate)

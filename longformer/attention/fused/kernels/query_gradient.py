@@ -58,7 +58,7 @@ def query_gradient_kernel(
     KEYS: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Write the gradient of a tile of queries, and store delta = output . d_out of every row.
+    """Writes the gradient of a tile of queries, and stores delta = output . d_out of every row.
 
     The kernels of the key gradients read `delta`, so this one runs first.
     """
@@ -109,7 +109,7 @@ def query_gradient_kernel(
 
 @triton.jit
 def add_query_gradient(gradients, queries, scores, keys, values, columns, key_tokens, problem, site):
-    """Add a tile of keys to the gradients: the gradient of each score, times the key."""
+    """Adds a tile of keys to the gradients: the gradient of each score, times the key."""
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - queries.row_lse[:, None])
     d_probs = dot_transposed(queries.d_out_tile, values)
     if problem.dropout is not None:

@@ -13,7 +13,7 @@ from longformer.attention.fused.kernels.common import StrideGroup, load_rows
 
 @triton.jit
 def load_columns(problem, site, first, COLUMNS: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Load the relative keys of band columns first .. first + COLUMNS; those outside the band read as 0."""
+    """Loads the relative keys of band columns first .. first + COLUMNS; those outside the band read as 0."""
     rows = problem.relative.key
     group = StrideGroup(
         rows.data + tl.cast(site.head, tl.int64) * rows.head_stride, tl.cast(rows.position_stride, tl.int64)
@@ -23,7 +23,7 @@ def load_columns(problem, site, first, COLUMNS: tl.constexpr, HEAD_DIM: tl.const
 
 @triton.jit
 def gather_diagonals(products, TILE: tl.constexpr):
-    """Turn products (query a, column c) of width 2 TILE into scores (query a, key b)."""
+    """Turns products (query a, column c) of width 2 TILE into scores (query a, key b)."""
     query = tl.arange(0, TILE)[:, None]
     key = tl.arange(0, TILE)[None, :]
     return tl.gather(products, key - query + (TILE - 1), 1)
@@ -31,7 +31,7 @@ def gather_diagonals(products, TILE: tl.constexpr):
 
 @triton.jit
 def gather_diagonals_transposed(products, TILE: tl.constexpr):
-    """Turn products (column c, query a) of height 2 TILE into scores (key b, query a)."""
+    """Turns products (column c, query a) of height 2 TILE into scores (key b, query a)."""
     query = tl.arange(0, TILE)[None, :]
     key = tl.arange(0, TILE)[:, None]
     return tl.gather(products, key - query + (TILE - 1), 0)

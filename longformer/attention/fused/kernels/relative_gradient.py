@@ -39,7 +39,7 @@ def relative_gradient_kernel(
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Write one part's sum for one tile of columns: partial (parts, heads, columns, WIDTH) float32."""
+    """Writes one part's sum for one tile of columns: partial (parts, heads, columns, WIDTH) float32."""
     head = tl.program_id(1)
     if DILATION_PER_HEAD:
         dilation = tl.load(problem.dilation + head)
@@ -79,7 +79,7 @@ def _add_tile(
     gradient, query, key, value, d_out, lse, delta, problem, site, column_start,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Add what a tile of queries contributes to a tile of columns."""
+    """Adds what a tile of queries contributes to a tile of columns."""
     rows = tl.arange(0, TILE)[:, None]
     columns = tl.arange(0, TILE)[None, :]
     band = problem.left + problem.right + 1

@@ -33,7 +33,7 @@ def walk_keys(
     KEYS: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Pass every tile of keys to `take` and return the final state.
+    """Passes every tile of keys to `take` and returns the final state.
 
     `queries` has a `tile`, its `positions` and, with the relative term, a `relative_tile`. `take(state, queries,
     scores, keys, values, columns, key_tokens, problem, site)` returns the next state; hidden keys have the score -inf.
