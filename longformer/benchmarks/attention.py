@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from longformer.benchmarks.attention_engines import ENGINES
+from longformer.benchmarks.attention_engines import BLOCKED, ENGINES, HUGGING_FACE
 from longformer.benchmarks.busy import BusyMeasurement, compare_busy
 from longformer.benchmarks.memory import in_own_process, memory_of
 from longformer.benchmarks.setting import Attend, Setting
@@ -185,13 +185,14 @@ def memory(setting: Setting, name: str, attend: Attend) -> tuple[int, int]:
 def compare_busy_attention(
     setting: Setting, *, busy: int, repeats: int, report: Callable[[str], None]
 ) -> list[BusyMeasurement]:
-    """Times every engine that can compute the setting alone and beside busy processes; see `compare_busy`."""
+    """Times ours and, where it can compute the setting, Hugging Face's beside busy processes; see `compare_busy`."""
 
     def measure(engine: str, environment: Mapping[str, str]) -> list[float]:
         what, setting_json = f"{engine} at {setting.positions} positions", json.dumps(asdict(setting))
         return list(in_own_process(__name__, "times", engine, setting_json, what=what, environment=environment))
 
-    contenders = [engine.name for engine in ENGINES if engine.why_not(setting) is None]
+    both = (engine for engine in ENGINES if engine.name in (BLOCKED, HUGGING_FACE))
+    contenders = [engine.name for engine in both if engine.why_not(setting) is None]
     return compare_busy(measure, contenders, positions=setting.positions, busy=busy, repeats=repeats, report=report)
 
 

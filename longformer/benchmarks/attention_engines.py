@@ -19,7 +19,7 @@ from longformer.benchmarks.flash_window import flash_attention_2, flash_attentio
 from longformer.benchmarks.hugging_face_layer import hugging_face
 from longformer.benchmarks.setting import Attend, Setting
 
-FUSED, BLOCKED = "ours (fused)", "ours (blocked)"
+FUSED, BLOCKED, HUGGING_FACE = "ours (fused)", "ours (blocked)", "Hugging Face"
 # Beyond this the peers that are not linear in memory, or far from frugal, need many GiB.
 LONGEST_FOR_PEERS = {"cpu": 16_384, "cuda": 32_768}
 
@@ -161,7 +161,7 @@ ENGINES = (
     Engine(FUSED, ours("fused"), why_no_fused),
     Engine(BLOCKED, ours("blocked"), lambda setting: None),
     Engine("dense SDPA", dense, why_too_long),
-    Engine("Hugging Face", hugging_face, why_no_hugging_face),
+    Engine(HUGGING_FACE, hugging_face, why_no_hugging_face),
     Engine("FlexAttention", flex, why_no_flex),
     Engine("FlashAttention-2", flash_attention_2, why_no_flash),
     Engine("FlashAttention-3", flash_attention_3, lambda setting: why_no_package("flash_attn_interface", setting)),
