@@ -15,7 +15,7 @@ from launcher.runs.run import Run
 from launcher.tasks.summarization.config import SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
 from longformer.benchmarks.machine import machine
-from longformer.evaluation.summaries import judge_summaries, summary_of
+from longformer.evaluation.summaries import evaluate_summaries, summary_of
 from longformer.files import write_json
 from longformer.models import LEDForConditionalGeneration
 
@@ -34,7 +34,7 @@ def main() -> None:
         source_length=config.phases[-1].sequence_length,
         limit=config.evaluation.limit_documents,
     )
-    untrained = judge_summaries(
+    untrained = evaluate_summaries(
         LEDForConditionalGeneration.from_pretrained(run.paths.start_directory),
         documents,
         data.decoder(),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from longformer import models
-from longformer.costs.encoder import encoder_memory, kept_numbers, shape_of
+from longformer.costs.encoder import encoder_memory, saved_numbers, shape_of
 
 
 def kept_bytes(module: nn.Module, ids: torch.Tensor) -> int:
@@ -56,7 +56,7 @@ def test_the_estimate_is_near_what_the_layers_keep(name: str, inner: int, dropou
         encoder = models.LongformerModel(config, add_pooling_layer=False)
     kept = kept_bytes(encoder.train(), torch.randint(3, 50, (1, 512)))
     shape = shape_of(config)
-    assert 4 * kept_numbers(shape, 512) == pytest.approx(kept, rel=0.25)
+    assert 4 * saved_numbers(shape, 512) == pytest.approx(kept, rel=0.25)
 
 
 def test_memory_is_weights_and_a_share_for_every_token() -> None:

@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
-from longformer.cpu.linear import CHUNK
+from longformer.cpu import linear
 from longformer.models import LEDConfig, LEDForConditionalGeneration
-from longformer.models.common.token_loss import ROWS
+from longformer.models.common import token_loss
 from tests.test_encoder_cost import kept_bytes
 
 SOURCE, TARGET = 512, 64
@@ -86,8 +86,8 @@ def test_activations_are_near_what_autograd_keeps() -> None:
     )
     # The hidden states in and around one layer and the logits are there only while backward is at work.
     tokens, inner = 4 * SOURCE, model.config.encoder_ffn_dim
-    widening = 2 * tokens * 64 + 4 * min(CHUNK, tokens) * inner + 5 * 64 * inner
-    momentary = 4 * (4 * SOURCE * 64 + max(4 * SOURCE * 5 * 64, widening) + 2 * ROWS * 300)
+    widening = 2 * tokens * 64 + 4 * min(linear.CHUNK, tokens) * inner + 5 * 64 * inner
+    momentary = 4 * (4 * SOURCE * 64 + max(4 * SOURCE * 5 * 64, widening) + 2 * token_loss.CHUNK * 300)
     assert kept_all - momentary == pytest.approx(kept_bytes(Learning(), batch["input_ids"]), rel=0.15)
     model.gradient_checkpointing_enable()
     inputs = kept_bytes(Learning(), batch["input_ids"])

@@ -28,7 +28,7 @@ from longformer.training.checkpoints.write import CheckpointWriter, restore, res
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import DTYPES, EngineSettings
-from longformer.training.guards import LOSSES_REMEMBERED, GuardSettings, LossGuard
+from longformer.training.guards import LOSS_HISTORY, GuardSettings, LossGuard
 from longformer.training.loop import MfuMeter, RollBack, train_phase
 from longformer.training.metrics_file import MetricsFile, losses_until
 from longformer.training.objectives import BatchSource
@@ -225,7 +225,7 @@ class _PhaseWork:
     def guard(self, progress: Progress) -> LossGuard:
         training = self.config.training
         recent = losses_until(
-            self.run.paths.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSSES_REMEMBERED
+            self.run.paths.metrics_file, progress.global_step, phase_index=self.task.phase_index, most=LOSS_HISTORY
         )
         settings = GuardSettings(on_bad_loss=training.on_bad_loss, spike_threshold=training.spike_threshold)
         return LossGuard(settings, recent)

@@ -49,7 +49,7 @@ def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
             decoder_layers=config.decoder_layers,
         )
     return EncoderShape(
-        positions=config.most_tokens,
+        positions=config.max_tokens,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         heads=config.num_attention_heads,
@@ -94,7 +94,7 @@ def activations(
         on_gpu: whether they train on a GPU.
         half_precision: whether weights and hidden states are bfloat16 or float16.
     """
-    kept = kept_numbers(shape, length, on_gpu=on_gpu, half_precision=half_precision)
+    kept = saved_numbers(shape, length, on_gpu=on_gpu, half_precision=half_precision)
     if activation_checkpointing:
         kept = shape.layers * length * shape.width + kept // shape.layers
     # While attention is at work: its output's gradient, and queries, keys, values and attended values. It follows on
@@ -112,14 +112,14 @@ def _feed_forward(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
     return 2 * tokens * shape.width + wide + of_weights
 
 
-def kept_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:
+def saved_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:
     """Return how many numbers the encoder's layers keep for the backward pass on one text, all alike."""
     # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU also
     # input and output of the activation. A CPU computes them again (longformer/cpu/sublayers.py).
-    of_width = 1 + 3 + 1 + 1 + (2 if keeps_sums(on_gpu=on_gpu, half_precision=half_precision) else 0)
+    of_width = 1 + 3 + 1 + 1 + (2 if saves_norm_inputs(on_gpu=on_gpu, half_precision=half_precision) else 0)
     return shape.layers * length * (of_width * shape.width + (2 * shape.inner_width if on_gpu else 0))
 
 
-def keeps_sums(*, on_gpu: bool, half_precision: bool) -> bool:
+def saves_norm_inputs(*, on_gpu: bool, half_precision: bool) -> bool:
     """Return whether layers keep what they are about to normalise (longformer/cpu/residual.py)."""
     return on_gpu or half_precision

@@ -1,8 +1,8 @@
 """What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
 
-from longformer.costs.encoder import activations, keeps_sums, shape_of
+from longformer.costs.encoder import activations, saves_norm_inputs, shape_of
 from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
-from longformer.models.common.token_loss import ROWS
+from longformer.models.common.token_loss import CHUNK
 from longformer.models.led.config import LEDConfig
 
 
@@ -71,7 +71,7 @@ def training_memory(
         half_precision=layout.half_precision,
     )
     # Two attentions and the feed-forward part, and what their three norms are given.
-    sums = 3 if keeps_sums(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
+    sums = 3 if saves_norm_inputs(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
     inner = 2 * config.decoder_ffn_dim if layout.on_gpu else 0
     written = config.decoder_layers * target_length * ((11 + sums) * width + inner)
     # Keys and values of the document, in every layer of the decoder.
@@ -85,6 +85,6 @@ def training_memory(
         weights=weights,
         trained=weights,
         activations=read + layout.micro_batch_size * (last_states + written + shown),
-        # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * min(ROWS, layout.micro_batch_size * target_length) * config.vocab_size,
+        # Logits and their gradient, for a chunk at a time.
+        float32_activations=2 * min(CHUNK, layout.micro_batch_size * target_length) * config.vocab_size,
     )

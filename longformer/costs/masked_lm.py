@@ -4,7 +4,7 @@ from torch import nn
 
 from longformer.costs.encoder import activations, shape_of
 from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
-from longformer.models.common.token_loss import ROWS
+from longformer.models.common.token_loss import CHUNK
 from longformer.models.longformer.config import LongformerConfig
 
 
@@ -83,6 +83,6 @@ def training_memory(
         weights=weights,
         trained=trained,
         activations=of_layers + at_head,
-        # Logits and their gradient, for some rows at a time.
-        float32_activations=2 * min(ROWS, layout.micro_batch_size * sequence_length) * config.vocab_size,
+        # Logits and their gradient, for a chunk at a time.
+        float32_activations=2 * min(CHUNK, layout.micro_batch_size * sequence_length) * config.vocab_size,
     )

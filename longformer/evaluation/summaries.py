@@ -23,7 +23,7 @@ ALL_METRICS = tuple(metric + ending for ending in ("", STEMMED) for metric in ME
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutDocument:
     """A document that the model has not learned from."""
 
     identifier: str
@@ -41,7 +41,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredSummary:
     """One line of the table: a document, what was written about it, and how good that is."""
 
     identifier: str
@@ -58,9 +58,9 @@ class Judged:
     """Of the best extract that a greedy search finds."""
 
 
-def judge_summaries(
+def evaluate_summaries(
     model: GeneratesText,
-    documents: Sequence[HeldOut],
+    documents: Sequence[HeldOutDocument],
     decode: Callable[[list[int]], str],
     *,
     settings: Mapping[str, Any],
@@ -68,7 +68,7 @@ def judge_summaries(
     rank: int = 0,
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
-) -> list[Judged]:
+) -> list[ScoredSummary]:
     """Let a model write about every document and score what it writes.
 
     Args:
@@ -92,7 +92,7 @@ def judge_summaries(
     order = sorted(range(len(documents)), key=lambda number: (len(documents[number].input_ids), number))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rounds = math.ceil(len(batches) / world_size)
-    mine: dict[int, Judged] = {}
+    mine: dict[int, ScoredSummary] = {}
     was_training = model.training
     model.eval()
     try:
@@ -101,7 +101,7 @@ def judge_summaries(
                 chosen = [documents[number] for number in batch]
                 texts = write_about(model, chosen, decode, settings)
                 for number, document, text in zip(batch, chosen, texts, strict=True):
-                    mine[number] = judged(document, text, words)
+                    mine[number] = scored_summary(document, text, words)
             if report_progress:
                 report_progress(done + 1, rounds)
     finally:
@@ -109,7 +109,7 @@ def judge_summaries(
     return _of_all_ranks(mine, world_size)
 
 
-def lead_words(documents: Sequence[HeldOut]) -> int:
+def lead_words(documents: Sequence[HeldOutDocument]) -> int:
     """Return how many words the lead has: as many as the references have on average."""
     lengths = [len(reference.split()) for document in documents for reference in document.references]
     return round(sum(lengths) / len(lengths))
@@ -118,7 +118,7 @@ def lead_words(documents: Sequence[HeldOut]) -> int:
 @torch.no_grad()
 def write_about(
     model: GeneratesText,
-    documents: Sequence[HeldOut],
+    documents: Sequence[HeldOutDocument],
     decode: Callable[[list[int]], str],
     settings: Mapping[str, Any],
 ) -> list[str]:
@@ -136,9 +136,9 @@ def write_about(
     return [decode(tokens).strip() for tokens in written.tolist()]
 
 
-def judged(document: HeldOut, prediction: str, words: int) -> Judged:
+def scored_summary(document: HeldOutDocument, prediction: str, words: int) -> ScoredSummary:
     """Return the line of one document; its lead has so many `words`."""
-    return Judged(
+    return ScoredSummary(
         identifier=document.identifier,
         query=document.query,
         tokens=document.tokens,
@@ -151,7 +151,7 @@ def judged(document: HeldOut, prediction: str, words: int) -> Judged:
     )
 
 
-def _of_all_ranks(mine: dict[int, Judged], world_size: int) -> list[Judged]:
+def _of_all_ranks(mine: dict[int, ScoredSummary], world_size: int) -> list[ScoredSummary]:
     found = [mine]
     if world_size > 1:
         found = [{} for _ in range(world_size)]
@@ -160,7 +160,7 @@ def _of_all_ranks(mine: dict[int, Judged], world_size: int) -> list[Judged]:
     return [together[number] for number in sorted(together)]
 
 
-def summary_of(table: Sequence[Judged]) -> dict[str, Any]:
+def summary_of(table: Sequence[ScoredSummary]) -> dict[str, Any]:
     """Return what the table says as a whole, ready for JSON.
 
     It holds, for each metric, the model's mean; `intervals` of these means; the means of both extracts; and the model's
@@ -182,6 +182,6 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def write_table(path: Path, table: Sequence[Judged]) -> None:
+def write_table(path: Path, table: Sequence[ScoredSummary]) -> None:
     """Write the table as JSON lines, atomically."""
     write_atomically(path, "".join(json.dumps(asdict(line)) + "\n" for line in table).encode())

@@ -99,7 +99,7 @@ class TrainingEngine:
             if micro_step == self.settings.accumulation_steps - 1:
                 losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
                 try:
-                    guard.judge(losses)
+                    guard.check(losses)
                 except BadLoss as bad:
                     refusal = str(bad)
                     # Gradients are in DeepSpeed's hands already; one that is not finite makes it drop all of them.

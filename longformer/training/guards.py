@@ -9,8 +9,8 @@ from typing import Literal
 
 Policy = Literal["stop", "skip", "roll_back"]
 
-LOSSES_REMEMBERED = 64
-FEWEST_TO_JUDGE_BY = 16
+LOSS_HISTORY = 64
+MIN_LOSSES = 16
 _DEVIATION_OF_A_NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
@@ -29,7 +29,7 @@ class BadLoss(Exception):
 
 
 class LossGuard:
-    """Judges the loss of every step by those accepted before it.
+    """Compares the loss of every step with those accepted before it.
 
     A loss is bad when it is not finite on some rank, or when it lies more than `spike_threshold` robust standard
     deviations (median absolute deviations, scaled) above the median of the last 64. Outliers among those hardly move
@@ -37,15 +37,15 @@ class LossGuard:
 
     Args:
         settings: what is bad.
-        recent: accepted losses before the first one judged here, oldest first.
+        recent: accepted losses before the first one compared here, oldest first.
     """
 
     def __init__(self, settings: GuardSettings, recent: Iterable[float] = ()) -> None:
         self.settings = settings
-        self._recent = deque(recent, maxlen=LOSSES_REMEMBERED)
+        self._recent = deque(recent, maxlen=LOSS_HISTORY)
 
-    def judge(self, losses: Sequence[float]) -> None:
-        """Let a step's losses pass, one per rank.
+    def check(self, losses: Sequence[float]) -> None:
+        """Checks a step's losses, one per rank.
 
         Raises:
             BadLoss: they are not to be learned from.
@@ -54,16 +54,16 @@ class LossGuard:
             if not math.isfinite(loss):
                 raise BadLoss(f"the loss is {loss} on rank {rank}")
         loss = sum(losses) / len(losses)
-        highest = self._highest()
-        if loss > highest:
-            raise BadLoss(f"the loss jumped to {loss:.4g}; by the losses before it {highest:.4g} would still be normal")
+        limit = self._limit()
+        if loss > limit:
+            raise BadLoss(f"the loss jumped to {loss:.4g}; by the losses before it {limit:.4g} would still be normal")
 
-    def remember(self, loss: float) -> None:
-        """Judge later losses by this one too: the update that it stands for was applied."""
+    def record(self, loss: float) -> None:
+        """Adds the loss of an applied update to those that later ones are compared with."""
         self._recent.append(loss)
 
-    def _highest(self) -> float:
-        if self.settings.spike_threshold is None or len(self._recent) < FEWEST_TO_JUDGE_BY:
+    def _limit(self) -> float:
+        if self.settings.spike_threshold is None or len(self._recent) < MIN_LOSSES:
             return math.inf
         median = statistics.median(self._recent)
         deviation = statistics.median(abs(loss - median) for loss in self._recent)

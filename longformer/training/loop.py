@@ -17,7 +17,7 @@ from longformer.training.objectives import BatchSource, Objective
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Schedule
 
-MOST_SKIPS_IN_A_ROW = 50
+MAX_CONSECUTIVE_SKIPS = 50
 """A loss scale of 2^16 is halved into range within 20 skips; more means that training is broken."""
 
 
@@ -68,7 +68,7 @@ def train_phase(
         RollBack: a loss was refused, and that is the policy.
     """
     stream = iter(batches)
-    skips_in_a_row = 0
+    consecutive_skips = 0
     for callback in callbacks:
         callback.on_phase_start(phase, progress)
     started = time.perf_counter()
@@ -85,19 +85,19 @@ def train_phase(
         seconds = time.perf_counter() - started
         started += seconds
         if outcome.applied:
-            skips_in_a_row = 0
-            guard.remember(outcome.loss)
+            consecutive_skips = 0
+            guard.record(outcome.loss)
             progress = _advanced(progress, phase, seconds)
             record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, mfu_meter)
             saving_seconds = 0.0
             for callback in callbacks:
                 callback.on_step_end(record)
         else:
-            skips_in_a_row += 1
+            consecutive_skips += 1
             progress = replace(progress, skipped_steps=progress.skipped_steps + 1, seconds=progress.seconds + seconds)
-            if skips_in_a_row == MOST_SKIPS_IN_A_ROW:
+            if consecutive_skips == MAX_CONSECUTIVE_SKIPS:
                 raise LongformerError(
-                    f"phase {phase.name}: after step {progress.step}, {skips_in_a_row} batches in a row were thrown "
+                    f"phase {phase.name}: after step {progress.step}, {consecutive_skips} batches in a row were thrown "
                     f"away; the last because {outcome.refusal or 'its gradients are not finite'} in "
                     f"{engine.settings.precision}; lower the learning rate or use more precision"
                 )

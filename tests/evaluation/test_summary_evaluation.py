@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from longformer.evaluation.rouge import rouge
-from longformer.evaluation.summaries import HeldOut, Judged, judge_summaries, summary_of, write_table
+from longformer.evaluation.summaries import HeldOutDocument, ScoredSummary, evaluate_summaries, summary_of, write_table
 from longformer.models import LEDForConditionalGeneration
 from longformer.models.led.config import LEDConfig
 from longformer.training.distributed import Ranks
@@ -34,19 +34,19 @@ def decode(tokens: list[int]) -> str:
     return " ".join(WORDS[token] for token in tokens if token > 2)
 
 
-def documents(count: int = 11) -> list[HeldOut]:
+def documents(count: int = 11) -> list[HeldOutDocument]:
     draw = torch.Generator().manual_seed(1)
     found = []
     for number in range(count):
         ids = torch.randint(3, len(WORDS), (5 + 3 * number % 20,), generator=draw)
         text = decode(ids.tolist())
         tokens = torch.cat([torch.tensor([0]), ids, torch.tensor([2])])
-        found.append(HeldOut(f"n{number}", "", f"{text}. {text[:20]}.", (text[:30],), tokens, 1, len(ids)))
+        found.append(HeldOutDocument(f"n{number}", "", f"{text}. {text[:20]}.", (text[:30],), tokens, 1, len(ids)))
     return found
 
 
-def judged_by(ranks: Ranks) -> list[Judged]:
-    return judge_summaries(
+def judged_by(ranks: Ranks) -> list[ScoredSummary]:
+    return evaluate_summaries(
         small_model(), documents(), decode, settings=SETTINGS, batch_size=3, rank=ranks.rank,
         world_size=ranks.world_size,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def test_the_whole_is_the_mean_of_the_lines(tmp_path: Path) -> None:
 
 def test_nothing_to_write_about_is_refused() -> None:
     with pytest.raises(ValueError, match="there are no documents"):
-        judge_summaries(small_model(), [], decode, settings=SETTINGS, batch_size=3)
+        evaluate_summaries(small_model(), [], decode, settings=SETTINGS, batch_size=3)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

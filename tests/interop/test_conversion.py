@@ -77,7 +77,7 @@ def test_positions_repeat_block_by_block(family: str, tmp_path: Path) -> None:
     source = make_source(family, tmp_path / "short")
     convert(tmp_path / "short", tmp_path / "long", max_length=75, window=8)
     model = models.LongformerForMaskedLM.from_pretrained(tmp_path / "long")
-    assert model.config.most_tokens == 75
+    assert model.config.max_tokens == 75
     known, table = ENCODERS[family][2], model.longformer.embeddings.position_embeddings.weight
     own = source.base_model.embeddings.position_embeddings.weight[-known:]
     first = model.config.pad_token_id + 1
@@ -110,7 +110,7 @@ def test_a_converted_model_can_be_made_longer_again_and_keeps_its_global_project
     report = convert(tmp_path / "trained", tmp_path / "longer", max_length=200, window=16)
     longer = models.LongformerForMaskedLM.from_pretrained(tmp_path / "longer")
     assert report.initialised == []
-    assert longer.config.most_tokens == 200
+    assert longer.config.max_tokens == 200
     own, kept = (each.longformer.encoder.layer[0].attention.self.query_global.weight for each in (model, longer))
     assert torch.equal(own, kept)
 

@@ -60,7 +60,7 @@ def test_a_batch_in_which_nothing_is_labelled_has_loss_zero_and_gradients_zero(n
 def test_the_loss_of_a_vocabulary_is_the_mean_cross_entropy_with_its_gradients(
     rows: int, frozen: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_loss, "ROWS", 4)
+    monkeypatch.setattr(token_loss, "CHUNK", 4)
     torch.manual_seed(0)
     shapes = {"states": (rows, 8), "weight": (30, 8), "bias": (30,)}
     given = {name: torch.randn(shape, requires_grad=name not in frozen) for name, shape in shapes.items()}

@@ -13,7 +13,7 @@ from longformer.errors import LongformerError
 from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
-from longformer.training.loop import MOST_SKIPS_IN_A_ROW, MfuMeter, RollBack, train_phase
+from longformer.training.loop import MAX_CONSECUTIVE_SKIPS, MfuMeter, RollBack, train_phase
 from longformer.training.objectives import Objective, next_character_loss
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Schedule
@@ -131,7 +131,7 @@ def test_a_skipped_batch_is_counted_and_is_no_progress(precision: Any, tmp_path:
 
 def test_skipping_without_end_is_an_error(tmp_path: Path) -> None:
     for message in in_ranks(2, failure, tmp_path, never_with_gradient, "bf16"):
-        assert message.startswith(f"phase short: after step 0, {MOST_SKIPS_IN_A_ROW} batches in a row")
+        assert message.startswith(f"phase short: after step 0, {MAX_CONSECUTIVE_SKIPS} batches in a row")
 
 
 def test_a_loss_that_is_not_finite_names_phase_step_and_rank(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.summarization.config import SummarizationRun
 
 if TYPE_CHECKING:  # brings torch
-    from longformer.evaluation.summaries import HeldOut
+    from longformer.evaluation.summaries import HeldOutDocument
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
     def bucket_batches(self) -> int:
         return self.config.data.bucket_batches
 
-    def held_out(self, split: str, *, source_length: int, limit: int | None) -> "list[HeldOut]":
+    def held_out(self, split: str, *, source_length: int, limit: int | None) -> "list[HeldOutDocument]":
         """Returns the first `limit` documents of a split, or all, of which an encoder reads `source_length` tokens.
 
         Raises:
@@ -53,7 +53,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         """
         import torch
 
-        from longformer.evaluation.summaries import HeldOut
+        from longformer.evaluation.summaries import HeldOutDocument
 
         data = self._opened()
         special, decode = data.manifest.tokenizer.special_tokens, data.tokenizer.decode
@@ -61,7 +61,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         for example in islice(self._examples(split), limit):
             tokens, global_tokens = source_tokens(example.document, example.query, special, length=source_length)
             found.append(
-                HeldOut(
+                HeldOutDocument(
                     identifier=example.identifier,
                     query=decode(example.query),
                     document=decode(example.document),

@@ -15,7 +15,7 @@ from launcher.tasks.summarization.data import SummarizationData
 from launcher.tasks.summarization.report import report_of
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
-from longformer.evaluation.summaries import judge_summaries, summary_of
+from longformer.evaluation.summaries import evaluate_summaries, summary_of
 from longformer.files import write_json
 from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE, read_json
 from longformer.interop.convert_led import FAMILIES, long_settings
@@ -64,7 +64,7 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
             source_length=request.sequence_length or self.config.phases[index].sequence_length,
             limit=self.config.evaluation.limit_documents,
         )
-        table = judge_summaries(
+        table = evaluate_summaries(
             whole,
             documents,
             self.data.decoder(),

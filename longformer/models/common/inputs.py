@@ -22,21 +22,21 @@ class BatchFacts:
 
     padded: int = 0
     """Number of padded positions."""
-    padding_is_alike: int = 0
+    padding_is_constant: int = 0
     """Whether all padded positions hold the same id, position id and type id."""
-    most_globals: int = 0
+    max_globals: int = 0
     """Largest number of global tokens in an example."""
-    strange_attention_mask: int = 0
-    strange_global_mask: int = 0
+    invalid_attention_mask: int = 0
+    invalid_global_mask: int = 0
     """Whether a mask holds anything but 0 and 1."""
     global_padding: int = 0
     """Whether a padded position is called global."""
-    lowest_id: int = 0
-    highest_id: int = 0
-    lowest_position: int = 0
-    highest_position: int = 0
-    lowest_type: int = 0
-    highest_type: int = 0
+    min_id: int = 0
+    max_id: int = 0
+    min_position: int = 0
+    max_position: int = 0
+    min_type: int = 0
+    max_type: int = 0
 
     @classmethod
     def of(
@@ -51,18 +51,18 @@ class BatchFacts:
         facts: dict[str, Tensor] = {}
         if attention_mask is not None:
             facts["padded"] = (attention_mask == 0).sum()
-            facts["strange_attention_mask"] = strange(attention_mask)
+            facts["invalid_attention_mask"] = has_invalid_values(attention_mask)
             if input_ids is not None and position_ids is not None and token_type_ids is not None:
-                same = [alike(attention_mask == 0, each) for each in (input_ids, position_ids, token_type_ids)]
-                facts["padding_is_alike"] = torch.stack(same).all()
+                same = [is_constant(attention_mask == 0, each) for each in (input_ids, position_ids, token_type_ids)]
+                facts["padding_is_constant"] = torch.stack(same).all()
         if global_attention_mask is not None:
-            facts["most_globals"] = (global_attention_mask != 0).sum(1).max()
-            facts["strange_global_mask"] = strange(global_attention_mask)
+            facts["max_globals"] = (global_attention_mask != 0).sum(1).max()
+            facts["invalid_global_mask"] = has_invalid_values(global_attention_mask)
             if attention_mask is not None:
                 facts["global_padding"] = ((global_attention_mask != 0) & (attention_mask == 0)).any()
         for name, values in (("id", input_ids), ("position", position_ids), ("type", token_type_ids)):
             if values is not None:
-                facts |= {f"lowest_{name}": values.min(), f"highest_{name}": values.max()}
+                facts |= {f"min_{name}": values.min(), f"max_{name}": values.max()}
         if not facts:
             return cls()
         numbers = torch.stack([fact.long() for fact in facts.values()]).tolist()
@@ -70,9 +70,9 @@ class BatchFacts:
 
     def check_masks(self) -> None:
         """Raise LongformerError, one sentence, when a mask cannot be understood."""
-        if self.strange_attention_mask:
+        if self.invalid_attention_mask:
             raise LongformerError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
-        if self.strange_global_mask:
+        if self.invalid_global_mask:
             raise LongformerError(
                 "global_attention_mask must hold 1 for global tokens and 0 for the others, and nothing else "
                 "(the older convention of one mask with 0, 1 and 2 is two masks here)"
@@ -82,8 +82,8 @@ class BatchFacts:
 
     def check_ids(self, vocabulary: int) -> None:
         """Raise LongformerError, one sentence, when a token id lies outside a vocabulary of this size."""
-        if self.lowest_id < 0 or self.highest_id >= vocabulary:
-            wrong = self.lowest_id if self.lowest_id < 0 else self.highest_id
+        if self.min_id < 0 or self.max_id >= vocabulary:
+            wrong = self.min_id if self.min_id < 0 else self.max_id
             raise LongformerError(
                 f"token id {wrong} is outside the vocabulary of {vocabulary}; was the text tokenized for another model?"
             )
@@ -92,27 +92,27 @@ class BatchFacts:
         """Raise LongformerError, one sentence, when a Longformer encoder cannot take the batch."""
         self.check_masks()
         self.check_ids(config.vocab_size)
-        if self.lowest_type < 0 or self.highest_type >= config.type_vocab_size:
-            wrong = self.lowest_type if self.lowest_type < 0 else self.highest_type
+        if self.min_type < 0 or self.max_type >= config.type_vocab_size:
+            wrong = self.min_type if self.min_type < 0 else self.max_type
             raise LongformerError(
                 f"token_type_ids holds {wrong}; the model knows the types 0 to {config.type_vocab_size - 1}"
             )
-        if self.lowest_position < 0:
-            raise LongformerError(f"position_ids holds {self.lowest_position}; positions are not negative")
-        if self.highest_position >= config.max_position_embeddings:
-            needed = self.highest_position - config.pad_token_id
+        if self.min_position < 0:
+            raise LongformerError(f"position_ids holds {self.min_position}; positions are not negative")
+        if self.max_position >= config.max_position_embeddings:
+            needed = self.max_position - config.pad_token_id
             raise LongformerError(
-                f"the text reaches token {needed}, the model has positions for {config.most_tokens}: shorten the text, "
+                f"the text reaches token {needed}, the model has positions for {config.max_tokens}: shorten the text, "
                 f"or convert the model to longer texts (longformer convert ... --max-length {needed})"
             )
 
 
-def strange(mask: Tensor) -> Tensor:
+def has_invalid_values(mask: Tensor) -> Tensor:
     """Return whether a mask holds anything but 0 and 1."""
     return ((mask != 0) & (mask != 1)).any()
 
 
-def alike(padding: Tensor, values: Tensor) -> Tensor:
+def is_constant(padding: Tensor, values: Tensor) -> Tensor:
     """Return whether `values` are the same wherever `padding` is True."""
     first = values.flatten()[padding.flatten().to(torch.uint8).argmax()]
     return ~(padding & (values != first)).any()
@@ -162,11 +162,11 @@ def read_inputs(
         token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
     if position_ids is None:
         position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
-    token_type_ids = for_every_row("token_type_ids", token_type_ids, shape)
-    position_ids = for_every_row("position_ids", position_ids, shape)
+    token_type_ids = for_every_sample("token_type_ids", token_type_ids, shape)
+    position_ids = for_every_sample("position_ids", position_ids, shape)
     facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids, position_ids, token_type_ids)
     facts.check(config)
-    tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_alike))
+    tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_constant))
     return ModelInputs(tokens, position_ids, token_type_ids, input_ids, inputs_embeds)
 
 
@@ -197,8 +197,8 @@ def input_shape(
     return shape, given.device
 
 
-def for_every_row(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
-    """Return (batch, positions) ids; (positions,) and (1, positions) count for all rows.
+def for_every_sample(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
+    """Return (batch, positions) ids; (positions,) and (1, positions) count for all samples.
 
     Raises:
         ValueError: `ids`, called `name`, have another shape.
@@ -218,8 +218,8 @@ def describe_tokens(
         positions = attention_mask.numel()
         if removable and PADDING_WORTH_REMOVING * positions <= facts.padded < positions:
             packing = Packing.of(token_mask)
-    if global_attention_mask is not None and facts.most_globals:
-        global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.most_globals)
+    if global_attention_mask is not None and facts.max_globals:
+        global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.max_globals)
     return AttentionMetadata(token_mask, global_tokens, packing)
 
 

@@ -12,7 +12,7 @@ from longformer.attention.layer import AttentionProbabilities
 from longformer.attention.metadata import AttentionMetadata
 from longformer.models.common.outputs import EncoderOutput
 
-Kept = Literal["everything", "attention", "nothing"]
+SavedActivations = Literal["all", "attention", "inputs"]
 Layer = TypeVar("Layer")
 
 
@@ -29,19 +29,19 @@ class EncoderLayer(Protocol):
 class LayerStack(nn.Module):
     """Base of encoders and decoders.
 
-    `kept` says what backward finds: everything, only each layer's input and what attention gave, or only the input;
-    the rest is computed again.
+    `saved_activations` says what backward finds: everything, only each layer's input and what attention gave,
+    or only the input; the rest is computed again.
     """
 
-    kept: Kept = "everything"
+    saved_activations: SavedActivations = "all"
 
     def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
         """Return the result of a layer."""
-        if self.kept == "everything" or not torch.is_grad_enabled():
+        if self.saved_activations == "all" or not torch.is_grad_enabled():
             return layer(*arguments)
         options: dict[str, Any] = {}
-        if self.kept == "attention":
-            options["context_fn"] = partial(create_selective_checkpoint_contexts, keep_attention)
+        if self.saved_activations == "attention":
+            options["context_fn"] = partial(create_selective_checkpoint_contexts, save_attention)
         return checkpoint(layer, *arguments, use_reentrant=False, **options)
 
 
@@ -57,12 +57,12 @@ class EncoderStack(LayerStack):
         output_attentions: bool,
         output_hidden_states: bool,
         last_norm: nn.Module | None = None,
-        places: Tensor | None = None,
+        output_positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
 
-        With `places`, (count,) long, positions counted through the batch, the last layer computes nothing else, and
-        the last hidden state is (count, width); hidden states cannot be asked for then.
+        With `output_positions`, (count,) long, positions counted through the batch, the last layer computes
+        nothing else, and the last hidden state is (count, width); hidden states cannot be asked for then.
         """
         states, probabilities = [], []
         layers = list(layers)
@@ -72,10 +72,10 @@ class EncoderStack(LayerStack):
             if output_attentions:
                 probabilities.append(layer.probabilities(hidden, tokens))
             is_last = layer is layers[-1]
-            wanted = (tokens.packed_positions(places),) if is_last and places is not None else ()
-            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *wanted)
+            selection = (tokens.packed_positions(output_positions),) if is_last and output_positions is not None else ()
+            hidden = self.run_layer(cast(nn.Module, layer), hidden, tokens, *selection)
         hidden = hidden if last_norm is None else last_norm(hidden)
-        if places is None:
+        if output_positions is None:
             hidden = tokens.unpack(hidden)
         output = EncoderOutput(hidden)
         if output_hidden_states:
@@ -87,7 +87,7 @@ class EncoderStack(LayerStack):
         return output
 
 
-def keep_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+def save_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
     """Keep what attention gives, ours and PyTorch's; it is the dearest part to compute again."""
     is_attention = str(operator).startswith(("longformer.", "aten._scaled_dot_product"))
     return CheckpointPolicy.MUST_SAVE if is_attention else CheckpointPolicy.PREFER_RECOMPUTE

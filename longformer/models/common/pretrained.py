@@ -13,7 +13,7 @@ from longformer.interop.families import Family
 from longformer.interop.fitting import fit, without_copies
 from longformer.models.common.config import WindowedConfig
 from longformer.models.common.freezing import whole_parameters
-from longformer.models.common.layer_stack import Kept, LayerStack
+from longformer.models.common.layer_stack import LayerStack, SavedActivations
 
 
 class PretrainedModel(nn.Module):
@@ -87,11 +87,11 @@ class PretrainedModel(nn.Module):
             keep_attention: keep also what attention gave, which is the dearest part to compute again and takes as
                 much memory as one more hidden state per layer.
         """
-        self._set_kept("attention" if keep_attention else "nothing")
+        self._set_saved_activations("attention" if keep_attention else "inputs")
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep everything again."""
-        self._set_kept("everything")
+        self._set_saved_activations("all")
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return all tensors under Hugging Face's names, those of the bare model with its prefix."""
@@ -132,10 +132,10 @@ class PretrainedModel(nn.Module):
             setattr(module, attribute, nn.Parameter(fresh) if isinstance(missing, nn.Parameter) else fresh)
         self._initialise(names)
 
-    def _set_kept(self, kept: Kept) -> None:
+    def _set_saved_activations(self, saved: SavedActivations) -> None:
         for module in self.modules():
             if isinstance(module, LayerStack):
-                module.kept = kept
+                module.saved_activations = saved
 
     def _own_tensors(self) -> dict[str, Tensor]:
         """Return what makes up the model under our names, shared tensors once."""

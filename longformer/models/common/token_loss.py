@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 IGNORED = -100
-ROWS = 256
+CHUNK = 256
 
 
 def masked_lm_loss(
@@ -17,7 +17,7 @@ def masked_lm_loss(
 ) -> Tensor:
     """Return the mean cross-entropy of tokens predicted by `softmax(states @ weight.T + bias)`.
 
-    Logits exist for `ROWS` positions at a time, forward and backward; backward computes them again.
+    Logits exist for `CHUNK` positions at a time, forward and backward; backward computes them again.
 
     Args:
         states: (labelled positions, width), see `labelled`.
@@ -46,21 +46,21 @@ def labelled(labels: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     if labels.shape != tuple(shape):
         raise ValueError(f"labels must be (batch, positions), {tuple(shape)}, got {tuple(labels.shape)}")
     labels = labels.flatten()
-    places = (labels != IGNORED).nonzero().squeeze(1)
-    return places, labels[places]
+    positions = (labels != IGNORED).nonzero().squeeze(1)
+    return positions, labels[positions]
 
 
 class SummedCrossEntropy(torch.autograd.Function):
-    """The sum that `masked_lm_loss` takes the mean of. Gradients are summed where they stay, some rows at a time."""
+    """The sum that `masked_lm_loss` takes the mean of. Gradients are summed where they stay, chunk rows at a time."""
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, label_smoothing: float
     ) -> Tensor:
         total = torch.zeros((), device=states.device)
-        for some, wanted in zip(states.split(ROWS), targets.split(ROWS), strict=True):
+        for chunk, wanted in zip(states.split(CHUNK), targets.split(CHUNK), strict=True):
             total += functional.cross_entropy(
-                logits_of(some, weight, bias), wanted, reduction="sum", label_smoothing=label_smoothing
+                logits_of(chunk, weight, bias), wanted, reduction="sum", label_smoothing=label_smoothing
             )
         # Backward multiplies in the precision of forward: autocast's, where that is on.
         ctx.precision = functional.linear(states[:0], weight[:0]).dtype
@@ -77,24 +77,26 @@ class SummedCrossEntropy(torch.autograd.Function):
         of_states = torch.empty_like(lower_states) if needs_states else None
         of_weight = torch.zeros_like(weight) if needs_weight else None
         of_bias = torch.zeros_like(bias) if needs_bias else None
-        for first in range(0, states.shape[0], ROWS):
-            some = slice(first, first + ROWS)
-            logits = logits_of(lower_states[some], lower_weight, bias)
+        for first in range(0, states.shape[0], CHUNK):
+            chunk = slice(first, first + CHUNK)
+            logits = logits_of(lower_states[chunk], lower_weight, bias)
             of_logits = logits.sub_(logits.logsumexp(1, keepdim=True)).exp_()
-            of_logits[torch.arange(of_logits.shape[0], device=targets.device), targets[some]] -= 1 - ctx.label_smoothing
+            of_logits[torch.arange(of_logits.shape[0], device=targets.device), targets[chunk]] -= (
+                1 - ctx.label_smoothing
+            )
             of_logits -= ctx.label_smoothing / of_logits.shape[1]
             of_logits.mul_(gradient)
             if of_bias is not None:
                 of_bias += of_logits.sum(0)
             of_product = of_logits.to(ctx.precision)
             if of_states is not None:
-                of_states[some] = of_product @ lower_weight
+                of_states[chunk] = of_product @ lower_weight
             if of_weight is None:
                 continue
             if of_weight.dtype == ctx.precision:
-                of_weight.addmm_(of_product.T, lower_states[some])
+                of_weight.addmm_(of_product.T, lower_states[chunk])
             else:
-                of_weight += of_product.T @ lower_states[some]
+                of_weight += of_product.T @ lower_states[chunk]
         return None if of_states is None else of_states.to(states.dtype), None, of_weight, of_bias, None
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from longformer.models.generation.config import GenerationSettings
-from longformer.models.generation.logits_processors import drawn
+from longformer.models.generation.logits_processors import sampled
 
 EMPTY = -1
 """Stands where a text has no token."""
@@ -32,12 +32,12 @@ class Beams:
         self.complete_scores = torch.full(shape, -torch.inf, device=device)
         """(documents, beams): log-probability / tokens ** length_penalty; -inf where there is no text yet."""
 
-    def advance(self, scores: Tensor, chances: Tensor | None) -> Tensor:
+    def advance(self, scores: Tensor, noise: Tensor | None) -> Tensor:
         """Write one more token.
 
         Args:
-            scores: (documents * beams, vocabulary): log-probabilities of the next token after all rules.
-            chances: (documents, beams * vocabulary), for `drawn`; None: the best ones are taken.
+            scores: (documents * beams, vocabulary): log-probabilities of the next token after all processors.
+            noise: (documents, beams * vocabulary), for `sampled`; None: the best ones are taken.
 
         Returns:
             (documents, beams): which row of `scores` each open text goes on from.
@@ -46,7 +46,7 @@ class Beams:
         totals = (scores.unflatten(0, (-1, beams)) + self.scores[..., None]).flatten(1)
         # So many that enough open texts remain when all the best ones end.
         count = max(2, 1 + len(settings.eos_token_id)) * beams
-        choices = totals.topk(count).indices if chances is None else drawn(totals, count, chances)
+        choices = totals.topk(count).indices if noise is None else sampled(totals, count, noise)
         parents, tokens = choices // scores.shape[1], choices % scores.shape[1]
         totals = totals.gather(1, choices)
         texts = torch.cat([taken(self.written, parents), tokens[..., None]], dim=2)

@@ -15,7 +15,7 @@ from longformer.interop.checkpoint_files import GENERATION_FILE, check_unused, r
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.generation.beam_search import EMPTY, Beams
 from longformer.models.generation.config import GenerationSettings
-from longformer.models.generation.logits_processors import apply_rules, drawn
+from longformer.models.generation.logits_processors import process_logits, sampled
 from longformer.models.led.cache import KeyValueCache
 from longformer.models.led.config import LEDConfig
 from longformer.models.led.decoder import LEDDecoder
@@ -88,7 +88,7 @@ class GeneratesText(PretrainedModel):
         states = self.get_encoder()(input_ids, attention_mask, global_attention_mask).last_hidden_state
         token_mask = None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()
         cache = self.get_decoder().new_cache(states, token_mask)
-        write = with_beams if chosen.num_beams > 1 else one_by_one
+        write = beam_search if chosen.num_beams > 1 else token_by_token
         texts = write(self, cache, chosen)
         longest = int((texts != EMPTY).sum(1).max())
         return texts[:, :longest].masked_fill(texts[:, :longest] == EMPTY, chosen.pad_token_id)
@@ -111,53 +111,53 @@ def next_logits(model: GeneratesText, cache: KeyValueCache, tokens: Tensor) -> T
     return model.logits(hidden[:, 0]).float()
 
 
-def one_by_one(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
-    """Return one text per document, (documents, max_length): token by token the most probable one, or one drawn."""
+def token_by_token(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
+    """Return one text per document, (documents, max_length): token by token the most probable one, or a sampled one."""
     texts = empty_texts(cache, settings)
     texts[:, 0] = settings.decoder_start_token_id
     ends = texts.new_tensor(settings.eos_token_id)
-    open_ones = torch.arange(len(texts), device=texts.device)
+    active = torch.arange(len(texts), device=texts.device)
     for length in range(1, settings.max_length):
-        written = texts[open_ones, :length]
-        scores = apply_rules(next_logits(model, cache, written[:, -1]), written, settings)
+        written = texts[active, :length]
+        scores = process_logits(next_logits(model, cache, written[:, -1]), written, settings)
         if settings.do_sample:
-            # Drawn for all documents, so that no text depends on when others ended.
-            chances = torch.empty(len(texts), scores.shape[1], device=texts.device).exponential_()
-            tokens = drawn(scores, 1, chances[open_ones])[:, 0]
+            # Sampled for all documents, so that no text depends on when others ended.
+            noise = torch.empty(len(texts), scores.shape[1], device=texts.device).exponential_()
+            tokens = sampled(scores, 1, noise[active])[:, 0]
         else:
             tokens = scores.argmax(-1)
-        texts[open_ones, length] = tokens
-        going_on = (~torch.isin(tokens, ends)).nonzero()[:, 0]
-        if not len(going_on):
+        texts[active, length] = tokens
+        remaining = (~torch.isin(tokens, ends)).nonzero()[:, 0]
+        if not len(remaining):
             break
-        if len(going_on) < len(open_ones):
-            open_ones = open_ones[going_on]
-            cache.select_documents(going_on)
-            cache.select_sequences(going_on)
+        if len(remaining) < len(active):
+            active = active[remaining]
+            cache.select_documents(remaining)
+            cache.select_sequences(remaining)
     return texts
 
 
-def with_beams(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
+def beam_search(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
     """Return the best text that a search by beams finds per document, (documents, max_length)."""
     texts = empty_texts(cache, settings)
-    open_ones = torch.arange(len(texts), device=texts.device)
+    active = torch.arange(len(texts), device=texts.device)
     beams = Beams(len(texts), settings, texts.device)
-    while len(open_ones):
+    while len(active):
         written = beams.written.flatten(0, 1)
         scores = next_logits(model, cache, written[:, -1]).log_softmax(-1)
-        scores = apply_rules(scores, written, settings)
-        chances = None
+        scores = process_logits(scores, written, settings)
+        noise = None
         if settings.do_sample:
-            chances = torch.empty(len(texts), settings.num_beams * scores.shape[1], device=texts.device)
-            chances = chances.exponential_()[open_ones]
-        rows = beams.advance(scores, chances)
+            noise = torch.empty(len(texts), settings.num_beams * scores.shape[1], device=texts.device)
+            noise = noise.exponential_()[active]
+        rows = beams.advance(scores, noise)
         done = beams.done()
-        texts[open_ones[done]] = beams.complete[done, 0]
+        texts[active[done]] = beams.complete[done, 0]
         if done.any():
-            going_on = (~done).nonzero()[:, 0]
-            open_ones, rows = open_ones[going_on], rows[going_on]
-            beams.keep(going_on)
-            cache.select_documents(going_on)
+            remaining = (~done).nonzero()[:, 0]
+            active, rows = active[remaining], rows[remaining]
+            beams.keep(remaining)
+            cache.select_documents(remaining)
         cache.select_sequences(rows.flatten())
     return texts
 

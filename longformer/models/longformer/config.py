@@ -47,6 +47,6 @@ class LongformerConfig(WindowedConfig):
         return self.initializer_range
 
     @property
-    def most_tokens(self) -> int:
+    def max_tokens(self) -> int:
         """The longest text that the position table serves, in tokens."""
         return self.max_position_embeddings - self.pad_token_id - 1

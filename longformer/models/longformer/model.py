@@ -39,7 +39,7 @@ class Encoder(EncoderStack):
         *,
         output_attentions: bool,
         output_hidden_states: bool,
-        places: Tensor | None = None,
+        output_positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Run all layers; `hidden` may be packed, the result is not; see `EncoderStack.run_layers`."""
         return self.run_layers(
@@ -48,7 +48,7 @@ class Encoder(EncoderStack):
             tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            places=places,
+            output_positions=output_positions,
         )
 
 
@@ -80,7 +80,7 @@ class LongformerModel(PretrainedModel):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        places: Tensor | None = None,
+        output_positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode a batch of texts.
 
@@ -92,16 +92,16 @@ class LongformerModel(PretrainedModel):
             position_ids: (batch, positions) long; None = counted from the first token on, padding left out.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
-            places: (count,) long, positions counted through the batch: where the last hidden state is wanted. It is
-                (count, hidden_size) then, and the last layer leaves out what only the others need; not together with
-                a pooling layer or `output_hidden_states`.
+            output_positions: (count,) long, positions counted through the batch: where the last hidden state is
+                wanted. It is (count, hidden_size) then, and the last layer leaves out what only the others need; not
+                together with a pooling layer or `output_hidden_states`.
 
         Raises:
             LongformerError: ids, positions or masks hold values that the model cannot take.
             ValueError: arguments do not fit together.
         """
-        if places is not None and (output_hidden_states or self.pooler is not None):
-            raise ValueError("places cannot be combined with output_hidden_states or a pooling layer")
+        if output_positions is not None and (output_hidden_states or self.pooler is not None):
+            raise ValueError("output_positions cannot be combined with output_hidden_states or a pooling layer")
         inputs = read_inputs(
             self.config,
             input_ids=input_ids,
@@ -116,7 +116,7 @@ class LongformerModel(PretrainedModel):
             inputs.tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
-            places=places,
+            output_positions=output_positions,
         )
         if self.pooler is not None:
             output.pooler_output = self.pooler(output.last_hidden_state)

@@ -15,7 +15,7 @@ from pathlib import Path
 from longformer.files import empty_staging
 from longformer.training.checkpoints.manifest import Manifest, damage
 from longformer.training.checkpoints.store import commit, universal_path
-from longformer.training.checkpoints.write import RANDOM_STATES, STATE, explained
+from longformer.training.checkpoints.write import RANDOM_STATES, STATE, write_errors_explained
 from longformer.training.deepspeed_compat import merge_shards, split_whole_state
 
 
@@ -27,7 +27,7 @@ def universal_copy(checkpoint: Path) -> Path:
     """
     manifest = Manifest.read(checkpoint)
     target = universal_path(checkpoint)
-    with _one_writer(checkpoint.parent), explained(target):
+    with _one_writer(checkpoint.parent), write_errors_explained(target):
         if target.exists() and damage(target) is None:
             return target
         staging = empty_staging(target)

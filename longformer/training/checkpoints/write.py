@@ -82,7 +82,7 @@ class CheckpointWriter:
         staging = staging_of(target)
         manifest = self.manifest(progress, data)
         random_state = staging / STATE / f"random-rank-{self.engine.ranks.rank}.safetensors"
-        with explained(target):
+        with write_errors_explained(target):
             if self.engine.ranks.is_first:
                 (empty_staging(target) / STATE).mkdir()
             torch.distributed.barrier()
@@ -108,7 +108,7 @@ class CheckpointWriter:
     def _write_and_commit(
         self, files: dict[Path, bytes | memoryview], staging: Path, target: Path, manifest: Manifest
     ) -> None:
-        with explained(target):
+        with write_errors_explained(target):
             for path, content in files.items():
                 path.write_bytes(content)
             self._commit_together(staging, target, manifest)
@@ -197,7 +197,7 @@ def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> N
 
 
 @contextmanager
-def explained(target: Path) -> Iterator[None]:
+def write_errors_explained(target: Path) -> Iterator[None]:
     """Turn what the system says about a failed write into one sentence with the space that is left."""
     try:
         yield
