@@ -51,7 +51,7 @@ def test_one_spike_does_not_excuse_the_next() -> None:
 def test_nothing_is_a_spike_while_there_is_little_to_judge_by_or_none_are_looked_for() -> None:
     guard_after([2.0] * (MIN_LOSSES - 1)).check([100.0])
     tolerant = LossGuard(GuardSettings(on_bad_loss="stop", spike_threshold=None), [2.0] * 64)
-    tolerant.judge([100.0])
+    tolerant.check([100.0])
 
 
 def test_a_guard_given_the_recorded_losses_judges_like_the_one_that_saw_them() -> None:

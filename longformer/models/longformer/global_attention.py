@@ -13,14 +13,14 @@ def first_token(shape: torch.Size, attention_mask: Tensor | None, device: torch.
 
 def question(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
     """Make everything before the first separator global."""
-    places = torch.arange(input_ids.shape[1], device=input_ids.device)
-    return only_tokens(places < first_separator(input_ids, separator), attention_mask)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return only_tokens(positions < first_separator(input_ids, separator), attention_mask)
 
 
 def second_text(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
     """Make everything behind the two separators that stand between two texts global."""
-    places = torch.arange(input_ids.shape[1], device=input_ids.device)
-    return only_tokens(places > first_separator(input_ids, separator) + 1, attention_mask)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    return only_tokens(positions > first_separator(input_ids, separator) + 1, attention_mask)
 
 
 def first_separator(input_ids: Tensor, separator: int) -> Tensor:

@@ -76,16 +76,16 @@ class LongformerForMaskedLM(ModelWithHead):
             inputs: as in `LongformerModel.forward`, as are the other arguments.
         """
         wants_logits = labels is None if output_logits is None else output_logits
-        places = targets = None
+        positions = targets = None
         if labels is not None:
             check_labels(labels, self.config.vocab_size)
             shape, _ = input_shape(input_ids, inputs.get("inputs_embeds"))
-            places, targets = labelled(labels, shape)
-        only = None if wants_logits or inputs.get("output_hidden_states") else places
-        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, places=only, **inputs)
+            positions, targets = labelled(labels, shape)
+        only = None if wants_logits or inputs.get("output_hidden_states") else positions
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, output_positions=only, **inputs)
         hidden, loss = encoded.last_hidden_state, None
-        if places is not None and targets is not None:
-            states = hidden if only is not None else hidden.flatten(0, 1).index_select(0, places)
+        if positions is not None and targets is not None:
+            states = hidden if only is not None else hidden.flatten(0, 1).index_select(0, positions)
             loss = self.lm_head(states, targets)
         return head_output(encoded, loss, self.lm_head(hidden) if wants_logits else None)
 

@@ -25,9 +25,9 @@ class Embeddings(nn.Module):
     def forward(self, inputs: ModelInputs) -> Tensor:
         """Return the first hidden states, (batch, positions, hidden_size), or packed where the batch is."""
         words = inputs.inputs_embeds if inputs.input_ids is None else self.word_embeddings(inputs.input_ids)
-        places = self.position_embeddings(inputs.position_ids)
+        positions = self.position_embeddings(inputs.position_ids)
         types = self.token_type_embeddings(inputs.token_type_ids)
-        return self.dropout(self.LayerNorm(inputs.tokens.pack(words + places + types)))
+        return self.dropout(self.LayerNorm(inputs.tokens.pack(words + positions + types)))
 
 
 class AddAndNorm(nn.Module):
