@@ -80,7 +80,7 @@ class Batches:
         self._sorted: dict[int, np.ndarray] = {}  # the windows in work; a cache of functools could not go to a worker
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield micro-batches without end, from the current position.
+        """Yields micro-batches without end, from the current position.
 
         Raises:
             DataError: a shard is damaged.
@@ -96,11 +96,11 @@ class Batches:
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where to go on: at the first step of which not all micro-batches were handed out."""
+        """Returns where to go on: at the first step of which not all micro-batches were handed out."""
         return {"position": self._next_step(self._position), "fingerprint": self._fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken, also with another number of ranks or workers or another micro-batch size.
+        """Goes on where `state` was taken, also with another number of ranks or workers or another micro-batch size.
 
         Raises:
             DataError: the state belongs to other data.
@@ -113,11 +113,11 @@ class Batches:
         self._position = int(state["position"])
 
     def mock_batch(self) -> Batch:
-        """Return a batch of the usual shape and kind, without moving on."""
+        """Returns a batch of the usual shape and kind, without moving on."""
         return self.batch(range(self._micro_batch_size))
 
     def batch(self, positions: range) -> Batch:
-        """Return the sequences at these positions of the endless order as one batch."""
+        """Returns the sequences at these positions of the endless order as one batch."""
         sequences = [self.sequences.sequence(position) for position in self.positions(positions)]
         padding = self.sequences.padding
         return {
@@ -125,14 +125,14 @@ class Batches:
         }
 
     def positions(self, positions: range) -> list[int]:
-        """Return which sequences of the order stand at these positions once they are gathered by length."""
+        """Returns which sequences of the order stand at these positions once they are gathered by length."""
         if self._bucket_batches == 1:
             return list(positions)
         size = self._bucket_batches * self._global_batch_size
         return [int(self._window(position // size)[position % size]) for position in positions]
 
     def _window(self, window: int) -> np.ndarray:
-        """Return the positions of a window of batches: sorted by length, cut into batches, the batches shuffled."""
+        """Returns the positions of a window of batches: sorted by length, cut into batches, the batches shuffled."""
         if window not in self._sorted:
             self._sorted = {**dict(list(self._sorted.items())[-1:]), window: self._sort_window(window)}
         return self._sorted[window]
@@ -177,7 +177,7 @@ class Batches:
 
 
 def _padded(arrays: list[np.ndarray], filling: int | float) -> torch.Tensor:
-    """Return arrays as one tensor of their type; shorter ones are filled up at the end of their first dimension."""
+    """Returns arrays as one tensor of their type; shorter ones are filled up at the end of their first dimension."""
     if len({array.shape for array in arrays}) == 1:
         return torch.from_numpy(np.stack(arrays))
     longest = max(len(array) for array in arrays)
@@ -192,7 +192,7 @@ Values = dict[torch.dtype, torch.Tensor]
 
 
 def _packed(batch: Batch) -> tuple[Shapes, Values]:
-    """Return the types and shapes of a batch, and one tensor with all values of each type.
+    """Returns the types and shapes of a batch, and one tensor with all values of each type.
 
     A tensor costs a worker about the same whatever its size, so few are handed over.
     """
@@ -204,7 +204,7 @@ def _packed(batch: Batch) -> tuple[Shapes, Values]:
 
 
 def _unpacked(shapes: Shapes, values: Values) -> Batch:
-    """Return the batch that `_packed` was given, as views."""
+    """Returns the batch that `_packed` was given, as views."""
     starts = dict.fromkeys(values, 0)
     batch = {}
     for name, (dtype, shape) in shapes.items():
@@ -229,7 +229,7 @@ class _BatchesByPositions(Dataset[Any]):
 
 @contextmanager
 def _processes_that_end_only_with_this_one() -> Iterator[None]:
-    """Keep processes that are started inside from the signals that ask a rank to stop, and end them with this process.
+    """Keeps processes started inside from the signals that ask a rank to stop, and ends them with this process.
 
     A worker that dies of such a signal would take the rank down with it. The workers inherit the blocked signals, so
     there is no moment in which they could be hit. That includes the SIGTERM with which `multiprocessing` ends them

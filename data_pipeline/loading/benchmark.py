@@ -40,7 +40,7 @@ def measure_loader(
     cold: bool,
     seconds: float,
 ) -> LoaderSpeed:
-    """Draw batches of the training split for `seconds` seconds.
+    """Draws batches of the training split for `seconds` seconds.
 
     Raises:
         DataError: the split is too small for one batch, or damaged.
@@ -68,7 +68,7 @@ def measure_loader(
 
 
 def _forget_pages(directory: Path) -> None:
-    """Ask the operating system to drop the files from its cache; it does so where they are written out."""
+    """Asks the operating system to drop the files from its cache; it does so where they are written out."""
     for path in directory.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

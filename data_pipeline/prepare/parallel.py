@@ -20,7 +20,7 @@ class TaskMap(Protocol):
     """Somewhere to work on tasks: the cores of this machine, or a cluster."""
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield function(task) for every task, in their order, taking only a few tasks ahead."""
+        """Yields function(task) for every task, in their order, taking only a few tasks ahead."""
         ...
 
 
@@ -38,7 +38,7 @@ class LocalProcesses:
         self._workers = workers
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results in order.
+        """Yields the results in order.
 
         Raises:
             DataError: a worker process was killed.
@@ -77,7 +77,7 @@ class LocalProcesses:
 
 
 def _do_nothing() -> None:
-    """Show that processes can be started."""
+    """Shows that processes can be started."""
 
 
 def _start_worker() -> None:

@@ -41,7 +41,7 @@ def prepare(
     shard_characters: int = SHARD_CHARACTERS,
     report_progress: ReportProgress | None = None,
 ) -> PreparedData:
-    """Return the prepared examples of a corpus in `output`, making them first where they are not there yet.
+    """Returns the prepared examples of a corpus in `output`, making them first where they are not there yet.
 
     Whether a source changed is judged by its files' names, sizes and times of change, as make and rsync do. Where
     those differ the source is read again, and the result compared by content.
@@ -130,7 +130,7 @@ class ShardTask:
 
 
 def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
-    """Write the shard, unless an earlier start has written it of the same examples; return its split and record."""
+    """Writes the shard, unless an earlier start has written it of the same examples; return its split and record."""
     record_file = task.directory / f"{task.name}.record.json"
     text_sha256 = task.text_sha256
     if record_file.is_file():
@@ -153,7 +153,7 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
 
 @lru_cache(maxsize=1)
 def _opened(path: Path, sha256: str) -> Tokenizer:
-    """Return the tokenizer at `path`; the checksum tells the cache of a long-lived worker that it is another one."""
+    """Returns the tokenizer at `path`; the checksum tells the cache of a long-lived worker that it is another one."""
     opening: Callable[[Path], Tokenizer] = Vocabulary.load if path.name == Vocabulary.file_name else TextTokenizer.open
     return opening(path)
 
@@ -176,7 +176,7 @@ class _NumberedExamples:
 def _shard_tasks(
     examples: _NumberedExamples, directory: Path, tokenizer: TokenizerRecord, shard_characters: int
 ) -> Iterator[ShardTask]:
-    """Deal the examples to the splits and hand out a task whenever one has enough for a shard."""
+    """Deals the examples to the splits and hands out a task whenever one has enough for a shard."""
     pending: dict[str, list[tuple[int, RawExample]]] = {split: [] for split in SPLITS}
     characters = dict.fromkeys(SPLITS, 0)
     shards = dict.fromkeys(SPLITS, 0)
@@ -205,7 +205,7 @@ def _check_unchanged(
     examples: _NumberedExamples,
     shard_characters: int,
 ) -> None:
-    """Return when `existing` is what was asked for; its content decides where the signature of the source differs."""
+    """Returns when `existing` is what was asked for; its content decides where the signature of the source differs."""
     manifest, record = existing.manifest, existing.manifest.corpus
     if (record.name, dict(record.settings)) != (corpus.name, dict(corpus.settings)):
         raise DataError(
@@ -233,7 +233,7 @@ def _check_unchanged(
 
 
 def _remove_leftovers(output: Path, manifest: Manifest) -> None:
-    """Remove what only the preparation needed, and what an earlier start left that this one did not take over.
+    """Removes what only the preparation needed, and what an earlier start left that this one did not take over.
 
     Only once `output` stands: till then the records are what a next start goes on from.
     """

@@ -66,7 +66,7 @@ class Survey:
 
 
 def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
-    """Look at a file or folder of text, JSON lines or Parquet.
+    """Looks at a file or folder of text, JSON lines or Parquet.
 
     Args:
         source: the file or folder.
@@ -81,7 +81,7 @@ def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
 
 
 def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
-    """Look at documents with summaries; arguments as in `survey_documents`.
+    """Looks at documents with summaries; arguments as in `survey_documents`.
 
     Raises:
         DataError: there are none, they are no JSON lines, or have no two fields of text.
@@ -134,7 +134,7 @@ def _languages(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
 
 def _layout(file: Path) -> str:
-    """Return the published layout that the first lines have, or else the names of their fields."""
+    """Returns the published layout that the first lines have, or else the names of their fields."""
     records = first_records(file, _RECORDS)
     for name, layout in LAYOUTS.items():
         try:
@@ -159,7 +159,7 @@ def _layout(file: Path) -> str:
 
 
 def _text_fields(file: Path, records: list[dict[str, Any]]) -> list[str]:
-    """Return the fields that hold text in all records, those with the most of it first.
+    """Returns the fields that hold text in all records, those with the most of it first.
 
     Raises:
         DataError: there is none; the sentence names those there are.

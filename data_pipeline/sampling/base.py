@@ -28,20 +28,20 @@ class Sequences(Protocol):
     """What stands behind the end of a shorter array in a batch; 0 where a name is absent."""
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence at a position of the order, >= 0."""
+        """Returns the sequence at a position of the order, >= 0."""
         ...
 
     def length(self, position: int) -> int:
-        """Return about how long that sequence is, without reading it: sequences are gathered by it."""
+        """Returns about how long that sequence is, without reading it: sequences are gathered by it."""
         ...
 
     def longest(self, per_epoch: int) -> int | None:
-        """Return the longest length that gives an epoch `per_epoch` sequences; None where it is not chosen."""
+        """Returns the longest length that gives an epoch `per_epoch` sequences; None where it is not chosen."""
         ...
 
 
 def check_enough(sequences: Sequences, *, global_batch_size: int) -> None:
-    """Raise DataError when an epoch has fewer sequences than one global batch, with the numbers that would do.
+    """Raises DataError when an epoch has fewer sequences than one global batch, with the numbers that would do.
 
     The number of shards sets no such bound: every rank reads from all shards, so one is enough for any number of ranks.
     """
@@ -60,7 +60,7 @@ def check_enough(sequences: Sequences, *, global_batch_size: int) -> None:
 
 
 def room_for_text(sequence_length: int) -> int:
-    """Return what the begin and the end token leave of a sequence.
+    """Returns what the begin and the end token leave of a sequence.
 
     Raises:
         ValueError: nothing.
@@ -71,5 +71,5 @@ def room_for_text(sequence_length: int) -> int:
 
 
 def digest(*parts: object) -> str:
-    """Return the SHA-256 (hexadecimal) of values that JSON can hold."""
+    """Returns the SHA-256 (hexadecimal) of values that JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

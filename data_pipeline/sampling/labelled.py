@@ -64,7 +64,7 @@ class LabelledSequences:
         self.per_epoch = self._line.length
 
     def sequence(self, position: int) -> NamedArrays:
-        """Return the sequence.
+        """Returns the sequence.
 
         Raises:
             DataError: the example has no such label.
@@ -73,7 +73,7 @@ class LabelledSequences:
         return self.example(piece.shard, piece.example)
 
     def example(self, shard: int, example: int) -> NamedArrays:
-        """Return the sequence of one example of a shard, for reading a split in its own order."""
+        """Returns the sequence of one example of a shard, for reading a split in its own order."""
         read = self._split.read(shard, example)
         if read is None:
             text, label = np.empty(0, dtype=np.int64), np.array(IGNORED)
@@ -84,12 +84,12 @@ class LabelledSequences:
         return {"input_ids": tokens, "attention_mask": np.ones(len(tokens), dtype=np.int64), "labels": label}
 
     def length(self, position: int) -> int:
-        """Return the length, begin and end token included."""
+        """Returns the length, begin and end token included."""
         (piece,) = self._line.pieces(position, position + 1)
         return min(self._room, int(self._split.lengths(piece.shard, self._text)[piece.example])) + 2
 
     def longest(self, per_epoch: int) -> None:
-        """Return None: the number of sequences is that of the examples."""
+        """Returns None: the number of sequences is that of the examples."""
 
     def _label_of(self, fields: Mapping[str, Any]) -> np.ndarray:
         if self._label not in fields:

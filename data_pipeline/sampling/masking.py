@@ -38,7 +38,7 @@ class Masking:
         self._chosen = chosen
 
     def __call__(self, tokens: np.ndarray, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the masked tokens and the labels of a sequence, both (length,) int64.
+        """Returns the masked tokens and the labels of a sequence, both (length,) int64.
 
         Labels are IGNORED where nothing is hidden.
         """
@@ -63,24 +63,24 @@ class MaskedSequences:
         self.padding: Mapping[str, int | float] = {**sequences.padding, "labels": IGNORED}
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence with other input_ids and with labels, (length,) int64."""
+        """Returns the sequence with other input_ids and with labels, (length,) int64."""
         sequence = self._sequences.sequence(position)
         inputs, labels = self._masking(sequence["input_ids"], position)
         return {**sequence, "input_ids": inputs, "labels": labels}
 
     def length(self, position: int) -> int:
-        """Return the length of the sequence at a position."""
+        """Returns the length of the sequence at a position."""
         return self._sequences.length(position)
 
     def longest(self, per_epoch: int) -> int | None:
-        """Return the longest length that gives an epoch `per_epoch` sequences."""
+        """Returns the longest length that gives an epoch `per_epoch` sequences."""
         return self._sequences.longest(per_epoch)
 
 
 def masked_examples(
     split: Split, *, chosen: float, seed: int, limit: int | None, text: str = TEXT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the documents of an evaluation split in their order, joined by the end token, with some tokens hidden.
+    """Returns the documents of an evaluation split in their order, joined by the end token, with some tokens hidden.
 
     Which tokens are hidden depends on the seed, the number of the document in its split, and nothing else: it is the
     same for every model, whatever sequences it reads the text in.
@@ -119,7 +119,7 @@ def masked_examples(
 
 
 def _draws(seed: int, position: int, count: int) -> np.ndarray:
-    """Return (3, count) numbers from [0, 1), the same for ever and on every machine.
+    """Returns (3, count) numbers from [0, 1), the same for ever and on every machine.
 
     Counted hashes rather than NumPy's generators, whose streams may change between versions.
     """

@@ -47,28 +47,28 @@ class MixedSequences:
         """Sequences until the first of the sources begins again."""
 
     def place(self, position: int) -> tuple[int, int]:
-        """Return which source a position of the mix belongs to, and its position in that source's own order."""
+        """Returns which source a position of the mix belongs to, and its position in that source's own order."""
         slot = sample_at(position, epoch_size=_CYCLE, seed=self._seed)
         source = int(np.searchsorted(self._starts, slot, side="right")) - 1
         cycle = position // _CYCLE
         return source, cycle * self._shares[source] + slot - int(self._starts[source])
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence of the source that the position belongs to."""
+        """Returns the sequence of the source that the position belongs to."""
         source, own_position = self.place(position)
         return self._sources[source].sequence(own_position)
 
     def length(self, position: int) -> int:
-        """Return the length of that sequence."""
+        """Returns the length of that sequence."""
         source, own_position = self.place(position)
         return self._sources[source].length(own_position)
 
     def longest(self, per_epoch: int) -> None:
-        """Return None: every source has a length of its own."""
+        """Returns None: every source has a length of its own."""
 
 
 def _rounded_shares(weights: list[float]) -> list[int]:
-    """Return whole shares that add up to a cycle, by largest remainder."""
+    """Returns whole shares that add up to a cycle, by largest remainder."""
     exact = np.array(weights) / sum(weights) * _CYCLE
     shares = np.floor(exact).astype(int)
     missing = _CYCLE - int(shares.sum())

@@ -21,7 +21,7 @@ Key = tuple[int | str, ...]
 
 
 def sample_at(position: int, *, epoch_size: int, seed: int) -> int:
-    """Return which sample stands at `position` of the endless training order.
+    """Returns which sample stands at `position` of the endless training order.
 
     Every rank can compute every other rank's samples. Epochs follow each other without a gap.
 
@@ -40,7 +40,7 @@ def sample_at(position: int, *, epoch_size: int, seed: int) -> int:
 
 
 def permutation(size: int, key: Key) -> np.ndarray:
-    """Return all of 0 .. size - 1 in the order of `key` (1-D int64), at once: what `_permuted` gives one by one.
+    """Returns all of 0 .. size - 1 in the order of `key` (1-D int64), at once: what `_permuted` gives one by one.
 
     Raises:
         ValueError: `size` is not positive.
@@ -64,7 +64,7 @@ def permutation(size: int, key: Key) -> np.ndarray:
 
 
 def mixed_array(values: np.ndarray) -> np.ndarray:
-    """Return 64 well-mixed bits for every value of a uint64 array: `_mixed` at once."""
+    """Returns 64 well-mixed bits for every value of a uint64 array: `_mixed` at once."""
     values = values + np.uint64(0x9E3779B97F4A7C15)  # of arrays, wraps around as it should
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -93,7 +93,7 @@ def _round_keys(key: Key) -> tuple[int, ...]:
 
 
 def _mixed(value: int) -> int:
-    """Return 64 well-mixed bits (the finalizer of splitmix64: Steele, Lea, Flood 2014)."""
+    """Returns 64 well-mixed bits (the finalizer of splitmix64: Steele, Lea, Flood 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK

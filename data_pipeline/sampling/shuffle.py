@@ -74,7 +74,7 @@ class ShuffledExamples:
         """Positions in one epoch."""
 
     def pieces(self, start: int, stop: int) -> list[Piece]:
-        """Return what stands at the positions start .. stop - 1 of the line, in order; both may lie in any epoch."""
+        """Returns what stands at the positions start .. stop - 1 of the line, in order; both may lie in any epoch."""
         found: list[Piece] = []
         while start < stop:
             epoch, offset = divmod(start, self.length)

@@ -28,7 +28,7 @@ class SummaryExample:
 
     @classmethod
     def of(cls, example: Example) -> "SummaryExample":
-        """Return a prepared example by the roles of its texts."""
+        """Returns a prepared example by the roles of its texts."""
         tokens = {name: ids.astype(np.int64) for name, ids in example.tokens.items()}
         return cls(
             identifier=example.fields[IDENTIFIER],
@@ -41,7 +41,7 @@ class SummaryExample:
 def source_tokens(
     document: np.ndarray, query: np.ndarray, special: SpecialTokens, *, length: int
 ) -> tuple[np.ndarray, int]:
-    """Return what an encoder reads, and how many of its first tokens attend globally.
+    """Returns what an encoder reads, and how many of its first tokens attend globally.
 
     It reads `<s> document </s>` with a global first token; where there is a query, `<s> query </s> </s> document </s>`,
     as the tokenizer writes pairs, with the query global too. The document's end is skipped where it is too long; of the
@@ -100,7 +100,7 @@ class SummarySequences:
         self.per_epoch = self._line.length
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence."""
+        """Returns the sequence."""
         (piece,) = self._line.pieces(position, position + 1)
         read = self._split.read(piece.shard, piece.example)
         if read is None:
@@ -114,13 +114,13 @@ class SummarySequences:
         return _sequence(*source, labels)
 
     def length(self, position: int) -> int:
-        """Return how long the encoder's part is, special tokens aside."""
+        """Returns how long the encoder's part is, special tokens aside."""
         (piece,) = self._line.pieces(position, position + 1)
         asked = int(self._split.lengths(piece.shard, QUERY)[piece.example])
         return min(self._source_length, asked + int(self._split.lengths(piece.shard, DOCUMENT)[piece.example]))
 
     def longest(self, per_epoch: int) -> None:
-        """Return None: the number of sequences is that of the documents."""
+        """Returns None: the number of sequences is that of the documents."""
 
 
 def _sequence(tokens: np.ndarray, global_tokens: int, labels: np.ndarray) -> Sequence:

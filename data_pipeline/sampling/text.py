@@ -36,16 +36,16 @@ class StreamSequences:
         self.per_epoch = max(0, (len(self._stream) - 1) // sequence_length)
 
     def sequence(self, position: int) -> Sequence:
-        """Return the tokens of the sequence that the order names."""
+        """Returns the tokens of the sequence that the order names."""
         start = sample_at(position, epoch_size=self.per_epoch, seed=self._seed) * self._length
         return {"tokens": self._stream.read(start, start + self._length + 1).astype(np.int64)}
 
     def length(self, position: int) -> int:
-        """Return the sequence length."""
+        """Returns the sequence length."""
         return self._length
 
     def longest(self, per_epoch: int) -> int:
-        """Return the longest length of which the stream holds `per_epoch` sequences."""
+        """Returns the longest length of which the stream holds `per_epoch` sequences."""
         return (len(self._stream) - 1) // per_epoch
 
 
@@ -75,26 +75,26 @@ class PackedSequences:
         self.per_epoch = self._line.length // self._room
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence."""
+        """Returns the sequence."""
         read = [self._read(piece) for piece in self.pieces(position)]
         tokens = np.concatenate([[self._special.begin], *(tokens for tokens, _ in read), [self._special.end]])
         readable = np.concatenate([[True], *(np.full(len(tokens), whole) for tokens, whole in read), [True]])
         return {"input_ids": tokens, "attention_mask": readable.astype(np.int64)}
 
     def pieces(self, position: int) -> list[Piece]:
-        """Return which parts of which documents a sequence is packed from, their end tokens counted."""
+        """Returns which parts of which documents a sequence is packed from, their end tokens counted."""
         return self._line.pieces(position * self._room, (position + 1) * self._room)
 
     def length(self, position: int) -> int:
-        """Return the sequence length."""
+        """Returns the sequence length."""
         return self._room + 2
 
     def longest(self, per_epoch: int) -> int:
-        """Return the longest length that gives an epoch `per_epoch` sequences."""
+        """Returns the longest length that gives an epoch `per_epoch` sequences."""
         return self._line.length // per_epoch + 2
 
     def _read(self, piece: Piece) -> tuple[np.ndarray, bool]:
-        """Return the tokens of a piece and True, or padding and False where its document is damaged."""
+        """Returns the tokens of a piece and True, or padding and False where its document is damaged."""
         tokens_in_document = int(self._split.lengths(piece.shard, self._text)[piece.example])
         stop = min(piece.stop, tokens_in_document)
         read: np.ndarray | None = np.empty(0, dtype=np.int64)
@@ -129,7 +129,7 @@ class DocumentSequences:
         self.per_epoch = self._line.length
 
     def sequence(self, position: int) -> Sequence:
-        """Return the sequence."""
+        """Returns the sequence."""
         (piece,) = self._line.pieces(position, position + 1)
         room = self._room_of(piece)
         read = self._split.read_tokens(piece.shard, piece.example, self._text, 0, room)
@@ -138,12 +138,12 @@ class DocumentSequences:
         return {"input_ids": tokens, "attention_mask": np.ones(len(tokens), dtype=np.int64)}
 
     def length(self, position: int) -> int:
-        """Return the length, begin and end token included."""
+        """Returns the length, begin and end token included."""
         (piece,) = self._line.pieces(position, position + 1)
         return self._room_of(piece) + 2
 
     def longest(self, per_epoch: int) -> None:
-        """Return None: the number of sequences is that of the documents."""
+        """Returns None: the number of sequences is that of the documents."""
 
     def _room_of(self, piece: Piece) -> int:
         return min(self._room, int(self._split.lengths(piece.shard, self._text)[piece.example]))

@@ -64,13 +64,13 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write manifest.json, atomically."""
+        """Writes manifest.json, atomically."""
         content = {"format": _FORMAT, "fingerprint": self.fingerprint, **asdict(self)}
         write_file(directory / FILE, json.dumps(content, indent=1).encode() + b"\n")
 
     @classmethod
     def parse(cls, name: str, content: bytes) -> "Manifest":
-        """Read the content of the manifest that is called `name` in errors.
+        """Reads the content of the manifest that is called `name` in errors.
 
         Raises:
             DataError: it is damaged, or was written by another version.
@@ -102,7 +102,7 @@ class Manifest:
 
 
 def is_prepared(output: Path) -> bool:
-    """Return whether `output` holds prepared data; False where there is nothing yet.
+    """Returns whether `output` holds prepared data; False where there is nothing yet.
 
     Raises:
         DataError: it holds something else.
@@ -116,7 +116,7 @@ def is_prepared(output: Path) -> bool:
 
 @contextmanager
 def _damage_as_sentence(name: str) -> Iterator[None]:
-    """Turn what reading a damaged manifest raises into one sentence, a DataError."""
+    """Turns what reading a damaged manifest raises into one sentence, a DataError."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -30,7 +30,7 @@ class PreparedData:
 
     @classmethod
     def open(cls, location: str | os.PathLike[str], storage: Storage | None = None) -> "PreparedData":
-        """Open prepared data at a path or URL; `storage` where its cache or patience are not the usual ones.
+        """Opens prepared data at a path or URL; `storage` where its cache or patience are not the usual ones.
 
         Raises:
             DataError: there is none, it is of another version, or the manifest is damaged.
@@ -79,7 +79,7 @@ class PreparedData:
         return Vocabulary.parse(self._tokenizer_file(), f"{self.location}/{Vocabulary.file_name}")
 
     def split(self, name: str, *, open_shards: int = 16, quarantine: Quarantine | None = None) -> "Split":
-        """Return the examples of "train", "validation" or "test".
+        """Returns the examples of "train", "validation" or "test".
 
         Args:
             open_shards: how many shards may be open, and their indexes in memory, at one time.
@@ -116,16 +116,16 @@ class PreparedData:
         return sum(shard.examples for shards in self.manifest.splits.values() for shard in shards)
 
     def tokens(self, split: str) -> int:
-        """Return how many token ids a split holds, of all names together."""
+        """Returns how many token ids a split holds, of all names together."""
         return sum(sum(shard.tokens.values()) for shard in self.manifest.splits[split])
 
     def check_files(self) -> None:
-        """Raise DataError where a shard or index is not there with its size; remote files are not looked at."""
+        """Raises DataError where a shard or index is not there with its size; remote files are not looked at."""
         for shards in self.manifest.splits.values():
             self.storage.check(_files_of(shards))
 
     def find_damage(self) -> list[str]:
-        """Read everything against its checksum; return one sentence for every damage, none when all is well."""
+        """Reads everything against its checksum; return one sentence for every damage, none when all is well."""
         damages: list[str] = []
         try:
             self._tokenizer_file()
@@ -153,7 +153,7 @@ class PreparedData:
         return content
 
     def _shards_with_examples(self, name: str) -> tuple[ShardRecord, ...]:
-        """Return the shards of a split without those whose examples were all empty."""
+        """Returns the shards of a split without those whose examples were all empty."""
         return tuple(shard for shard in self.manifest.splits[name] if shard.examples)
 
 
@@ -189,16 +189,16 @@ class Split:
         return sum(shard.examples for shard in self.shards)
 
     def tokens(self, name: str) -> int:
-        """Return how many token ids of that name all examples have together."""
+        """Returns how many token ids of that name all examples have together."""
         return sum(shard.tokens.get(name, 0) for shard in self.shards)
 
     def check_has(self, name: str, otherwise: str) -> None:
-        """Raise DataError, with `otherwise` as its end, where no example has token ids of that name."""
+        """Raises DataError, with `otherwise` as its end, where no example has token ids of that name."""
         if not any(name in shard.tokens for shard in self.shards):
             raise DataError(f"{self.name} {otherwise}")
 
     def lengths(self, shard: int, name: str) -> np.ndarray:
-        """Return how many token ids of that name every example of a shard has (1-D int64).
+        """Returns how many token ids of that name every example of a shard has (1-D int64).
 
         Raises:
             DataError: the index is damaged, or shard or index cannot be read.
@@ -206,11 +206,11 @@ class Split:
         return self._shard(shard).index.lengths(name)
 
     def ends(self, shard: int, name: str) -> np.ndarray:
-        """Return where the token ids of each example of a shard end (1-D int64); errors as in `lengths`."""
+        """Returns where the token ids of each example of a shard end (1-D int64); errors as in `lengths`."""
         return self._shard(shard).index.ends(name)
 
     def read(self, shard: int, example: int) -> Example | None:
-        """Return an example of a shard, None where it is damaged and now in quarantine.
+        """Returns an example of a shard, None where it is damaged and now in quarantine.
 
         Raises:
             DataError: more examples are damaged than the quarantine allows, or the shard cannot be read.
@@ -237,7 +237,7 @@ class Split:
         return found
 
     def read_tokens(self, shard: int, example: int, name: str, start: int, stop: int) -> np.ndarray | None:
-        """Return the token ids start .. stop - 1 of that name (1-D), reading no more than them once they are verified.
+        """Returns the token ids start .. stop - 1 of that name (1-D), reading no more than them once they are verified.
 
         Returns:
             None where the example is damaged and now in quarantine.
@@ -261,7 +261,7 @@ class Split:
         return self._ids(content, tokens)[start:stop]
 
     def examples(self) -> Iterator[Example]:
-        """Yield all examples in the order of the shards, without the damaged ones; errors as in `read`."""
+        """Yields all examples in the order of the shards, without the damaged ones; errors as in `read`."""
         for shard, record in enumerate(self.shards):
             for example in range(record.examples):
                 found = self.read(shard, example)
@@ -269,7 +269,7 @@ class Split:
                     yield found
 
     def prefetch(self, shards: list[int]) -> None:
-        """Begin to bring shards near that will be read soon."""
+        """Begins to bring shards near that will be read soon."""
         records = [self.shards[shard] for shard in shards]
         self.storage.prefetch({record.index_file: record.index_size for record in records})
         self.storage.prefetch({record.shard_file: record.size for record in records})
@@ -284,7 +284,7 @@ class Split:
         return np.frombuffer(content, dtype=self._token_type, offset=offset)
 
     def _is_whole(self, shard: int, example: int, number: int, content: bytes) -> bool:
-        """Verify a member when it is first read; False where its example is damaged and now in quarantine."""
+        """Verifies a member when it is first read; False where its example is damaged and now in quarantine."""
         opened = self._shard(shard)
         if not opened.verified[number]:
             if checksum(content) != int(opened.index.members["checksum"][number]):

@@ -51,7 +51,7 @@ class CachedRemote:
     """Fingerprint of the data: files cached of other data at the same URL are not taken for these."""
 
     def open(self, name: str, size: int | None = None) -> IO[bytes]:
-        """Open the cached copy, fetching it first where it is not there.
+        """Opens the cached copy, fetching it first where it is not there.
 
         Raises:
             DataError: the file does not exist, or the storage kept failing.
@@ -70,7 +70,7 @@ class CachedRemote:
         return file
 
     def read(self, name: str) -> bytes:
-        """Fetch a small file anew and return its content.
+        """Fetches a small file anew and returns its content.
 
         Raises:
             DataError: as `open`.
@@ -80,21 +80,21 @@ class CachedRemote:
             return Path(folder, name).read_bytes()
 
     def of_version(self, version: str) -> "CachedRemote":
-        """Return the storage with a place of its own in the cache for this version of the data."""
+        """Returns the storage with a place of its own in the cache for this version of the data."""
         return replace(self, version=version)
 
     def prefetch(self, files: dict[str, int]) -> None:
-        """Fetch the files in the background; what fails there is tried again, and reported, when it is needed."""
+        """Fetches the files in the background; what fails there is tried again, and reported, when it is needed."""
         names = list(files)
         for number in range(min(_PREFETCH_THREADS, len(names))):
             mine = {name: files[name] for name in names[number::_PREFETCH_THREADS]}
             threading.Thread(target=self._fetch_quietly, args=(mine,), daemon=True).start()
 
     def check(self, files: dict[str, int]) -> None:
-        """Do nothing: every file is looked at when it is fetched."""
+        """Does nothing: every file is looked at when it is fetched."""
 
     def check_room(self, largest_files: int) -> None:
-        """Raise DataError where the cache is too small, with the size that would do."""
+        """Raises DataError where the cache is too small, with the size that would do."""
         if largest_files > self.cache_bytes:
             raise DataError(
                 f"the cache for {self.location} may hold {self.cache_bytes:,} bytes, the shards that are open or "
@@ -127,7 +127,7 @@ class CachedRemote:
         raise DataError(f"{self.location}/{name} could not be fetched in {self.patience.attempts} tries: {reason}")
 
     def _try_fetch(self, name: str, target: Path, size: int | None) -> Exception | None:
-        """Fetch once; return what went wrong. A transfer that stalls is left to its thread and given up."""
+        """Fetches once; return what went wrong. A transfer that stalls is left to its thread and given up."""
         outcome: list[Exception | None] = []
         # A file of this try alone: a transfer that was given up must not write into the next one's.
         partial = target.with_name(f".{name}.{os.getpid()}.{time.monotonic_ns()}.partial")
@@ -161,13 +161,13 @@ class CachedRemote:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        """Keep other threads and processes from fetching the same file."""
+        """Keeps other threads and processes from fetching the same file."""
         with (self._directory / f".{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, keep: Path) -> None:
-        """Remove what was used longest ago, of all data in the cache, until it is within its bound."""
+        """Removes what was used longest ago, of all data in the cache, until it is within its bound."""
         with self._locked("room"):
             files = []
             for path in self.cache.glob("*/[!.]*"):
@@ -186,7 +186,7 @@ class CachedRemote:
 def open_storage(
     location: str, *, cache: Path | None = None, cache_bytes: int = 64 << 30, patience: Patience | None = None
 ) -> Storage:
-    """Return the storage at a path or URL.
+    """Returns the storage at a path or URL.
 
     Args:
         cache: directory of the cache for remote files; None: .cache/longformer in the user's home directory.
@@ -207,7 +207,7 @@ def open_storage(
 
 
 def _file_system(location: str):  # type: ignore[no-untyped-def]  # fsspec has no types
-    """Return fsspec's file system; it keeps one per process, so that this is safe after a fork."""
+    """Returns fsspec's file system; it keeps one per process, so that this is safe after a fork."""
     import fsspec
 
     return fsspec.core.url_to_fs(location)[0]

@@ -95,14 +95,14 @@ class ShardIndex:
         return len(self.starts) - 1
 
     def member(self, example: int, name: str) -> int | None:
-        """Return which member holds that part of an example, None where it has no such part."""
+        """Returns which member holds that part of an example, None where it has no such part."""
         if name not in self.names:
             return None
         found = int(self._table[self.names.index(name), example])
         return None if found < 0 else found
 
     def lengths(self, name: str) -> np.ndarray:
-        """Return how many token ids of that name every example has (1-D int64)."""
+        """Returns how many token ids of that name every example has (1-D int64)."""
         if name not in self._lengths:
             lengths = np.zeros(len(self), dtype=np.int64)
             if name in self.names:
@@ -112,7 +112,7 @@ class ShardIndex:
         return self._lengths[name]
 
     def ends(self, name: str) -> np.ndarray:
-        """Return where the token ids of each example end, counted from the beginning of the shard (1-D int64)."""
+        """Returns where the token ids of each example end, counted from the beginning of the shard (1-D int64)."""
         if name not in self._ends:
             self._ends[name] = np.cumsum(self.lengths(name))
         return self._ends[name]
@@ -124,12 +124,12 @@ class ShardIndex:
 
 
 def key_name(key: int) -> str:
-    """Return the WebDataset key of an example."""
+    """Returns the WebDataset key of an example."""
     return f"{key:09d}"
 
 
 def write_shard(directory: Path, name: str, examples: Iterable[Example], *, text_sha256: str) -> ShardRecord:
-    """Write examples as one shard; afterwards tar and index are on the disk.
+    """Writes examples as one shard; afterwards tar and index are on the disk.
 
     Raises:
         ValueError: the name of some token ids cannot be part of a member's name.
@@ -170,7 +170,7 @@ def write_shard(directory: Path, name: str, examples: Iterable[Example], *, text
 
 
 def _parts(example: Example) -> Iterator[tuple[str, bytes, int]]:
-    """Yield name, content and number of tokens of every member."""
+    """Yields name, content and number of tokens of every member."""
     if example.fields:
         yield FIELDS, json.dumps(example.fields, ensure_ascii=False, sort_keys=True).encode(errors="replace"), 0
     for name, ids in example.tokens.items():
@@ -186,7 +186,7 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def parse_index(name: str, content: bytes, record: ShardRecord) -> ShardIndex:
-    """Return the index of a shard; `name` stands in errors.
+    """Returns the index of a shard; `name` stands in errors.
 
     Raises:
         DataError: it is not the one that the manifest names.
@@ -199,5 +199,5 @@ def parse_index(name: str, content: bytes, record: ShardRecord) -> ShardIndex:
 
 
 def checksum(content: bytes) -> int:
-    """Return the first 64 bits of the SHA-256."""
+    """Returns the first 64 bits of the SHA-256."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")

@@ -17,7 +17,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def staged_directory(output: Path) -> Iterator[Path]:
-    """Yield a directory that becomes `output` when the block ends without an exception.
+    """Yields a directory that becomes `output` when the block ends without an exception.
 
     `output` must not exist or be an empty directory. On an exception, and after a kill, the staged files stay, and are
     there for the next start; what of them is whole and still wanted is for the caller to know.
@@ -43,7 +43,7 @@ def staged_directory(output: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write or replace one file atomically and durably."""
+    """Writes or replace one file atomically and durably."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         file.write(content)
@@ -53,7 +53,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _locked(staging: Path, output: Path) -> int:
-    """Return a descriptor that holds the lock of the staging directory; closing it, or dying, lets go of it."""
+    """Returns a descriptor that holds the lock of the staging directory; closing it, or dying, lets go of it."""
     while True:
         staging.mkdir(exist_ok=True)
         descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)

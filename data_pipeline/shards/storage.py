@@ -16,27 +16,27 @@ class Storage(Protocol):
         ...
 
     def open(self, name: str, size: int | None = None) -> IO[bytes]:
-        """Return `name`, of `size` bytes where that is known, open and unbuffered on the local disk."""
+        """Returns `name`, of `size` bytes where that is known, open and unbuffered on the local disk."""
         ...
 
     def read(self, name: str) -> bytes:
-        """Return the whole content of a small file as it is now."""
+        """Returns the whole content of a small file as it is now."""
         ...
 
     def of_version(self, version: str) -> "Storage":
-        """Return the storage that never gives files it has kept of another version of the data."""
+        """Returns the storage that never gives files it has kept of another version of the data."""
         ...
 
     def prefetch(self, files: dict[str, int]) -> None:
-        """Begin to bring files (name and size) near, without waiting for them."""
+        """Begins to bring files (name and size) near, without waiting for them."""
         ...
 
     def check(self, files: dict[str, int]) -> None:
-        """Raise DataError where one of the files (name and size) is missing or has another size, if that is cheap."""
+        """Raises DataError where one of the files (name and size) is missing or has another size, if that is cheap."""
         ...
 
     def check_room(self, largest_files: int) -> None:
-        """Raise DataError where files of that size together cannot be near at the same time, in bytes."""
+        """Raises DataError where files of that size together cannot be near at the same time, in bytes."""
         ...
 
 
@@ -47,7 +47,7 @@ class LocalDirectory:
     location: str
 
     def open(self, name: str, size: int | None = None) -> IO[bytes]:
-        """Open the file itself.
+        """Opens the file itself.
 
         Raises:
             DataError: it is missing or has another size.
@@ -61,19 +61,19 @@ class LocalDirectory:
             raise _unreadable(path, error) from None
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file; DataError where it is missing."""
+        """Returns the content of a file; DataError where it is missing."""
         with self.open(name) as file:
             return file.read()
 
     def of_version(self, version: str) -> "LocalDirectory":
-        """Return the same: nothing is kept."""
+        """Returns the same: nothing is kept."""
         return self
 
     def prefetch(self, files: dict[str, int]) -> None:
-        """Do nothing: the page cache of the operating system reads ahead."""
+        """Does nothing: the page cache of the operating system reads ahead."""
 
     def check(self, files: dict[str, int]) -> None:
-        """Look at the size of every file.
+        """Looks at the size of every file.
 
         Raises:
             DataError: one is missing or has another size.
@@ -91,7 +91,7 @@ class LocalDirectory:
                 )
 
     def check_room(self, largest_files: int) -> None:
-        """Do nothing: the files are here."""
+        """Does nothing: the files are here."""
 
 
 def _unreadable(path: Path, error: OSError) -> MissingFileError:

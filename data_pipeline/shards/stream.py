@@ -25,7 +25,7 @@ class TokenStream:
         return int(self._ends[-1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Return the token ids start .. stop - 1 (1-D, in the type they are stored in).
+        """Returns the token ids start .. stop - 1 (1-D, in the type they are stored in).
 
         Raises:
             ValueError: the range does not lie inside the stream.
@@ -45,7 +45,7 @@ class TokenStream:
         return tokens
 
     def _read_of_shard(self, shard: int, start: int, target: np.ndarray) -> None:
-        """Fill `target` with the token ids of a shard from `start` on."""
+        """Fills `target` with the token ids of a shard from `start` on."""
         ends = self.split.ends(shard, self._name)
         example = int(np.searchsorted(ends, start, side="right"))
         done = 0

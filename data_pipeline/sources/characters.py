@@ -29,7 +29,7 @@ _SMALLEST_TEXT = 100
 
 
 def characters(recipe: str, source: Path | None, *, limit_bytes: int | None = None) -> Corpus:
-    """Return a corpus of characters, which brings its own tokenizer.
+    """Returns a corpus of characters, which brings its own tokenizer.
 
     Args:
         recipe: one of RECIPES.
@@ -71,7 +71,7 @@ class JoinedText:
         """Where each document ends, its separator included."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes in chunks."""
+        """Yields the bytes in chunks."""
         for document in self._documents:
             if self.document_ends:
                 yield self._counted(SEPARATOR)
@@ -102,7 +102,7 @@ class TextSurvey:
 
     @classmethod
     def of(cls, joined: JoinedText) -> "TextSurvey":
-        """Read the text, in bounded memory."""
+        """Reads the text, in bounded memory."""
         digest = hashlib.sha256()
         occurs = np.zeros(256, dtype=bool)
         for chunk in joined:
@@ -112,7 +112,7 @@ class TextSurvey:
 
 
 def split_ranges(size: int, document_ends: list[int]) -> dict[str, range]:
-    """Return which bytes belong to which split.
+    """Returns which bytes belong to which split.
 
     A cut is moved to the nearest end of a document when that is at most 2 percent of the text away, so that documents
     are held out whole where there are many; otherwise, and always in a single file, it falls inside one.
@@ -137,12 +137,12 @@ class _Stream:
     _survey: TextSurvey | None = None
 
     def vocabulary(self, reader: DocumentReader) -> Vocabulary:
-        """Return the table of the bytes that the recipe knows, or of those that occur."""
+        """Returns the table of the bytes that the recipe knows, or of those that occur."""
         symbols = self._surveyed(reader).symbols
         return Vocabulary(self.chosen.symbols or symbols)
 
     def examples(self, reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
-        """Yield EXAMPLE_BYTES at a time; the last example of a split may be shorter."""
+        """Yields EXAMPLE_BYTES at a time; the last example of a split may be shorter."""
         survey = self._surveyed(reader)
         chunks = iter(self._joined(reader))
         pending = bytearray()
@@ -158,7 +158,7 @@ class _Stream:
                 del pending[:size]
 
     def split_rule(self) -> str:
-        """Return in words how the text was divided; after it was read."""
+        """Returns in words how the text was divided; after it was read."""
         published, size = self.chosen.published_bytes, self._survey.size if self._survey else 0
         if published is None:
             return "first 90, next 5, last 5 percent of the text, cut between documents where one ends nearby"

@@ -69,7 +69,7 @@ class Corpus:
 
 
 def split_of(number: int) -> str:
-    """Return the split of the example with this number: of every 20 one is for validation and one for test."""
+    """Returns the split of the example with this number: of every 20 one is for validation and one for test."""
     first = number - number % _EVERY
     for place, split in enumerate(("validation", "test")):
         if number == first + sample_at(first + place, epoch_size=_EVERY, seed=0):
@@ -78,12 +78,12 @@ def split_of(number: int) -> str:
 
 
 def splits_by_name(source: Path, files: list[Path]) -> dict[Path, str]:
-    """Return the files below the folder `source` whose names, or whose folders' names, tell their split."""
+    """Returns the files below the folder `source` whose names, or whose folders' names, tell their split."""
     return {file: split for file in files if (split := _split_named(file.relative_to(source).parts))}
 
 
 def _split_named(parts: tuple[str, ...]) -> str | None:
-    """Return the split that the innermost of these names tells of."""
+    """Returns the split that the innermost of these names tells of."""
     for part in reversed(parts):
         for word in re.split(r"[^a-z]+", part.lower()):
             if word in _SPLIT_NAMES:

@@ -31,7 +31,7 @@ class TextDocument:
 
 
 def documents(source: Path, *, field: str = "text") -> Corpus:
-    """Return the documents at `source`; arguments and errors as in `find_documents` and `read_documents`."""
+    """Returns the documents at `source`; arguments and errors as in `find_documents` and `read_documents`."""
     files = find_documents(source)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
@@ -42,7 +42,7 @@ def documents(source: Path, *, field: str = "text") -> Corpus:
 
 
 def find_documents(source: Path | None) -> list[Path]:
-    """Return the files of a corpus in their fixed, shuffled order.
+    """Returns the files of a corpus in their fixed, shuffled order.
 
     Raises:
         DataError: there are none.
@@ -53,7 +53,7 @@ def find_documents(source: Path | None) -> list[Path]:
 def read_documents(
     files: list[Path], reader: DocumentReader, *, field: str, quarantine: Quarantine
 ) -> Iterator[TextDocument]:
-    """Yield the documents in a fixed order.
+    """Yields the documents in a fixed order.
 
     Args:
         field: where JSON lines and Parquet keep the text; a list of strings is joined by line ends.
@@ -112,7 +112,7 @@ def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarant
 
 
 def _parts(text: str) -> Iterator[str]:
-    """Cut into pieces of at most LONGEST_DOCUMENT characters that together are the text."""
+    """Cuts into pieces of at most LONGEST_DOCUMENT characters that together are the text."""
     start = 0
     while len(text) - start > LONGEST_DOCUMENT:
         stop = start + LONGEST_DOCUMENT

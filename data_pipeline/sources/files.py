@@ -37,7 +37,7 @@ class DocumentReader:
         self._report = report_progress or (lambda done, total: None)
 
     def documents(self, path: Path) -> Iterator[Document]:
-        """Yield the document `path` holds; of a .zip every file inside, in shuffled but fixed order.
+        """Yields the document `path` holds; of a .zip every file inside, in shuffled but fixed order.
 
         Raises:
             DataError: the file is missing, cannot be read, is damaged or ends too early (while chunks are read).
@@ -62,12 +62,12 @@ class DocumentReader:
         self.finished(path)
 
     def finished(self, path: Path) -> None:
-        """Count a file as read; `documents` does so by itself."""
+        """Counts a file as read; `documents` does so by itself."""
         self._done += path.stat().st_size
         self._report(self._done, self._total)
 
     def only_document(self, path: Path) -> Iterator[Document]:
-        """Yield the one document that `path` holds.
+        """Yields the one document that `path` holds.
 
         Raises:
             DataError: also when it is a .zip that does not hold exactly one file.
@@ -87,7 +87,7 @@ class DocumentReader:
 
 
 def shuffle_key(name: str) -> bytes:
-    """Return a sort key that scatters names over the whole order, the same on every machine.
+    """Returns a sort key that scatters names over the whole order, the same on every machine.
 
     Documents are ordered by it so that the end of a corpus, used for evaluation, is a fair sample, not its last folder.
     """
@@ -95,7 +95,7 @@ def shuffle_key(name: str) -> bytes:
 
 
 def source_signature(files: list[Path]) -> str:
-    """Return a SHA-256 over the files' names, sizes and times of change: equal means unchanged, as make has it."""
+    """Returns a SHA-256 over the files' names, sizes and times of change: equal means unchanged, as make has it."""
     digest = hashlib.sha256()
     for file in files:
         facts = file.stat()
@@ -104,7 +104,7 @@ def source_signature(files: list[Path]) -> str:
 
 
 def existing_file(source: Path | None, *, recipe: str, expects: str) -> Path:
-    """Return `source` when it is a file that holds something.
+    """Returns `source` when it is a file that holds something.
 
     Raises:
         DataError: it is not given, missing, a folder or empty.
@@ -128,7 +128,7 @@ def _is_zip(path: Path) -> bool:
 
 @contextmanager
 def _failures_as_sentence(path: Path) -> Iterator[None]:
-    """Turn what the decompressors and the file system raise into one sentence that names the file."""
+    """Turns what the decompressors and the file system raise into one sentence that names the file."""
     try:
         yield
     except EOFError:

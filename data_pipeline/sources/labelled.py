@@ -26,7 +26,7 @@ LABEL = "label"
 
 
 def labelled(source: Path, *, texts: Mapping[str, str], fields: Mapping[str, str]) -> Corpus:
-    """Return labelled examples.
+    """Returns labelled examples.
 
     Where names of files or folders tell of splits (train, val, valid, validation, dev, test), they decide, and other
     files are skipped; where they tell of no validation, one of every 20 training examples is for validation.
@@ -88,7 +88,7 @@ def _examples(
 
 
 def _kept(value: Any) -> Any:
-    """Return a value that an example may hold.
+    """Returns a value that an example may hold.
 
     Raises:
         TypeError: it is an object, nothing, or a list of such.

@@ -59,7 +59,7 @@ def _chunks_of(file: Path, reader: DocumentReader) -> Iterator[bytes]:
 
 
 def _interleaved(kinds: list[list[tuple[int, Document]]]) -> Iterator[Document]:
-    """Mix the kinds so that every stretch, the evaluation splits at the end too, holds each in the same proportion."""
+    """Mixes the kinds so that every stretch, the evaluation splits at the end too, has all in the same proportion."""
     placed = []
     for kind in kinds:
         total = sum(size for size, _ in kind)

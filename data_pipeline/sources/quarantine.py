@@ -23,7 +23,7 @@ class Quarantine:
     _reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, reason: str) -> None:
-        """Put a sample on the list.
+        """Puts a sample on the list.
 
         Raises:
             DataError: there are more than `limit` by now; the sentence names this one.
@@ -41,15 +41,15 @@ class Quarantine:
             )
 
     def items(self) -> list[tuple[str, str]]:
-        """Return the names that this process knows of, in the order they were found, and the reasons."""
+        """Returns the names that this process knows of, in the order they were found, and the reasons."""
         return list(self._reasons.items())
 
     def save(self, path: Path) -> None:
-        """Write the list as JSON lines of name and reason."""
+        """Writes the list as JSON lines of name and reason."""
         path.write_text("".join(_line(name, reason) for name, reason in self._reasons.items()))
 
     def _merge(self, path: Path, name: str) -> None:
-        """Add `name` to the file and take over what others have written there."""
+        """Adds `name` to the file and takes over what others have written there."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

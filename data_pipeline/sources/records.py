@@ -20,7 +20,7 @@ _KINDS = {".jsonl": "json lines", ".ndjson": "json lines", ".parquet": "parquet"
 
 
 def kind_of(file: Path) -> str:
-    """Return as what a file is read: text, json lines, parquet or csv."""
+    """Returns as what a file is read: text, json lines, parquet or csv."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     while suffixes and suffixes[-1] in _PACKING:
         suffixes.pop()
@@ -28,7 +28,7 @@ def kind_of(file: Path) -> str:
 
 
 def json_lines(file: Path, reader: DocumentReader) -> Iterator[tuple[str, bytes]]:
-    """Yield the lines of a file that are not blank, each with its name: `folder/file.jsonl:17`."""
+    """Yields the lines of a file that are not blank, each with its name: `folder/file.jsonl:17`."""
     for chunks in reader.documents(file):
         # At line feeds only: text may hold every other character at which Python would begin a new line.
         for number, line in enumerate(_lines(chunks), start=1):
@@ -37,7 +37,7 @@ def json_lines(file: Path, reader: DocumentReader) -> Iterator[tuple[str, bytes]
 
 
 def csv_rows(file: Path, reader: DocumentReader) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a file whose first row names the columns, each with its name: `folder/file.csv:17`."""
+    """Yields the rows of a file whose first row names the columns, each with its name: `folder/file.csv:17`."""
     for chunks in reader.documents(file):
         lines = (line.decode(errors="replace") + "\n" for line in _lines(chunks) if line)
         rows = csv.DictReader(lines)
@@ -46,7 +46,7 @@ def csv_rows(file: Path, reader: DocumentReader) -> Iterator[tuple[str, dict[str
 
 
 def parquet_column(file: Path, reader: DocumentReader, column: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a column, each with the name of its row: `folder/file.parquet:17`.
+    """Yields the values of a column, each with the name of its row: `folder/file.parquet:17`.
 
     Raises:
         DataError: the file is damaged or has no such column.
@@ -63,7 +63,7 @@ def parquet_column(file: Path, reader: DocumentReader, column: str) -> Iterator[
 
 
 def first_records(file: Path, count: int) -> list[dict[str, Any]]:
-    """Return what the first `count` lines of JSON, or rows of Parquet, hold; lines that are no objects are skipped.
+    """Returns what the first `count` lines of JSON, or rows of Parquet, hold; lines that are no objects are skipped.
 
     Raises:
         DataError: the file cannot be read, or none of these lines is an object.
@@ -83,7 +83,7 @@ def first_records(file: Path, count: int) -> list[dict[str, Any]]:
 
 
 def joined_text(value: object) -> str:
-    """Return a string, or a list of strings joined by line ends.
+    """Returns a string, or a list of strings joined by line ends.
 
     Raises:
         TypeError: it is something else.
@@ -106,7 +106,7 @@ def _lines(chunks: Document) -> Iterator[bytes]:
 
 @contextmanager
 def _parquet_file(file: Path) -> Iterator[Any]:
-    """Open a file with pyarrow, and turn what it raises into one sentence."""
+    """Opens a file with pyarrow, and turn what it raises into one sentence."""
     try:
         import pyarrow
         import pyarrow.parquet

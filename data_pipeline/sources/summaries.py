@@ -42,7 +42,7 @@ Layout = Callable[[str, Record], Iterator[Summarized]]
 
 
 def summaries(source: Path, layout: str) -> Corpus:
-    """Return documents with summaries as preparation reads them.
+    """Returns documents with summaries as preparation reads them.
 
     Args:
         source: a file of JSON lines, plain or packed, or a folder of them. In a folder the names train, val, valid,
@@ -84,14 +84,14 @@ def _raw(example: Summarized) -> RawExample:
 
 
 def _scientific_papers(name: str, record: Record) -> Iterator[Summarized]:
-    """Read a line of the arXiv and PubMed sets (Cohan et al. 2018): one sentence a string, in <S> ... </S> in the
+    """Reads a line of the arXiv and PubMed sets (Cohan et al. 2018): one sentence a string, in <S> ... </S> in the
     abstract. Sentences stay apart by line ends, which summary-level ROUGE needs."""
     sentences = (line.removeprefix("<S>").removesuffix("</S>").strip() for line in record["abstract_text"])
     yield Summarized(joined_text(record["article_id"]), joined_text(record["article_text"]), ("\n".join(sentences),))
 
 
 def _qmsum(name: str, record: Record) -> Iterator[Summarized]:
-    """Read a meeting of QMSum (Zhong et al. 2021): one sample for every query, general ones first."""
+    """Reads a meeting of QMSum (Zhong et al. 2021): one sample for every query, general ones first."""
     meeting = joined_text(record.get("meeting_id", name))
     turns = [f"{turn['speaker']}: {turn['content']}" for turn in record["meeting_transcripts"]]
     queries = [*record["general_query_list"], *record["specific_query_list"]]
@@ -101,7 +101,7 @@ def _qmsum(name: str, record: Record) -> Iterator[Summarized]:
 
 
 def _squality(name: str, record: Record) -> Iterator[Summarized]:
-    """Read a story of SQuALITY (Wang et al. 2022): one sample for every question, with several summaries."""
+    """Reads a story of SQuALITY (Wang et al. 2022): one sample for every question, with several summaries."""
     story, document = joined_text(record["metadata"]["passage_id"]), joined_text(record["document"])
     for question in record["questions"]:
         answers = tuple(joined_text(response["response_text"]) for response in question["responses"])
@@ -110,7 +110,7 @@ def _squality(name: str, record: Record) -> Iterator[Summarized]:
 
 
 def _named_fields(*, document: str, summary: str, query: str | None = None, identifier: str | None = None) -> Layout:
-    """Return the layout of lines with these fields; several summaries may stand in a list."""
+    """Returns the layout of lines with these fields; several summaries may stand in a list."""
 
     def read(name: str, record: Record) -> Iterator[Summarized]:
         written = record[summary]

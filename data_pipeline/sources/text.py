@@ -19,7 +19,7 @@ def _find_files(source: Path | None) -> list[Path]:
 
 
 def files_below(source: Path | None, *, recipe: str, expects: str) -> list[Path]:
-    """Return the file `source`, or every file below the folder `source` that is neither hidden nor empty, shuffled.
+    """Returns the file `source`, or every file below the folder `source` that is neither hidden nor empty, shuffled.
 
     Raises:
         DataError: there is none; the sentence names `recipe` and what it `expects`.

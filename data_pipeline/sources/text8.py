@@ -53,7 +53,7 @@ _REDIRECT = re.compile(rb"#redirect", re.IGNORECASE)
 
 
 def cleaned_wikipedia(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the visible text of Wikipedia XML as words of small letters, each after one space, digits spelled out.
+    """Yields the visible text of Wikipedia XML as words of small letters, each after one space, digits spelled out.
 
     Raises:
         DataError: the input is no XML (16 MiB without a tag).
@@ -82,7 +82,7 @@ def _words(record: bytes) -> list[bytes]:
 
 
 def _records(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Cut the stream after every `>`, the unit in which the published filter reads."""
+    """Cuts the stream after every `>`, the unit in which the published filter reads."""
     rest = b""
     for chunk in chunks:
         *records, rest = (rest + chunk).split(b">")

@@ -56,7 +56,7 @@ class Vocabulary:
         return json.dumps({"format": "bytes", "symbols": list(self.symbols)}) + "\n"
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """Return the ids (1-D uint8, one per byte; a str is taken as UTF-8).
+        """Returns the ids (1-D uint8, one per byte; a str is taken as UTF-8).
 
         Raises:
             DataError: the text holds a byte that the vocabulary lacks.
@@ -73,11 +73,11 @@ class Vocabulary:
         return ids.astype(np.uint8)
 
     def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Yield the ids of every text, as `encode`."""
+        """Yields the ids of every text, as `encode`."""
         return map(self.encode, texts)
 
     def decode_bytes(self, ids: np.ndarray | Iterable[int]) -> bytes:
-        """Return the bytes that these token ids stand for: the exact inverse of `encode`.
+        """Returns the bytes that these token ids stand for: the exact inverse of `encode`.
 
         Raises:
             ValueError: an id is outside 0 .. len(self) - 1.
@@ -88,16 +88,16 @@ class Vocabulary:
         return np.frombuffer(self.symbols, dtype=np.uint8)[array].tobytes()
 
     def decode(self, ids: np.ndarray | Iterable[int]) -> str:
-        """Return the text of these token ids; bytes that are no valid UTF-8 become U+FFFD."""
+        """Returns the text of these token ids; bytes that are no valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode(errors="replace")
 
     def save(self, path: Path) -> None:
-        """Write vocabulary.json."""
+        """Writes vocabulary.json."""
         write_file(path, self.content.encode())
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read vocabulary.json.
+        """Reads vocabulary.json.
 
         Raises:
             DataError: the file is missing or is no vocabulary.
@@ -111,7 +111,7 @@ class Vocabulary:
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> "Vocabulary":
-        """Read the content of the vocabulary file that is called `name` in errors.
+        """Reads the content of the vocabulary file that is called `name` in errors.
 
         Raises:
             DataError: it is no vocabulary.

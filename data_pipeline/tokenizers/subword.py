@@ -50,7 +50,7 @@ class TextTokenizer:
 
     @classmethod
     def open(cls, path: Path) -> "TextTokenizer":
-        """Open tokenizer.json, or a folder that holds it or vocab.json and merges.txt (byte-level BPE of RoBERTa); with
+        """Opens tokenizer.json, or a folder with it or vocab.json and merges.txt (byte-level BPE of RoBERTa); with
         vocab.json alone every character is a token.
 
         Raises:
@@ -81,7 +81,7 @@ class TextTokenizer:
         return np.dtype(np.uint16 if self.vocabulary_size <= 1 << 16 else np.uint32)
 
     def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number.
+        """Yields the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number.
 
         Bytes are taken as UTF-8.
         """
@@ -91,16 +91,16 @@ class TextTokenizer:
             yield np.array(encoding.ids, dtype=self.token_type)
 
     def encode_raw(self, texts: Iterable[str]) -> Iterator[Any]:
-        """Yield what the library itself returns for every text, untouched."""
+        """Yields what the library itself returns for every text, untouched."""
         for batch in _batches(texts):
             yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of these ids, special tokens included."""
+        """Returns the text of these ids, special tokens included."""
         return self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
     def save(self, path: Path) -> None:
-        """Write tokenizer.json."""
+        """Writes tokenizer.json."""
         write_file(path, self.content.encode())
 
     def _special_tokens(self) -> SpecialTokens:
@@ -117,7 +117,7 @@ class TextTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokenizer:
-    """Train a byte-level BPE with RoBERTa's special tokens; the same texts give the same tokenizer.
+    """Trains a byte-level BPE with RoBERTa's special tokens; the same texts give the same tokenizer.
 
     Raises:
         DataError: the texts are too few for a vocabulary of this size.

@@ -55,15 +55,15 @@ class Tokenizer(Protocol):
         ...
 
     def encode_batch(self, texts: Iterable[str | bytes]) -> Iterator[np.ndarray]:
-        """Yield the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number."""
+        """Yields the ids of every text (1-D `token_type`), nothing added; memory does not grow with their number."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of these ids."""
+        """Returns the text of these ids."""
         ...
 
     def save(self, path: Path) -> None:
-        """Write `content`."""
+        """Writes `content`."""
         ...
 
 
@@ -81,7 +81,7 @@ class TokenizerRecord:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "TokenizerRecord":
-        """Return the record of a tokenizer."""
+        """Returns the record of a tokenizer."""
         return cls(
             file=tokenizer.file_name,
             sha256=content_sha256(tokenizer.content.encode()),
@@ -103,5 +103,5 @@ class TokenizerRecord:
 
 
 def content_sha256(content: bytes) -> str:
-    """Return the identity of a tokenizer: the SHA-256 (hexadecimal) of its file."""
+    """Returns the identity of a tokenizer: the SHA-256 (hexadecimal) of its file."""
     return hashlib.sha256(content).hexdigest()

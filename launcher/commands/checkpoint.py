@@ -63,7 +63,7 @@ class Entry:
 
 @app.command("ls")
 def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
-    """List a run's checkpoints, oldest first; says nothing about whether they are whole (see verify)."""
+    """Lists a run's checkpoints, oldest first; says nothing about whether they are whole (see verify)."""
     entries = list(_entries(Run.open(run_directory)))
     if as_json:
         print(json.dumps([entry.as_json() for entry in entries], indent=2))

@@ -135,7 +135,7 @@ def inspect_command(
 
 @app.command("verify")
 def verify_command(directory: PreparedDirectory) -> None:
-    """Read every sample against its checksum and name the damaged ones."""
+    """Reads every sample against its checksum and name the damaged ones."""
     prepared = PreparedData.open(directory)
     damages = prepared.find_damage()
     if len(damages) == 1:

@@ -51,7 +51,7 @@ def new(
 
 
 def _this_machine(ranks: int) -> Gpu:
-    """Return the first GPU of this machine or, without one, a rank's share of its memory."""
+    """Returns the first GPU of this machine or, without one, a rank's share of its memory."""
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
         precision: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -84,7 +84,7 @@ def predict(
 
 
 def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
-    """Raise LongformerError where a question or choices are missing, or given to a task that has none."""
+    """Raises LongformerError where a question or choices are missing, or given to a task that has none."""
     if (chosen is Task.answer) != (question is not None):
         raise LongformerError(
             "give the question with --question" if question is None else f"--question is for answers, not for {chosen}"
@@ -96,7 +96,7 @@ def check_options(chosen: Task, question: str | None, choices: list[str] | None)
 
 
 def summary(predictor: Predictor, text: str, *, max_new_tokens: int | None, num_beams: int | None) -> str:
-    """Return a summary, with refused settings as our own error."""
+    """Returns a summary, with refused settings as our own error."""
     try:
         return predictor.summarize(text, max_new_tokens=max_new_tokens, num_beams=num_beams)
     except ValueError as error:
@@ -104,13 +104,13 @@ def summary(predictor: Predictor, text: str, *, max_new_tokens: int | None, num_
 
 
 def show(candidates: list[Candidate]) -> None:
-    """Print results, one a line."""
+    """Prints results, one a line."""
     for candidate in candidates:
         print(f"  {candidate.score:.4f}  {candidate.text}")
 
 
 def text_of(source: str) -> str:
-    """Return the text that an argument gives or names.
+    """Returns the text that an argument gives or names.
 
     Raises:
         LongformerError: it is empty, or named and cannot be read.
@@ -128,7 +128,7 @@ def text_of(source: str) -> str:
 
 
 def is_file(source: str) -> bool:
-    """Return whether an argument is a path rather than a text.
+    """Returns whether an argument is a path rather than a text.
 
     Raises:
         LongformerError: it looks like one and nothing is there.

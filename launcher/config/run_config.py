@@ -38,7 +38,7 @@ class TaskWords:
     bits_short: str
     """The same for a line of text, such as BPC."""
     scores: tuple[str, ...]
-    """Keys of a split in evaluation.json by which held-out text is judged, the most important first."""
+    """Keys of a split in evaluation.json by which held-out text is evaluated, the most important first."""
     score_short: str
     """The first of them for a line of text."""
 

@@ -79,7 +79,7 @@ def _nodes_of_this_job() -> list[str]:
 
 
 def _answer(written_task: str) -> None:
-    """Examines this node and print a line per finding; srun passes on lines whole, if they are short."""
+    """Examines this node and prints a line per finding; srun passes on lines whole, if they are short."""
     task = json.loads(written_task)
     node = os.environ["SLURMD_NODENAME"]
     checks = checks_of_this_machine(Path(task["directory"]), task["tracking"])

@@ -118,7 +118,7 @@ def check_shared_memory(place: Path = _SHARED_MEMORY) -> list[Finding]:
 
 @contextmanager
 def scratch(directory: Path) -> Iterator[Path]:
-    """Yields a new folder on the file system of a directory that need not exist yet, and remove it at the end."""
+    """Yields a new folder on the file system of a directory that need not exist yet, and removes it at the end."""
     with tempfile.TemporaryDirectory(prefix=".longformer-doctor-", dir=existing_part(directory)) as folder:
         yield Path(folder)
 

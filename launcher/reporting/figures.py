@@ -22,7 +22,7 @@ FAINTEST = 1e-3
 
 
 def curve(title: str, y_label: str, tokens: Sequence[float], values: Sequence[float]) -> bytes:
-    """Return a quantity over the tokens trained on, and the mean of its neighbourhood."""
+    """Returns a quantity over the tokens trained on, and the mean of its neighbourhood."""
     canvas = Canvas(figsize=(9, 3.2), layout="constrained")
     axes = canvas.add_subplot()
     axes.plot(tokens, values, color=BLUE, alpha=0.25, linewidth=0.8)
@@ -33,7 +33,7 @@ def curve(title: str, y_label: str, tokens: Sequence[float], values: Sequence[fl
 
 
 def length_histogram(lengths: Mapping[str, Sequence[int]], unit: str = "tokens") -> bytes:
-    """Return how many documents have which length, for each kind of text such as documents and summaries."""
+    """Returns how many documents have which length, for each kind of text such as documents and summaries."""
     canvas = Canvas(figsize=(9, 3.2), layout="constrained")
     axes = canvas.add_subplot()
     longest = max((max(values, default=1) for values in lengths.values()), default=1)
@@ -50,7 +50,7 @@ def length_histogram(lengths: Mapping[str, Sequence[int]], unit: str = "tokens")
 
 
 def scores_by_length(lengths: Sequence[int], scores: Mapping[str, Sequence[float]], *, bins: int = 5) -> bytes:
-    """Return mean scores, with standard errors, of equally many documents at a time, from short to long.
+    """Returns mean scores, with standard errors, of equally many documents at a time, from short to long.
 
     Args:
         lengths: of the documents, in tokens.
@@ -72,7 +72,7 @@ def scores_by_length(lengths: Sequence[int], scores: Mapping[str, Sequence[float
 
 
 def attention_picture(maps: Mapping[str, np.ndarray]) -> bytes:
-    """Return who attends to whom, a panel for each map (positions, positions) by its title.
+    """Returns who attends to whom, a panel for each map (positions, positions) by its title.
 
     Colours are logarithmic; white is never seen, or less than `FAINTEST`.
     """
@@ -95,7 +95,7 @@ MAX_LAYERS = 3
 
 
 def attention_section(maps: Sequence[Tensor], pieces: Sequence[str], *, about: str) -> Section:
-    """Return pictures of the lowest, a middle and the highest layer, of their first and last heads.
+    """Returns pictures of the lowest, a middle and the highest layer, of their first and last heads.
 
     Where heads are dilated, the last one is, and the first is not.
 

@@ -87,10 +87,10 @@ class Page:
 
 
 def rendered(page: Page) -> str:
-    """Return the page as HTML."""
+    """Returns the page as HTML."""
     return _TEMPLATES.get_template("page.html").render(page=page)
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the page, atomically."""
+    """Writes the page, atomically."""
     write_atomically(path, rendered(page).encode())

@@ -233,7 +233,7 @@ def speed_section(records: Sequence[dict[str, Any]]) -> Section:
 
 
 def evaluation_section(names: Sequence[str], evaluations: Sequence[dict[str, Any]]) -> Section:
-    """Returns a table of every number that held-out data was judged by, phase by phase.
+    """Returns a table of every number that held-out data was scored by, phase by phase.
 
     Args:
         names: of the phases.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def clock(seconds: float) -> str:
-    """Return a duration: 0:42, 12:05, 27:07:00, 16.2 days."""
+    """Returns a duration: 0:42, 12:05, 27:07:00, 16.2 days."""
     if seconds >= 2 * 24 * 3600:
         return f"{seconds / (24 * 3600):,.1f} days"
     minutes, seconds = divmod(round(seconds), 60)
@@ -14,7 +14,7 @@ def clock(seconds: float) -> str:
 
 
 def short(count: float) -> str:
-    """Return a large number with three digits and a unit: 614k, 1.02M, 28.2G."""
+    """Returns a large number with three digits and a unit: 614k, 1.02M, 28.2G."""
     for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{float(f'{count / size:.3g}'):g}{unit}"
@@ -22,7 +22,7 @@ def short(count: float) -> str:
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown, numbers to the right of a first column of names, without a newline at its end."""
+    """Returns a table in Markdown, numbers to the right of a first column of names, without a newline at its end."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -35,7 +35,7 @@ def start_run(run: Run) -> None:
 
 
 def finish_run(run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """Sends everything MLflow does not have yet, then report and model, and close the run."""
+    """Sends everything MLflow does not have yet, then report and model, and closes the run."""
 
     def finish() -> None:
         tracked = _mlflow_run(run)

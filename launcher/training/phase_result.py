@@ -1,4 +1,4 @@
-"""The result of a phase: the model, judged on held-out text, in one directory that exists whole or not at all.
+"""The result of a phase: the model, evaluated on held-out text, in one directory that exists whole or not at all.
 
 result/model/             the whole weights in fp32 and what goes with them, as the run's task writes them
 result/evaluation.json    held-out scores and what the phase cost

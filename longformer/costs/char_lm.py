@@ -10,7 +10,7 @@ from longformer.models.char_lm.config import CharacterModelConfig
 
 
 def parameter_count(config: CharacterModelConfig) -> int:
-    """Return the number of weights of a `CharacterLM`."""
+    """Returns the number of weights of a `CharacterLM`."""
     width, inner = config.hidden_size, config.feedforward_size
     embedding_and_output_bias = (width + 1) * config.vocabulary_size
     norms = (2 * config.layers + 1) * 2 * width
@@ -22,7 +22,7 @@ def parameter_count(config: CharacterModelConfig) -> int:
 
 
 def training_flops_per_token(config: CharacterModelConfig, sequence_length: int) -> float:
-    """Return the useful floating-point operations to train on one character: three times the forward pass.
+    """Returns the useful floating-point operations to train on one character: three times the forward pass.
 
     Attention counts visible pairs only. Not counted: whatever is computed again by activation checkpointing, and
     the product W_r R of transformer_xl, which a whole batch shares.
@@ -44,7 +44,7 @@ def training_flops_per_token(config: CharacterModelConfig, sequence_length: int)
 
 
 def training_memory(config: CharacterModelConfig, layout: TrainingLayout, *, sequence_length: int) -> MemoryEstimate:
-    """Return the memory that one rank needs to train.
+    """Returns the memory that one rank needs to train.
 
     Args:
         config: the model; its own `activation_checkpointing` is not looked at.
@@ -66,7 +66,7 @@ def training_memory(config: CharacterModelConfig, layout: TrainingLayout, *, seq
 
 
 def _layer_activations(config: CharacterModelConfig, layer: int, sequence_length: int, batch: int) -> int:
-    """Return how many numbers a layer keeps for its backward pass, besides its input."""
+    """Returns how many numbers a layer keeps for its backward pass, besides its input."""
     width, inner = config.hidden_size, config.feedforward_size
     # Input of the packed projection, the packed projection (values are read in place), two tensors like queries
     # (rotated queries and keys, or queries with either bias), attended values, stream and input of the feed-forward.
@@ -82,5 +82,5 @@ def _layer_activations(config: CharacterModelConfig, layer: int, sequence_length
 
 
 def _end_activations(config: CharacterModelConfig) -> int:
-    """Return how many numbers per position embedding, last norm and output keep."""
+    """Returns how many numbers per position embedding, last norm and output keep."""
     return (4 if config.dropout else 2) * config.hidden_size

@@ -38,7 +38,7 @@ class EncoderMemory:
 
 
 def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
-    """Return the shape of a config's encoder."""
+    """Returns the shape of a config's encoder."""
     if isinstance(config, LEDConfig):
         return EncoderShape(
             positions=config.max_encoder_position_embeddings,
@@ -59,7 +59,7 @@ def shape_of(config: LongformerConfig | LEDConfig) -> EncoderShape:
 
 
 def encoder_memory(shape: EncoderShape, *, parameters: int, length: int) -> EncoderMemory:
-    """Return what a model needs to read, and to learn from, a text of so many tokens.
+    """Returns what a model needs to read, and to learn from, a text of so many tokens.
 
     Args:
         shape: of its encoder.
@@ -84,7 +84,7 @@ def activations(
     on_gpu: bool = False,
     half_precision: bool = False,
 ) -> int:
-    """Return the most numbers that the encoder's layers hold while they train on some texts.
+    """Returns the most numbers that the encoder's layers hold while they train on some texts.
 
     Args:
         shape: of the encoder.
@@ -104,7 +104,7 @@ def activations(
 
 
 def _feed_forward(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
-    """Return how many numbers a feed-forward part holds while it learns from so many tokens."""
+    """Returns how many numbers a feed-forward part holds while it learns from so many tokens."""
     if on_gpu:
         return tokens * (shape.width + 2 * shape.inner_width)
     # Both sides of the activation with their gradients; two weights transposed, two gradients, a share of one.
@@ -113,7 +113,7 @@ def _feed_forward(shape: EncoderShape, tokens: int, *, on_gpu: bool) -> int:
 
 
 def saved_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, half_precision: bool = False) -> int:
-    """Return how many numbers the encoder's layers keep for the backward pass on one text, all alike."""
+    """Returns how many numbers the encoder's layers keep for the backward pass on one text, all alike."""
     # The layer's input, queries, keys and values, attended values, and input of the feed-forward part; on a GPU also
     # input and output of the activation. A CPU computes them again (longformer/cpu/sublayers.py).
     of_width = 1 + 3 + 1 + 1 + (2 if saves_norm_inputs(on_gpu=on_gpu, half_precision=half_precision) else 0)
@@ -121,5 +121,5 @@ def saved_numbers(shape: EncoderShape, length: int, *, on_gpu: bool = False, hal
 
 
 def saves_norm_inputs(*, on_gpu: bool, half_precision: bool) -> bool:
-    """Return whether layers keep what they are about to normalise (longformer/cpu/residual.py)."""
+    """Returns whether layers keep what they are about to normalise (longformer/cpu/residual.py)."""
     return on_gpu or half_precision

@@ -7,7 +7,7 @@ from longformer.models.led.config import LEDConfig
 
 
 def parameter_count(config: LEDConfig) -> int:
-    """Return the number of weights of an `LEDForConditionalGeneration`, tied ones counted once."""
+    """Returns the number of weights of an `LEDForConditionalGeneration`, tied ones counted once."""
     width = config.d_model
     norm, square = 2 * width, width**2 + width
 
@@ -24,7 +24,7 @@ def parameter_count(config: LEDConfig) -> int:
 
 
 def training_flops_per_token(config: LEDConfig, source_length: int, *, target_length: int) -> float:
-    """Return the useful floating-point operations to train on one token of a document: three times the forward pass.
+    """Returns the useful floating-point operations to train on one token of a document: three times the forward pass.
 
     Attention counts visible pairs only, and the first token's as global (spec section 6). Not counted: what is computed
     again in the backward pass.
@@ -53,7 +53,7 @@ def training_flops_per_token(config: LEDConfig, source_length: int, *, target_le
 def training_memory(
     config: LEDConfig, layout: TrainingLayout, *, source_length: int, target_length: int
 ) -> MemoryEstimate:
-    """Return the memory that one rank needs to train.
+    """Returns the memory that one rank needs to train.
 
     Args:
         config: the model.

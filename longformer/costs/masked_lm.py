@@ -9,7 +9,7 @@ from longformer.models.longformer.config import LongformerConfig
 
 
 def parameter_count(config: LongformerConfig) -> int:
-    """Return the number of weights of a `LongformerForMaskedLM`; those that two parts share count once."""
+    """Returns the number of weights of a `LongformerForMaskedLM`; those that two parts share count once."""
     width, inner = config.hidden_size, config.intermediate_size
     norm = 2 * width
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
@@ -21,22 +21,22 @@ def parameter_count(config: LongformerConfig) -> int:
 
 
 def trained_count(config: LongformerConfig) -> int:
-    """Return how many of them pretraining changes: all but the global projections."""
+    """Returns how many of them pretraining changes: all but the global projections."""
     return parameter_count(config) - 3 * config.num_hidden_layers * _square(config)
 
 
 def global_projections(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the projections that only global tokens use."""
+    """Returns the parameters of the projections that only global tokens use."""
     return [parameter for name, parameter in model.named_parameters() if "_global." in name]
 
 
 def _square(config: LongformerConfig) -> int:
-    """Return the weights of a linear map from hidden states to hidden states."""
+    """Returns the weights of a linear map from hidden states to hidden states."""
     return config.hidden_size**2 + config.hidden_size
 
 
 def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, masked: float) -> float:
-    """Return the useful floating-point operations to train on one token: three times the forward pass.
+    """Returns the useful floating-point operations to train on one token: three times the forward pass.
 
     Attention counts visible pairs only; the head works on labelled positions only. Not counted: what is computed
     again in the backward pass.
@@ -60,7 +60,7 @@ def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, 
 def training_memory(
     config: LongformerConfig, layout: TrainingLayout, *, weights: int, trained: int, sequence_length: int
 ) -> MemoryEstimate:
-    """Return the memory that one rank needs to train.
+    """Returns the memory that one rank needs to train.
 
     Args:
         config: the model.

@@ -60,7 +60,7 @@ class MemoryEstimate:
 def memory_estimate(
     layout: TrainingLayout, *, weights: int, trained: int, activations: int, float32_activations: int
 ) -> MemoryEstimate:
-    """Return the bytes that one rank needs for so many numbers.
+    """Returns the bytes that one rank needs for so many numbers.
 
     The formula stands in docs/how-to/plan.md; tests hold it against real ranks of DeepSpeed 0.19.8.
 

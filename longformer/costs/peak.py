@@ -11,7 +11,7 @@ _PRODUCT_SIZES = {"cpu": 1024, "cuda": 8192}
 
 @cache
 def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the floating-point operations per second of a large matrix product, the best of a quarter second.
+    """Returns the floating-point operations per second of a large matrix product, the best of a quarter second.
 
     Measured once per process, on as many threads as torch has; what a training step reaches of it is its MFU.
     """

@@ -32,7 +32,7 @@ class BufferPool:
         self.free: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a contiguous tensor on the CPU, its content undefined.
+        """Returns a contiguous tensor on the CPU, its content undefined.
 
         Raises:
             RuntimeError: there is no memory, in PyTorch's words.
@@ -60,7 +60,7 @@ class BufferPool:
         return None
 
     def _release(self, size: int) -> None:
-        """Give back at least `size` bytes of what lies free, or all of it."""
+        """Gives back at least `size` bytes of what lies free, or all of it."""
         for of_slab, slabs in list(self.free.items()):
             with suppress(IndexError):
                 while size > 0:
@@ -69,7 +69,7 @@ class BufferPool:
 
 
 def new_slab(size: int) -> mmap.mmap:
-    """Return memory that the operating system has yet to fetch, in huge pages where it has them."""
+    """Returns memory that the operating system has yet to fetch, in huge pages where it has them."""
     slab = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):
@@ -78,7 +78,7 @@ def new_slab(size: int) -> mmap.mmap:
 
 
 def slab_bytes(size: int) -> int:
-    """Return the size of a slab for `size` bytes, at most an eighth larger: texts of about the same length share."""
+    """Returns the size of a slab for `size` bytes, at most an eighth larger: texts of about the same length share."""
     step = 2 ** max(size.bit_length() - 4, 0)
     return -(-size // step) * step
 
@@ -87,12 +87,12 @@ POOL = BufferPool()
 
 
 def new_empty(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a contiguous tensor of this shape, undefined, with the dtype and device of the one given."""
+    """Returns a contiguous tensor of this shape, undefined, with the dtype and device of the one given."""
     if tensor.device.type != "cpu" or prod(shape) * tensor.element_size() < MIN_BYTES:
         return torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
     return POOL.empty(shape, tensor.dtype)
 
 
 def empty_like(tensor: Tensor) -> Tensor:
-    """Return a contiguous tensor in the shape of one that may be a view."""
+    """Returns a contiguous tensor in the shape of one that may be a view."""
     return new_empty(tensor, tensor.shape)

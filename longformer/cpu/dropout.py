@@ -11,7 +11,7 @@ DRAWS_PER_NUMBER = 4
 
 
 def draw_kept(out: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """Fill `out` with 0 for what dropout drops and 1 for what it keeps; every element on its own.
+    """Fills `out` with 0 for what dropout drops and 1 for what it keeps; every element on its own.
 
     Args:
         out: contiguous, floating.
@@ -25,12 +25,12 @@ def draw_kept(out: Tensor, dropout: float, generator: torch.Generator) -> Tensor
 
 
 def factor_of_kept(dropout: float) -> float:
-    """Return what makes up for the zeros of `draw_kept`."""
+    """Returns what makes up for the zeros of `draw_kept`."""
     return DRAWS / (DRAWS - _dropped(dropout))
 
 
 def _dropped(dropout: float) -> int:
-    """Return how many of all draws drop an element."""
+    """Returns how many of all draws drop an element."""
     return min(round(dropout * DRAWS), DRAWS - 1)
 
 
@@ -39,7 +39,7 @@ DROPOUT_CHUNK = 2**18
 
 
 def dropped(tensor: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Return `tensor` with elements dropped; the same state of the generator drops the same ones."""
+    """Returns `tensor` with elements dropped; the same state of the generator drops the same ones."""
     result = empty_like(tensor)
     given, elements = tensor.flatten(), result.view(-1)
     for first in range(0, elements.numel(), DROPOUT_CHUNK):
@@ -50,10 +50,10 @@ def dropped(tensor: Tensor, probability: float, generator: torch.Generator) -> T
 
 
 def new_seed() -> int:
-    """Return a seed drawn from PyTorch's generator of the CPU."""
+    """Returns a seed drawn from PyTorch's generator of the CPU."""
     return int(torch.randint(2**62, ()))
 
 
 def generator_of(seed: int) -> torch.Generator:
-    """Return the generator that a seed stands for."""
+    """Returns the generator that a seed stands for."""
     return torch.Generator().manual_seed(seed)

@@ -18,13 +18,13 @@ CHUNK = 1024
 
 
 def chunks(positions: Tensor) -> Iterator[slice]:
-    """Yield the chunks in which (positions, features) are computed."""
+    """Yields the chunks in which (positions, features) are computed."""
     for first in range(0, positions.shape[0], CHUNK):
         yield slice(first, first + CHUNK)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `x @ weight.T + bias`, (..., out_features), without autograd; on a CPU.
+    """Returns `x @ weight.T + bias`, (..., out_features), without autograd; on a CPU.
 
     Args:
         x: (..., in_features).

@@ -30,7 +30,7 @@ SeededDropout = tuple[float, int]
 
 
 def runs_in_chunks(residual: Tensor, x: Tensor, linears: Sequence[nn.Module], norm: nn.Module | None) -> bool:
-    """Return whether `add_and_norm_in_chunks` may stand for the modules.
+    """Returns whether `add_and_norm_in_chunks` may stand for the modules.
 
     They and the tensors must be on a CPU and of one dtype, and plain: neither replaced nor hooked, as adapters and
     sharding do, nor compiled or under autocast.
@@ -43,7 +43,7 @@ def runs_in_chunks(residual: Tensor, x: Tensor, linears: Sequence[nn.Module], no
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Return whether a module does what its class says: nobody has replaced it or hooked into it."""
+    """Returns whether a module does what its class says: nobody has replaced it or hooked into it."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return type(module) in (nn.Linear, nn.LayerNorm) and not any(hooks)
 
@@ -57,7 +57,7 @@ def add_and_norm_in_chunks(
     dropout: nn.Dropout,
     norm: nn.LayerNorm | None,
 ) -> Tensor:
-    """Return `norm(residual + dropout(sublayer(x)))`, (..., width), whose gradient can be taken once.
+    """Returns `norm(residual + dropout(sublayer(x)))`, (..., width), whose gradient can be taken once.
 
     Args:
         residual: (..., width).
@@ -136,7 +136,7 @@ class ChunkedAddAndNorm(torch.autograd.Function):
 
 
 def dropout_by_seed(dropout: SeededDropout | None) -> Callable[[Tensor], Tensor]:
-    """Return what drops elements of one chunk after another; the same seed drops the same ones."""
+    """Returns what drops elements of one chunk after another; the same seed drops the same ones."""
     if dropout is None:
         return lambda tensor: tensor
     probability, seed = dropout
@@ -167,13 +167,13 @@ class ChunkedLayerNorm:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, positions: Tensor) -> Self:
-        """Prepare for normalising as many positions as there are in (positions, width)."""
+        """Prepares for normalising as many positions as there are in (positions, width)."""
         mean, inverse_deviation = (positions.new_empty(positions.shape[0], 1) for _ in range(2))
         total = None if is_invertible(weight, bias) else empty_like(positions)
         return cls(weight, bias, SavedByNorm(total, mean, inverse_deviation))
 
     def forward(self, chunk: slice, total: Tensor, epsilon: float) -> Tensor:
-        """Return a chunk normalised."""
+        """Returns a chunk normalised."""
         saved_total, *statistics = self.saved
         result, *computed = torch.native_layer_norm(total, self.weight.shape, self.weight, self.bias, epsilon)
         for saved, each in zip(statistics, computed, strict=True):
@@ -183,7 +183,7 @@ class ChunkedLayerNorm:
         return result
 
     def backward(self, chunk: slice, result: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of the norm's input, given a chunk of the result and of its gradient."""
+        """Returns the gradient of the norm's input, given a chunk of the result and of its gradient."""
         total, mean, inverse_deviation = self.saved
         mean, inverse_deviation = mean[chunk], inverse_deviation[chunk]
         if total is None:
@@ -201,7 +201,7 @@ class ChunkedLayerNorm:
 
 
 def is_invertible(weight: Tensor, bias: Tensor) -> bool:
-    """Return whether (result - bias) / weight is precisely what was there before."""
+    """Returns whether (result - bias) / weight is precisely what was there before."""
     precise = weight.dtype in (torch.float32, torch.float64)
     limits = torch.finfo(weight.dtype)
     size = weight.abs()

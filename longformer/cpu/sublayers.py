@@ -20,16 +20,16 @@ class ChunkedSublayer(Protocol):
     """Of the weights, in float32 or better; None where not needed."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (positions, width) of (positions, features)."""
+        """Returns (positions, width) of (positions, features)."""
 
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of `x`, given that of its result."""
+        """Returns the gradient of `x`, given that of its result."""
 
 
 def chunked_sublayer(
     weights: Sequence[Tensor], needed: Sequence[bool], activation: Activation | None
 ) -> ChunkedSublayer:
-    """Return the sublayer with these weights.
+    """Returns the sublayer with these weights.
 
     Args:
         weights: weight and bias of one linear layer, or of the two of a feed-forward part.
@@ -51,11 +51,11 @@ class Projection:
         self.gradients = gradients
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (positions, width) of (positions, features)."""
+        """Returns (positions, width) of (positions, features)."""
         return linear(x, self.weight, self.bias)
 
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of `x`."""
+        """Returns the gradient of `x`."""
         d_weight, d_bias = self.gradients
         if d_weight is not None:
             d_weight += gradient.T @ x
@@ -75,12 +75,12 @@ class FeedForward:
         self.weights, self.gradients, self.activation = weights, gradients, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (positions, width) of (positions, width)."""
+        """Returns (positions, width) of (positions, width)."""
         inner, inner_bias, output, output_bias = self.weights
         return linear(self.activation(linear(x, inner, inner_bias)), output, output_bias)
 
     def backward(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return the gradient of `x`."""
+        """Returns the gradient of `x`."""
         inner, inner_bias, _, _ = self.weights
         d_inner, d_inner_bias, d_output, d_output_bias = self.gradients
         wide = linear(inner, x).add_(inner_bias[:, None])
@@ -108,7 +108,7 @@ class FeedForward:
 
 
 def transposed(matrix: Tensor) -> Tensor:
-    """Return the transpose, contiguous.
+    """Returns the transpose, contiguous.
 
     By `cat`, which all threads work at: `contiguous` transposes with one, in twice the time.
     """

@@ -55,7 +55,7 @@ def evaluate_bits_per_character(
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> BitsPerCharacter:
-    """Score a text with sequences that step by `stride`, counting only the last `stride` characters of each.
+    """Scores a text with sequences that step by `stride`, counting only the last `stride` characters of each.
 
     The paper uses sequences of 32,256 and a stride of 512. The first sequence is scored whole, with whatever context
     there is; the last one is moved back to end with the text.
@@ -163,7 +163,7 @@ def evaluate_bits_per_masked_token(
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> BitsPerMaskedToken:
-    """Score the hidden tokens of a text, read in rows of begin token, text and end token.
+    """Scores the hidden tokens of a text, read in rows of begin token, text and end token.
 
     Args:
         model: a masked language model, or an engine around one.
@@ -194,7 +194,7 @@ def evaluate_bits_per_masked_token(
 
 
 def _masked_sequences(text: MaskedText, starts: range, room: int) -> dict[str, Tensor]:
-    """Return the rows whose text begins at `starts`."""
+    """Returns the rows whose text begins at `starts`."""
     shape = (len(starts), room + 2)
     tokens, labels = np.full(shape, text.padding), np.full(shape, IGNORED)
     mask = np.zeros(shape, dtype=np.int64)

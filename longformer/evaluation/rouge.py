@@ -21,7 +21,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def rouge(prediction: str, references: Sequence[str]) -> dict[str, float]:
-    """Return F of all METRICS, plain and STEMMED; of several references, for each metric that of the best one.
+    """Returns F of all METRICS, plain and STEMMED; of several references, for each metric that of the best one.
 
     Sentences, for rougeLsum, are those of `sentences`.
     """
@@ -42,7 +42,7 @@ def _scorer(stemmed: bool) -> Any:
 
 
 def sentences(text: str) -> list[str]:
-    """Return a text's sentences, which end at line ends and behind . ! ? where a space follows."""
+    """Returns a text's sentences, which end at line ends and behind . ! ? where a space follows."""
     return [sentence for part in _SENTENCE_END.split(text) if (sentence := part.strip())]
 
 
@@ -57,7 +57,7 @@ class Mean:
 
 
 def mean_with_interval(values: Sequence[float], *, resamples: int = 1_000, seed: int = 0) -> Mean:
-    """Return the mean and its bootstrap interval (percentiles 2.5 and 97.5; Efron 1979).
+    """Returns the mean and its bootstrap interval (percentiles 2.5 and 97.5; Efron 1979).
 
     Raises:
         ValueError: there are no values.
@@ -72,7 +72,7 @@ def mean_with_interval(values: Sequence[float], *, resamples: int = 1_000, seed:
 
 
 def lead(document: str, *, words: int) -> str:
-    """Return the first sentences of a document, as many as reach `words` words: what every summary has to beat."""
+    """Returns the first sentences of a document, as many as reach `words` words: what every summary has to beat."""
     taken: list[str] = []
     for sentence in sentences(document):
         if sum(len(one.split()) for one in taken) >= words:
@@ -82,7 +82,7 @@ def lead(document: str, *, words: int) -> str:
 
 
 def oracle(document: str, references: Sequence[str]) -> str:
-    """Return what an extract can reach at best, near enough: the sentences that a greedy search finds.
+    """Returns what an extract can reach at best, near enough: the sentences that a greedy search finds.
 
     It adds the sentence that raises rouge1 + rouge2 of the best reference most, until none does (Nallapati et al.
     2017), and returns them in the document's order.
@@ -93,7 +93,7 @@ def oracle(document: str, references: Sequence[str]) -> str:
 
 
 def _greedy(candidates: list[str], reference: str) -> tuple[float, list[int]]:
-    """Return the score and the numbers of the chosen sentences."""
+    """Returns the score and the numbers of the chosen sentences."""
     shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size) for size in (1, 2)), strict=True)
     chosen: list[int] = []
     best = 0.0
@@ -111,7 +111,7 @@ def _greedy(candidates: list[str], reference: str) -> tuple[float, list[int]]:
 
 
 def _overlaps(candidates: list[str], reference: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how often every group of `size` words of the reference occurs in every candidate, how many groups the
+    """Returns how often every group of `size` words of the reference occurs in every candidate, how many groups the
     candidates have in all, and how often each occurs in the reference."""
     wanted, *found = (_groups_of_words(text, size) for text in (reference, *candidates))
     shared = np.array([[counted[group] for group in wanted] for counted in found])
@@ -124,7 +124,7 @@ def _groups_of_words(text: str, size: int) -> Counter[tuple[str, ...]]:
 
 
 def by_length(lengths: Sequence[int], values: Sequence[float], *, first: int = 1_024) -> dict[str, tuple[int, float]]:
-    """Return count and mean of the values of documents up to `first` tokens, twice that, four times, and so on."""
+    """Returns count and mean of the values of documents up to `first` tokens, twice that, four times, and so on."""
     borders: dict[int, list[float]] = {}
     for length, value in zip(lengths, values, strict=True):
         border = first

@@ -69,7 +69,7 @@ def evaluate_summaries(
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ScoredSummary]:
-    """Let a model write about every document and score what it writes.
+    """Lets a model write about every document and score what it writes.
 
     Args:
         model: the same, whole, on every rank; put into evaluation mode for the time being.
@@ -110,7 +110,7 @@ def evaluate_summaries(
 
 
 def lead_words(documents: Sequence[HeldOutDocument]) -> int:
-    """Return how many words the lead has: as many as the references have on average."""
+    """Returns how many words the lead has: as many as the references have on average."""
     lengths = [len(reference.split()) for document in documents for reference in document.references]
     return round(sum(lengths) / len(lengths))
 
@@ -122,7 +122,7 @@ def write_about(
     decode: Callable[[list[int]], str],
     settings: Mapping[str, Any],
 ) -> list[str]:
-    """Return what the model writes about documents that it reads together, padded to the longest."""
+    """Returns what the model writes about documents that it reads together, padded to the longest."""
     device = next(model.parameters()).device
     longest = max(len(document.input_ids) for document in documents)
     shape = (len(documents), longest)
@@ -137,7 +137,7 @@ def write_about(
 
 
 def scored_summary(document: HeldOutDocument, prediction: str, words: int) -> ScoredSummary:
-    """Return the line of one document; its lead has so many `words`."""
+    """Returns the line of one document; its lead has so many `words`."""
     return ScoredSummary(
         identifier=document.identifier,
         query=document.query,
@@ -161,7 +161,7 @@ def _of_all_ranks(mine: dict[int, ScoredSummary], world_size: int) -> list[Score
 
 
 def summary_of(table: Sequence[ScoredSummary]) -> dict[str, Any]:
-    """Return what the table says as a whole, ready for JSON.
+    """Returns what the table says as a whole, ready for JSON.
 
     It holds, for each metric, the model's mean; `intervals` of these means; the means of both extracts; and the model's
     rouge1 by the length of the documents.
@@ -183,5 +183,5 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def write_table(path: Path, table: Sequence[ScoredSummary]) -> None:
-    """Write the table as JSON lines, atomically."""
+    """Writes the table as JSON lines, atomically."""
     write_atomically(path, "".join(json.dumps(asdict(line)) + "\n" for line in table).encode())

@@ -11,7 +11,7 @@ from longformer.models.char_lm.model import CharacterLM
 
 @torch.no_grad()
 def character_attention(model: CharacterLM, tokens: Tensor) -> list[Tensor]:
-    """Return every layer's probabilities, (heads, positions, positions), for one text.
+    """Returns every layer's probabilities, (heads, positions, positions), for one text.
 
     Attention is linear in its values: with unit vectors as values it gives its own probabilities, whatever the engine,
     the dilations and the kind of positions.
@@ -37,7 +37,7 @@ def character_attention(model: CharacterLM, tokens: Tensor) -> list[Tensor]:
 
 @torch.no_grad()
 def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | None) -> list[Tensor]:
-    """Return every layer's probabilities, (heads, positions, positions), for one text.
+    """Returns every layer's probabilities, (heads, positions, positions), for one text.
 
     Args:
         encoder: a LongformerModel or the encoder of an LED, in evaluation mode.
@@ -46,31 +46,31 @@ def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | Non
     """
     mask = None if global_mask is None else global_mask[None]
     output = encoder(input_ids=ids[None], global_attention_mask=mask, output_attentions=True)
-    places = torch.empty(0, dtype=torch.long) if global_mask is None else global_mask.nonzero().flatten()
+    positions = torch.empty(0, dtype=torch.long) if global_mask is None else global_mask.nonzero().flatten()
     of_global = output.global_attentions or (None,) * len(output.attentions)
     return [
-        dense_map(local[0], None if rows is None else rows[0], places)
+        dense_map(local[0], None if rows is None else rows[0], positions)
         for local, rows in zip(output.attentions, of_global, strict=True)
     ]
 
 
-def dense_map(local: Tensor, of_global_tokens: Tensor | None, places: Tensor) -> Tensor:
-    """Return (heads, positions, positions) of one text's probabilities in Hugging Face's format (spec 1.4).
+def dense_map(local: Tensor, of_global_tokens: Tensor | None, positions: Tensor) -> Tensor:
+    """Returns (heads, positions, positions) of one text's probabilities in Hugging Face's format (spec 1.4).
 
     Args:
         local: (heads, positions, global tokens + window + 1).
         of_global_tokens: (heads, positions, global tokens), what global tokens pay to every position; None: no such.
-        places: (global tokens,) long, their positions.
+        positions: (global tokens,) long, their positions.
     """
     heads, positions, columns = local.shape
-    side = (columns - len(places)) // 2
+    side = (columns - len(positions)) // 2
     dense = local.new_zeros(heads, positions, positions + 2 * side)
     index = torch.arange(positions)[:, None] + torch.arange(2 * side + 1)
-    dense.scatter_(2, index.expand(heads, -1, -1), local[:, :, len(places) :])
+    dense.scatter_(2, index.expand(heads, -1, -1), local[:, :, len(positions) :])
     dense = dense[:, :, side : side + positions].clone()
-    dense[:, :, places] += local[:, :, : len(places)]
+    dense[:, :, positions] += local[:, :, : len(positions)]
     if of_global_tokens is not None:
-        dense[:, places] = of_global_tokens.transpose(1, 2)
+        dense[:, positions] = of_global_tokens.transpose(1, 2)
     return dense
 
 

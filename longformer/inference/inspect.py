@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def inspect_folder(directory: Path, *, length: int | None = None) -> Checkpoint:
-    """Return what a folder holds.
+    """Returns what a folder holds.
 
     Args:
         directory: in a layout that `from_pretrained` reads.
@@ -88,7 +88,7 @@ def inspect_folder(directory: Path, *, length: int | None = None) -> Checkpoint:
 
 
 def layout_of(model_type: str | None, config: LongformerConfig | LEDConfig) -> str:
-    """Return whose layout a folder has."""
+    """Returns whose layout a folder has."""
     if model_type in ORIGINALS:
         return "allenai's original code"
     return "Hugging Face" if model_type == config.family else "this project's own, from mBART; not for Hugging Face"

@@ -80,7 +80,7 @@ class Predictor:
 
     @classmethod
     def load(cls, directory: Path, task: str) -> Self:
-        """Read a model folder for one of TASKS.
+        """Reads a model folder for one of TASKS.
 
         Raises:
             LongformerError: a file is missing or damaged, or the folder holds a model of another family or one that
@@ -96,17 +96,17 @@ class Predictor:
 
     @torch.no_grad()
     def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:
-        """Return the most probable tokens for every mask of a text, the best first.
+        """Returns the most probable tokens for every mask of a text, the best first.
 
         Raises:
             LongformerError: there is no mask in what the model reads.
         """
         ids = ids_of(self._encode(text))
         masks = [number for number in map(self.tokenizer.token_to_id, MASKS) if number is not None]
-        places = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
-        if not len(places):
+        positions = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
+        if not len(positions):
             raise LongformerError(f"the text holds no mask: write {MASKS[0]} (of a BERT: {MASKS[1]}) for a hidden word")
-        found = self.model(ids).logits[0, places].softmax(-1).topk(min(top, self.model.config.vocab_size))
+        found = self.model(ids).logits[0, positions].softmax(-1).topk(min(top, self.model.config.vocab_size))
         return [
             [Candidate(self.tokenizer.decode([token], False).strip(), score) for score, token in zip(*row, strict=True)]
             for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
@@ -114,7 +114,7 @@ class Predictor:
 
     @torch.no_grad()
     def classify(self, text: str) -> list[Candidate]:
-        """Return all classes, the most probable first; where several may hold, each has a probability of its own."""
+        """Returns all classes, the most probable first; where several may hold, each has a probability of its own."""
         config = self.model.config
         scores = self.model(ids_of(self._encode(text))).logits[0]
         if config.problem_type == "multi_label_classification":
@@ -126,7 +126,7 @@ class Predictor:
 
     @torch.no_grad()
     def label(self, text: str) -> list[Label]:
-        """Return the most probable class of every token of a text, in order."""
+        """Returns the most probable class of every token of a text, in order."""
         encoding = self._encode(text)
         best = self.model(ids_of(encoding)).logits[0].softmax(-1).max(-1)
         return [
@@ -139,7 +139,7 @@ class Predictor:
 
     @torch.no_grad()
     def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:
-        """Return what may follow a text or answer it, the most probable first."""
+        """Returns what may follow a text or answer it, the most probable first."""
         rows = [torch.tensor(self._encode(text, choice, shortened=0).ids) for choice in choices]
         ids = pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id)
         is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -149,7 +149,7 @@ class Predictor:
 
     @torch.no_grad()
     def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
-        """Return the most probable answers in a text, the best first; each is a piece of the text.
+        """Returns the most probable answers in a text, the best first; each is a piece of the text.
 
         The decoder of an LED reads the question and the text too, moved on by a token as when it was trained.
         """
@@ -176,7 +176,7 @@ class Predictor:
         return found
 
     def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
-        """Return what an LED writes about a text, or about a text with regard to a query; `settings` are those of
+        """Returns what an LED writes about a text, or about a text with regard to a query; `settings` are those of
         `generate`. The first token and the query are global."""
         encoding = self._encode(query, text) if query else self._encode(text)
         ids = ids_of(encoding)
@@ -189,7 +189,7 @@ class Predictor:
         return self.model.config.other.get("id2label", {}).get(str(index), str(index))
 
     def _encode(self, text: str, pair: str | None = None, *, shortened: int = 0) -> Encoding:
-        """Return one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
+        """Returns one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
         encoding = self.tokenizer.encode(text, pair)
         positions = shape_of(self.model.config).positions
         if isinstance(self.model, models.LEDForQuestionAnswering):
@@ -209,12 +209,12 @@ class Predictor:
 
 
 def ids_of(encoding: Encoding) -> Tensor:
-    """Return token ids as a batch of one."""
+    """Returns token ids as a batch of one."""
     return torch.tensor([encoding.ids])
 
 
 def task_of(directory: Path) -> str:
-    """Return the task that the model of a folder does by its architecture.
+    """Returns the task that the model of a folder does by its architecture.
 
     Raises:
         LongformerError: it has none of them.

@@ -8,7 +8,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def patch(model: Model) -> Model:
-    """Give a Hugging Face Longformer or LED model our attention, in place; see `longformer.interop.patching`."""
+    """Gives a Hugging Face Longformer or LED model our attention, in place; see `longformer.interop.patching`."""
     from longformer.interop.patching import patch_model
 
     return patch_model(model)

@@ -14,7 +14,7 @@ from longformer.attention.op import banded_attention
 
 
 def register_attention(name: str = "longformer", *, window: int | None = None) -> None:
-    """Let `Model.from_pretrained(..., attn_implementation=name)` use banded attention.
+    """Lets `Model.from_pretrained(..., attn_implementation=name)` use banded attention.
 
     Args:
         name: how transformers will know it.
@@ -41,7 +41,7 @@ def attend(
     is_causal: bool | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks: (batch, heads, positions, head_dim) in, (batch, positions, heads, head_dim) out.
+    """Attends as transformers asks: (batch, heads, positions, head_dim) in, (batch, positions, heads, head_dim) out.
 
     `sliding_window` counts a token itself and those on one side, as theirs does.
 
@@ -82,7 +82,7 @@ def attend_everywhere(
     scaling: float | None,
     dropout: float,
 ) -> Tensor:
-    """Attend without a band, for the layers between that see everything."""
+    """Attends without a band, for the layers between that see everything."""
     mask = None if token_mask is None else token_mask[:, None, None, :]
     if mask is not None and causal:
         positions = torch.arange(query.shape[2], device=query.device)
@@ -94,7 +94,7 @@ def attend_everywhere(
 
 
 def padding_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> Tensor | None:
-    """Return bool (batch, positions), True = token, in place of a quadratic mask; None without padding."""
+    """Returns bool (batch, positions), True = token, in place of a quadratic mask; None without padding."""
     if attention_mask is None or bool(attention_mask.all()):
         return None
     return attention_mask.bool()

@@ -23,7 +23,7 @@ Device = Literal["cpu", "meta"]
 
 
 def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a model; config.json comes last and says that the folder is whole.
+    """Writes a model; config.json comes last and says that the folder is whole.
 
     Raises:
         LongformerError: the folder holds a model already.
@@ -43,13 +43,13 @@ def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[st
 
 
 def check_unused(directory: Path) -> None:
-    """Raise LongformerError when a folder holds a model already."""
+    """Raises LongformerError when a folder holds a model already."""
     if (directory / CONFIG_FILE).exists():
         raise LongformerError(f"{directory} holds a model already; remove it or choose another directory")
 
 
 def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor]:
-    """Return all tensors of a model directory by name.
+    """Returns all tensors of a model directory by name.
 
     Args:
         device: "meta" reads shapes and types only, which takes no time and no memory.
@@ -67,7 +67,7 @@ def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor
 
 
 def read_shards(index: Path, device: Device) -> dict[str, Tensor]:
-    """Return the tensors of all files that an index names."""
+    """Returns the tensors of all files that an index names."""
     homes: dict[str, str] = read_json(index).get("weight_map", {})
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(homes.values())):
@@ -84,7 +84,7 @@ def read_shards(index: Path, device: Device) -> dict[str, Tensor]:
 
 
 def read_file(path: Path, device: Device) -> dict[str, Tensor]:
-    """Return the tensors of one file; nothing in it is executed."""
+    """Returns the tensors of one file; nothing in it is executed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -102,7 +102,7 @@ def read_file(path: Path, device: Device) -> dict[str, Tensor]:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file without their numbers, on the meta device."""
+    """Returns the tensors of a safetensors file without their numbers, on the meta device."""
     from safetensors import safe_open
 
     tensors = {}
@@ -115,7 +115,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file that holds an object.
+    """Returns a JSON file that holds an object.
 
     Raises:
         LongformerError: it is missing or something else.
@@ -132,5 +132,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
+    """Returns the first line of an error's message."""
     return str(error).partition("\n")[0]

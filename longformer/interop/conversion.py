@@ -38,7 +38,7 @@ class LongModel:
 
 
 def repeated_rows(table: Tensor, *, first: int, max_length: int) -> Tensor:
-    """Return max_length rows that repeat those of a position table from row `first` on, block by block.
+    """Returns max_length rows that repeat those of a position table from row `first` on, block by block.
 
     Raises:
         ValueError: max_length would make the model shorter.
@@ -50,7 +50,7 @@ def repeated_rows(table: Tensor, *, first: int, max_length: int) -> Tensor:
 
 
 def copy_to_global(tensors: dict[str, Tensor]) -> list[str]:
-    """Add a copy of every local projection as the global one where there is none; return the new names."""
+    """Adds a copy of every local projection as the global one where there is none; return the new names."""
     new = {}
     for name, tensor in tensors.items():
         for part in PARTS:

@@ -30,7 +30,7 @@ CONVERTERS = {
 
 
 def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_pretrained: bool = False) -> Conversion:
-    """Write a long model made of a short one, in Hugging Face's layout, its tokenizer beside it.
+    """Writes a long model made of a short one, in Hugging Face's layout, its tokenizer beside it.
 
     Args:
         source: a folder of one of the families in `CONVERTERS`; a long model becomes a longer one.
@@ -64,7 +64,7 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy the tokenizer and the settings for generation, as far as they are there, as they are."""
+    """Copies the tokenizer and the settings for generation, as far as they are there, as they are."""
     target.mkdir(parents=True, exist_ok=True)
     for name in (*FILES, GENERATION_FILE):
         if (source / name).is_file():
@@ -72,7 +72,7 @@ def copy_files(source: Path, target: Path) -> None:
 
 
 def copy_companions(source: Path, target: Path, tokenizer_class: str, max_length: int) -> None:
-    """Copy the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
+    """Copies the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
     copy_files(source, target)
     settings = read_json(target / SETTINGS) if (target / SETTINGS).is_file() else {}
     settings.setdefault("tokenizer_class", tokenizer_class)

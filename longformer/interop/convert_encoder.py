@@ -69,7 +69,7 @@ FAMILIES = {
 def longformer_of(
     saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int
 ) -> LongModel:
-    """Return the Longformer that an encoder becomes.
+    """Returns the Longformer that an encoder becomes.
 
     Args:
         saved: the encoder's tensors.
@@ -108,7 +108,7 @@ def longformer_of(
 
 
 def check_convertible(settings: Mapping[str, Any]) -> None:
-    """Raise LongformerError where a source does what a Longformer cannot."""
+    """Raises LongformerError where a source does what a Longformer cannot."""
     if settings.get("position_embedding_type", "absolute") != "absolute":
         raise LongformerError(f"position_embedding_type {settings['position_embedding_type']!r} cannot be converted")
     if settings.get("embedding_size", settings["hidden_size"]) != settings["hidden_size"]:
@@ -121,20 +121,20 @@ def check_convertible(settings: Mapping[str, Any]) -> None:
 
 
 def source_length(settings: Mapping[str, Any]) -> int:
-    """Return how many tokens an encoder reads, from its config.json."""
+    """Returns how many tokens an encoder reads, from its config.json."""
     family = FAMILIES[settings["model_type"]]
     return int(settings["max_position_embeddings"]) - (padding_of(settings) + 1 if family.counts_from_padding else 0)
 
 
 def padding_of(settings: Mapping[str, Any]) -> int:
-    """Return the id of the padding token."""
+    """Returns the id of the padding token."""
     return int(settings.get("pad_token_id", 1 if FAMILIES[settings["model_type"]].counts_from_padding else 0))
 
 
 def longformer_names(
     saved: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors that a Longformer has a place for, under its names, and the names of the others."""
+    """Returns the tensors that a Longformer has a place for, under its names, and the names of the others."""
     heads = family.heads
     if family.head_uses_hidden_act and settings.get("hidden_act", "gelu") != "gelu":
         heads = {theirs: ours for theirs, ours in heads.items() if not ours.startswith("lm_head")}
@@ -152,7 +152,7 @@ def longformer_names(
 
 
 def extended_positions(table: Tensor, family: Family, *, padding: int, max_length: int) -> Tensor:
-    """Return a position table for max_length tokens that repeats the source's rows block by block.
+    """Returns a position table for max_length tokens that repeats the source's rows block by block.
 
     The rows up to padding, which no token uses, are copied too where the source has them.
     """
@@ -162,7 +162,7 @@ def extended_positions(table: Tensor, family: Family, *, padding: int, max_lengt
 
 
 def long_config(settings: Mapping[str, Any], source: Path, *, max_length: int, window: int) -> LongformerConfig:
-    """Return the config of the model that an encoder becomes; arguments as in `longformer_of`."""
+    """Returns the config of the model that an encoder becomes; arguments as in `longformer_of`."""
     padding = padding_of(settings)
     separator = {} if settings.get("sep_token_id") is not None else {"sep_token_id": separator_of(settings, source)}
     return config_from_json(
@@ -180,7 +180,7 @@ def long_config(settings: Mapping[str, Any], source: Path, *, max_length: int, w
 
 
 def separator_of(settings: Mapping[str, Any], source: Path) -> int:
-    """Return the id of the token between two texts: the vocabulary's [SEP], else the end of a text."""
+    """Returns the id of the token between two texts: the vocabulary's [SEP], else the end of a text."""
     vocabulary = source / "vocab.txt"
     words = vocabulary.read_text(encoding="utf-8").split("\n") if vocabulary.is_file() else []
     if "[SEP]" in words:
@@ -190,7 +190,7 @@ def separator_of(settings: Mapping[str, Any], source: Path) -> int:
 
 
 def longformer_architecture(architecture: str) -> str:
-    """Return the Longformer class that stands for a class of another family."""
+    """Returns the Longformer class that stands for a class of another family."""
     for task in ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification", "MultipleChoice"):
         if architecture.endswith(f"For{task}"):
             return f"LongformerFor{task}"

@@ -54,7 +54,7 @@ FAMILIES = {
 def led_of(
     saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int
 ) -> LongModel:
-    """Return the LED that an encoder-decoder becomes.
+    """Returns the LED that an encoder-decoder becomes.
 
     Args:
         saved: the source's tensors.
@@ -93,7 +93,7 @@ def led_of(
 
 
 def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) -> dict[str, Any]:
-    """Return config.json of the LED that a model with these settings becomes; arguments as in `convert`."""
+    """Returns config.json of the LED that a model with these settings becomes; arguments as in `convert`."""
     written = settings.get("max_decoder_position_embeddings", settings.get("max_position_embeddings"))
     return {
         **led_settings(settings, FAMILIES[settings["model_type"]]),
@@ -105,7 +105,7 @@ def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) 
 
 
 def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors that an LED has a place for, under its names, and the names of the others."""
+    """Returns the tensors that an LED has a place for, under its names, and the names of the others."""
     tensors, left_out = {}, []
     for name, tensor in saved.items():
         bare = name.removeprefix(family.prefix)
@@ -122,7 +122,7 @@ def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Te
 
 
 def led_architecture(settings: Mapping[str, Any]) -> str:
-    """Return the LED class that stands for the source's."""
+    """Returns the LED class that stands for the source's."""
     architecture = settings.get("architectures", ["Model"])[0]
     for task in ("ConditionalGeneration", "QuestionAnswering"):
         if architecture.endswith(f"For{task}"):
@@ -131,7 +131,7 @@ def led_architecture(settings: Mapping[str, Any]) -> str:
 
 
 def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """Return config.json of the source as an LED has it; settings for generation stay.
+    """Returns config.json of the source as an LED has it; settings for generation stay.
 
     An LED of Hugging Face neither scales embeddings nor normalises before its layers, as mBART does. A model that
     needs it says so by the keys that mBART's config has, and by a model_type of its own: read as a plain LED it would

@@ -18,7 +18,7 @@ HEADS = ("lm_head", "final_logits_bias", "classifier", "qa_outputs", "pooler")
 def fit(
     saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: Path
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the saved tensors that a model takes, and the names of those that start fresh.
+    """Returns the saved tensors that a model takes, and the names of those that start fresh.
 
     Raises:
         LongformerError: lists every missing, unknown and misshapen tensor.
@@ -43,13 +43,13 @@ def fit(
 
 
 def without_copies(tensors: Mapping[str, Tensor], tied: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors with one of those that are meant to be one, the first there is, under their first name."""
+    """Returns the tensors with one of those that are meant to be one, the first there is, under their first name."""
     kept = {name: tensor for name, tensor in tensors.items() if name not in tied}
     there = [tensors[name] for name in tied if name in tensors]
     return kept | {tied[0]: there[0]} if there else kept
 
 
 def part_of(name: str) -> str:
-    """Return the head that a tensor belongs to; tensors of the encoder belong to one part without a head's name."""
+    """Returns the head that a tensor belongs to; tensors of the encoder belong to one part without a head's name."""
     part = name.partition(".")[0]
     return "pooler" if name.startswith(f"{BASE}pooler.") else part

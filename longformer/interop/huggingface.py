@@ -50,7 +50,7 @@ UNUSED_POSITIONS = 2
 
 
 def unpack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return our tensors under their names: one packed projection becomes several (views)."""
+    """Returns our tensors under their names: one packed projection becomes several (views)."""
     result = {}
     for name, tensor in tensors.items():
         module, parent, packed, attribute = split_name(name)
@@ -64,7 +64,7 @@ def unpack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `unpack_projections`; all projections that belong together must be there."""
+    """Undoes `unpack_projections`; all projections that belong together must be there."""
     result = dict(tensors)
     for name in tensors:
         module, parent, part, attribute = split_name(name)
@@ -76,12 +76,12 @@ def pack_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split_name(name: str) -> tuple[str, ...]:
-    """Return the path of a tensor's grandparent, the names of its parent and its module, and its own; "" where none."""
+    """Returns the path of a tensor's grandparent, the names of its parent, its module and itself; "" where none."""
     return ("", "", "", *name.rsplit(".", 3))[-4:]
 
 
 def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of any known layout to those of a Hugging Face model with a head.
+    """Renames the tensors of any known layout to those of a Hugging Face model with a head.
 
     Known are that layout itself, the bare encoder without a prefix, allenai's original (`roberta.` or no prefix, and
     `model.` in the checkpoints of its tasks), and the leftovers of older versions: position_ids and a second copy of
@@ -103,7 +103,7 @@ def current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def current_led_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of any known layout to those of a Hugging Face LED with a head.
+    """Renames the tensors of any known layout to those of a Hugging Face LED with a head.
 
     Known are that layout itself, the bare model without a prefix, and allenai's original (`model.`), whose position
     tables begin with rows that no token uses.
@@ -121,7 +121,7 @@ def current_led_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
-    """Return the config that a config.json describes.
+    """Returns the config that a config.json describes.
 
     Allenai's original code counts one side of the window; such files are told by attention_mode beside the model_type
     of the model that theirs derives from.
@@ -157,7 +157,7 @@ def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
 
 
 def config_class(values: Mapping[str, Any]) -> type[LongformerConfig] | type[LEDConfig] | None:
-    """Return the class of the config that a config.json describes; None: it belongs to another family."""
+    """Returns the class of the config that a config.json describes; None: it belongs to another family."""
     family = values.get("model_type")
     for kind in (LongformerConfig, LEDConfig):
         if family is not None and family in (kind.family, kind.extended_family):
@@ -166,14 +166,14 @@ def config_class(values: Mapping[str, Any]) -> type[LongformerConfig] | type[LED
 
 
 def own_keys(values: Mapping[str, Any], kind: type[WindowedConfig]) -> dict[str, Any]:
-    """Return the content of a config.json without its second names for one thing, and without model_type."""
+    """Returns the content of a config.json without its second names for one thing, and without model_type."""
     aliases = LED_ALIASES if kind is LEDConfig else {}
     own = {aliases[name]: value for name, value in values.items() if name in aliases}
     return own | {name: value for name, value in values.items() if name not in aliases and name != "model_type"}
 
 
 def check_pattern(values: Mapping[str, Any]) -> None:
-    """Raise LongformerError when a config of allenai's code asks for another pattern than Longformer's encoder."""
+    """Raises LongformerError when a config of allenai's code asks for another pattern than Longformer's encoder."""
     if values.get("attention_mode", "longformer") not in ("longformer", "tvm", "sliding_chunks"):
         raise LongformerError(f"attention_mode {values['attention_mode']!r} is another pattern than the sliding window")
     if values.get("autoregressive"):
@@ -183,7 +183,7 @@ def check_pattern(values: Mapping[str, Any]) -> None:
 
 
 def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the content of config.json, as Hugging Face reads it."""
+    """Returns the content of config.json, as Hugging Face reads it."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     if config.model_type == config.family:
         values = {name: value for name, value in values.items() if name not in config.extensions}

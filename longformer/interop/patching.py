@@ -24,7 +24,7 @@ PROJECTIONS = ("query", "key", "value", "query_global", "key_global", "value_glo
 
 
 def patch_model(model: Model) -> Model:
-    """Replace the attention of every Longformer and LED encoder inside `model`, in place.
+    """Replaces the attention of every Longformer and LED encoder inside `model`, in place.
 
     Parameters stay the same objects under the same names, so optimizers, checkpoints and `save_pretrained` go on as
     before. Patching twice changes nothing more. One difference remains visible: `global_attentions` has the length
@@ -61,7 +61,7 @@ class SelfAttention(BandAndGlobalAttention):
 
     @classmethod
     def of(cls, theirs: Any) -> "SelfAttention":
-        """Take over the projections of a Hugging Face attention module."""
+        """Takes over the projections of a Hugging Face attention module."""
         if isinstance(theirs, cls):
             return theirs
         side = theirs.one_sided_attn_window_size
@@ -71,13 +71,13 @@ class SelfAttention(BandAndGlobalAttention):
         return ours.train(theirs.training)
 
     def local_projections(self, hidden: Tensor, tokens: AttentionMetadata) -> tuple[Tensor, ...]:
-        """Return queries, keys and values."""
+        """Returns queries, keys and values."""
         return tuple(project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
 
     def forward(
         self, hidden_states: Tensor, attention_mask: AttentionMetadata, output_attentions: bool = False, **_: Any
     ) -> tuple[Tensor, ...]:
-        """Attend; their layers hand `attention_mask` through unseen, so it carries the tokens.
+        """Attends; their layers hand `attention_mask` through unseen, so it carries the tokens.
 
         Returns:
             The attended values; on request also the probabilities of the local rows, (batch, positions, heads,
@@ -105,7 +105,7 @@ def longformer_forward(
     return_dict: bool | None = None,
     **_: Any,
 ) -> Any:
-    """Stand in for `transformers.LongformerModel.forward`."""
+    """Stands in for `transformers.LongformerModel.forward`."""
     check_one_input(input_ids, inputs_embeds)
     hidden = self.embeddings(
         input_ids=input_ids, position_ids=position_ids, token_type_ids=token_type_ids, inputs_embeds=inputs_embeds
@@ -135,7 +135,7 @@ def led_encoder_forward(
     return_dict: bool | None = None,
     **_: Any,
 ) -> Any:
-    """Stand in for `LEDEncoder.forward` of transformers."""
+    """Stands in for `LEDEncoder.forward` of transformers."""
     check_one_input(input_ids, inputs_embeds)
     words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
     hidden = self.layernorm_embedding(words + self.embed_positions(words.shape[:2]))
@@ -159,7 +159,7 @@ def run_layers(
     output_attentions: bool,
     output_hidden_states: bool,
 ) -> dict[str, Any]:
-    """Run Hugging Face's layers; return the fields of their encoder outputs."""
+    """Runs Hugging Face's layers; return the fields of their encoder outputs."""
     states, attentions, global_attentions = [], [], []
     for layer in layers:
         if output_hidden_states:
@@ -178,7 +178,7 @@ def run_layers(
 
 
 def read_masks(attention_mask: Tensor | None, global_attention_mask: Tensor | None) -> AttentionMetadata:
-    """Describe a batch by Hugging Face's masks: a 2 in `attention_mask` is global too, and padding never is."""
+    """Describes a batch by Hugging Face's masks: a 2 in `attention_mask` is global too, and padding never is."""
     token_mask = None if attention_mask is None else attention_mask > 0
     is_global = None if global_attention_mask is None else global_attention_mask > 0
     if attention_mask is not None and attention_mask.dtype != torch.bool:
@@ -188,11 +188,11 @@ def read_masks(attention_mask: Tensor | None, global_attention_mask: Tensor | No
 
 
 def check_one_input(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
-    """Raise ValueError unless exactly one of the two is given."""
+    """Raises ValueError unless exactly one of the two is given."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("give either input_ids or inputs_embeds")
 
 
 def choose(argument: bool | None, default: bool) -> bool:
-    """Return the caller's choice, or the config's where there is none."""
+    """Returns the caller's choice, or the config's where there is none."""
     return default if argument is None else argument

@@ -25,12 +25,12 @@ FILES = (
 
 
 def tokenizer_file(directory: Path) -> Path | None:
-    """Return the file that the tokenizer is read from, or None where there is none."""
+    """Returns the file that the tokenizer is read from, or None where there is none."""
     return next((directory / name for name in (WHOLE, VOCABULARY, WORDS) if (directory / name).is_file()), None)
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:
-    """Return the tokenizer of a model, which adds the tokens that begin, part and end texts.
+    """Returns the tokenizer of a model, which adds the tokens that begin, part and end texts.
 
     Read are tokenizer.json, RoBERTa's vocab.json with merges.txt (without it every character is a token) and BERT's
     vocab.txt, in this order.
@@ -52,7 +52,7 @@ def read_tokenizer(directory: Path) -> Tokenizer:
 
 
 def whole_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer that tokenizer.json describes, without its limits: texts are cut elsewhere."""
+    """Returns the tokenizer that tokenizer.json describes, without its limits: texts are cut elsewhere."""
     try:
         tokenizer = Tokenizer.from_file(str(path))
     # The library raises bare Exceptions.
@@ -64,7 +64,7 @@ def whole_tokenizer(path: Path) -> Tokenizer:
 
 
 def roberta_tokenizer(path: Path) -> Tokenizer:
-    """Return the byte-level tokenizer of RoBERTa, BART, Longformer and LED."""
+    """Returns the byte-level tokenizer of RoBERTa, BART, Longformer and LED."""
     vocabulary: dict[str, Any] = read_json(path)
     merges, merges_file = [], path.with_name(MERGES)
     if merges_file.is_file():
@@ -84,7 +84,7 @@ def roberta_tokenizer(path: Path) -> Tokenizer:
 
 
 def bert_tokenizer(path: Path) -> Tokenizer:
-    """Return the word-piece tokenizer of BERT and ELECTRA."""
+    """Returns the word-piece tokenizer of BERT and ELECTRA."""
     settings_file = path.with_name(SETTINGS)
     settings = read_json(settings_file) if settings_file.is_file() else {}
     words = path.read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -46,7 +46,7 @@ MODEL_STATES = "mp_rank_00_model_states.pt"
 
 
 def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any]) -> tuple[Any, Any]:
-    """Return DeepSpeed's engine around a model, and its optimizer; the process group must be up.
+    """Returns DeepSpeed's engine around a model, and its optimizer; the process group must be up.
 
     Args:
         model: trained in place.
@@ -61,18 +61,18 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[
 
 
 def supports_fp16() -> bool:
-    """Return whether the device computes in float16."""
+    """Returns whether the device computes in float16."""
     return bool(get_accelerator().is_fp16_supported())
 
 
 def full_parameter(parameter: nn.Parameter) -> Tensor | None:
-    """Return a parameter whole in fp32, wherever ZeRO has sharded it; None: it has not; all ranks must call it."""
+    """Returns a parameter whole in fp32, wherever ZeRO has sharded it; None: it has not; all ranks must call it."""
     full: Tensor | None = safe_get_full_fp32_param(parameter)
     return full
 
 
 def master_weights(optimizer: Any) -> dict[Tensor, Tensor]:
-    """Return the fp32 copy of every parameter, for half precision without ZeRO, which has no public access to them."""
+    """Returns the fp32 copy of every parameter, for half precision without ZeRO, which has no public access to them."""
     return dict(zip(chain(*optimizer.fp16_groups), chain(*optimizer.fp32_groups), strict=True))
 
 
@@ -98,14 +98,14 @@ class _InMemory(TorchCheckpointEngine):
         self.files: dict[Path, bytes | memoryview] = {}
 
     def save(self, state_dict: Any, path: str) -> None:
-        """Keep what the file would hold."""
+        """Keeps what the file would hold."""
         content = io.BytesIO()
         torch.save(state_dict, content)
         self.files[Path(path)] = content.getbuffer()
 
 
 def load_checkpoint(engine: Any, directory: Path, tag: str, *, universal: bool) -> bool:
-    """Load a state and return whether there was one; all ranks must call it.
+    """Loads a state and returns whether there was one; all ranks must call it.
 
     DeepSpeed takes the choice between its own and its universal format from the config it was initialized with, so it
     is set there.
@@ -116,7 +116,7 @@ def load_checkpoint(engine: Any, directory: Path, tag: str, *, universal: bool) 
 
 
 def separate_groups(optimizer: torch.optim.Optimizer, weight_decays: Sequence[float]) -> None:
-    """Undo what ZeRO 3 does when it loads a universal state: one step counter and one weight decay for all groups."""
+    """Undoes what ZeRO 3 does when it loads a universal state: one step counter and one weight decay for all groups."""
     for group, weight_decay in zip(optimizer.param_groups, weight_decays, strict=True):
         group["weight_decay"] = weight_decay
     for state in optimizer.state.values():
@@ -125,7 +125,7 @@ def separate_groups(optimizer: torch.optim.Optimizer, weight_decays: Sequence[fl
 
 @torch.no_grad()
 def load_universal_without_zero(module: nn.Module, optimizer: Any, masters: dict[Tensor, Tensor], state: Path) -> None:
-    """Load a universal state without ZeRO, for which DeepSpeed has no loader.
+    """Loads a universal state without ZeRO, for which DeepSpeed has no loader.
 
     Args:
         module: the model inside the engine.
@@ -152,7 +152,7 @@ def load_universal_without_zero(module: nn.Module, optimizer: Any, masters: dict
 
 
 def merge_shards(source: Path, target: Path) -> None:
-    """Write a universal state from the shards of all ranks, by DeepSpeed's converter; ZeRO 1 to 3.
+    """Writes a universal state from the shards of all ranks, by DeepSpeed's converter; ZeRO 1 to 3.
 
     Args:
         source: folder of a state as `save_checkpoint` wrote it.
@@ -176,7 +176,7 @@ def merge_shards(source: Path, target: Path) -> None:
 
 
 def split_whole_state(source: Path, target: Path) -> None:
-    """Write a universal state from one without ZeRO, which DeepSpeed's converter does not know; as `merge_shards`."""
+    """Writes a universal state from one without ZeRO, which DeepSpeed's converter does not know; as `merge_shards`."""
     # Our own checkpoint, compared with its manifest just now.
     saved: dict[str, Any] = torch.load(source / MODEL_STATES, weights_only=False, map_location="cpu")
     names = saved[PARAMETER_NAMES]
@@ -201,7 +201,7 @@ def split_whole_state(source: Path, target: Path) -> None:
 
 
 def _complete_for_every_stage(state: Path) -> None:
-    """Add what DeepSpeed's loader for one stage looks for and its converter for another does not write."""
+    """Adds what DeepSpeed's loader for one stage looks for and its converter for another does not write."""
     path = state / "zero" / "optimizer_state.pt"
     # Our own checkpoint, compared with its manifest just now.
     optimizer: dict[str, Any] = torch.load(path, weights_only=False)

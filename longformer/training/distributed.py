@@ -30,7 +30,7 @@ class Ranks:
         return self.local_rank == 0
 
     def any_wants(self, wish: bool) -> bool:
-        """Return whether at least one rank has a wish; all ranks must ask at the same time."""
+        """Returns whether at least one rank has a wish; all ranks must ask at the same time."""
         wishes = torch.tensor(int(wish), device=self.device)
         torch.distributed.all_reduce(wishes)
         return bool(wishes.item())
@@ -38,7 +38,7 @@ class Ranks:
 
 @contextmanager
 def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:
-    """Join the other ranks, yield this rank's place, and leave in order.
+    """Joins the other ranks, yields this rank's place, and leaves in order.
 
     Ranks meet over NCCL where there is CUDA, else over gloo.
 

@@ -77,14 +77,14 @@ class TrainingEngine:
         guard: LossGuard,
         stop_requested: bool = False,
     ) -> StepOutcome:
-        """Take one global batch, update the weights, and tell every rank how it went.
+        """Takes one global batch, updates the weights, and tells every rank how it went.
 
         Args:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
             objective: the loss of a micro-batch. Where micro-batches hold different numbers of predictions, each
                 prediction of the global batch counts alike, on whichever rank it is.
             learning_rate: of this step.
-            guard: judges the loss; what it refuses changes no weight on any rank.
+            guard: checks the loss; what it refuses changes no weight on any rank.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
         """
         for group in self._optimizer.param_groups:
@@ -111,7 +111,7 @@ class TrainingEngine:
         return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, refusal, stop)
 
     def _weights(self, micro_batches: list[Batch], objective: Objective) -> list[float]:
-        """Return what each micro-batch counts in the mean over all of the global batch; 1 where all count alike."""
+        """Returns what each micro-batch counts in the mean over all of the global batch; 1 where all count alike."""
         if objective.predictions is None:
             return [1.0] * len(micro_batches)
         counts = [objective.predictions(batch) for batch in micro_batches]
@@ -122,14 +122,14 @@ class TrainingEngine:
         return [count / mean for count in counts]
 
     def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
-        """Return every rank's loss and whether any rank is to stop."""
+        """Returns every rank's loss and whether any rank is to stop."""
         table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
         table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
         torch.distributed.all_reduce(table)
         return table[:, 0].tolist(), bool(table[:, 1].any())
 
     def _update(self) -> tuple[float, bool]:
-        """Apply the accumulated gradient; return its norm before clipping and whether it was applied."""
+        """Applies the accumulated gradient; return its norm before clipping and whether it was applied."""
         if self._is_plain:
             parameters = list(self._engine.module.parameters())
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clipping))
@@ -154,7 +154,7 @@ class TrainingEngine:
         return self._engine
 
     def full_weights(self) -> dict[str, Tensor]:
-        """Return every parameter whole, in fp32 on the CPU; all ranks must call it, each gets them all."""
+        """Returns every parameter whole, in fp32 on the CPU; all ranks must call it, each gets them all."""
         masters = self._master_weights()
         weights = {}
         for name, parameter in self._engine.module.named_parameters():
@@ -163,13 +163,13 @@ class TrainingEngine:
         return weights
 
     def _master_weights(self) -> dict[Tensor, Tensor]:
-        """Return the fp32 copies that DeepSpeed keeps without ZeRO in half precision; none otherwise."""
+        """Returns the fp32 copies that DeepSpeed keeps without ZeRO in half precision; none otherwise."""
         if self.settings.zero_stage > 0 or self.settings.precision == "fp32":
             return {}
         return deepspeed_compat.master_weights(self._optimizer)
 
     def save_state(self, directory: Path, tag: str) -> None:
-        """Write this rank's shards below `directory/tag`; all ranks must call it."""
+        """Writes this rank's shards below `directory/tag`; all ranks must call it."""
         names = {parameter: name for name, parameter in self._engine.module.named_parameters()}
         ordered = [names[parameter] for parameter in self._ordered_parameters]
         self._engine.save_checkpoint(
@@ -177,7 +177,7 @@ class TrainingEngine:
         )
 
     def state_files(self, directory: Path, tag: str) -> dict[Path, bytes | memoryview]:
-        """Return the files that `save_state` would write on this rank, by path; all ranks must call it.
+        """Returns the files that `save_state` would write on this rank, by path; all ranks must call it.
 
         What is returned is a copy: training may go on while it is written.
         """
@@ -186,7 +186,7 @@ class TrainingEngine:
         return files
 
     def load_state(self, directory: Path, tag: str, *, universal: bool = False) -> None:
-        """Take over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
+        """Takes over weights, optimizer and loss scale from `directory/tag`; all ranks must call it.
 
         The files are read with Python's pickle, as DeepSpeed writes them: load only checkpoints you trust.
 

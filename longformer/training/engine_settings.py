@@ -30,7 +30,7 @@ class EngineSettings:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
+    """Returns AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
 
     Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
     the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
@@ -53,7 +53,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
-    """Return the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
+    """Returns the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.accumulation_steps,

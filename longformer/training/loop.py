@@ -42,7 +42,7 @@ class MfuMeter:
     """Of all ranks' devices together, per second."""
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Return the share of the peak that went into the model, 0..1."""
+        """Returns the share of the peak that went into the model, 0..1."""
         return self.flops_per_token * tokens_per_second / self.peak_flops
 
 
@@ -61,7 +61,7 @@ def train_phase(
     stop_requested: Callable[[], bool] = lambda: False,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> tuple[PhaseOutcome, Progress]:
-    """Train from `progress` to the end of the phase, or to the step border after a request to stop.
+    """Trains from `progress` to the end of the phase, or to the step border after a request to stop.
 
     Raises:
         LongformerError: a loss was refused, too many steps were skipped, a checkpoint cannot be written.

@@ -43,7 +43,7 @@ class MetricsFile(Callback):
 
 
 def cut_back(path: Path, global_step: int) -> None:
-    """Keep only the records up to `global_step`; a line torn by a crash goes with the later ones."""
+    """Keeps only the records up to `global_step`; a line torn by a crash goes with the later ones."""
     if not path.exists():
         return
     kept = []
@@ -55,7 +55,7 @@ def cut_back(path: Path, global_step: int) -> None:
 
 
 def losses_until(path: Path, global_step: int, *, phase_index: int, most: int) -> list[float]:
-    """Return the last losses that a phase recorded up to a step of the run, oldest first, at most so many."""
+    """Returns the last losses that a phase recorded up to a step of the run, oldest first, at most so many."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -21,19 +21,19 @@ class BatchSource(Protocol):
     """
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield micro-batches; for language models {"tokens": (micro_batch, sequence_length + 1) long}."""
+        """Yields micro-batches; for language models {"tokens": (micro_batch, sequence_length + 1) long}."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the data as JSON-compatible values."""
+        """Returns the position in the data as JSON-compatible values."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; refuses the state of other data."""
+        """Goes on from `state`; refuses the state of other data."""
         ...
 
     def mock_batch(self) -> Batch:
-        """Return a batch of the real shape without reading data."""
+        """Returns a batch of the real shape without reading data."""
         ...
 
 
@@ -51,7 +51,7 @@ class Objective:
 
 
 def next_character_loss(model: Model, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy in nats of every character given the ones before it (spec 3.1).
+    """Returns the mean cross-entropy in nats of every character given the ones before it (spec 3.1).
 
     Args:
         model: maps tokens (batch, positions) to logits (batch, positions, vocabulary).
@@ -63,13 +63,13 @@ def next_character_loss(model: Model, batch: Batch) -> Tensor:
 
 
 def loss_of_model(model: Model, batch: Batch) -> Tensor:
-    """Return the mean loss that a model computes itself, given all of the batch by name, `labels` among it."""
+    """Returns the mean loss that a model computes itself, given all of the batch by name, `labels` among it."""
     loss: Tensor = model(**batch).loss
     return loss
 
 
 def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tensor:
-    """Return the mean cross-entropy in nats of the tokens of the summaries given those before them (spec 6).
+    """Returns the mean cross-entropy in nats of the tokens of the summaries given those before them (spec 6).
 
     Args:
         model: an LED under Hugging Face's names.
@@ -82,7 +82,7 @@ def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tenso
 
 
 def labels_in(batch: Batch) -> int:
-    """Return how many positions are labelled."""
+    """Returns how many positions are labelled."""
     return int((batch["labels"] != IGNORED).sum())
 
 
@@ -92,5 +92,5 @@ LABELS = Objective(loss_of_model, labels_in)
 
 
 def summary_tokens(label_smoothing: float) -> Objective:
-    """Return the objective of learning to write summaries."""
+    """Returns the objective of learning to write summaries."""
     return Objective(partial(summary_loss, label_smoothing=label_smoothing), labels_in)

@@ -17,20 +17,20 @@ class Schedule:
     checkpoint_every_steps: int
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """Return the learning rate of a 0-based step."""
+        """Returns the learning rate of a 0-based step."""
         return learning_rate_at(
             step, peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=total_steps, decay=self.decay
         )
 
     def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
-        """Return whether a checkpoint follows this step: at the interval and at the end."""
+        """Returns whether a checkpoint follows this step: at the interval and at the end."""
         return steps_done == total_steps or steps_done % self.checkpoint_every_steps == 0
 
 
 def learning_rate_at(
     step: int, *, peak: float, warmup_steps: int, total_steps: int, decay: Decay = "constant"
 ) -> float:
-    """Return the learning rate of a step: a linear rise to `peak`, then the chosen decay towards zero.
+    """Returns the learning rate of a step: a linear rise to `peak`, then the chosen decay towards zero.
 
     The rise reaches `peak` at step `warmup_steps - 1`; a decay starts right after it and would be zero
     at step `total_steps`, one past the last.

@@ -48,6 +48,6 @@ def watched(limit_seconds: float, on_stall: Callable[[str], None]) -> Iterator[C
 
 
 def place_of_thread(identity: int) -> str:
-    """Return the innermost function that a thread is in: `all_reduce (distributed_c10d.py:2810)`."""
+    """Returns the innermost function that a thread is in: `all_reduce (distributed_c10d.py:2810)`."""
     frame = sys._current_frames()[identity]
     return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})"

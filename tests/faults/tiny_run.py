@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -156,22 +157,28 @@ def kill_all_ranks() -> None:
 
 @contextmanager
 def once(condition: Callable[[], bool], action: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, wait for the condition in the background and then act; it must come true."""
-    done, over = threading.Event(), threading.Event()
+    """While the block runs, wait for the condition in the background and then act; it must come true.
 
-    def watch() -> None:
+    If the action fails, the ranks are killed, so that what waits for them ends, and its failure is that of the block.
+    """
+    over = threading.Event()
+
+    def watch() -> bool:
         while not over.is_set():
             if condition():
-                action()
-                done.set()
-                return
+                try:
+                    action()
+                except BaseException:
+                    kill_all_ranks()
+                    raise
+                return True
             time.sleep(0.001)
+        return False
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    assert done.is_set(), "the run ended before it could be disturbed"
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(watch)
+        try:
+            yield
+        finally:
+            over.set()
+            assert done.result(), "the run ended before it could be disturbed"

@@ -145,7 +145,7 @@ def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsy
     length = (tokens - 1) // 16
     enough = check_json(capsys, *data, f"phases.2.sequence_length={length}")
     assert enough["problems"] == []
-    assert any("no character is judged with full context" in note for note in enough["notes"])
+    assert any("no character is scored with full context" in note for note in enough["notes"])
     too_few = check_json(capsys, *data, f"phases.2.sequence_length={length + 1}")
     assert too_few["problems"][0].startswith(
         f"phases[2]: the training text of {tokens:,} characters gives 15 sequences"

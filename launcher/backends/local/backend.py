@@ -28,6 +28,7 @@ from launcher.backends.local.rank import (
     run_rank,
 )
 from launcher.runs.run import Run
+from launcher.tasks.registry import TASKS
 from launcher.training.phases import Outcome, PhaseTask, Status
 from launcher.training.resource_monitor import ShortageWatch
 from launcher.training.signals import SIGNALS, StopFlag
@@ -38,6 +39,7 @@ _IMPORTED_BEFORE_THE_FORK = [
     "launcher.training.worker",
     "launcher.tracking.run",
     "mlflow.store.tracking.sqlalchemy_store",
+    *(f"{spec.folder}.task" for spec in TASKS.values()),
 ]
 """What ranks need; MLflow's store of the first rank would else take two seconds of every phase."""
 LEAST_SEVERE = 3

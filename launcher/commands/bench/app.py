@@ -17,4 +17,4 @@ app.command("prepare")(prepare)
 
 @app.callback()
 def bench() -> None:
-    """Measure speed and memory."""
+    """Measures speed and memory."""

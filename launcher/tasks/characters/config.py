@@ -1,4 +1,4 @@
-"""The sections of a character model's run file: the model of the Longformer paper, its text, and how it is judged."""
+"""Sections of a character model's run file: the model of the Longformer paper, its text, and how it is evaluated."""
 
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -43,7 +43,7 @@ class ModelSection(Section):
     def character_model(
         self, *, windows: tuple[int, ...], vocabulary_size: int, activation_checkpointing: bool = False
     ) -> CharacterModelConfig:
-        """Return the complete shape of the model with these windows (one per layer) and this vocabulary."""
+        """Returns the complete shape of the model with these windows (one per layer) and this vocabulary."""
         return CharacterModelConfig(
             **self.shape,
             windows=windows,
@@ -83,7 +83,7 @@ class TextSection(DataSection):
 
 
 class EvaluationSection(Section):
-    """How held-out text is judged: long overlapping sequences of which only the last positions are scored."""
+    """How held-out text is evaluated: long overlapping sequences of which only the last positions are scored."""
 
     sequence_length: PositiveInt = 2048
     """Characters per evaluated sequence; 32,256 in the paper."""
@@ -92,7 +92,7 @@ class EvaluationSection(Section):
     batch_size: PositiveInt = 4
     """Sequences per rank and forward pass."""
     limit_tokens: PositiveInt | None = None
-    """Judge only this much of the validation split at the end of a phase; the test split is always judged whole."""
+    """Evaluate only this much of the validation split at the end of a phase; the test split is evaluated whole."""
 
     @model_validator(mode="after")
     def _check_stride(self) -> Self:
@@ -125,7 +125,7 @@ class CharacterRun(RunConfig):
     phases: tuple[CharacterPhaseSection, ...]
     """The phases, in order."""
     evaluation: EvaluationSection = EvaluationSection()
-    """How held-out text is judged after each phase."""
+    """How held-out text is evaluated after each phase."""
 
     @model_validator(mode="after")
     def _check_windows(self) -> Self:
@@ -139,7 +139,7 @@ class CharacterRun(RunConfig):
         return self
 
     def character_model(self, phase_index: int, vocabulary_size: int) -> CharacterModelConfig:
-        """Return the shape of the model in a phase: the same weights everywhere, the windows of that phase."""
+        """Returns the shape of the model in a phase: the same weights everywhere, the windows of that phase."""
         return self.model.character_model(
             windows=self.phases[phase_index].windows,
             vocabulary_size=vocabulary_size,

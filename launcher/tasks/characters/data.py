@@ -108,7 +108,7 @@ class CharacterData(TaskData[CharacterRun]):
         length = self.config.evaluation.sequence_length
         return [
             f"the {name} text of {data.tokens(name):,} characters is shorter than evaluation.sequence_length "
-            f"({length:,}): no character is judged with full context"
+            f"({length:,}): no character is scored with full context"
             for name in data.manifest.splits
             if name != "train" and data.tokens(name) < length
         ]

@@ -12,7 +12,6 @@ from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, Task, TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from launcher.tasks.characters.report import report_of
 from longformer.costs.char_lm import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
@@ -91,6 +90,8 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
         )
 
     def report(self, run: Run) -> TaskReport:
+        from launcher.tasks.characters.report import report_of  # brings matplotlib, which no rank needs
+
         ranks = run.paths.identity().ranks
         layouts = [self.layout(index, ranks=ranks, on_gpu=False) for index in range(len(self.config.phases))]
         memory = [self.phase_cost(index, layout).memory.total for index, layout in enumerate(layouts)]

@@ -76,7 +76,7 @@ class DocumentsSection(DataSection):
 
 
 class MaskedEvaluationSection(Section):
-    """How held-out documents are judged: the same hidden tokens for every model and run."""
+    """How held-out documents are evaluated: the same hidden tokens for every model and run."""
 
     batch_size: PositiveInt = 4
     """Rows per rank and forward pass."""
@@ -101,7 +101,7 @@ class MaskedLMRun(PretrainedRun):
     data: DocumentsSection
     """The documents."""
     evaluation: MaskedEvaluationSection = MaskedEvaluationSection()
-    """How held-out documents are judged after each phase."""
+    """How held-out documents are evaluated after each phase."""
 
     @property
     def tokenizer_path(self) -> Path:

@@ -55,9 +55,9 @@ def _lengths(data: MaskedLMData) -> Section:
 
 @torch.no_grad()
 def _guesses(model: LongformerForMaskedLM, ids: Tensor, labels: Tensor, decode: Callable[[list[int]], str]) -> Table:
-    """Returns what stood at the hidden places, and what the model holds for most probable there."""
-    places = (labels != IGNORED).nonzero().flatten()[:_GUESSES]
-    probabilities = model(ids[None]).logits[0, places].softmax(-1)
+    """Returns what stood at the hidden positions, and what the model holds for most probable there."""
+    positions = (labels != IGNORED).nonzero().flatten()[:_GUESSES]
+    probabilities = model(ids[None]).logits[0, positions].softmax(-1)
     rows = [
         (
             decode([hidden]),
@@ -65,6 +65,6 @@ def _guesses(model: LongformerForMaskedLM, ids: Tensor, labels: Tensor, decode: 
             decode([int(row.argmax())]),
             f"{row.max():.3f}",
         )
-        for hidden, row in zip(labels[places].tolist(), probabilities, strict=True)
+        for hidden, row in zip(labels[positions].tolist(), probabilities, strict=True)
     ]
     return Table(("hidden", "its probability", "best guess", "its probability"), tuple(rows))

@@ -18,7 +18,6 @@ from launcher.runs.run import Run
 from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, PhaseCost, TaskReport
 from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
 from launcher.tasks.masked_lm.data import MaskedLMData
-from launcher.tasks.masked_lm.report import report_of
 from launcher.tasks.pretrained import PretrainedTask
 from longformer.costs.masked_lm import (
     global_projections,
@@ -128,6 +127,8 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         )
 
     def report(self, run: Run) -> TaskReport:
+        from launcher.tasks.masked_lm.report import report_of  # brings matplotlib, which no rank needs
+
         return report_of(self.config, self.data, run)
 
     def evaluate_run(self, run: Run, request: EvaluationRequest) -> EvaluatedRun:
@@ -141,7 +142,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
                 models.
         """
         if request.stride is not None:
-            raise LongformerError("--stride is for character models: a masked token is judged with its whole row")
+            raise LongformerError("--stride is for character models: a masked token is scored with its whole row")
         if not run.paths.start_directory.exists():
             raise LongformerError(f"{run.paths.root} has no model yet; go on with: longformer resume {run.paths.root}")
         self.check_data(run)

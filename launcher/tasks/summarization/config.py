@@ -111,7 +111,7 @@ class SummarizationRun(PretrainedRun):
     data: SummariesSection
     """The documents and their summaries."""
     evaluation: WritingSection = WritingSection()
-    """How summaries are written when the model is judged after each phase, and in use."""
+    """How summaries are written when the model is evaluated after each phase, and in use."""
 
     @model_validator(mode="after")
     def _check_target_length_and_zero_stage(self) -> Self:

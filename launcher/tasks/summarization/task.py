@@ -12,7 +12,6 @@ from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskRe
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tasks.summarization.config import PUBLISHED, SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
-from launcher.tasks.summarization.report import report_of
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
@@ -93,4 +92,6 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
         )
 
     def report(self, run: Run) -> TaskReport:
+        from launcher.tasks.summarization.report import report_of  # brings matplotlib, which no rank needs
+
         return report_of(self.config, self.data, run)

@@ -24,7 +24,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Read `NAME >= NUMBER`, or with <=, > or <.
+        """Reads `NAME >= NUMBER`, or with <=, > or <.
 
         Raises:
             LongformerError: it is written otherwise.
@@ -41,15 +41,15 @@ class Condition:
         return cls(match[1], match[2], limit)
 
     def holds(self, value: float) -> bool:
-        """Return whether a value meets the condition."""
+        """Returns whether a value meets the condition."""
         return bool(_COMPARISONS[self.comparison](value, self.limit))
 
     def is_no_worse(self, value: float, other: float) -> bool:
-        """Return whether a value is at least as good as another."""
+        """Returns whether a value is at least as good as another."""
         return value >= other if self.comparison.startswith(">") else value <= other
 
     def value_in(self, metrics: Mapping[str, float], whose: str) -> float:
-        """Return the metric's value among those stored: under its very name, else of the test or validation split.
+        """Returns the metric's value among those stored: under its very name, else of the test or validation split.
 
         Raises:
             LongformerError: it is not stored.

@@ -31,7 +31,7 @@ class ModelAddress(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "ModelAddress":
-        """Read models:/NAME@ALIAS or models:/NAME/VERSION.
+        """Reads models:/NAME@ALIAS or models:/NAME/VERSION.
 
         Raises:
             LongformerError: it is written otherwise.
@@ -74,7 +74,7 @@ class ModelRegistry:
             os.environ[ADDRESS_VARIABLE] = named
 
     def find(self, address: ModelAddress) -> ModelOfVersion:
-        """Return the model that an address names.
+        """Returns the model that an address names.
 
         Raises:
             LongformerError: there is no such model, alias or version, or another program registered it.
@@ -93,7 +93,7 @@ class ModelRegistry:
             return _read(self.client.get_model_version(address.name, version))
 
     def newest(self, name: str) -> ModelOfVersion:
-        """Return the newest version of a model.
+        """Returns the newest version of a model.
 
         Raises:
             LongformerError: there is no such model, or another program registered it.
@@ -107,18 +107,18 @@ class ModelRegistry:
         return _read(max(versions, key=lambda version: int(version.version)))
 
     def holder(self, name: str, alias: str) -> ModelOfVersion | None:
-        """Return the version that carries an alias, or None."""
+        """Returns the version that carries an alias, or None."""
         if alias not in self._registered(name).aliases:
             return None
         return self.find(ModelAddress(name, alias, None))
 
     def give_alias(self, model: ModelOfVersion, alias: str) -> None:
-        """Give an alias to a version and take it from the one that carried it."""
+        """Gives an alias to a version and takes it from the one that carried it."""
         with failures_as_sentences(self.address):
             self.client.set_registered_model_alias(model.name, alias, model.version)
 
     def fetch(self, model: ModelOfVersion, target: Path) -> Path:
-        """Return the model's folder in Hugging Face's layout (the character model: in its own), copied below `target`.
+        """Returns the model's folder in Hugging Face's layout (the character model: in its own), copied below `target`.
 
         Raises:
             WorkFailed: MLflow does not answer or refuses.

@@ -34,7 +34,7 @@ def model_folder(source: Path) -> Path:
 
 @contextmanager
 def open_model(source: str, *, store: str | None = None) -> Iterator[OpenedModel]:
-    """Yield the folder that `source` names; that of a registered model is fetched and lasts as long as the context.
+    """Yields the folder that `source` names; that of a registered model is fetched and lasts as long as the context.
 
     Args:
         source: a path, models:/NAME@ALIAS or models:/NAME/VERSION.

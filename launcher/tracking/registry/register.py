@@ -28,7 +28,7 @@ EXPERIMENT = "longformer"
 
 
 def register_run(run: Run, name: str) -> None:
-    """Store the model of a finished run as `register` does, where the run is tracked, and note its version in the run.
+    """Stores the model of a finished run, as `register` does where the run is tracked; notes its version in it.
 
     Raises:
         LongformerError: the model is damaged.
@@ -40,7 +40,7 @@ def register_run(run: Run, name: str) -> None:
 
 
 def register(registry: ModelRegistry, exportable: Exportable, name: str) -> ModelOfVersion:
-    """Store a model and make it the newest version of a registered model, which is made where there is none.
+    """Stores a model and makes it the newest version of a registered model, which is made where there is none.
 
     Raises:
         LongformerError: the model is damaged.
@@ -85,7 +85,7 @@ REQUIREMENTS = ("mlflow", "torch", "tokenizers", "safetensors", "numpy", "pandas
 
 
 def write_package(exportable: Exportable, folder: Path, target: Path, *, model_id: str, run_id: str | None) -> None:
-    """Write a model, exported into a folder, as MLflow stores it; it has answered its example before.
+    """Writes a model, exported into a folder, as MLflow stores it; it has answered its example before.
 
     Args:
         exportable: what the model is.
@@ -123,5 +123,5 @@ def _signature(folder: Path, settings: dict[str, Any], example: pandas.DataFrame
 
 
 def _pinned(name: str) -> str:
-    """Return the installed version as a requirement; builds for a CPU or a CUDA version count as the release."""
+    """Returns the installed version as a requirement; builds for a CPU or a CUDA version count as the release."""
     return f"{name}=={version(name).partition('+')[0]}"

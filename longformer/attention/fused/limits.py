@@ -12,12 +12,12 @@ MAX_SEQUENCES = 65_535
 
 
 def largest_head_dim(dtype: torch.dtype, *, relative: bool) -> int:
-    """Return how wide a head may be. A wider one with the relative term in float32 does not fit into registers."""
+    """Returns how wide a head may be. A wider one with the relative term in float32 does not fit into registers."""
     return 64 if relative and dtype == torch.float32 else 128
 
 
 def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
-    """Return what keeps the kernels from such a call, in words that begin with the argument's name, or None.
+    """Returns what keeps the kernels from such a call, in words that begin with the argument's name, or None.
 
     Args:
         query: (batch, positions, heads, head_dim).

@@ -43,11 +43,11 @@ class CausalSelfAttention(nn.Module):
         self.position_dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, positions: tuple[Tensor, ...]) -> Tensor:
-        """Return (batch, positions, hidden_size); for `positions` see `project`."""
+        """Returns (batch, positions, hidden_size); for `positions` see `project`."""
         return self.mix(self.attend(self.project(hidden, positions)))
 
     def project(self, hidden: Tensor, positions: tuple[Tensor, ...]) -> Projections:
-        """Return queries, keys and values of (batch, positions, hidden_size).
+        """Returns queries, keys and values of (batch, positions, hidden_size).
 
         Args:
             hidden: normalised hidden states.
@@ -64,7 +64,7 @@ class CausalSelfAttention(nn.Module):
         return Projections(query + content_bias, key, value, query + distance_bias)
 
     def attend(self, projections: Projections) -> Tensor:
-        """Return the attended values, (batch, positions, heads, head_size)."""
+        """Returns the attended values, (batch, positions, heads, head_size)."""
         query, key, value, relative_query = projections
         # A window longer than the text has columns that nobody sees.
         window = min(self.window, query.shape[1] - 1)
@@ -83,11 +83,11 @@ class CausalSelfAttention(nn.Module):
         )
 
     def mix(self, attended: Tensor) -> Tensor:
-        """Return the heads' results mixed by the output projection, (batch, positions, hidden_size)."""
+        """Returns the heads' results mixed by the output projection, (batch, positions, hidden_size)."""
         return self.output(attended.flatten(-2))
 
     def relative_keys(self, window: int, device: torch.device) -> Tensor | None:
-        """Return W_r R[distance] of every column of the band, farthest first: (window + 1, heads, head_size)."""
+        """Returns W_r R[distance] of every column of the band, farthest first: (window + 1, heads, head_size)."""
         if self.relative is None:
             return None
         columns = torch.arange(window, -1, -1, device=device)

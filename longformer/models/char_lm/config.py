@@ -81,5 +81,5 @@ class CharacterModelConfig:
         return self.hidden_size // self.heads
 
     def head_dilations(self, layer: int) -> tuple[int, ...]:
-        """Return the dilation of every head of a layer: first the undilated heads, then the dilated ones."""
+        """Returns the dilation of every head of a layer: first the undilated heads, then the dilated ones."""
         return (1,) * (self.heads - self.dilated_heads) + (self.dilations[layer],) * self.dilated_heads

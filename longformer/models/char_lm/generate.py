@@ -34,7 +34,7 @@ class BandCache:
         self.position = -1
 
     def remember(self, projections: Projections) -> None:
-        """Take over keys and values of a batch of one: the positions that follow the last one remembered."""
+        """Takes over keys and values of a batch of one: the positions that follow the last one remembered."""
         new = projections.key.shape[1]
         positions = torch.arange(self.position + 1, self.position + 1 + new, device=self.keys.device)
         kept = slice(max(0, new - self.capacity), new)
@@ -43,7 +43,7 @@ class BandCache:
         self.position += new
 
     def attend(self, projections: Projections) -> Tensor:
-        """Return the attended values of the position remembered last, (1, 1, heads, head_size)."""
+        """Returns the attended values of the position remembered last, (1, 1, heads, head_size)."""
         # One row per column of the band, farthest first, as in relative_keys; columns before the text are cut off.
         columns = torch.arange(min(self.window, self.position), -1, -1, device=self.keys.device)
         positions = self.position - columns[:, None] * self.dilations
@@ -66,7 +66,7 @@ def generate(
     top_k: int | None = None,
     seed: int,
 ) -> Iterator[int]:
-    """Yield characters that continue a prompt, each as soon as it is drawn.
+    """Yields characters that continue a prompt, each as soon as it is drawn.
 
     Args:
         model: is put into evaluation mode.
@@ -90,13 +90,13 @@ def generate(
 
 
 def empty_caches(model: CharacterLM) -> list[BandCache]:
-    """Return a cache for every layer, bottom to top, that remembers nothing yet."""
+    """Returns a cache for every layer, bottom to top, that remembers nothing yet."""
     return [BandCache(layer) for layer in cast(Iterable[Layer], model.layers)]
 
 
 @torch.no_grad()
 def next_logits(model: CharacterLM, tokens: Tensor, caches: list[BandCache]) -> Tensor:
-    """Read the tokens that follow those remembered and return the logits of the one after them, (vocabulary,).
+    """Reads the tokens that follow those remembered and returns the logits of the one after them, (vocabulary,).
 
     Many tokens are read at once only at the start, while the caches are empty.
     """

@@ -30,11 +30,11 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, positions: tuple[Tensor, ...]) -> Tensor:
-        """Return the next hidden states, (batch, positions, hidden_size)."""
+        """Returns the next hidden states, (batch, positions, hidden_size)."""
         return self.finish(hidden, self.attention(self.attention_norm(hidden), positions))
 
     def finish(self, hidden: Tensor, attention_output: Tensor) -> Tensor:
-        """Add the attention's result to the layer's input and run the feed-forward part."""
+        """Adds the attention's result to the layer's input and runs the feed-forward part."""
         hidden = hidden + self.dropout(attention_output)
         inner = self.dropout(self.activation(self.expand(self.feedforward_norm(hidden))))
         return hidden + self.dropout(self.contract(inner))
@@ -70,7 +70,7 @@ class CharacterLM(nn.Module):
         self._initialise()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of the character after each position.
+        """Returns the logits of the character after each position.
 
         Args:
             tokens: (batch, positions) long, below vocabulary_size.
@@ -88,21 +88,21 @@ class CharacterLM(nn.Module):
         return self.predict(hidden)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Return the first hidden states; scaled, because the matrix is also the output's (as in Transformer-XL)."""
+        """Returns the first hidden states; scaled, because the matrix is also the output's (as in Transformer-XL)."""
         return self.dropout(self.embedding(tokens) * math.sqrt(self.config.hidden_size))
 
     def predict(self, hidden: Tensor) -> Tensor:
-        """Return logits from the last layer's hidden states."""
+        """Returns logits from the last layer's hidden states."""
         return self.output(self.dropout(self.final_norm(hidden)))
 
     def shared_positions(self, positions: Tensor) -> tuple[Tensor, ...]:
-        """Return what every layer needs to know of positions: rotations, or the two biases of transformer_xl."""
+        """Returns what every layer needs to know of positions: rotations, or the two biases of transformer_xl."""
         if self.config.position == "rotary":
             return (rotary_rotations(positions, self.config.head_size),)
         return (self.content_bias, self.distance_bias)
 
     def save_pretrained(self, directory: Path | str) -> None:
-        """Write config.json and model.safetensors into a new directory, which appears whole or not at all.
+        """Writes config.json and model.safetensors into a new directory, which appears whole or not at all.
 
         Raises:
             LongformerError: the directory exists already.
@@ -112,7 +112,7 @@ class CharacterLM(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: Path | str, *, attention_backend: str = "auto") -> Self:
-        """Return the saved model in float32, ready to read (not in training mode).
+        """Returns the saved model in float32, ready to read (not in training mode).
 
         Raises:
             LongformerError: a file is missing or damaged, or the tensors do not fit the config.
@@ -122,7 +122,7 @@ class CharacterLM(nn.Module):
         return model.eval()
 
     def load_weights(self, directory: Path | str) -> None:
-        """Take over the weights of a saved model, whatever its windows were; shapes and names must agree exactly.
+        """Takes over the weights of a saved model, whatever its windows were; shapes and names must agree exactly.
 
         Raises:
             LongformerError: the file is missing or damaged, or names or shapes differ.

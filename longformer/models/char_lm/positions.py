@@ -10,7 +10,7 @@ _BASE = 10_000.0
 
 
 def rotary_rotations(positions: Tensor, head_size: int) -> Tensor:
-    """Return the rotation of every position as unit complex numbers (RoFormer, arXiv 2104.09864).
+    """Returns the rotation of every position as unit complex numbers (RoFormer, arXiv 2104.09864).
 
     Args:
         positions: (positions,) integers.
@@ -25,7 +25,7 @@ def rotary_rotations(positions: Tensor, head_size: int) -> Tensor:
 
 
 def rotated(vectors: Tensor, rotations: Tensor) -> Tensor:
-    """Turn neighbouring pairs of coordinates, so that dot products depend only on the difference of positions.
+    """Turns neighbouring pairs of coordinates, so that dot products depend only on the difference of positions.
 
     Args:
         vectors: (batch, positions, heads, head_size), any floating type.
@@ -42,7 +42,7 @@ def rotated(vectors: Tensor, rotations: Tensor) -> Tensor:
 
 
 def distance_sinusoids(distances: Tensor, hidden_size: int) -> Tensor:
-    """Return Transformer-XL's sinusoids R[distance] (arXiv 1901.02860): all sines, then all cosines.
+    """Returns Transformer-XL's sinusoids R[distance] (arXiv 1901.02860): all sines, then all cosines.
 
     Args:
         distances: (columns,) integers, how far back a key lies.

@@ -19,7 +19,7 @@ Config = TypeVar("Config")
 
 
 def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Write a model directory that appears whole or not at all.
+    """Writes a model directory that appears whole or not at all.
 
     Args:
         directory: must not exist yet.
@@ -41,7 +41,7 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_config(directory: Path, kind: type[Config]) -> Config:
-    """Return the config of a model directory as a dataclass of the given kind.
+    """Returns the config of a model directory as a dataclass of the given kind.
 
     Raises:
         LongformerError: config.json is missing, not JSON, or not such a config.
@@ -56,7 +56,7 @@ def load_config(directory: Path, kind: type[Config]) -> Config:
 
 
 def load_weights(directory: Path, parameters: Mapping[str, Tensor]) -> None:
-    """Copy a saved model's tensors into `parameters`, all of them or, on any disagreement, none.
+    """Copies a saved model's tensors into `parameters`, all of them or, on any disagreement, none.
 
     Raises:
         LongformerError: the file is missing or damaged; or lists every missing, unknown and misshapen tensor.

@@ -54,13 +54,13 @@ class WindowedConfig:
         return self.family
 
     def band(self, layer: int) -> Band:
-        """Return what a token of an encoder layer sees."""
+        """Returns what a token of an encoder layer sees."""
         assert isinstance(self.attention_window, tuple)
         side = self.attention_window[layer] // 2
         return Band(side, side)
 
     def replaced(self, **changes: Any) -> Self:
-        """Return the config with some fields changed.
+        """Returns the config with some fields changed.
 
         Raises:
             ValueError: a field does not exist, or its value is refused.
@@ -71,7 +71,7 @@ class WindowedConfig:
         return dataclasses.replace(self, **changes)
 
     def set_windows(self, layers: int) -> None:
-        """Write `attention_window` as one number per layer; for `__post_init__`."""
+        """Writes `attention_window` as one number per layer; for `__post_init__`."""
         windows = self.attention_window
         windows = (windows,) * layers if isinstance(windows, int) else tuple(windows)
         object.__setattr__(self, "attention_window", windows)
@@ -82,12 +82,12 @@ class WindowedConfig:
                 raise ValueError(f"attention_window must be even and positive, got {window}")
 
     def check_activation(self, name: str) -> None:
-        """Raise ValueError unless the field of this name holds a known activation."""
+        """Raises ValueError unless the field of this name holds a known activation."""
         if getattr(self, name) not in ACTIVATION_NAMES:
             raise ValueError(f"{name} must be one of {', '.join(ACTIVATION_NAMES)}, got {getattr(self, name)!r}")
 
     def check_multiple(self, width: str, heads: str) -> None:
-        """Raise ValueError unless the field `width` is a multiple of the field `heads`."""
+        """Raises ValueError unless the field `width` is a multiple of the field `heads`."""
         if getattr(self, width) % getattr(self, heads):
             raise ValueError(
                 f"{width} must be a multiple of {heads}, got {getattr(self, width)} and {getattr(self, heads)}"

@@ -32,16 +32,16 @@ class PartlyFrozenTable(nn.Embedding):
         self.register_buffer("pretrained", table[:frozen].clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the rows that `ids` names."""
+        """Returns the rows that `ids` names."""
         return functional.embedding(ids, self.whole())
 
     def whole(self) -> Tensor:
-        """Return the table as one tensor."""
+        """Returns the table as one tensor."""
         return torch.cat([self.pretrained, self.weight])
 
 
 def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
-    """Freeze a Longformer or an LED, in place, but for the rows of the encoder's position table from `rows` on.
+    """Freezes a Longformer or an LED, in place, but for the rows of the encoder's position table from `rows` on.
 
     Call it before an optimizer is made. `save_pretrained` writes the table as one, as ever.
 
@@ -65,7 +65,7 @@ def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
 
 
 def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Return all parameters by name, with the constant rows of a table that is frozen in part."""
+    """Returns all parameters by name, with the constant rows of a table that is frozen in part."""
     tables = {
         f"{name}.weight": module.whole()
         for name, module in model.named_modules()

@@ -47,7 +47,7 @@ class BatchFacts:
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> Self:
-        """Collect the facts of a batch, all tensors (batch, positions)."""
+        """Collects the facts of a batch, all tensors (batch, positions)."""
         facts: dict[str, Tensor] = {}
         if attention_mask is not None:
             facts["padded"] = (attention_mask == 0).sum()
@@ -69,7 +69,7 @@ class BatchFacts:
         return cls(**dict(zip(facts, numbers, strict=True)))
 
     def check_masks(self) -> None:
-        """Raise LongformerError, one sentence, when a mask cannot be understood."""
+        """Raises LongformerError, one sentence, when a mask cannot be understood."""
         if self.invalid_attention_mask:
             raise LongformerError("attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
         if self.invalid_global_mask:
@@ -81,7 +81,7 @@ class BatchFacts:
             raise LongformerError("global_attention_mask is 1 at a padded position (where attention_mask is 0)")
 
     def check_ids(self, vocabulary: int) -> None:
-        """Raise LongformerError, one sentence, when a token id lies outside a vocabulary of this size."""
+        """Raises LongformerError, one sentence, when a token id lies outside a vocabulary of this size."""
         if self.min_id < 0 or self.max_id >= vocabulary:
             wrong = self.min_id if self.min_id < 0 else self.max_id
             raise LongformerError(
@@ -89,7 +89,7 @@ class BatchFacts:
             )
 
     def check(self, config: LongformerConfig) -> None:
-        """Raise LongformerError, one sentence, when a Longformer encoder cannot take the batch."""
+        """Raises LongformerError, one sentence, when a Longformer encoder cannot take the batch."""
         self.check_masks()
         self.check_ids(config.vocab_size)
         if self.min_type < 0 or self.max_type >= config.type_vocab_size:
@@ -108,12 +108,12 @@ class BatchFacts:
 
 
 def has_invalid_values(mask: Tensor) -> Tensor:
-    """Return whether a mask holds anything but 0 and 1."""
+    """Returns whether a mask holds anything but 0 and 1."""
     return ((mask != 0) & (mask != 1)).any()
 
 
 def is_constant(padding: Tensor, values: Tensor) -> Tensor:
-    """Return whether `values` are the same wherever `padding` is True."""
+    """Returns whether `values` are the same wherever `padding` is True."""
     first = values.flatten()[padding.flatten().to(torch.uint8).argmax()]
     return ~(padding & (values != first)).any()
 
@@ -149,7 +149,7 @@ def read_inputs(
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> ModelInputs:
-    """Check a batch and describe it; arguments as in `LongformerModel.forward`.
+    """Checks a batch and describe it; arguments as in `LongformerModel.forward`.
 
     Raises:
         ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
@@ -173,7 +173,7 @@ def read_inputs(
 def input_shape(
     input_ids: Tensor | None, inputs_embeds: Tensor | None, *, prefix: str = "", **masks: Tensor | None
 ) -> tuple[torch.Size, torch.device]:
-    """Return (batch, positions) and the device of what is to be read.
+    """Returns (batch, positions) and the device of what is to be read.
 
     Args:
         prefix: of the arguments' names.
@@ -198,7 +198,7 @@ def input_shape(
 
 
 def for_every_sample(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
-    """Return (batch, positions) ids; (positions,) and (1, positions) count for all samples.
+    """Returns (batch, positions) ids; (positions,) and (1, positions) count for all samples.
 
     Raises:
         ValueError: `ids`, called `name`, have another shape.
@@ -211,7 +211,7 @@ def for_every_sample(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
 def describe_tokens(
     attention_mask: Tensor | None, global_attention_mask: Tensor | None, facts: BatchFacts, *, removable: bool
 ) -> AttentionMetadata:
-    """Return what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
+    """Returns what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
     token_mask = global_tokens = packing = None
     if attention_mask is not None and facts.padded:
         token_mask = attention_mask.bool()
@@ -224,12 +224,12 @@ def describe_tokens(
 
 
 def check_labels(labels: Tensor, vocabulary: int) -> None:
-    """Raise LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
+    """Raises LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
     BatchFacts.of(None, None, labels.masked_fill(labels == IGNORED, 0)).check_ids(vocabulary)
 
 
 def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:
-    """Return Hugging Face's position ids: tokens count from padding_id + 1 on, padding stands at padding_id.
+    """Returns Hugging Face's position ids: tokens count from padding_id + 1 on, padding stands at padding_id.
 
     Without ids every position counts as a token.
     """

@@ -20,10 +20,10 @@ class EncoderLayer(Protocol):
     """What a stack must know of its layers."""
 
     def __call__(self, hidden: Tensor, tokens: AttentionMetadata) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`."""
+        """Returns the next hidden states, in the layout of `hidden`."""
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
-        """Return who attends to whom in this layer, given its input."""
+        """Returns who attends to whom in this layer, given its input."""
 
 
 class LayerStack(nn.Module):
@@ -36,7 +36,7 @@ class LayerStack(nn.Module):
     saved_activations: SavedActivations = "all"
 
     def run_layer(self, layer: nn.Module, *arguments: Any) -> Any:
-        """Return the result of a layer."""
+        """Returns the result of a layer."""
         if self.saved_activations == "all" or not torch.is_grad_enabled():
             return layer(*arguments)
         options: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class EncoderStack(LayerStack):
         last_norm: nn.Module | None = None,
         output_positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Run layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
+        """Runs layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
 
         With `output_positions`, (count,) long, positions counted through the batch, the last layer computes
         nothing else, and the last hidden state is (count, width); hidden states cannot be asked for then.
@@ -88,13 +88,13 @@ class EncoderStack(LayerStack):
 
 
 def save_attention(_: Any, operator: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
-    """Keep what attention gives, ours and PyTorch's; it is the dearest part to compute again."""
+    """Keeps what attention gives, ours and PyTorch's; it is the dearest part to compute again."""
     is_attention = str(operator).startswith(("longformer.", "aten._scaled_dot_product"))
     return CheckpointPolicy.MUST_SAVE if is_attention else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def drop_layers(layers: Iterable[Layer], probability: float) -> Iterator[Layer]:
-    """Leave out every layer with a probability (LayerDrop, arXiv 1909.11556)."""
+    """Leaves out every layer with a probability (LayerDrop, arXiv 1909.11556)."""
     for layer in layers:
         if not probability or float(torch.rand([])) >= probability:
             yield layer

@@ -39,7 +39,7 @@ class FeedForward:
         self.inner, self.activation, self.output, self.dropout = inner, activation, output, dropout
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return (..., width) of (..., width)."""
+        """Returns (..., width) of (..., width)."""
         result: Tensor = self.output(functional.dropout(self.activation(self.inner(x)), self.dropout))
         return result
 
@@ -47,7 +47,7 @@ class FeedForward:
 def add_and_norm(
     residual: Tensor, sublayer: nn.Module | FeedForward, x: Tensor, *, dropout: nn.Dropout, norm: nn.LayerNorm | None
 ) -> Tensor:
-    """Return `norm(residual + dropout(sublayer(x)))`, (..., width); on a CPU its gradient can be taken once.
+    """Returns `norm(residual + dropout(sublayer(x)))`, (..., width); on a CPU its gradient can be taken once.
 
     Args:
         residual: (..., width).
@@ -65,7 +65,7 @@ def add_and_norm(
 
 
 def parts(sublayer: nn.Module | FeedForward) -> tuple[tuple[nn.Module, ...], Activation | None]:
-    """Return the linear layers of a sublayer, and the activation between them where there are two."""
+    """Returns the linear layers of a sublayer, and the activation between them where there are two."""
     if isinstance(sublayer, FeedForward):
         return (sublayer.inner, sublayer.output), sublayer.activation
     return (sublayer,), None

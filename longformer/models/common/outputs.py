@@ -12,7 +12,7 @@ class ModelOutput:
     """Base of all outputs."""
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Return the values that are there, in order."""
+        """Returns the values that are there, in order."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return tuple(value for value in values if value is not None)
 

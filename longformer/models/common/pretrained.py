@@ -29,13 +29,13 @@ class PretrainedModel(nn.Module):
         self.config = config
 
     def __call__(self, *inputs: Any, return_dict: bool | None = None, **named: Any) -> Any:
-        """Return what `forward` gives; with `return_dict=False`, as in Hugging Face, the plain tuple of its values."""
+        """Returns what `forward` gives; with `return_dict=False`, as in Hugging Face, the plain tuple of its values."""
         output = super().__call__(*inputs, **named)
         return output.to_tuple() if return_dict is False else output
 
     @classmethod
     def from_pretrained(cls, directory: Path | str, *, dtype: torch.dtype | None = None, **changes: Any) -> Self:
-        """Return the model of a Hugging Face folder, ready to read (not in training mode).
+        """Returns the model of a Hugging Face folder, ready to read (not in training mode).
 
         A head that the folder lacks altogether starts with fresh weights, one that this model does not have is left
         out; both are logged.
@@ -69,7 +69,7 @@ class PretrainedModel(nn.Module):
         return model.to(dtype).eval()
 
     def save_pretrained(self, directory: Path | str) -> None:
-        """Write a folder that this class and Hugging Face read; config.json comes last and says that it is whole.
+        """Writes a folder that this class and Hugging Face read; config.json comes last and says that it is whole.
 
         Raises:
             LongformerError: the folder holds a model already.
@@ -81,7 +81,7 @@ class PretrainedModel(nn.Module):
         write_folder(Path(directory), config, {name: tensor.detach() for name, tensor in tensors.items()})
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
-        """Keep only each layer's input for backward and compute the rest again.
+        """Keeps only each layer's input for backward and compute the rest again.
 
         Args:
             keep_attention: keep also what attention gave, which is the dearest part to compute again and takes as
@@ -90,19 +90,19 @@ class PretrainedModel(nn.Module):
         self._set_saved_activations("attention" if keep_attention else "inputs")
 
     def gradient_checkpointing_disable(self) -> None:
-        """Keep everything again."""
+        """Keeps everything again."""
         self._set_saved_activations("all")
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Return all tensors under Hugging Face's names, those of the bare model with its prefix."""
+        """Returns all tensors under Hugging Face's names, those of the bare model with its prefix."""
         prefix = self.family.base if self.is_bare else ""
         return {prefix + name: tensor for name, tensor in huggingface.unpack_projections(self._own_tensors()).items()}
 
     def tie_weights(self) -> None:
-        """Make parameters one that are meant to be one."""
+        """Makes parameters one that are meant to be one."""
 
     def initialise(self) -> None:
-        """Draw fresh weights: matrices from a normal distribution, biases and the rows of padding 0."""
+        """Draws fresh weights: matrices from a normal distribution, biases and the rows of padding 0."""
         self._initialise(self._own_tensors().keys())
 
     @torch.no_grad()
@@ -138,7 +138,7 @@ class PretrainedModel(nn.Module):
                 module.saved_activations = saved
 
     def _own_tensors(self) -> dict[str, Tensor]:
-        """Return what makes up the model under our names, shared tensors once."""
+        """Returns what makes up the model under our names, shared tensors once."""
         return whole_parameters(self) | dict(self.named_buffers(recurse=False))
 
     def _own_name(self, name: str) -> str:

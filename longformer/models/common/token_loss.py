@@ -15,7 +15,7 @@ CHUNK = 256
 def masked_lm_loss(
     states: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, *, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the mean cross-entropy of tokens predicted by `softmax(states @ weight.T + bias)`.
+    """Returns the mean cross-entropy of tokens predicted by `softmax(states @ weight.T + bias)`.
 
     Logits exist for `CHUNK` positions at a time, forward and backward; backward computes them again.
 
@@ -34,7 +34,7 @@ def masked_lm_loss(
 
 
 def labelled(labels: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the labelled positions of a batch, (count,) long, counted through it, and their labels, (count,).
+    """Returns the labelled positions of a batch, (count,) long, counted through it, and their labels, (count,).
 
     Args:
         labels: (batch, positions) long; `IGNORED` where nothing is to be predicted.
@@ -101,6 +101,6 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 
 def logits_of(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the logits (rows, vocabulary) in float32 or better."""
+    """Returns the logits (rows, vocabulary) in float32 or better."""
     logits = functional.linear(states, weight)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).add_(bias)

@@ -33,7 +33,7 @@ class Beams:
         """(documents, beams): log-probability / tokens ** length_penalty; -inf where there is no text yet."""
 
     def advance(self, scores: Tensor, noise: Tensor | None) -> Tensor:
-        """Write one more token.
+        """Writes one more token.
 
         Args:
             scores: (documents * beams, vocabulary): log-probabilities of the next token after all processors.
@@ -60,7 +60,7 @@ class Beams:
         return first_rows + parents.gather(1, kept)
 
     def _keep_complete(self, texts: Tensor, totals: Tensor, ends: Tensor) -> None:
-        """Keep the best complete texts, old and new."""
+        """Keeps the best complete texts, old and new."""
         length = texts.shape[2]
         scores = (totals / (length - 1) ** self.settings.length_penalty).masked_fill(~ends, -torch.inf)
         new = torch.full_like(self.complete, EMPTY)
@@ -69,7 +69,7 @@ class Beams:
         self.complete = taken(torch.cat([self.complete, new], 1), best)
 
     def done(self) -> Tensor:
-        """Return which documents need no further search, (documents,) bool."""
+        """Returns which documents need no further search, (documents,) bool."""
         settings, length = self.settings, self.written.shape[2]
         if length == settings.max_length:
             return torch.ones(len(self.written), dtype=torch.bool, device=self.written.device)
@@ -80,11 +80,11 @@ class Beams:
         return self.scores[:, 0] / (reach - 1) ** settings.length_penalty <= worst
 
     def keep(self, documents: Tensor) -> None:
-        """Go on with some documents only, (documents,) long."""
+        """Goes on with some documents only, (documents,) long."""
         for name in ("written", "scores", "complete", "complete_scores"):
             setattr(self, name, getattr(self, name).index_select(0, documents))
 
 
 def taken(texts: Tensor, beams: Tensor) -> Tensor:
-    """Return the texts (documents, chosen, tokens) that `beams`, (documents, chosen), names."""
+    """Returns the texts (documents, chosen, tokens) that `beams`, (documents, chosen), names."""
     return texts.take_along_dim(beams[..., None], dim=1)

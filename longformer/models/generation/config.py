@@ -81,7 +81,7 @@ class GenerationSettings:
 
     @classmethod
     def of(cls, defaults: Mapping[str, Any], choices: Mapping[str, Any]) -> Self:
-        """Return the settings of a call.
+        """Returns the settings of a call.
 
         Args:
             defaults: what generation_config.json or config.json says, other keys included.

@@ -7,7 +7,7 @@ from longformer.models.generation.config import GenerationSettings
 
 
 def process_logits(scores: Tensor, written: Tensor, settings: GenerationSettings) -> Tensor:
-    """Return the scores of the next token after all processors.
+    """Returns the scores of the next token after all processors.
 
     Args:
         scores: (texts, vocabulary) float32: logits or log-probabilities.
@@ -27,22 +27,22 @@ def process_logits(scores: Tensor, written: Tensor, settings: GenerationSettings
 
 
 def forbid_repeated_ngrams(scores: Tensor, written: Tensor, size: int) -> Tensor:
-    """Forbid every token that would complete `size` tokens that a text holds already."""
+    """Forbids every token that would complete `size` tokens that a text holds already."""
     known = written.unfold(1, size, 1)
     unfinished = written[:, None, written.shape[1] - size + 1 :]
-    texts, places = (known[..., :-1] == unfinished).all(-1).nonzero(as_tuple=True)
-    return scores.index_put((texts, known[texts, places, -1]), scores.new_tensor(-torch.inf))
+    texts, positions = (known[..., :-1] == unfinished).all(-1).nonzero(as_tuple=True)
+    return scores.index_put((texts, known[texts, positions, -1]), scores.new_tensor(-torch.inf))
 
 
 def force_tokens(scores: Tensor, tokens: tuple[int, ...]) -> Tensor:
-    """Leave no choice but some tokens, all alike."""
+    """Leaves no choice but some tokens, all alike."""
     forced = torch.full_like(scores, -torch.inf)
     forced[:, list(tokens)] = 0
     return forced
 
 
 def filter_logits(scores: Tensor, settings: GenerationSettings) -> Tensor:
-    """Apply temperature, top_k and top_p, in this order.
+    """Applies temperature, top_k and top_p, in this order.
 
     A search by beams keeps one more token than there are ends of a text, so that it can always go on.
     """
@@ -60,7 +60,7 @@ def filter_logits(scores: Tensor, settings: GenerationSettings) -> Tensor:
 
 
 def sampled(scores: Tensor, count: int, noise: Tensor) -> Tensor:
-    """Return `count` different tokens per text, drawn by the probabilities that `scores` stand for.
+    """Returns `count` different tokens per text, drawn by the probabilities that `scores` stand for.
 
     The race of exponential times by which `torch.multinomial` draws, too.
 

@@ -20,15 +20,15 @@ class KeyValue(NamedTuple):
     """(sequences, heads, positions, head_dim)."""
 
     def followed_by(self, new: "KeyValue") -> "KeyValue":
-        """Return these positions and behind them new ones of the same sequences."""
+        """Returns these positions and behind them new ones of the same sequences."""
         return KeyValue(*(torch.cat(pair, dim=2) for pair in zip(self, new, strict=True)))
 
     def select(self, index: Tensor) -> "KeyValue":
-        """Return the sequences that `index`, (new sequences,) long, names."""
+        """Returns the sequences that `index`, (new sequences,) long, names."""
         return KeyValue(*(each.index_select(0, index) for each in self))
 
     def contiguous(self) -> "KeyValue":
-        """Return the same, laid out for being read many times."""
+        """Returns the same, laid out for being read many times."""
         return KeyValue(*(each.contiguous() for each in self))
 
 
@@ -48,7 +48,7 @@ class DecoderSelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def project(self, hidden: Tensor, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """Return queries, (sequences, heads, positions, head_dim), and the keys and values of all tokens so far."""
+        """Returns queries, (sequences, heads, positions, head_dim), and the keys and values of all tokens so far."""
         query, key, value = self.query_key_value(hidden).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         known = KeyValue(key, value)
         return query, known if past is None else past.followed_by(known)
@@ -56,7 +56,7 @@ class DecoderSelfAttention(nn.Module):
     def forward(
         self, hidden: Tensor, past: KeyValue | None, visible: Tensor | None, *, causal: bool
     ) -> tuple[Tensor, KeyValue]:
-        """Return what `out_proj` mixes, (sequences, positions, width), and the keys and values of all tokens so far.
+        """Returns what `out_proj` mixes, (sequences, positions, width), and the keys and values of all tokens so far.
 
         Args:
             hidden: (sequences, positions, width).
@@ -77,7 +77,7 @@ class DecoderSelfAttention(nn.Module):
         return attended.transpose(1, 2).flatten(2), known
 
     def probabilities(self, hidden: Tensor, past: KeyValue | None, visible: Tensor | None, *, causal: bool) -> Tensor:
-        """Return who attends to whom, (sequences, heads, positions, known positions); arguments as in `forward`."""
+        """Returns who attends to whom, (sequences, heads, positions, known positions); arguments as in `forward`."""
         query, known = self.project(hidden, past)
         if causal:
             visible = causal_mask(query.shape[2], known.key.shape[2], query.device)
@@ -95,13 +95,13 @@ class CrossAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def key_values(self, source: Tensor | KeyValue) -> KeyValue:
-        """Return the keys and values of the encoder's states, (documents, positions, width), unless they are given."""
+        """Returns the keys and values of the encoder's states, (documents, positions, width), unless they are given."""
         if isinstance(source, KeyValue):
             return source
         return KeyValue(*self.key_value(source).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4))
 
     def project(self, hidden: Tensor, documents: int) -> Tensor:
-        """Return the queries (documents, heads, sequences per document * positions, head_dim).
+        """Returns the queries (documents, heads, sequences per document * positions, head_dim).
 
         Args:
             hidden: (sequences, positions, width); the sequences of a document follow each other, as many for each.
@@ -110,7 +110,7 @@ class CrossAttention(nn.Module):
         return query.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, hidden: Tensor, source: Tensor | KeyValue, visible: Tensor | None) -> Tensor:
-        """Return what the heads gather, in the shape of `hidden`, which `out_proj` is to mix.
+        """Returns what the heads gather, in the shape of `hidden`, which `out_proj` is to mix.
 
         Args:
             hidden: as in `project`.
@@ -128,19 +128,19 @@ class CrossAttention(nn.Module):
         return attended.transpose(1, 2).reshape(hidden.shape)
 
     def probabilities(self, hidden: Tensor, source: Tensor | KeyValue, visible: Tensor | None) -> Tensor:
-        """Return who attends to what, (sequences, heads, positions, source positions); arguments as in `forward`."""
+        """Returns who attends to what, (sequences, heads, positions, source positions); arguments as in `forward`."""
         source = self.key_values(source)
         found = probabilities(self.project(hidden, source.key.shape[0]), source.key, visible)
         return found.unflatten(2, (-1, hidden.shape[1])).transpose(1, 2).flatten(0, 1)
 
 
 def causal_mask(positions: int, known: int, device: torch.device) -> Tensor:
-    """Return which of all known positions each of the last ones may see, (positions, known) bool."""
+    """Returns which of all known positions each of the last ones may see, (positions, known) bool."""
     return torch.ones(positions, known, dtype=torch.bool, device=device).tril(known - positions)
 
 
 def probabilities(query: Tensor, key: Tensor, visible: Tensor | None) -> Tensor:
-    """Return who attends to whom, (sequences, heads, queries, keys), without dropout; for inspection, not fast."""
+    """Returns who attends to whom, (sequences, heads, queries, keys), without dropout; for inspection, not fast."""
     scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(2, 3))
     if visible is not None:
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)

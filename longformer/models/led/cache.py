@@ -30,11 +30,11 @@ class KeyValueCache:
         return 0 if known is None else known.key.shape[2]
 
     def select_sequences(self, sequences: Tensor) -> None:
-        """Continue sequence i from sequence sequences[i]; (sequences,) long. The documents are not touched."""
+        """Continues sequence i from sequence sequences[i]; (sequences,) long. The documents are not touched."""
         self.target = [None if known is None else known.select(sequences) for known in self.target]
 
     def select_documents(self, documents: Tensor) -> None:
-        """Keep the documents that `documents`, (documents,) long, names; their sequences are kept separately."""
+        """Keeps the documents that `documents`, (documents,) long, names; their sequences are kept separately."""
         self.source = [each.select(documents) for each in self.source]
         if self.source_mask is not None:
             self.source_mask = self.source_mask.index_select(0, documents)

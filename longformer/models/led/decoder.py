@@ -27,7 +27,7 @@ class LEDDecoder(LayerStack):
         self.layerdrop = config.decoder_layerdrop
 
     def new_cache(self, states: Tensor, source_mask: Tensor | None) -> KeyValueCache:
-        """Return a cache that holds the documents and no tokens yet.
+        """Returns a cache that holds the documents and no tokens yet.
 
         Args:
             states: of the encoder, (documents, source positions, d_model).
@@ -49,7 +49,7 @@ class LEDDecoder(LayerStack):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> DecoderOutput:
-        """Read the tokens so far, or only those that follow the tokens of a cache, which then holds them too.
+        """Reads the tokens so far, or only those that follow the tokens of a cache, which then holds them too.
 
         Values are not checked here and nothing waits for the device; `LEDModel.forward` is the border.
 
@@ -61,13 +61,13 @@ class LEDDecoder(LayerStack):
             cache: of `new_cache`.
         """
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        start, positions = 0 if cache is None else cache.length, words.shape[1]
-        places = torch.arange(start, start + positions, device=words.device)
-        hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(places)))
+        start, length = 0 if cache is None else cache.length, words.shape[1]
+        positions = torch.arange(start, start + length, device=words.device)
+        hidden = self.dropout(self.layernorm_embedding(words + self.embed_positions(positions)))
         source_mask = source_mask if cache is None else cache.source_mask
         causal = attention_mask is None and start == 0
         masks = DecoderMasks(
-            None if causal else visible_target(attention_mask, positions, start + positions, words.device),
+            None if causal else visible_target(attention_mask, length, start + length, words.device),
             causal,
             None if source_mask is None else source_mask[:, None, None, :],
         )
@@ -96,7 +96,7 @@ class LEDDecoder(LayerStack):
 
 
 def visible_target(attention_mask: Tensor | None, positions: int, known: int, device: torch.device) -> Tensor | None:
-    """Return `visible` of `DecoderSelfAttention.forward` for the last positions of all known ones.
+    """Returns `visible` of `DecoderSelfAttention.forward` for the last positions of all known ones.
 
     A padded position that sees no token sees itself, so that no row sees nothing.
     """

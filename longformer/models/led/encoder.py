@@ -35,7 +35,7 @@ class LEDEncoder(EncoderStack):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> EncoderOutput:
-        """Encode a batch of texts; what comes out at padding has no meaning.
+        """Encodes a batch of texts; what comes out at padding has no meaning.
 
         Args:
             input_ids: (batch, positions) long; or give `inputs_embeds`, (batch, positions, d_model).
@@ -57,11 +57,11 @@ class LEDEncoder(EncoderStack):
         )
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         # Positions count padding in, as in Hugging Face.
-        places = self.embed_positions(torch.arange(words.shape[1], device=words.device))
+        positions = self.embed_positions(torch.arange(words.shape[1], device=words.device))
         layers = cast(Iterable[EncoderLayer], self.layers)
         return self.run_layers(
             drop_layers(layers, self.config.encoder_layerdrop if self.training else 0.0),
-            self.dropout(self.layernorm_embedding(tokens.pack(words + places))),
+            self.dropout(self.layernorm_embedding(tokens.pack(words + positions))),
             tokens,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,

@@ -47,15 +47,15 @@ class GeneratesText(PretrainedModel):
         super().save_pretrained(directory)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (..., vocab_size) from what the decoder gave, (..., d_model)."""
+        """Returns (..., vocab_size) from what the decoder gave, (..., d_model)."""
         raise NotImplementedError
 
     def get_encoder(self) -> LEDEncoder:
-        """Return the encoder."""
+        """Returns the encoder."""
         raise NotImplementedError
 
     def get_decoder(self) -> LEDDecoder:
-        """Return the decoder."""
+        """Returns the decoder."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class GeneratesText(PretrainedModel):
         global_attention_mask: Tensor | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Write a text about every document.
+        """Writes a text about every document.
 
         Args:
             input_ids: (documents, positions) long.
@@ -106,13 +106,13 @@ class GeneratesText(PretrainedModel):
 
 
 def next_logits(model: GeneratesText, cache: KeyValueCache, tokens: Tensor) -> Tensor:
-    """Return (rows, vocabulary) float32 behind the last token of every row, (rows,) long."""
+    """Returns (rows, vocabulary) float32 behind the last token of every row, (rows,) long."""
     hidden = model.get_decoder()(tokens[:, None], cache=cache).last_hidden_state
     return model.logits(hidden[:, 0]).float()
 
 
 def token_by_token(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
-    """Return one text per document, (documents, max_length): token by token the most probable one, or a sampled one."""
+    """Returns one text per document, (documents, max_length): the most probable token each time, or a sampled one."""
     texts = empty_texts(cache, settings)
     texts[:, 0] = settings.decoder_start_token_id
     ends = texts.new_tensor(settings.eos_token_id)
@@ -138,7 +138,7 @@ def token_by_token(model: GeneratesText, cache: KeyValueCache, settings: Generat
 
 
 def beam_search(model: GeneratesText, cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
-    """Return the best text that a search by beams finds per document, (documents, max_length)."""
+    """Returns the best text that a search by beams finds per document, (documents, max_length)."""
     texts = empty_texts(cache, settings)
     active = torch.arange(len(texts), device=texts.device)
     beams = Beams(len(texts), settings, texts.device)
@@ -163,6 +163,6 @@ def beam_search(model: GeneratesText, cache: KeyValueCache, settings: Generation
 
 
 def empty_texts(cache: KeyValueCache, settings: GenerationSettings) -> Tensor:
-    """Return a place for one text per document, (documents, max_length) long."""
+    """Returns a place for one text per document, (documents, max_length) long."""
     keys = cache.source[0].key
     return torch.full((len(keys), settings.max_length), EMPTY, device=keys.device)

@@ -16,7 +16,7 @@ def read_source(
     global_attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> AttentionMetadata:
-    """Check what the encoder is to read and describe it; arguments as in `LEDEncoder.forward`.
+    """Checks what the encoder is to read and describe it; arguments as in `LEDEncoder.forward`.
 
     Raises:
         ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
@@ -46,7 +46,7 @@ def check_target(
     inputs_embeds: Tensor | None,
     cached: int,
 ) -> Tensor | None:
-    """Check what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens its cache holds.
+    """Checks what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens its cache holds.
 
     Returns:
         `attention_mask`, or None where nothing is padded.
@@ -72,7 +72,7 @@ def check_target(
 
 
 def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) -> None:
-    """Check that the encoder's states, (rows, positions, d_model), go with their mask and with what the decoder reads.
+    """Checks that the encoder's states, (rows, positions, d_model), go with their mask and with what the decoder reads.
 
     Raises:
         ValueError: they do not; the rows for the decoder must be as many or a multiple.
@@ -87,5 +87,5 @@ def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) 
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """Return a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
+    """Returns a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
     return None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()

@@ -23,7 +23,7 @@ class WordEmbeddings(nn.Embedding):
         self.scale = math.sqrt(config.d_model) if config.scale_embedding else None
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return (..., d_model)."""
+        """Returns (..., d_model)."""
         words = super().forward(ids)
         return words if self.scale is None else words * self.scale
 
@@ -43,13 +43,13 @@ class LEDLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def norm_before(self, hidden: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """Return the input of a sublayer: the hidden states, normalised where the config says so (mBART)."""
+        """Returns the input of a sublayer: the hidden states, normalised where the config says so (mBART)."""
         return norm(hidden) if self.normalize_before else hidden
 
     def add_and_norm(
         self, residual: Tensor, sublayer: nn.Linear | FeedForward, x: Tensor, norm: nn.LayerNorm
     ) -> Tensor:
-        """Return norm(residual + dropout(sublayer(x))), or the sum alone where `norm_before` normalises."""
+        """Returns norm(residual + dropout(sublayer(x))), or the sum alone where `norm_before` normalises."""
         norm_after = None if self.normalize_before else norm
         return add_and_norm(residual, sublayer, x, dropout=self.dropout, norm=norm_after)
 
@@ -79,7 +79,7 @@ class LEDEncoderLayer(LEDLayer):
         self.self_attn = EncoderAttention(config, layer)
 
     def forward(self, hidden: Tensor, tokens: AttentionMetadata) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`."""
+        """Returns the next hidden states, in the layout of `hidden`."""
         x = self.norm_before(hidden, self.self_attn_layer_norm)
         attended = self.self_attn.longformer_self_attn(x, tokens)
         hidden = self.add_and_norm(hidden, self.self_attn.output, attended, self.self_attn_layer_norm)
@@ -87,7 +87,7 @@ class LEDEncoderLayer(LEDLayer):
         return self.add_and_norm(hidden, self.feed_forward, x, self.final_layer_norm)
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
-        """Return who attends to whom in this layer, given its input."""
+        """Returns who attends to whom in this layer, given its input."""
         x = self.norm_before(hidden, self.self_attn_layer_norm)
         return self.self_attn.longformer_self_attn.probabilities(x, tokens)
 
@@ -116,7 +116,7 @@ class LEDDecoderLayer(LEDLayer):
     def forward(
         self, hidden: Tensor, masks: DecoderMasks, source: Tensor | KeyValue, past: KeyValue | None = None
     ) -> tuple[Tensor, KeyValue]:
-        """Return the next hidden states, (sequences, positions, width), and the keys and values of all tokens so far.
+        """Returns the next hidden states, (sequences, positions, width), and the keys and values of all tokens so far.
 
         Args:
             hidden: (sequences, positions, width); the sequences of a document follow each other, as many for each.
@@ -136,7 +136,7 @@ class LEDDecoderLayer(LEDLayer):
     def probabilities(
         self, hidden: Tensor, masks: DecoderMasks, source: Tensor | KeyValue, past: KeyValue | None
     ) -> tuple[Tensor, Tensor]:
-        """Return who attends to whom in this layer, given its input: to target and source; arguments as in `forward`.
+        """Returns who attends to whom in this layer, given its input: to target and source; arguments as in `forward`.
 
         Returns:
             (sequences, heads, positions, known positions) and (sequences, heads, positions, source positions).

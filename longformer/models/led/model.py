@@ -52,7 +52,7 @@ class LEDModel(PretrainedModel):
             self.encoder.embed_tokens.weight = self.decoder.embed_tokens.weight = self.shared.weight
 
     def get_encoder(self) -> LEDEncoder:
-        """Return the encoder, whose output may be handed to the model as `encoder_outputs`."""
+        """Returns the encoder, whose output may be handed to the model as `encoder_outputs`."""
         return self.encoder
 
     def forward(
@@ -70,7 +70,7 @@ class LEDModel(PretrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> LEDOutput:
-        """Read source texts, and what has been written about them.
+        """Reads source texts, and what has been written about them.
 
         Args:
             input_ids, attention_mask, global_attention_mask, inputs_embeds: as in `LEDEncoder.forward`.
@@ -146,11 +146,11 @@ class LEDWithHead(PretrainedModel):
         self.led = LEDModel(config)
 
     def get_encoder(self) -> LEDEncoder:
-        """Return the encoder, whose output may be handed to the model as `encoder_outputs`."""
+        """Returns the encoder, whose output may be handed to the model as `encoder_outputs`."""
         return self.led.encoder
 
     def get_decoder(self) -> LEDDecoder:
-        """Return the decoder."""
+        """Returns the decoder."""
         return self.led.decoder
 
 
@@ -172,7 +172,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
             self.lm_head.weight = self.led.shared.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (..., vocab_size) from what the decoder gave, (..., d_model)."""
+        """Returns (..., vocab_size) from what the decoder gave, (..., d_model)."""
         return self.lm_head(hidden) + self.final_logits_bias[0]
 
     def forward(
@@ -187,7 +187,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         output_logits: bool | None = None,
         **inputs: Unpack[LEDInputs],
     ) -> LEDGenerationOutput:
-        """Return logits (rows, positions, vocab_size) and, given labels, the loss.
+        """Returns logits (rows, positions, vocab_size) and, given labels, the loss.
 
         Args:
             labels: (rows, positions) long, what is to be written, -100 where it does not count; the decoder reads
@@ -205,9 +205,9 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         hidden = result.last_hidden_state
         loss = None
         if labels is not None:
-            places, targets = labelled(labels, hidden.shape[:2])
+            positions, targets = labelled(labels, hidden.shape[:2])
             loss = masked_lm_loss(
-                hidden.flatten(0, 1).index_select(0, places),
+                hidden.flatten(0, 1).index_select(0, positions),
                 targets,
                 self.lm_head.weight,
                 self.final_logits_bias[0],
@@ -239,7 +239,7 @@ class LEDForQuestionAnswering(LEDWithHead):
         end_positions: Tensor | None = None,
         **inputs: Unpack[LEDInputs],
     ) -> LEDQuestionAnsweringOutput:
-        """Return the logits of every position of the decoder to be the first and the last of the answer.
+        """Returns the logits of every position of the decoder to be the first and the last of the answer.
 
         Args:
             start_positions, end_positions: (rows,) long; a position beyond the text does not count.
@@ -254,7 +254,7 @@ class LEDForQuestionAnswering(LEDWithHead):
 
 
 def shift_tokens_right(ids: Tensor, config: LEDConfig) -> Tensor:
-    """Return the decoder input for target `ids`, (sequences, positions): its first token, then all but the last."""
+    """Returns the decoder input for target `ids`, (sequences, positions): its first token, then all but the last."""
     shifted = ids.roll(1, dims=1)
     shifted[:, 0] = config.decoder_start_token_id
     return shifted.masked_fill(shifted == IGNORED, config.pad_token_id)

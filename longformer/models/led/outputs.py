@@ -40,7 +40,7 @@ class Trace(ModelOutput):
     encoder_global_attentions: tuple[Tensor, ...] | None = None
 
     def trace(self) -> dict[str, Any]:
-        """Return these values by name, for the output of a head."""
+        """Returns these values by name, for the output of a head."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Trace)}
 
 

@@ -7,24 +7,24 @@ from longformer.errors import LongformerError
 
 
 def first_token(shape: torch.Size, attention_mask: Tensor | None, device: torch.device) -> Tensor:
-    """Make the first position global, unless it is padding."""
+    """Makes the first position global, unless it is padding."""
     return only_tokens((torch.arange(shape[1], device=device) == 0).expand(shape), attention_mask)
 
 
 def question(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
-    """Make everything before the first separator global."""
+    """Makes everything before the first separator global."""
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     return only_tokens(positions < first_separator(input_ids, separator), attention_mask)
 
 
 def second_text(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:
-    """Make everything behind the two separators that stand between two texts global."""
+    """Makes everything behind the two separators that stand between two texts global."""
     positions = torch.arange(input_ids.shape[1], device=input_ids.device)
     return only_tokens(positions > first_separator(input_ids, separator) + 1, attention_mask)
 
 
 def first_separator(input_ids: Tensor, separator: int) -> Tensor:
-    """Return (batch, 1): where the first separator of every row stands.
+    """Returns (batch, 1): where the first separator of every row stands.
 
     Raises:
         LongformerError: a row does not hold exactly three, as `<s> question </s></s> text </s>` does.
@@ -39,5 +39,5 @@ def first_separator(input_ids: Tensor, separator: int) -> Tensor:
 
 
 def only_tokens(mask: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Take padding out of a mask."""
+    """Takes padding out of a mask."""
     return mask if attention_mask is None else mask & (attention_mask != 0)

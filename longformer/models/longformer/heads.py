@@ -37,7 +37,7 @@ class MaskedLMHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(config.vocab_size))
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
-        """Return logits (..., vocab_size), or the loss of `targets`, (count,) long, where hidden is (count, width)."""
+        """Returns logits (..., vocab_size), or the loss of `targets`, (count,) long, where hidden is (count, width)."""
         compared = self.layer_norm(functional.gelu(self.dense(hidden)))
         if targets is None:
             return self.decoder(compared) + self.bias
@@ -67,7 +67,7 @@ class LongformerForMaskedLM(ModelWithHead):
         output_logits: bool | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
-        """Return logits (batch, positions, vocab_size) and, given labels, the loss.
+        """Returns logits (batch, positions, vocab_size) and, given labels, the loss.
 
         Args:
             labels: (batch, positions) long, -100 where nothing is to be predicted.
@@ -100,7 +100,7 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return (batch, num_labels)."""
+        """Returns (batch, num_labels)."""
         inner = torch.tanh(self.dense(self.dropout(hidden[:, 0])))
         return self.out_proj(self.dropout(inner))
 
@@ -122,7 +122,7 @@ class LongformerForSequenceClassification(ModelWithHead):
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
-        """Return logits (batch, num_labels) and, given labels, the loss.
+        """Returns logits (batch, num_labels) and, given labels, the loss.
 
         Args:
             labels: (batch,) long for one class per text; (batch, num_labels) float for several classes per text;
@@ -169,7 +169,7 @@ class LongformerForQuestionAnswering(ModelWithHead):
         end_positions: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> QuestionAnsweringOutput:
-        """Return the logits of every position to be the first and the last of the answer.
+        """Returns the logits of every position to be the first and the last of the answer.
 
         Args:
             start_positions, end_positions: (batch,) long; a position beyond the text does not count.
@@ -191,13 +191,13 @@ class LongformerForQuestionAnswering(ModelWithHead):
 
 
 def span_loss(logits: Tensor, positions: Tensor) -> Tensor:
-    """Return the mean cross-entropy of (batch, positions) logits over the rows whose target lies inside."""
+    """Returns the mean cross-entropy of (batch, positions) logits over the rows whose target lies inside."""
     outside = logits.shape[1]
     return mean_cross_entropy(logits, positions.flatten().clamp(0, outside), ignored=outside)
 
 
 def mean_cross_entropy(logits: Tensor, targets: Tensor, *, ignored: int) -> Tensor:
-    """Return the mean cross-entropy of (rows, classes) logits over the rows whose target counts; of none, 0."""
+    """Returns the mean cross-entropy of (rows, classes) logits over the rows whose target counts; of none, 0."""
     total = functional.cross_entropy(logits, targets, ignore_index=ignored, reduction="sum")
     return total / (targets != ignored).sum().clamp(min=1)
 
@@ -220,7 +220,7 @@ class LongformerForTokenClassification(ModelWithHead):
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
-        """Return logits (batch, positions, num_labels) and, given labels (-100 = does not count), the loss."""
+        """Returns logits (batch, positions, num_labels) and, given labels (-100 = does not count), the loss."""
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         logits = self.classifier(self.dropout(encoded.last_hidden_state))
         loss = None if labels is None else mean_cross_entropy(logits.flatten(0, 1), labels.flatten(), ignored=IGNORED)
@@ -245,7 +245,7 @@ class LongformerForMultipleChoice(ModelWithHead):
         labels: Tensor | None = None,
         **inputs: Unpack[EncoderInputs],
     ) -> HeadOutput:
-        """Return logits (batch, choices) and, given labels (batch,) long, the loss.
+        """Returns logits (batch, choices) and, given labels (batch,) long, the loss.
 
         All inputs are as in `LongformerModel.forward` with one more dimension, (batch, choices, ...).
 
@@ -270,10 +270,10 @@ class LongformerForMultipleChoice(ModelWithHead):
 
 
 def flat_choices(tensor: Tensor | None) -> Tensor | None:
-    """Merge the dimensions (batch, choices, ...) into one."""
+    """Merges the dimensions (batch, choices, ...) into one."""
     return None if tensor is None else tensor.flatten(0, 1)
 
 
 def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:
-    """Return a head's result together with what was asked of the encoder."""
+    """Returns a head's result together with what was asked of the encoder."""
     return HeadOutput(loss, logits, encoded.hidden_states, encoded.attentions, encoded.global_attentions)

@@ -23,7 +23,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs: ModelInputs) -> Tensor:
-        """Return the first hidden states, (batch, positions, hidden_size), or packed where the batch is."""
+        """Returns the first hidden states, (batch, positions, hidden_size), or packed where the batch is."""
         words = inputs.inputs_embeds if inputs.input_ids is None else self.word_embeddings(inputs.input_ids)
         positions = self.position_embeddings(inputs.position_ids)
         types = self.token_type_embeddings(inputs.token_type_ids)
@@ -40,7 +40,7 @@ class AddAndNorm(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, residual: Tensor, sublayer: nn.Linear | FeedForward, x: Tensor) -> Tensor:
-        """Return LayerNorm(residual + dropout(sublayer(x))), (..., hidden_size)."""
+        """Returns LayerNorm(residual + dropout(sublayer(x))), (..., hidden_size)."""
         return add_and_norm(residual, sublayer, x, dropout=self.dropout, norm=self.LayerNorm)
 
 
@@ -77,7 +77,7 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, hidden: Tensor, tokens: AttentionMetadata, positions: Tensor | None = None) -> Tensor:
-        """Return the next hidden states, in the layout of `hidden`, or those of some positions only.
+        """Returns the next hidden states, in the layout of `hidden`, or those of some positions only.
 
         Args:
             hidden: (batch, positions, width), or packed, (tokens, width).
@@ -93,7 +93,7 @@ class Layer(nn.Module):
         return self.output(hidden, feed_forward, hidden)
 
     def probabilities(self, hidden: Tensor, tokens: AttentionMetadata) -> AttentionProbabilities:
-        """Return who attends to whom in this layer, given its input."""
+        """Returns who attends to whom in this layer, given its input."""
         return self.attention.self.probabilities(hidden, tokens)
 
 
@@ -105,5 +105,5 @@ class Pooler(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return (batch, hidden_size)."""
+        """Returns (batch, hidden_size)."""
         return torch.tanh(self.dense(hidden[:, 0]))

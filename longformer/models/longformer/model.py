@@ -41,7 +41,7 @@ class Encoder(EncoderStack):
         output_hidden_states: bool,
         output_positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Run all layers; `hidden` may be packed, the result is not; see `EncoderStack.run_layers`."""
+        """Runs all layers; `hidden` may be packed, the result is not; see `EncoderStack.run_layers`."""
         return self.run_layers(
             cast(Iterable[EncoderLayer], self.layer),
             hidden,
@@ -82,7 +82,7 @@ class LongformerModel(PretrainedModel):
         output_hidden_states: bool = False,
         output_positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Encode a batch of texts.
+        """Encodes a batch of texts.
 
         Args:
             input_ids: (batch, positions) long; or give `inputs_embeds`, (batch, positions, hidden_size).

@@ -12,7 +12,7 @@ from longformer.training.checkpoints.write import STATE
 
 
 def weight_differences(first: Path, second: Path) -> dict[str, float]:
-    """Return the largest absolute difference of every parameter; both checkpoints must be verified.
+    """Returns the largest absolute difference of every parameter; both checkpoints must be verified.
 
     Universal copies of both are made where they are missing.
 

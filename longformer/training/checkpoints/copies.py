@@ -30,7 +30,7 @@ class CheckpointCopies:
         self._storage()
 
     def add(self, checkpoint: Path) -> None:
-        """Copy a committed checkpoint there.
+        """Copies a committed checkpoint there.
 
         Raises:
             OSError: the storage does not take it.
@@ -43,14 +43,14 @@ class CheckpointCopies:
             storage.put_file(str(checkpoint / name), str(target / name))
 
     def keep_only(self, checkpoints: list[Path]) -> None:
-        """Remove all copies but those of `checkpoints`, manifests first, so that none looks whole meanwhile."""
+        """Removes all copies but those of `checkpoints`, manifests first, so that none looks whole meanwhile."""
         storage, root = self._storage()
         for name in set(self._names()) - {checkpoint.name for checkpoint in checkpoints}:
             storage.rm_file(str(root / name / MANIFEST_FILE))
             storage.rm(str(root / name), recursive=True)
 
     def fetch_newer(self, directory: Path, present: Path | None, warn: Callable[[str], None]) -> Path | None:
-        """Fetch the newest whole copy into `directory` where it is newer than the checkpoint that is there already.
+        """Fetches the newest whole copy into `directory` where it is newer than the checkpoint that is there already.
 
         Returns:
             The newest checkpoint there is now, or None without any.

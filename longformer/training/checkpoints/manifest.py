@@ -35,25 +35,25 @@ class Manifest:
     """Relative path -> {"size": bytes, "sha256": hex}."""
 
     def fits(self, *, ranks: int, zero_stage: int) -> bool:
-        """Return whether so many ranks with this ZeRO stage can load the state as it is."""
+        """Returns whether so many ranks with this ZeRO stage can load the state as it is."""
         if self.is_universal:
             return True
         # Without ZeRO every rank holds everything, so their number does not matter.
         return zero_stage == self.zero_stage and (ranks == self.ranks or zero_stage == 0)
 
     def with_files_of(self, directory: Path) -> "Manifest":
-        """Return this manifest with an entry for every file below `directory`."""
+        """Returns this manifest with an entry for every file below `directory`."""
         paths = sorted(path for path in directory.rglob("*") if path.is_file())
         files = {str(path.relative_to(directory)): describe_file(path) for path in paths}
         return dataclasses.replace(self, files=files)
 
     def write(self, directory: Path) -> None:
-        """Write manifest.json into `directory`, atomically."""
+        """Writes manifest.json into `directory`, atomically."""
         write_json(directory / MANIFEST_FILE, dataclasses.asdict(self))
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Return the manifest of a committed directory.
+        """Returns the manifest of a committed directory.
 
         Raises:
             LongformerError: the manifest is missing or not one of ours.
@@ -70,14 +70,14 @@ class Manifest:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Return the manifest's entry of a file."""
+    """Returns the manifest's entry of a file."""
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": checksum}
 
 
 def damage(directory: Path) -> str | None:
-    """Return in words what is wrong with a committed directory, or None when every file is as written."""
+    """Returns in words what is wrong with a committed directory, or None when every file is as written."""
     try:
         files = Manifest.read(directory).files
     except LongformerError as error:

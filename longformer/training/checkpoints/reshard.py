@@ -20,7 +20,7 @@ from longformer.training.deepspeed_compat import merge_shards, split_whole_state
 
 
 def universal_copy(checkpoint: Path) -> Path:
-    """Return the universal copy of a verified checkpoint, made now where it is missing or damaged.
+    """Returns the universal copy of a verified checkpoint, made now where it is missing or damaged.
 
     Raises:
         LongformerError: it cannot be written.

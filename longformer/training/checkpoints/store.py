@@ -12,27 +12,27 @@ from longformer.training.checkpoints.manifest import damage
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies once it is committed."""
+    """Returns where the checkpoint of a step lies once it is committed."""
     return directory / f"step-{step:08d}"
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the step of the phase at which a checkpoint was written."""
+    """Returns the step of the phase at which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def universal_path(checkpoint: Path) -> Path:
-    """Return where the copy of a checkpoint lies that fits any number of ranks."""
+    """Returns where the copy of a checkpoint lies that fits any number of ranks."""
     return checkpoint.with_name(f"universal-{checkpoint.name}")
 
 
 def committed_checkpoints(directory: Path) -> list[Path]:
-    """Return the committed checkpoints, oldest first."""
+    """Returns the committed checkpoints, oldest first."""
     return sorted(directory.glob("step-*"))
 
 
 def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint whose every file is as written, or None; each damaged one is told to `warn`."""
+    """Returns the newest checkpoint whose every file is as written, or None; each damaged one is told to `warn`."""
     for checkpoint in reversed(committed_checkpoints(directory)):
         problem = damage(checkpoint)
         if problem is None:
@@ -44,7 +44,7 @@ def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path
 def prune_checkpoints(
     directory: Path, keep: int, *, permanent_every: int | None = None, spared: Path | None = None
 ) -> None:
-    """Remove old checkpoints, and what died processes left half-written or half-removed.
+    """Removes old checkpoints, and what died processes left half-written or half-removed.
 
     Args:
         directory: the checkpoints of a phase.
@@ -64,7 +64,7 @@ def prune_checkpoints(
 
 
 def commit(staging: Path, target: Path) -> None:
-    """Give a directory whose files are synced its final name; a damaged one of that name goes."""
+    """Gives a directory whose files are synced its final name; a damaged one of that name goes."""
     if target.exists():
         # Only a damaged checkpoint is ever written again: training went back behind it.
         remove_checkpoint(target)
@@ -72,7 +72,7 @@ def commit(staging: Path, target: Path) -> None:
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Remove a checkpoint so that a half-removed one never looks committed."""
+    """Removes a checkpoint so that a half-removed one never looks committed."""
     doomed = checkpoint.with_name(f".{checkpoint.name}.removed")
     checkpoint.rename(doomed)
     shutil.rmtree(doomed)

@@ -72,7 +72,7 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def save(self, progress: Progress, data: dict[str, Any]) -> Path:
-        """Save the state at a step border and return where it lies once it is committed; all ranks must call it.
+        """Saves the state at a step border and returns where it lies once it is committed; all ranks must call it.
 
         Raises:
             LongformerError: it, or the one before it, cannot be written; nothing committed earlier is touched.
@@ -96,7 +96,7 @@ class CheckpointWriter:
         return target
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is committed.
+        """Waits until the last checkpoint is committed.
 
         Raises:
             LongformerError: it cannot be written; nothing committed earlier is touched.
@@ -114,7 +114,7 @@ class CheckpointWriter:
             self._commit_together(staging, target, manifest)
 
     def _commit_together(self, staging: Path, target: Path, manifest: Manifest) -> None:
-        """Let one rank commit what all have written."""
+        """Lets one rank commit what all have written."""
         torch.distributed.barrier(self._group)
         files = self._sync_and_describe(staging)
         if self.engine.ranks.is_first:
@@ -134,7 +134,7 @@ class CheckpointWriter:
             print(f"warning: {checkpoint.name} was not copied to {self._copies.url} ({error})", file=sys.stderr)
 
     def _sync_and_describe(self, staging: Path) -> dict[str, dict[str, Any]]:
-        """Sync and hash the staged files, each rank its share; return all entries."""
+        """Syncs and hashes the staged files, each rank its share; return all entries."""
         ranks = self.engine.ranks
         paths = sorted(path for path in staging.rglob("*") if path.is_file())
         share = {}
@@ -146,7 +146,7 @@ class CheckpointWriter:
         return {name: entry for share in shares for name, entry in sorted(share.items())}
 
     def manifest(self, progress: Progress, data: dict[str, Any]) -> Manifest:
-        """Return what is to be known of the present state, without files."""
+        """Returns what is to be known of the present state, without files."""
         return Manifest(
             phase=self._phase,
             phase_index=self._phase_index,
@@ -161,7 +161,7 @@ class CheckpointWriter:
 
 
 def restore(checkpoint: Path, engine: TrainingEngine) -> Manifest:
-    """Put engine and random generators into the state of a verified checkpoint; all ranks must call it.
+    """Puts engine and random generators into the state of a verified checkpoint; all ranks must call it.
 
     A rank that did not exist when the checkpoint was written keeps the random generator it has.
 
@@ -176,7 +176,7 @@ def restore(checkpoint: Path, engine: TrainingEngine) -> Manifest:
 
 
 def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> None:
-    """Put only weights and optimizer into the state of a verified checkpoint; all ranks must call it.
+    """Puts only weights and optimizer into the state of a verified checkpoint; all ranks must call it.
 
     Raises:
         LongformerError: the checkpoint does not fit the engine; the sentence says what does.
@@ -198,7 +198,7 @@ def restore_weights_and_optimizer(checkpoint: Path, engine: TrainingEngine) -> N
 
 @contextmanager
 def write_errors_explained(target: Path) -> Iterator[None]:
-    """Turn what the system says about a failed write into one sentence with the space that is left."""
+    """Turns what the system says about a failed write into one sentence with the space that is left."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -218,7 +218,7 @@ def _free_space(target: Path) -> str:
 
 
 def random_state_bytes() -> bytes:
-    """Return the states of torch's generators on the CPU and, where in use, on this rank's CUDA device, as a file."""
+    """Returns the states of torch's generators on the CPU and, where in use, on this rank's CUDA device, as a file."""
     from safetensors.torch import save
 
     states = {"cpu": torch.get_rng_state()}
@@ -228,7 +228,7 @@ def random_state_bytes() -> bytes:
 
 
 def load_random_state(path: Path) -> None:
-    """Set torch's generators to the saved states."""
+    """Sets torch's generators to the saved states."""
     from safetensors.torch import load_file
 
     states = load_file(path)
