@@ -46,31 +46,31 @@ def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | Non
     """
     mask = None if global_mask is None else global_mask[None]
     output = encoder(input_ids=ids[None], global_attention_mask=mask, output_attentions=True)
-    positions = torch.empty(0, dtype=torch.long) if global_mask is None else global_mask.nonzero().flatten()
+    global_positions = torch.empty(0, dtype=torch.long) if global_mask is None else global_mask.nonzero().flatten()
     of_global = output.global_attentions or (None,) * len(output.attentions)
     return [
-        dense_map(local[0], None if rows is None else rows[0], positions)
+        dense_map(local[0], None if rows is None else rows[0], global_positions)
         for local, rows in zip(output.attentions, of_global, strict=True)
     ]
 
 
-def dense_map(local: Tensor, of_global_tokens: Tensor | None, positions: Tensor) -> Tensor:
+def dense_map(local: Tensor, of_global_tokens: Tensor | None, global_positions: Tensor) -> Tensor:
     """Returns (heads, positions, positions) of one text's probabilities in Hugging Face's format (spec 1.4).
 
     Args:
         local: (heads, positions, global tokens + window + 1).
         of_global_tokens: (heads, positions, global tokens), what global tokens pay to every position; None: no such.
-        positions: (global tokens,) long, their positions.
+        global_positions: (global tokens,) long.
     """
     heads, positions, columns = local.shape
-    side = (columns - len(positions)) // 2
+    side = (columns - len(global_positions)) // 2
     dense = local.new_zeros(heads, positions, positions + 2 * side)
     index = torch.arange(positions)[:, None] + torch.arange(2 * side + 1)
-    dense.scatter_(2, index.expand(heads, -1, -1), local[:, :, len(positions) :])
+    dense.scatter_(2, index.expand(heads, -1, -1), local[:, :, len(global_positions) :])
     dense = dense[:, :, side : side + positions].clone()
-    dense[:, :, positions] += local[:, :, : len(positions)]
+    dense[:, :, global_positions] += local[:, :, : len(global_positions)]
     if of_global_tokens is not None:
-        dense[:, positions] = of_global_tokens.transpose(1, 2)
+        dense[:, global_positions] = of_global_tokens.transpose(1, 2)
     return dense
 
 
