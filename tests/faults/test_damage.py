@@ -18,7 +18,7 @@ Runs = Callable[..., TinyRun]
 
 @pytest.mark.parametrize(
     "kind",
-    ["flipped", "manifest", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("cut", "missing"))],
+    ["flipped", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("manifest", "cut", "missing"))],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(kind: str, new_run: Runs, undisturbed: Runs) -> None:
     run = new_run()

@@ -44,7 +44,7 @@ def go_on_with(run: TinyRun, ranks: int, config: RunConfig, data: PreparedData) 
     run.ranks = ranks
 
 
-@pytest.mark.parametrize("in_background", [False, True])
+@pytest.mark.parametrize("in_background", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_that_lost_its_disk_goes_on_from_the_copies_of_its_checkpoints(
     in_background: bool, tmp_path: Path, new_run: Callable[..., TinyRun], undisturbed: Callable[..., TinyRun]
 ) -> None:
