@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.nn import functional
 
 from longformer import models
 
@@ -58,7 +59,26 @@ def make_case(head: str, seed: int, folder: Any, **overrides: Any) -> Case:
         for parameter in theirs.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)
     theirs.save_pretrained(folder)
-    return Case(theirs, getattr(models, head).from_pretrained(folder), make_batch(head, generator, options))
+    batch = make_batch(head, generator, options)
+    read_first_tokens(theirs, head, batch)
+    return Case(theirs, getattr(models, head).from_pretrained(folder), batch)
+
+
+def read_first_tokens(theirs: Any, head: str, batch: dict[str, Tensor]) -> None:
+    """Hand their heads that read position 0 the first token of every text, wherever it stands."""
+    mask = batch.get("attention_mask")
+    reader = {"LongformerModel": "pooler", "LongformerForSequenceClassification": "classifier"}.get(head)
+    if mask is None or reader is None:
+        return
+    first = mask.argmax(1)
+    getattr(theirs, reader).register_forward_pre_hook(
+        lambda _, args: (args[0][torch.arange(len(first)), first][:, None],)
+    )
+    if reader == "classifier":
+        default = functional.one_hot(first, mask.shape[1])
+        theirs.register_forward_pre_hook(
+            lambda _, args, given: (args, {"global_attention_mask": default} | given), with_kwargs=True
+        )
 
 
 def make_batch(head: str, generator: random.Random, options: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from longformer.models import LongformerConfig, LongformerForMaskedLM, LongformerModel
+from longformer.models import (
+    LongformerConfig,
+    LongformerForMaskedLM,
+    LongformerForMultipleChoice,
+    LongformerForSequenceClassification,
+    LongformerModel,
+)
 from tests.models.largest_tensor import LargestTensor
 
 SMALL = {
@@ -55,6 +61,30 @@ def test_a_text_alone_and_in_a_padded_batch_reads_the_same() -> None:
         batch = model(ids, attention_mask=(ids != 1).long(), global_attention_mask=is_global).last_hidden_state
         alone = model(short, global_attention_mask=is_global[1:, place]).last_hidden_state
         torch.testing.assert_close(batch[1:, place], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_class", [LongformerForSequenceClassification, LongformerForMultipleChoice])
+def test_a_head_reads_the_first_token_of_a_text_on_whichever_side_its_padding_is(model_class: Any) -> None:
+    model = model_class(LongformerConfig(**SMALL)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+
+    def logits(texts: list[torch.Tensor], share_before: float) -> torch.Tensor:
+        ids = torch.ones(len(texts), max(map(len, texts)), dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            start = int(share_before * (len(row) - len(text)))
+            row[start : start + len(text)] = text
+        mask = (ids != 1).long()
+        if model_class is LongformerForMultipleChoice:
+            return model(ids[None], mask[None], mask[None]).logits[0, :, None]
+        return model(ids, mask).logits
+
+    texts = [torch.randint(3, 500, (length,)) for length in (37, 61, 1, 50)]
+    alone = torch.cat([logits([text], 0) for text in texts])
+    assert alone.std(0).min() > 1e-2
+    for share_before in (0, 0.5, 1):
+        torch.testing.assert_close(logits(texts, share_before), alone, rtol=1e-5, atol=1e-5)
 
 
 def test_fresh_weights_are_those_of_hugging_face_in_kind() -> None:

@@ -7,8 +7,16 @@ from longformer.errors import LongformerError
 
 
 def first_token(shape: torch.Size, attention_mask: Tensor | None, device: torch.device) -> Tensor:
-    """Makes the first position global, unless it is padding."""
-    return only_tokens((torch.arange(shape[1], device=device) == 0).expand(shape), attention_mask)
+    """Makes the first token of every text global, on whichever side its padding is."""
+    first = torch.zeros(shape[0], dtype=torch.long, device=device)
+    if attention_mask is not None:
+        first = first_positions(attention_mask)
+    return only_tokens(torch.arange(shape[1], device=device) == first[:, None], attention_mask)
+
+
+def first_positions(attention_mask: Tensor) -> Tensor:
+    """Returns (batch,) long: where the first token of every text stands; 0 where there is none."""
+    return (attention_mask != 0).to(torch.uint8).argmax(1)
 
 
 def question(input_ids: Tensor, separator: int, attention_mask: Tensor | None) -> Tensor:

@@ -13,6 +13,7 @@ from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
 from longformer.models.longformer import global_attention
 from longformer.models.longformer.config import LongformerConfig
+from longformer.models.longformer.layers import of_first_token
 from longformer.models.longformer.model import EncoderInputs, LongformerModel
 
 
@@ -99,9 +100,9 @@ class ClassificationHead(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns (batch, num_labels)."""
-        inner = torch.tanh(self.dense(self.dropout(hidden[:, 0])))
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Returns (batch, num_labels); arguments as in `of_first_token`."""
+        inner = torch.tanh(self.dense(self.dropout(of_first_token(hidden, attention_mask))))
         return self.out_proj(self.dropout(inner))
 
 
@@ -134,7 +135,7 @@ class LongformerForSequenceClassification(ModelWithHead):
             if given is not None:
                 global_attention_mask = global_attention.first_token(given.shape[:2], attention_mask, given.device)
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
-        logits = self.classifier(encoded.last_hidden_state)
+        logits = self.classifier(encoded.last_hidden_state, attention_mask)
         return head_output(encoded, None if labels is None else self._loss(logits, labels), logits)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from longformer.attention.metadata import AttentionMetadata
 from longformer.models.common.inputs import ModelInputs
 from longformer.models.common.layers import ACTIVATIONS, FeedForward, add_and_norm
 from longformer.models.longformer.config import LongformerConfig
+from longformer.models.longformer.global_attention import first_positions
 
 
 class Embeddings(nn.Module):
@@ -97,6 +98,19 @@ class Layer(nn.Module):
         return self.attention.self.probabilities(hidden, tokens)
 
 
+def of_first_token(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Returns what the first token of every text holds, (batch, width), on whichever side its padding is.
+
+    Args:
+        hidden: (batch, positions, width).
+        attention_mask: (batch, positions), 0 = padding; None = all tokens.
+    """
+    if attention_mask is None:
+        return hidden[:, 0]
+    first = first_positions(attention_mask)
+    return hidden.gather(1, first[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
+
+
 class Pooler(nn.Module):
     """One vector for a whole text, made of its first token."""
 
@@ -104,6 +118,6 @@ class Pooler(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Returns (batch, hidden_size)."""
-        return torch.tanh(self.dense(hidden[:, 0]))
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Returns (batch, hidden_size); arguments as in `of_first_token`."""
+        return torch.tanh(self.dense(of_first_token(hidden, attention_mask)))

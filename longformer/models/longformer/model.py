@@ -119,5 +119,5 @@ class LongformerModel(PretrainedModel):
             output_positions=output_positions,
         )
         if self.pooler is not None:
-            output.pooler_output = self.pooler(output.last_hidden_state)
+            output.pooler_output = self.pooler(output.last_hidden_state, attention_mask)
         return output
