@@ -1,7 +1,9 @@
 """The files of a Hugging Face folder: reads safetensors or the older .bin, whole or in shards; writes safetensors."""
 
 import json
+import logging
 import pickle
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +21,12 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Those that weights have; what else there may be does not count.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
+# Names of the modules that torch.compile, DataParallel, FSDP and its activation checkpointing put around others.
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
 Device = Literal["cpu", "meta"]
+
+log = logging.getLogger(__name__)
 
 
 def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -35,7 +42,12 @@ def write_folder(directory: Path, config: Mapping[str, Any], tensors: Mapping[st
     directory.mkdir(parents=True, exist_ok=True)
     weights = directory / WEIGHT_FILES[0]
     staging = staging_of(weights)
+    staging.unlink(missing_ok=True)
+    staging.touch()
+    # save_file makes a file for its owner alone; this one is to have the mode of any other file made here.
+    mode = stat.S_IMODE(staging.stat().st_mode)
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, staging, {"format": "pt"})
+    staging.chmod(mode)
     sync_file(staging)
     staging.replace(weights)
     write_json(directory / CONFIG_FILE, config)
@@ -49,14 +61,37 @@ def check_unused(directory: Path) -> None:
 
 
 def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor]:
-    """Returns all tensors of a model directory by name.
+    """Returns all tensors of a model directory by name, without wrappers, which are logged.
 
     Args:
         device: "meta" reads shapes and types only, which takes no time and no memory.
 
     Raises:
-        LongformerError: no weights are there, or a file is missing, damaged or cut short.
+        LongformerError: no weights are there, a file is missing, damaged or cut short, or two tensors differ in
+            wrappers only.
     """
+    tensors = stored_tensors(directory, device)
+    names = unwrapped(tensors)
+    wrapped = next((name for name in tensors if name not in names), None)
+    if len(names) < len(tensors):
+        raise LongformerError(f"{directory} holds two tensors for {plain_name(str(wrapped))}; remove one of them")
+    if wrapped is not None:
+        log.warning("%s was saved from a wrapped model: %s is read as %s", directory, wrapped, plain_name(wrapped))
+    return names
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors under the names that they have where no module is wrapped; see `WRAPPERS`."""
+    return {plain_name(name): tensor for name, tensor in tensors.items()}
+
+
+def plain_name(name: str) -> str:
+    """Returns the name of a tensor without the wrappers on its path."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def stored_tensors(directory: Path, device: Device) -> dict[str, Tensor]:
+    """Returns all tensors of a model directory by the names that they are stored under."""
     for name in WEIGHT_FILES:
         if (directory / name).is_file():
             return read_file(directory / name, device)

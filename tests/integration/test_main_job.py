@@ -56,6 +56,14 @@ def test_the_run_ends_with_a_report_of_every_phase_and_of_the_test_split(workpla
     assert all(phase in summary for phase in ("short", "medium", "long", "xz"))
 
 
+def test_all_that_a_run_leaves_can_be_read_by_whom_the_umask_lets(workplace: Path) -> None:
+    (workplace / "probe").touch()
+    allowed = (workplace / "probe").stat().st_mode & 0o666
+    files = [path for path in workplace.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".tar", ".safetensors", ".json", ".html", ".db"}
+    assert [path for path in files if path.stat().st_mode & allowed != allowed] == []
+
+
 def test_the_same_command_again_has_nothing_to_do(workplace: Path) -> None:
     metrics = workplace / "runs" / "quickstart" / "metrics.jsonl"
     before = metrics.read_bytes()

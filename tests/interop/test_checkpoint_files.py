@@ -1,6 +1,8 @@
 """Claims: shapes and types are known without the numbers, whichever files hold them."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import transformers
 
 from longformer.errors import LongformerError
 from longformer.inference.inspect import inspect_folder
-from longformer.interop.checkpoint_files import read_tensors
+from longformer.interop.checkpoint_files import read_tensors, write_folder
 
 CONFIG = transformers.LongformerConfig(
     vocab_size=30,
@@ -52,3 +54,16 @@ def test_the_original_layout_is_recognised_and_a_cut_file_is_not_described(tmp_p
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(LongformerError, match="damaged or cut short"):
         inspect_folder(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o027, 0o077])
+def test_weights_can_be_read_by_whom_the_umask_lets(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        # What a writer that died has left.
+        (tmp_path / ".model.safetensors.staging").touch(0o600)
+        write_folder(tmp_path, {}, {"weight": torch.ones(3)})
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(("config.json", "model.safetensors"), 0o666 & ~umask)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,48 @@ def test_the_original_allenai_layout_counts_one_side_of_the_window(prefix: str, 
     model.save_pretrained(tmp_path / "ours")
     loaded = transformers.LongformerModel.from_pretrained(tmp_path / "ours")
     assert loaded.config.attention_window == list(case.theirs.config.attention_window)
+
+
+@pytest.mark.parametrize("head", ["LongformerModel", "LongformerForMaskedLM"])
+def test_a_model_with_compiled_layers_is_saved_under_plain_names(head: str, tmp_path: Path) -> None:
+    case = make_case(head, 1, tmp_path / "theirs")
+    encoder = case.ours.encoder if head == "LongformerModel" else case.ours.longformer.encoder
+    encoder.layer[-1] = torch.compile(encoder.layer[-1], backend="eager")
+    assert any("_orig_mod" in name for name, _ in case.ours.named_parameters())
+    torch.compile(case.ours, backend="eager").save_pretrained(tmp_path / "ours")
+    expected, saved = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert saved.keys() == expected.keys()
+    assert all(torch.equal(saved[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace(".layer.0.", ".layer.0._orig_mod."),
+        lambda name: name.replace(".layer.0.", ".layer.0._fsdp_wrapped_module._checkpoint_wrapped_module."),
+    ],
+)
+def test_names_of_wrapped_modules_are_read_with_a_note(
+    wrapped: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = make_case("LongformerForMaskedLM", 1, tmp_path)
+    expected = load_file(tmp_path / "model.safetensors")
+    save_file({wrapped(name): tensor for name, tensor in expected.items()}, tmp_path / "model.safetensors")
+    tensors = models.LongformerForMaskedLM.from_pretrained(tmp_path).named_tensors()
+    assert "was saved from a wrapped model" in caplog.text
+    for name, tensor in case.ours.named_tensors().items():
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_two_tensors_for_one_name_are_refused(tmp_path: Path) -> None:
+    make_case("LongformerForMaskedLM", 1, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, "module.lm_head.bias": tensors["lm_head.bias"].clone()}, tmp_path / "model.safetensors")
+    with pytest.raises(LongformerError, match=r"two tensors for lm_head\.bias"):
+        models.LongformerForMaskedLM.from_pretrained(tmp_path)
 
 
 def test_a_head_that_a_checkpoint_lacks_starts_fresh_and_says_so(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.files import committed_directory, write_json
+from longformer.interop.checkpoint_files import unwrapped
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,7 +36,7 @@ def save(directory: Path, config: Any, tensors: Mapping[str, Tensor]) -> None:
     if directory.exists():
         raise LongformerError(f"{directory} exists already; remove it or choose another directory for the model")
     with committed_directory(directory) as staging:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in unwrapped(tensors).items()}
         (staging / WEIGHTS_FILE).write_bytes(serialized(plain, metadata={"format": "pt"}))
         write_json(staging / CONFIG_FILE, dataclasses.asdict(config))
 
@@ -68,7 +69,7 @@ def load_weights(directory: Path, parameters: Mapping[str, Tensor]) -> None:
     if not path.is_file():
         raise LongformerError(f"{directory} holds no model: {WEIGHTS_FILE} is missing")
     try:
-        saved = load_file(path)
+        saved, parameters = unwrapped(load_file(path)), unwrapped(parameters)
     except (SafetensorError, OSError) as error:
         raise LongformerError(f"{path} is damaged or cut short ({error}); copy or export the model again") from error
     problems = [f"{name} is missing" for name in parameters.keys() - saved.keys()]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from longformer.interop import huggingface
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, unwrapped, write_folder
 from longformer.interop.families import Family
 from longformer.interop.fitting import fit, without_copies
 from longformer.models.common.config import WindowedConfig
@@ -138,8 +138,8 @@ class PretrainedModel(nn.Module):
                 module.saved_activations = saved
 
     def _own_tensors(self) -> dict[str, Tensor]:
-        """Returns what makes up the model under our names, shared tensors once."""
-        return whole_parameters(self) | dict(self.named_buffers(recurse=False))
+        """Returns what makes up the model under our names without wrappers, shared tensors once."""
+        return unwrapped(whole_parameters(self) | dict(self.named_buffers(recurse=False)))
 
     def _own_name(self, name: str) -> str:
         return name.removeprefix(self.family.base) if self.is_bare else name

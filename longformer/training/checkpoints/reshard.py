@@ -46,7 +46,7 @@ def universal_copy(checkpoint: Path) -> Path:
 
 @contextmanager
 def _one_writer(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory / ".reshard.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(directory / ".reshard.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
