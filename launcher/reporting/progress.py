@@ -92,7 +92,7 @@ class RunProgress:
     def _follow(self) -> None:
         on_terminal = self._console.is_terminal
         live = Live(console=self._console, transient=True, refresh_per_second=4) if on_terminal else None
-        next_line = monotonic()
+        next_line, last_line = monotonic(), ""
         with live or nullcontext():
             stopping = False
             while not stopping:
@@ -101,11 +101,13 @@ class RunProgress:
                 if live:
                     live.update(self._display())
                 elif self._recent and not self._newest_phase_is_done and monotonic() >= next_line:
-                    self._console.print(self._line(), highlight=False, soft_wrap=True)
-                    next_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES
+                    line = self._line()
+                    if line != last_line:
+                        self._console.print(line, highlight=False, soft_wrap=True)
+                    next_line, last_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES, line
 
     def _look(self) -> None:
-        """Takes in what was written since the last look, and announce phases that are done."""
+        """Takes in what was written since the last look, and announces phases that are done."""
         for record in self._metrics.new_records():
             if self._recent and self._recent[-1]["phase_index"] != record["phase_index"]:
                 self._recent.clear()

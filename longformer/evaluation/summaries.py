@@ -69,7 +69,7 @@ def evaluate_summaries(
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
 ) -> list[ScoredSummary]:
-    """Lets a model write about every document and score what it writes.
+    """Lets a model write about every document and scores what it writes.
 
     Args:
         model: the same, whole, on every rank; put into evaluation mode for the time being.

@@ -149,7 +149,7 @@ def read_inputs(
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> ModelInputs:
-    """Checks a batch and describe it; arguments as in `LongformerModel.forward`.
+    """Checks a batch and describes it; arguments as in `LongformerModel.forward`.
 
     Raises:
         ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.

@@ -59,7 +59,7 @@ class EncoderStack(LayerStack):
         last_norm: nn.Module | None = None,
         output_positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Runs layers, bottom to top, and normalise their result; `hidden` may be packed, the result is not.
+        """Runs layers, bottom to top, and normalises their result; `hidden` may be packed, the result is not.
 
         With `output_positions`, (count,) long, positions counted through the batch, the last layer computes
         nothing else, and the last hidden state is (count, width); hidden states cannot be asked for then.

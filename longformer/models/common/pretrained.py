@@ -81,7 +81,7 @@ class PretrainedModel(nn.Module):
         write_folder(Path(directory), config, {name: tensor.detach() for name, tensor in tensors.items()})
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
-        """Keeps only each layer's input for backward and compute the rest again.
+        """Keeps only each layer's input for backward and computes the rest again.
 
         Args:
             keep_attention: keep also what attention gave, which is the dearest part to compute again and takes as

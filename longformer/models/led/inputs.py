@@ -16,7 +16,7 @@ def read_source(
     global_attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> AttentionMetadata:
-    """Checks what the encoder is to read and describe it; arguments as in `LEDEncoder.forward`.
+    """Checks what the encoder is to read and describes it; arguments as in `LEDEncoder.forward`.
 
     Raises:
         ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
