@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: where the real data is, and a quiet, single-threaded torch."""
 
 import os
+import signal
 
 from longformer.cpu.openmp import wait_policy
 
@@ -20,6 +21,12 @@ if find_spec("triton") is not None and not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Heed Control-C, for the processes that tests start: a shell lets what it puts into the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

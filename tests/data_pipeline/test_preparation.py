@@ -2,12 +2,13 @@
 
 import json
 import os
-import resource
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from data_pipeline.prepare.parallel import LocalProcesses, in_this_process
 from data_pipeline.shards.prepared import PreparedData, Split
 from data_pipeline.sources.corpora import TEXT, split_of
 from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
-from tests.data_pipeline.child_processes import status_of_child, status_when_killed
+from tests.data_pipeline.child_processes import status_when_killed
 from tests.data_pipeline.preparing import prepare_documents
 from tests.data_pipeline.random_texts import random_texts
 
@@ -257,30 +258,31 @@ def _kill_myself(task: int) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    small_tokenizer.save(tmp_path / "tokenizer.json")
+
     def peak_of(copies: int) -> int:
         source = tmp_path / f"{copies}.jsonl"
         with source.open("w") as file:
             for text in random_texts(1_000, seed=1) * copies:
                 file.write(json.dumps({"text": text}) + "\n")
-        report = tmp_path / f"{copies}.peak"
+        with get_context("spawn").Pool(1) as process:  # what a fork shares with this process would count too
+            return process.apply(_peak_of_preparing, (source, tmp_path / "tokenizer.json", tmp_path / f"{copies}"))
 
-        def prepare() -> None:
-            prepare_documents(
-                source=source,
-                tokenizer=small_tokenizer,
-                output=tmp_path / f"{copies}",
-                task_map=in_this_process,
-                shard_characters=500_000,
-            )
-            report.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-
-        assert status_of_child(prepare) == 0
-        return int(report.read_text()) * 1024
-
-    peak_of(1)
     small, large = peak_of(4), peak_of(40)
     assert (tmp_path / "40.jsonl").stat().st_size - (tmp_path / "4.jsonl").stat().st_size > 15_000_000
     assert large - small < 5_000_000
+
+
+def _peak_of_preparing(source: Path, tokenizer: Path, output: Path) -> int:
+    """Return the largest resident size in bytes of a process that prepares a corpus."""
+    prepare_documents(
+        source=source,
+        tokenizer=TextTokenizer.open(tokenizer),
+        output=output,
+        task_map=in_this_process,
+        shard_characters=500_000,
+    )
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def test_few_tasks_are_taken_ahead_of_the_results() -> None:
