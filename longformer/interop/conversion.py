@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from longformer.errors import LongformerError
+from longformer.interop.fitting import HEADS, part_of
 from longformer.interop.huggingface import PARTS
 
 
@@ -47,6 +49,51 @@ def repeated_rows(table: Tensor, *, first: int, max_length: int) -> Tensor:
     if max_length < known:
         raise ValueError(f"max_length must be at least the {known} tokens that the source reads, not {max_length}")
     return table[first + torch.arange(max_length) % known]
+
+
+def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Returns what config.json says about something; null, as people's tools write it, says nothing."""
+    value = settings.get(name)
+    return default if value is None else value
+
+
+def architecture_of(settings: Mapping[str, Any]) -> str:
+    """Returns the class that config.json names; that of a model without a head where it names none."""
+    return str(next(iter(setting(settings, "architectures", [])), "Model"))
+
+
+def check_rows(settings: Mapping[str, Any], name: str, table: Tensor, *, unused: int = 0) -> None:
+    """Raises LongformerError where config.json says another number of positions than a table has rows.
+
+    Args:
+        settings: config.json.
+        name: the key that says how many.
+        table: (rows, width).
+        unused: how many rows it has besides.
+    """
+    said, there = settings.get(name), len(table) - unused
+    if said not in (None, there):
+        raise LongformerError(
+            f"config.json says {name} {said}, but the weights have {there} positions: correct whichever is wrong"
+        )
+
+
+def check_shapes(made: LongModel, expected: Mapping[str, Tensor]) -> None:
+    """Raises LongformerError where a source's config.json describes other tensors than its weights are.
+
+    Args:
+        made: what became of the source.
+        expected: the tensors that its config describes, by name; heads may be missing.
+    """
+    problems = [f"{name} is missing" for name in expected.keys() - made.tensors.keys() if part_of(name) not in HEADS]
+    problems += [f"{name} is unknown" for name in made.tensors.keys() - expected.keys() if part_of(name) not in HEADS]
+    problems += [
+        f"{name} has shape {tuple(made.tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & made.tensors.keys()
+        if made.tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise LongformerError(f"config.json does not describe the weights beside it: {'; '.join(sorted(problems))}")
 
 
 def copy_to_global(tensors: dict[str, Tensor]) -> list[str]:

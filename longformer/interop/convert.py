@@ -6,8 +6,14 @@ copies of the local ones; where every token sees every other, the new model equa
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from longformer import models
 from longformer.errors import LongformerError
 from longformer.files import write_atomically, write_json
 from longformer.interop import convert_encoder, convert_led
@@ -19,7 +25,8 @@ from longformer.interop.checkpoint_files import (
     read_tensors,
     write_folder,
 )
-from longformer.interop.conversion import Conversion
+from longformer.interop.conversion import Conversion, check_shapes
+from longformer.interop.huggingface import config_from_json
 from longformer.interop.tokenizer import FILES, SETTINGS, WHOLE
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
@@ -52,6 +59,7 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
     if name not in CONVERTERS:
         raise LongformerError(f"{source} is a model of the family {name}; convert knows {', '.join(CONVERTERS)}")
     made = CONVERTERS[name](read_tensors(source), settings, source, max_length=max_length, window=window)
+    check_shapes(made, described_tensors(made.settings))
     if freeze_pretrained and not made.new_rows:
         raise ValueError(f"freeze_pretrained leaves nothing to train: the source reads {max_length} tokens already")
     (table,) = made.report.extended
@@ -61,6 +69,14 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
     copy_companions(source, target, made.tokenizer_class, max_length)
     write_folder(target, {**made.settings, **notes}, made.tensors)
     return made.report
+
+
+def described_tensors(settings: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the tensors of the model that a config.json of ours describes, by name, on the meta device."""
+    model_class = getattr(models, settings["architectures"][0])
+    with torch.device("meta"):
+        tensors: dict[str, Tensor] = model_class(config_from_json(settings, model_class.family.config)).named_tensors()
+    return tensors
 
 
 def copy_files(source: Path, target: Path) -> None:

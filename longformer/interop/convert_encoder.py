@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
+from longformer.interop.conversion import (
+    Conversion,
+    LongModel,
+    architecture_of,
+    check_rows,
+    copy_to_global,
+    repeated_rows,
+    setting,
+)
 from longformer.interop.families import LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
@@ -85,10 +93,11 @@ def longformer_of(
     check_convertible(settings)
     tensors, left_out = longformer_names(saved, settings, family)
     tensors = current_names(tensors)
-    if settings.get("tie_word_embeddings", True):
+    if setting(settings, "tie_word_embeddings", True):
         tensors = without_copies(tensors, LONGFORMER.tied)
     if POSITIONS not in tensors:
         raise LongformerError(f"{source} has no table of positions ({POSITIONS.removeprefix(BASE)})")
+    check_rows(settings, "max_position_embeddings", tensors[POSITIONS])
 
     config = long_config(settings, source, max_length=max_length, window=window)
     padding = config.pad_token_id
@@ -97,7 +106,7 @@ def longformer_of(
     tensors[POSITIONS] = extended_positions(tensors[POSITIONS], family, padding=padding, max_length=max_length)
     initialised = copy_to_global(tensors)
     has_head = any(not name.startswith(BASE) for name in tensors)
-    architecture = settings.get("architectures", ["Model"])[0] if has_head else "Model"
+    architecture = architecture_of(settings) if has_head else "Model"
     return LongModel(
         config_to_json(config, architecture=longformer_architecture(architecture), dtype=tensors[POSITIONS].dtype),
         tensors,
@@ -109,9 +118,9 @@ def longformer_of(
 
 def check_convertible(settings: Mapping[str, Any]) -> None:
     """Raises LongformerError where a source does what a Longformer cannot."""
-    if settings.get("position_embedding_type", "absolute") != "absolute":
+    if setting(settings, "position_embedding_type", "absolute") != "absolute":
         raise LongformerError(f"position_embedding_type {settings['position_embedding_type']!r} cannot be converted")
-    if settings.get("embedding_size", settings["hidden_size"]) != settings["hidden_size"]:
+    if setting(settings, "embedding_size", settings["hidden_size"]) != settings["hidden_size"]:
         raise LongformerError(
             f"the source projects embeddings of size {settings['embedding_size']} to {settings['hidden_size']}; "
             "a Longformer has no such projection"
@@ -128,7 +137,7 @@ def source_length(settings: Mapping[str, Any]) -> int:
 
 def padding_of(settings: Mapping[str, Any]) -> int:
     """Returns the id of the padding token."""
-    return int(settings.get("pad_token_id", 1 if FAMILIES[settings["model_type"]].counts_from_padding else 0))
+    return int(setting(settings, "pad_token_id", 1 if FAMILIES[settings["model_type"]].counts_from_padding else 0))
 
 
 def longformer_names(
@@ -136,7 +145,7 @@ def longformer_names(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the tensors that a Longformer has a place for, under its names, and the names of the others."""
     heads = family.heads
-    if family.head_uses_hidden_act and settings.get("hidden_act", "gelu") != "gelu":
+    if family.head_uses_hidden_act and setting(settings, "hidden_act", "gelu") != "gelu":
         heads = {theirs: ours for theirs, ours in heads.items() if not ours.startswith("lm_head")}
     tensors, left_out = {}, []
     for name, tensor in saved.items():

@@ -8,7 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.interop.conversion import Conversion, LongModel, copy_to_global, repeated_rows
+from longformer.interop.conversion import (
+    Conversion,
+    LongModel,
+    architecture_of,
+    check_rows,
+    copy_to_global,
+    repeated_rows,
+    setting,
+)
 from longformer.interop.families import LED
 from longformer.interop.fitting import without_copies
 from longformer.models.led.config import LEDConfig
@@ -68,11 +76,14 @@ def led_of(
     """
     family = FAMILIES[settings["model_type"]]
     tensors, left_out = led_names(saved, family)
-    if settings.get("tie_word_embeddings", True):
+    if setting(settings, "tie_word_embeddings", True):
         tensors = without_copies(tensors, LED.tied)
     for name in (ENCODER_POSITIONS, DECODER_POSITIONS):
         if name not in tensors:
             raise LongformerError(f"{source} has no table of positions ({name.removeprefix(LED.base)})")
+    for part, name in (("encoder", ENCODER_POSITIONS), ("decoder", DECODER_POSITIONS)):
+        for key in ("max_position_embeddings", f"max_{part}_position_embeddings"):
+            check_rows(settings, key, tensors[name], unused=family.unused_positions)
 
     copied = sorted(tensors.keys() - {ENCODER_POSITIONS})
     table = tensors[ENCODER_POSITIONS]
@@ -123,7 +134,7 @@ def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Te
 
 def led_architecture(settings: Mapping[str, Any]) -> str:
     """Returns the LED class that stands for the source's."""
-    architecture = settings.get("architectures", ["Model"])[0]
+    architecture = architecture_of(settings)
     for task in ("ConditionalGeneration", "QuestionAnswering"):
         if architecture.endswith(f"For{task}"):
             return f"LEDFor{task}"
@@ -141,8 +152,8 @@ def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
     if family.forced_end is not None:
         kept.setdefault("forced_eos_token_id", family.forced_end)
     if kept.get("decoder_start_token_id") is None:
-        kept["decoder_start_token_id"] = settings.get("bos_token_id", 0) if family.start is None else family.start
-    kept["normalize_before"] = settings.get("normalize_before", family.normalizes_before)
-    kept["scale_embedding"] = settings.get("scale_embedding", False)
+        kept["decoder_start_token_id"] = setting(settings, "bos_token_id", 0) if family.start is None else family.start
+    kept["normalize_before"] = setting(settings, "normalize_before", family.normalizes_before)
+    kept["scale_embedding"] = setting(settings, "scale_embedding", False)
     is_extended = any(kept[name] for name in LEDConfig.extensions)
     return kept | {"model_type": LEDConfig.extended_family if is_extended else LEDConfig.family}

@@ -199,3 +199,35 @@ def test_sources_that_cannot_be_converted_are_named(tmp_path: Path) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "gpt2"}))
     with pytest.raises(LongformerError, match="family gpt2; convert knows roberta"):
         convert(tmp_path / "short", tmp_path / "long", max_length=64, window=8)
+
+
+@pytest.mark.parametrize("named", [None, []])
+@pytest.mark.parametrize("family", ENCODERS)
+def test_a_config_with_nulls_is_converted_as_if_they_were_not_there(family: str, named: Any, tmp_path: Path) -> None:
+    make_source(family, tmp_path / "short")
+    file = tmp_path / "short" / "config.json"
+    nulls = ("position_embedding_type", "embedding_size", "tie_word_embeddings", "pad_token_id", "sep_token_id")
+    values = json.loads(file.read_text()) | {"architectures": named} | dict.fromkeys(nulls)
+    file.write_text(json.dumps(values))
+    convert(tmp_path / "short", tmp_path / "long", max_length=64, window=8)
+    assert models.LongformerModel.from_pretrained(tmp_path / "long").config.max_tokens == 64
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("max_position_embeddings", 50, "max_position_embeddings 50, but the weights have 34 positions"),
+        ("vocab_size", 41, r"word_embeddings.weight has shape \(40, 16\) instead of \(41, 16\)"),
+        ("type_vocab_size", 3, "token_type_embeddings.weight has shape"),
+        ("intermediate_size", 32, "intermediate.dense.weight has shape"),
+        ("num_hidden_layers", 3, r"encoder\.layer\.2\.\S* is missing"),
+        ("num_hidden_layers", 1, r"encoder\.layer\.1\.\S* is unknown"),
+    ],
+)
+def test_a_config_that_contradicts_the_weights_is_refused(key: str, value: int, message: str, tmp_path: Path) -> None:
+    make_source("roberta", tmp_path / "short")
+    file = tmp_path / "short" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(LongformerError, match=message):
+        convert(tmp_path / "short", tmp_path / "long", max_length=64, window=8)
+    assert not (tmp_path / "long").exists()

@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from longformer import models
+from longformer.errors import LongformerError
 from longformer.interop.convert import convert
 
 SHAPE = {
@@ -178,3 +179,25 @@ def test_what_hugging_faces_led_cannot_compute_is_a_family_of_its_own(tmp_path: 
     }
     with pytest.raises(ValueError, match="longformer-led"):
         transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "long-mbart")
+
+
+@pytest.mark.parametrize("name", ["Bart", "MBart"])
+@pytest.mark.parametrize("named", [None, []])
+def test_a_config_that_names_no_class_is_that_of_a_model_without_a_head(name: str, named: Any, tmp_path: Path) -> None:
+    make_source(name, tmp_path / "short")
+    file = tmp_path / "short" / "config.json"
+    nulls = ("tie_word_embeddings", "scale_embedding", "normalize_before", "bos_token_id")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": named} | dict.fromkeys(nulls)))
+    convert(tmp_path / "short", tmp_path / "long", max_length=100, window=64)
+    assert json.loads((tmp_path / "long" / "config.json").read_text())["architectures"] == ["LEDModel"]
+    assert models.LEDForConditionalGeneration.from_pretrained(tmp_path / "long").config.vocab_size == 40
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_position_embeddings", 50), ("vocab_size", 41), ("decoder_layers", 2)])
+def test_a_config_that_contradicts_the_weights_is_refused(key: str, value: int, tmp_path: Path) -> None:
+    make_source("Bart", tmp_path / "short")
+    file = tmp_path / "short" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(LongformerError, match=r"config\.json (says|does not describe)"):
+        convert(tmp_path / "short", tmp_path / "long", max_length=100, window=64)
+    assert not (tmp_path / "long").exists()
