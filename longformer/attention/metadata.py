@@ -80,7 +80,8 @@ class GlobalTokens:
     def scatter(self, tensor: Tensor, values: Tensor) -> Tensor:
         """Returns (batch, positions, width) with those of the global tokens replaced by (batch, count, width)."""
         # A free slot puts back what it finds, so that the number of slots need not depend on the example.
-        values = torch.where(self.is_real[:, :, None], values, self.gather(tensor))
+        # Under autocast both come from products in half precision, to which biases in float32 may have been added.
+        values = torch.where(self.is_real[:, :, None], values.to(tensor.dtype), self.gather(tensor))
         return tensor.scatter(1, self._index(tensor), values)
 
     def _index(self, tensor: Tensor) -> Tensor:

@@ -87,6 +87,28 @@ def test_a_head_reads_the_first_token_of_a_text_on_whichever_side_its_padding_is
         torch.testing.assert_close(logits(texts, share_before), alone, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("globals_per_text", [0, 1, 3, 40])
+def test_autocast_gives_the_loss_and_the_gradients_of_whole_precision(
+    dtype: torch.dtype, globals_per_text: int
+) -> None:
+    model = LongformerForMaskedLM(LongformerConfig(**{**SMALL, "hidden_dropout_prob": 0.0}))
+    ids = torch.randint(3, 500, (3, 61))
+    ids[1, 37:] = 1
+    is_global = ((torch.arange(61) < globals_per_text) & (ids != 1)).long()
+    results = []
+    for enabled in (False, True):
+        model.eval().zero_grad()
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            loss = model(ids, (ids != 1).long(), is_global, labels=ids).loss
+        loss.backward()
+        results.append((loss, [each.grad for each in model.parameters() if each.grad is not None]))
+    (loss, gradients), (half_loss, half_gradients) = results
+    torch.testing.assert_close(half_loss, loss, rtol=1e-2, atol=0, check_dtype=False)
+    for half, whole in zip(half_gradients, gradients, strict=True):
+        torch.testing.assert_close(half, whole, rtol=0, atol=float(0.05 * whole.abs().max() + 1e-4))
+
+
 def test_fresh_weights_are_those_of_hugging_face_in_kind() -> None:
     model = LongformerForMaskedLM(LongformerConfig(**SMALL))
     for name, parameter in model.named_parameters():
