@@ -4,24 +4,21 @@ The tokenizer is the folder's own. Global attention is what each head has by def
 question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from tokenizers import Encoding, Tokenizer
-from torch import Tensor
+from tokenizers import Tokenizer
 from torch.nn.utils.rnn import pad_sequence
 
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
+from longformer.inference.texts import Tokens, check_text
 from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors
 from longformer.interop.tokenizer import read_tokenizer
-
-log = logging.getLogger(__name__)
 
 
 class Task(NamedTuple):
@@ -68,7 +65,10 @@ class Label:
 
 
 class Predictor:
-    """A model and its tokenizer.
+    """A model and its tokenizer; what it is asked changes neither of them.
+
+    A text that is none, that is empty or of which the tokenizer makes nothing is refused with a LongformerError by all
+    methods, as is a question that leaves no room for a text.
 
     Args:
         model: of the class that does the task.
@@ -99,13 +99,20 @@ class Predictor:
         """Returns the most probable tokens for every mask of a text, the best first.
 
         Raises:
-            LongformerError: there is no mask in what the model reads.
+            LongformerError: there is no mask in the text, or one beyond what the model reads.
         """
-        ids = ids_of(self._encode(text))
+        tokens = self._encode(text)
         masks = [number for number in map(self.tokenizer.token_to_id, MASKS) if number is not None]
-        positions = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
-        if not len(positions):
+        hidden = [place for place, token in enumerate(tokens.ids) if token in masks]
+        if not hidden:
             raise LongformerError(f"the text holds no mask: write {MASKS[0]} (of a BERT: {MASKS[1]}) for a hidden word")
+        ids = tokens.shortened(self._positions, part=0, names=("text",)).batch()
+        positions = torch.isin(ids[0], torch.tensor(masks)).nonzero()[:, 0]
+        if len(positions) < len(hidden):
+            raise LongformerError(
+                f"a mask is token {hidden[len(positions)] + 1:,} of the text, the model reads {self._positions:,}: "
+                "give the part around it"
+            )
         found = self.model(ids).logits[0, positions].softmax(-1).topk(min(top, self.model.config.vocab_size))
         return [
             [Candidate(self.tokenizer.decode([token], False).strip(), score) for score, token in zip(*row, strict=True)]
@@ -116,7 +123,7 @@ class Predictor:
     def classify(self, text: str) -> list[Candidate]:
         """Returns all classes, the most probable first; where several may hold, each has a probability of its own."""
         config = self.model.config
-        scores = self.model(ids_of(self._encode(text))).logits[0]
+        scores = self.model(self._read(text).batch()).logits[0]
         if config.problem_type == "multi_label_classification":
             scores = scores.sigmoid()
         elif config.num_labels > 1:
@@ -127,12 +134,12 @@ class Predictor:
     @torch.no_grad()
     def label(self, text: str) -> list[Label]:
         """Returns the most probable class of every token of a text, in order."""
-        encoding = self._encode(text)
-        best = self.model(ids_of(encoding)).logits[0].softmax(-1).max(-1)
+        read = self._read(text)
+        best = self.model(read.batch()).logits[0].softmax(-1).max(-1)
         return [
             Label(text[start:end], start, self._class_name(index), score)
             for (start, end), part, score, index in zip(
-                encoding.offsets, encoding.sequence_ids, best.values.tolist(), best.indices.tolist(), strict=True
+                read.offsets, read.parts, best.values.tolist(), best.indices.tolist(), strict=True
             )
             if part is not None
         ]
@@ -140,7 +147,7 @@ class Predictor:
     @torch.no_grad()
     def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:
         """Returns what may follow a text or answer it, the most probable first."""
-        rows = [torch.tensor(self._encode(text, choice, shortened=0).ids) for choice in choices]
+        rows = [torch.tensor(self._read(text, choice, names=("text", "choice"), shortened=0).ids) for choice in choices]
         ids = pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id)
         is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         scores = self.model(ids[None], is_token[None]).logits[0].softmax(-1).tolist()
@@ -151,14 +158,15 @@ class Predictor:
     def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
         """Returns the most probable answers in a text, the best first; each is a piece of the text.
 
+        There are at most `top`, and fewer where the text has not so many pieces.
         The decoder of an LED reads the question and the text too, moved on by a token as when it was trained.
         """
-        encoding = self._encode(question, text, shortened=1)
-        parts = torch.tensor([-1 if part is None else part for part in encoding.sequence_ids])
+        read = self._read(question, text, names=("question", "text"), shortened=1)
+        parts = torch.tensor([-1 if part is None else part for part in read.parts])
         # The question and the token before it, as the model does by itself where it finds its separators.
         is_global = (parts == 0).long()
         is_global[0] = 1
-        output = self.model(ids_of(encoding), global_attention_mask=is_global[None])
+        output = self.model(read.batch(), global_attention_mask=is_global[None])
         first, last = (
             logits[0].masked_fill(parts != 1, -torch.inf).log_softmax(-1)
             for logits in (output.start_logits, output.end_logits)
@@ -167,50 +175,47 @@ class Predictor:
         spans = torch.full((LONGEST_ANSWER, count), -torch.inf)
         for longer in range(min(LONGEST_ANSWER, count)):
             spans[longer, : count - longer] = first[: count - longer] + last[longer:]
-        best = spans.flatten().topk(min(top, spans.numel()))
+        best = spans.flatten().topk(min(top, int(spans.isfinite().sum())))
         found = []
         for score, place in zip(best.values.exp().tolist(), best.indices.tolist(), strict=True):
             longer, start = divmod(place, count)
-            piece = text[encoding.offsets[start][0] : encoding.offsets[start + longer][1]]
+            piece = text[read.offsets[start][0] : read.offsets[start + longer][1]]
             found.append(Candidate(piece.strip(), score))
         return found
 
     def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
         """Returns what an LED writes about a text, or about a text with regard to a query; `settings` are those of
         `generate`. The first token and the query are global."""
-        encoding = self._encode(query, text) if query else self._encode(text)
-        ids = ids_of(encoding)
-        is_global = torch.tensor([[bool(query) and part == 0 for part in encoding.sequence_ids]]).long()
+        read = self._read(query, text, names=("query", "text"), shortened=1) if query else self._read(text)
+        is_global = torch.tensor([[bool(query) and part == 0 for part in read.parts]]).long()
         is_global[:, 0] = 1
-        written = self.model.generate(ids, global_attention_mask=is_global, **settings)
+        written = self.model.generate(read.batch(), global_attention_mask=is_global, **settings)
         return self.tokenizer.decode(written[0].tolist()).strip()
 
     def _class_name(self, index: int) -> str:
         return self.model.config.other.get("id2label", {}).get(str(index), str(index))
 
-    def _encode(self, text: str, pair: str | None = None, *, shortened: int = 0) -> Encoding:
-        """Returns one or two texts; of `shortened`, 0 or 1, the end is left out that the model does not reach."""
-        encoding = self.tokenizer.encode(text, pair)
+    @property
+    def _positions(self) -> int:
+        """How many tokens the model reads."""
         positions = shape_of(self.model.config).positions
         if isinstance(self.model, models.LEDForQuestionAnswering):
-            positions = min(positions, self.model.config.max_decoder_position_embeddings)
-        if len(encoding) <= positions:
-            return encoding
-        log.warning(
-            "the text has %s tokens, the model reads %s: the rest is left out; a longer model is made with "
-            "longformer convert ... --max-length %s",
-            *(f"{number:,}" for number in (len(encoding), positions)),
-            len(encoding),
-        )
-        self.tokenizer.enable_truncation(positions, strategy=("only_first", "only_second")[shortened])
-        encoding = self.tokenizer.encode(text, pair)
-        self.tokenizer.no_truncation()
-        return encoding
+            return min(positions, self.model.config.max_decoder_position_embeddings)
+        return positions
 
+    def _read(self, *texts: str, names: Sequence[str] = ("text",), shortened: int = 0) -> Tokens:
+        """Returns one or two texts as the model reads them; of `shortened`, 0 or 1, the end may be left out."""
+        return self._encode(*texts, names=names).shortened(self._positions, part=shortened, names=names)
 
-def ids_of(encoding: Encoding) -> Tensor:
-    """Returns token ids as a batch of one."""
-    return torch.tensor([encoding.ids])
+    def _encode(self, *texts: str, names: Sequence[str] = ("text",)) -> Tokens:
+        """Returns one or two texts, of any length, as tokens."""
+        for text, name in zip(texts, names, strict=True):
+            check_text(text, name)
+        tokens = Tokens.of(self.tokenizer.encode(*texts))
+        for part, name in enumerate(names):
+            if part not in tokens.parts:
+                raise LongformerError(f"the {name} holds nothing but characters that the tokenizer leaves out")
+        return tokens
 
 
 def task_of(directory: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from longformer.errors import LongformerError
 from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
 from longformer.inference.predictor import MASKS, Predictor, task_of
+from longformer.inference.texts import check_text
 from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
 from longformer.interop.tokenizer import FILES, read_tokenizer
 
@@ -24,7 +25,7 @@ _SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
 def _fill_mask(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    masks = predictor.fill_mask(record["text"], top=parameters.get("top", 5))
+    masks = predictor.fill_mask(record["text"], top=_top(parameters))
     return {"masks": [list(map(asdict, candidates)) for candidates in masks]}
 
 
@@ -37,7 +38,7 @@ def _label(predictor: Predictor, record: Record, parameters: Record) -> Record:
 
 
 def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    found = predictor.answer(record["question"], record["context"], top=parameters.get("top", 5))
+    found = predictor.answer(record["question"], record["context"], top=_top(parameters))
     return {"answers": list(map(asdict, found))}
 
 
@@ -55,6 +56,13 @@ def _continue(predictor: CharacterPredictor, record: Record, parameters: Record,
         seed=parameters.get("seed", 0),
     )
     return {"bits_per_character": score.bits, "continuation": b"".join(written).decode(errors="replace")}
+
+
+def _top(parameters: Record) -> int:
+    top = int(parameters.get("top", 5))
+    if top < 1:
+        raise LongformerError(f"top must be at least 1, got {top}")
+    return top
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,9 @@ def ability_of(folder: Path) -> str:
 
 
 def open_model(folder: Path, ability: str, **settings: Any) -> Answer:
-    """Returns what answers one record after the other with the model of a folder.
+    """Returns what answers one record after the other with the model of a folder, each as if it were the only one.
+
+    It raises LongformerError or ValueError for a record or parameters that cannot be answered.
 
     Args:
         folder: of the model.
@@ -114,8 +124,14 @@ def open_model(folder: Path, ability: str, **settings: Any) -> Answer:
         LongformerError: the model is missing or damaged, or has not learned this.
     """
     predictor = _predictor(folder, ability)
-    answer = ABILITIES[ability].answer
-    return lambda record, parameters: answer(predictor, record, parameters, **settings)
+    kind = ABILITIES[ability]
+
+    def answer(record: Record, parameters: Record) -> Record:
+        for name in kind.example:
+            check_text(record.get(name), name)
+        return kind.answer(predictor, record, parameters, **settings)
+
+    return answer
 
 
 def example_of(folder: Path, ability: str) -> Record:

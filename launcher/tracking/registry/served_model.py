@@ -1,7 +1,7 @@
 """The model that MLflow serves: raw records in, what the model is made for out.
 
 MLflow stores this file with `longformer` beside the weights and runs it where the model is loaded, so it imports
-nothing of the training stack. A record that cannot be answered is refused with one sentence.
+nothing of the training stack. Records that cannot be answered are refused together, with a sentence for each.
 """
 
 from pathlib import Path
@@ -35,12 +35,21 @@ class ServedModel(PythonModel):
         model_input: pandas.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pandas.DataFrame:
-        """Returns a row of results for every row of texts."""
+        """Returns a row of results for every row of texts.
+
+        Raises:
+            MlflowException: rows cannot be answered, which a server tells as status 400; a line says why for each.
+        """
         rows: list[Any] = model_input.to_dict("records")
-        try:
-            return pandas.DataFrame([self._answer(row, params or {}) for row in rows])
-        except (LongformerError, ValueError) as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+        results, refusals = [], []
+        for number, row in enumerate(rows, 1):
+            try:
+                results.append(self._answer(row, params or {}))
+            except (LongformerError, ValueError) as error:
+                refusals.append(f"row {number} of {len(rows)}: {error}")
+        if refusals:
+            raise MlflowException.invalid_parameter_value("\n".join(refusals))
+        return pandas.DataFrame(results)
 
 
 mlflow.models.set_model(ServedModel())

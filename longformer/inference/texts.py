@@ -1,0 +1,84 @@
+"""What a model can be given as a text, and what of it fits into the model."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from tokenizers import Encoding
+from torch import Tensor
+
+from longformer.errors import LongformerError
+
+log = logging.getLogger(__name__)
+
+
+class Tokens(NamedTuple):
+    """What a model reads of a text or a pair of texts."""
+
+    ids: Sequence[int]
+    parts: Sequence[int | None]
+    """Which text a token belongs to, 0 or 1; None of the tokens that begin, part and end texts."""
+    offsets: Sequence[tuple[int, int]]
+    """Where a token begins and ends in its text, in characters."""
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> Self:
+        """Returns all tokens of an encoding."""
+        return cls(encoding.ids, encoding.sequence_ids, encoding.offsets)
+
+    def shortened(self, positions: int, *, part: int, names: Sequence[str]) -> Self:
+        """Returns the tokens that a model reads; if they are too many, the end of one text is left out.
+
+        The tokenizer has no part in it: cutting by its own settings would change what other requests get.
+
+        Args:
+            positions: how many tokens the model reads.
+            part: which text is cut, 0 or 1.
+            names: of the texts, for the messages.
+
+        Raises:
+            LongformerError: nothing would be left of that text.
+        """
+        excess = len(self.ids) - positions
+        if excess <= 0:
+            return self
+        of_part = [place for place, each in enumerate(self.parts) if each == part]
+        if excess >= len(of_part):
+            raise LongformerError(
+                f"the {names[1 - part]} leaves no room for the {names[part]}: it has {self.parts.count(1 - part):,} "
+                f"tokens and the model reads {positions:,}; shorten it"
+            )
+        log.warning(
+            "the %s has %s tokens too many, the model reads %s: the rest is left out; a longer model is made with "
+            "longformer convert ... --max-length %s",
+            names[part],
+            f"{excess:,}",
+            f"{positions:,}",
+            len(self.ids),
+        )
+        left_out = set(of_part[-excess:])
+        kept = [place for place in range(len(self.ids)) if place not in left_out]
+        return type(self)(*([values[place] for place in kept] for values in self))
+
+    def batch(self) -> Tensor:
+        """Returns the token ids as a batch of one, (1, tokens)."""
+        return torch.tensor([self.ids])
+
+
+def check_text(text: Any, name: str) -> None:
+    """Raises LongformerError, with the text called by its name, where it is no text or an empty one."""
+    if text is None or (isinstance(text, float) and math.isnan(text)):  # as pandas marks what is absent
+        raise LongformerError(f"the {name} is missing: give a text")
+    if not isinstance(text, str):
+        raise LongformerError(f"the {name} is not a text but of the type {type(text).__name__}: write it as a string")
+    if not text.strip():
+        raise LongformerError(f"the {name} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LongformerError(
+            f"the {name} is not valid Unicode: character {error.start + 1:,} is half of a surrogate pair; decode the "
+            "text as it was encoded"
+        ) from None
