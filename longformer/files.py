@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from longformer.errors import LongformerError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces `path` by `content` in one step: readers see the old file or the new one, never a part."""
@@ -23,6 +25,23 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns a JSON file that holds an object.
+
+    Raises:
+        LongformerError: it is missing or something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise LongformerError(f"{path.parent} holds no model: {path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise LongformerError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise LongformerError(f"{path} is not a JSON object")
+    return content
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Documents are tokenised as plain text: `<mask>` written in a document is six cha
 stands around documents, <s> and </s>, is added when sequences are packed, not here.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,25 +49,19 @@ class TextTokenizer:
 
     @classmethod
     def open(cls, path: Path) -> "TextTokenizer":
-        """Opens tokenizer.json, or a folder with it or vocab.json and merges.txt (byte-level BPE of RoBERTa); with
-        vocab.json alone every character is a token.
+        """Opens a tokenizer.json.
 
         Raises:
-            DataError: there is no tokenizer, or its files are damaged.
+            DataError: it is missing or damaged.
         """
-        file = path / "tokenizer.json" if path.is_dir() else path
         try:
-            if file.is_file():
-                return cls(file.read_text())
-            if (path / "vocab.json").is_file():
-                return cls(_byte_level(path / "vocab.json", path / "merges.txt").to_str())
+            return cls(path.read_text(encoding="utf-8"))
         except DataError:
             raise
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}): give a tokenizer.json") from None
         except Exception as error:  # the Rust library raises no narrower class
-            raise DataError(
-                f"{path} is no tokenizer ({error}): give tokenizer.json, or vocab.json and merges.txt"
-            ) from None
-        raise DataError(f"{path} holds no tokenizer: give tokenizer.json, or a folder with vocab.json and merges.txt")
+            raise DataError(f"{path} is no tokenizer ({error}): give a tokenizer.json") from None
 
     @property
     def sha256(self) -> str:
@@ -127,7 +120,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokeni
     smallest = len(ROBERTA_SPECIALS) + 256
     if vocabulary_size < smallest:
         raise DataError(f"a byte-level vocabulary needs at least {smallest} tokens, {vocabulary_size} are too few")
-    tokenizer = _byte_level_of(None)
+    tokenizer = _byte_level()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
@@ -142,23 +135,10 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokeni
     return TextTokenizer(tokenizer.to_str())
 
 
-def _byte_level(vocabulary: Path, merges: Path) -> Any:
-    from tokenizers import models
-
-    if merges.is_file():
-        model = models.BPE.from_file(str(vocabulary), str(merges))
-    else:
-        model = models.BPE(json.loads(vocabulary.read_text()), [], unk_token="<unk>")
-    tokenizer = _byte_level_of(model)
-    known = [name for name in ROBERTA_SPECIALS if tokenizer.token_to_id(name) is not None]
-    tokenizer.add_special_tokens(known)
-    return tokenizer
-
-
-def _byte_level_of(model: Any) -> Any:
+def _byte_level() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    tokenizer = Tokenizer(model or models.BPE())
+    tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

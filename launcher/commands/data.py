@@ -26,9 +26,10 @@ from data_pipeline.sources.files import DocumentReader, ReportProgress
 from data_pipeline.sources.labelled import LABEL, LABELLED, labelled
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import LAYOUTS, SUMMARIES, summaries
-from data_pipeline.tokenizers.subword import TextTokenizer, train_tokenizer
+from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.backends.ray.task_map import RayTasks
 from launcher.commands.output_file import writable
+from launcher.tasks.data import open_tokenizer
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -82,7 +83,7 @@ def prepare_command(
         raise DataError(f"{recipe} is not a known recipe: did you mean {near[0]}?")
     else:
         corpus = characters(recipe, source, limit_bytes=limit_bytes)
-    chosen = TextTokenizer.open(_given("tokenizer", recipe, tokenizer)) if recipe in _OF_SUBWORDS else None
+    chosen = open_tokenizer(_given("tokenizer", recipe, tokenizer)) if recipe in _OF_SUBWORDS else None
     was_there = (output / FILE).exists()
     try:
         with _progress_bar(f"preparing {recipe}") as report_progress:

@@ -6,7 +6,7 @@ Nothing here imports torch: a run file is checked without it.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,6 +21,8 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.config.run_config import RunConfig
 from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.errors import LongformerError
+from longformer.files import read_json
+from longformer.interop.tokenizer import tokenizer_content
 
 if TYPE_CHECKING:  # brings torch
     from data_pipeline.loading.batches import Batches
@@ -58,6 +60,8 @@ class RunCorpus:
     """Where its tokenizer lies; None: it brings its own, of characters."""
     damaged_allowed: int = 0
     """So many examples may be unreadable."""
+    special_tokens: tuple[str, ...] | None = None
+    """Special tokens that stand for themselves in documents; None: those that the tokenizer's folder names."""
 
     @property
     def is_prepared(self) -> bool:
@@ -69,11 +73,20 @@ class RunCorpus:
         return prepare(
             self.corpus(),
             output=self.directory,
-            tokenizer=None if self.tokenizer is None else TextTokenizer.open(self.tokenizer),
+            tokenizer=None if self.tokenizer is None else self.opened_tokenizer(),
             damaged_allowed=self.damaged_allowed,
             # Characters are read, not tokenised: there is no work to hand out.
             task_map=None if self.tokenizer is None else task_map,
         )
+
+    def opened_tokenizer(self) -> TextTokenizer:
+        """Returns its tokenizer.
+
+        Raises:
+            LongformerError, DataError: there is none, or it is not one that can be used.
+        """
+        assert self.tokenizer is not None, "it brings its own"
+        return open_tokenizer(self.tokenizer, self.special_tokens)
 
     def open(self) -> PreparedData:
         """Returns what was prepared.
@@ -157,7 +170,7 @@ class TaskData(ABC, Generic[Config]):
         for each in missing:
             each.corpus()
             if each.tokenizer is not None:
-                TextTokenizer.open(each.tokenizer)
+                each.opened_tokenizer()
         if not missing:
             for index, phase in enumerate(self.config.phases):
                 check_enough(self.sequences(index), global_batch_size=phase.batch_size)
@@ -202,17 +215,25 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
         source = self.config.model.source
         check_source(source)
         notes = super().check()
-        known = json.loads((source / "config.json").read_text()).get("vocab_size", 0)
+        known = read_json(source / "config.json").get("vocab_size", 0)
         for each in self.corpora():
             if each.tokenizer is None or each.is_prepared:
                 continue
-            size = TextTokenizer.open(each.tokenizer).vocabulary_size
+            size = each.opened_tokenizer().vocabulary_size
             if size > known:
                 raise LongformerError(
                     f"the tokenizer {each.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "
                     "model's own tokenizer"
                 )
         return notes
+
+
+def open_tokenizer(path: Path, special_tokens: Sequence[str] | None = None) -> TextTokenizer:
+    """Returns the tokenizer of a folder or a tokenizer.json, the same for training and in use.
+
+    Arguments and errors as in `longformer.interop.tokenizer.tokenizer_content`.
+    """
+    return TextTokenizer(tokenizer_content(path, special_tokens))
 
 
 def _joined(fingerprints: list[str]) -> str:

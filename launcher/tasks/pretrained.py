@@ -8,17 +8,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.tasks.base import Data, PhaseCost, Task
 from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.costs import masked_lm as costs
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
+from longformer.files import read_json
 from longformer.interop import convert_encoder
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.interop.checkpoint_files import CONFIG_FILE
 from longformer.interop.convert import convert, copy_files
 from longformer.interop.huggingface import config_from_json
-from longformer.interop.tokenizer import WHOLE, tokenizer_file
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.longformer.config import LongformerConfig
 
@@ -63,11 +62,17 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     def write_start(self, target: Path) -> None:
         section = self.config.model
         try:
-            convert(section.source, target, max_length=section.max_length, window=section.window, **self.conversion)
+            convert(
+                section.source,
+                target,
+                max_length=section.max_length,
+                window=section.window,
+                tokenizer=self.tokenizer,
+                special_tokens=self.config.data.special_tokens,
+                **self.conversion,
+            )
         except ValueError as error:
             raise LongformerError(f"model.source {section.source}: {error}") from error
-        if tokenizer_file(target) is None:
-            TextTokenizer.open(self.tokenizer).save(target / WHOLE)
 
     @property
     def conversion(self) -> dict[str, Any]:

@@ -27,6 +27,14 @@ class PretrainedSection(Section):
         return self
 
 
+class TokenizedSection(DataSection):
+    """Where the prepared form of the data lies, and how its texts become tokens."""
+
+    special_tokens: tuple[str, ...] | None = None
+    """Special tokens of the tokenizer that stand for themselves in documents, such as `["<doc-sep>"]`, in training and
+    in use; all others are text there. `null` = those that the tokenizer's folder names, as a trained model's does."""
+
+
 class PretrainedRun(RunConfig):
     """What the run files share whose model is made of a short one."""
 
@@ -37,7 +45,7 @@ class PretrainedRun(RunConfig):
 
     model: PretrainedSection
     """The model."""
-    data: DataSection
+    data: TokenizedSection
     """The data."""
 
     @model_validator(mode="after")

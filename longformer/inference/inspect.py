@@ -5,7 +5,8 @@ from pathlib import Path
 
 from longformer.costs.encoder import EncoderMemory, EncoderShape, encoder_memory, shape_of
 from longformer.errors import LongformerError
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors
+from longformer.files import read_json
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors
 from longformer.interop.families import LED, LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import ORIGINALS, config_class, config_from_json

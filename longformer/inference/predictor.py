@@ -16,9 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
+from longformer.files import read_json
 from longformer.inference.texts import Tokens, check_text
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors
-from longformer.interop.tokenizer import read_tokenizer
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors
+from longformer.interop.special_text import as_tokens
+from longformer.interop.tokenizer import open_content, read_tokenizer
 
 
 class Task(NamedTuple):
@@ -92,7 +94,11 @@ class Predictor:
         is_led = read_json(directory / CONFIG_FILE).get("model_type") == "led"
         # A model of the other family is refused by the class that reads it.
         architecture = next((name for name in architectures if name.startswith("LED") == is_led), architectures[0])
-        return cls(getattr(models, architecture).from_pretrained(directory), read_tokenizer(directory))
+        tokenizer = read_tokenizer(directory)
+        if task == "fill-mask":
+            masks = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
+            tokenizer = open_content(as_tokens(tokenizer, masks, str(directory)).to_str())
+        return cls(getattr(models, architecture).from_pretrained(directory), tokenizer)
 
     @torch.no_grad()
     def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:

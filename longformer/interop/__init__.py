@@ -1,10 +1,11 @@
 """Between this project and Hugging Face: names and folders both ways, and our attention inside their models."""
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+if TYPE_CHECKING:  # reading a tokenizer needs no torch
+    from torch import nn
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound="nn.Module")
 
 
 def patch(model: Model) -> Model:

@@ -1,6 +1,5 @@
 """The files of a Hugging Face folder: reads safetensors or the older .bin, whole or in shards; writes safetensors."""
 
-import json
 import logging
 import pickle
 import stat
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.files import staging_of, sync_directory, sync_file, write_json
+from longformer.files import read_json, staging_of, sync_directory, sync_file, write_json
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -147,23 +146,6 @@ def read_header(path: Path) -> dict[str, Tensor]:
             dtype = DTYPES.get(stored.get_dtype(), torch.uint8)
             tensors[name] = torch.empty(stored.get_shape(), dtype=dtype, device="meta")
     return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns a JSON file that holds an object.
-
-    Raises:
-        LongformerError: it is missing or something else.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise LongformerError(f"{path.parent} holds no model: {path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise LongformerError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise LongformerError(f"{path} is not a JSON object")
-    return content
 
 
 def first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ copies of the local ones; where every token sees every other, the new model equa
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from longformer import models
 from longformer.errors import LongformerError
-from longformer.files import write_atomically, write_json
+from longformer.files import read_json, write_atomically, write_json
 from longformer.interop import convert_encoder, convert_led
+from longformer.interop.added_tokens import SETTINGS, read_settings
 from longformer.interop.checkpoint_files import (
     CONFIG_FILE,
     GENERATION_FILE,
     check_unused,
-    read_json,
     read_tensors,
     write_folder,
 )
 from longformer.interop.conversion import Conversion, check_shapes
 from longformer.interop.huggingface import config_from_json
-from longformer.interop.tokenizer import FILES, SETTINGS, WHOLE
+from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, tokenizer_content
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
 CONVERTERS = {
@@ -36,7 +36,16 @@ CONVERTERS = {
 }
 
 
-def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_pretrained: bool = False) -> Conversion:
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    max_length: int,
+    window: int,
+    freeze_pretrained: bool = False,
+    tokenizer: Path | None = None,
+    special_tokens: Sequence[str] | None = None,
+) -> Conversion:
     """Writes a long model made of a short one, in Hugging Face's layout, its tokenizer beside it.
 
     Args:
@@ -46,6 +55,8 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
         window: neighbours that a token sees, both sides together.
         freeze_pretrained: note in config.json that training is to change the new position rows only
             (`longformer.models.common.freezing`).
+        tokenizer: a folder or a tokenizer.json; None: the source.
+        special_tokens: special tokens that stand for themselves in documents; None: those that the tokenizer names.
 
     Raises:
         LongformerError: the source cannot be read or converted, or the target holds a model already.
@@ -66,7 +77,8 @@ def convert(source: Path, target: Path, *, max_length: int, window: int, freeze_
     pretrained_rows = len(made.tensors[table]) - made.new_rows
     notes = {PRETRAINED_ROWS: pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
     # The model's config.json comes last of all: it says that the folder is whole.
-    copy_companions(source, target, made.tokenizer_class, max_length)
+    _copy(source, target, (GENERATION_FILE,))
+    write_tokenizer(tokenizer or source, target, made.tokenizer_class, max_length, special_tokens)
     write_folder(target, {**made.settings, **notes}, made.tensors)
     return made.report
 
@@ -81,21 +93,37 @@ def described_tensors(settings: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def copy_files(source: Path, target: Path) -> None:
     """Copies the tokenizer and the settings for generation, as far as they are there, as they are."""
+    _copy(source, target, (*FILES, GENERATION_FILE))
+
+
+def write_tokenizer(
+    source: Path, target: Path, tokenizer_class: str, max_length: int, special_tokens: Sequence[str] | None
+) -> None:
+    """Writes the tokenizer of a folder or a tokenizer.json as one tokenizer.json, with its new limit and its class
+    spelled out, and its files as they are beside it; nothing where the folder has none.
+
+    Raises:
+        LongformerError: the tokenizer cannot be read.
+    """
+    if source.is_dir():
+        if not has_tokenizer(source):
+            return
+        _copy(source, target, FILES)
+        settings = read_settings(source)
+        settings.setdefault("tokenizer_class", tokenizer_class)
+    else:
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    tokenizer = json.loads(tokenizer_content(source, special_tokens))
+    if tokenizer.get("truncation"):
+        tokenizer["truncation"]["max_length"] = max_length
+    if special_tokens is not None:
+        settings[NAMED] = list(special_tokens)
+    write_json(target / SETTINGS, {**settings, "model_max_length": max_length})
+    write_atomically(target / WHOLE, json.dumps(tokenizer, ensure_ascii=False, indent=2).encode())
+
+
+def _copy(source: Path, target: Path, names: Iterable[str]) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for name in (*FILES, GENERATION_FILE):
+    for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-
-
-def copy_companions(source: Path, target: Path, tokenizer_class: str, max_length: int) -> None:
-    """Copies the tokenizer, with the new limit and its class spelled out, and the settings for generation."""
-    copy_files(source, target)
-    settings = read_json(target / SETTINGS) if (target / SETTINGS).is_file() else {}
-    settings.setdefault("tokenizer_class", tokenizer_class)
-    write_json(target / SETTINGS, {**settings, "model_max_length": max_length})
-    if (target / WHOLE).is_file():
-        tokenizer = read_json(target / WHOLE)
-        if tokenizer.get("truncation"):
-            tokenizer["truncation"]["max_length"] = max_length
-            content = json.dumps(tokenizer, ensure_ascii=False, indent=2)
-            write_atomically(target / WHOLE, content.encode())

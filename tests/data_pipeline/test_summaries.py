@@ -24,7 +24,7 @@ from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import DOCUMENT, IDENTIFIER, QUERY, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
-from longformer.interop.tokenizer import read_tokenizer
+from longformer.interop.tokenizer import read_tokenizer, tokenizer_content
 from tests.data_pipeline.random_texts import random_texts
 
 GLOBAL_BATCH = 12
@@ -215,11 +215,10 @@ def test_the_encoder_reads_begin_query_and_document_and_the_query_is_global(
 def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str, test_data: Path) -> None:
     folder = test_data / "tokenizer_gpt2_roberta"
     document = "The cells <mask> bind\nthe receptor."
-    ours = TextTokenizer.open(folder)
+    ours = TextTokenizer(tokenizer_content(folder))
     asked, text = (tokens.astype(np.int64) for tokens in ours.encode_batch([query, document]))
     tokens, global_tokens = source_tokens(text, asked, ours.special, length=64)
     theirs = read_tokenizer(folder)
-    theirs.encode_special_tokens = True
     encoding = theirs.encode(query, document) if query else theirs.encode(document)
     assert tokens.tolist() == encoding.ids
     assert global_tokens == 1 + (encoding.sequence_ids.count(0) if query else 0)

@@ -208,7 +208,7 @@ def test_inspect_tells_what_a_model_is_without_its_weights(run: Run, test_data: 
     assert found["encoder"]["positions"] == 1024
     assert found["config"]["attention_window"] == [512] * 4
     assert (found["pretrained_rows"], found["freeze_pretrained"]) == (146, True)
-    assert (found["tokenizer"], found["layout"], found["dtypes"]) == ("vocab.json", "Hugging Face", ["float32"])
+    assert (found["tokenizer"], found["layout"], found["dtypes"]) == ("tokenizer.json", "Hugging Face", ["float32"])
 
 
 def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

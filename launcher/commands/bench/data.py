@@ -11,8 +11,8 @@ from rich.table import Table
 
 from data_pipeline.loading.benchmark import measure_loader, measure_preparation
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.commands.output_file import Measurements
+from launcher.tasks.data import open_tokenizer
 from longformer.benchmarks.machine import machine
 from longformer.files import write_json
 
@@ -67,7 +67,7 @@ def prepare(
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each; the fastest counts.")] = 3,
 ) -> None:
     """How fast one core prepares documents, beside the tokenizer library alone on the same texts."""
-    speed = measure_preparation(source, TextTokenizer.open(tokenizer), field=field, repeats=repeats)
+    speed = measure_preparation(source, open_tokenizer(tokenizer), field=field, repeats=repeats)
     megabytes = speed.text_bytes / 1e6
     print(
         f"{megabytes:.1f} MB of text: library alone {megabytes / speed.tokenizer_seconds:.2f} MB/s, "

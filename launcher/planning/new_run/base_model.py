@@ -5,10 +5,12 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.tokenizers.subword import TextTokenizer
+from launcher.tasks.data import open_tokenizer
 from launcher.tasks.recipes import BaseModel
 from launcher.tasks.registry import recipe_names, recipe_of
 from longformer.errors import LongformerError
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json
+from longformer.files import read_json
+from longformer.interop.checkpoint_files import CONFIG_FILE
 
 NAMED = {"roberta": "roberta-base", "bart": "bart-base", "longformer": "longformer-base-4096", "led": "led-base-16384"}
 """The published model that a family's name stands for."""
@@ -43,6 +45,6 @@ def _shape_of(published: str) -> dict[str, Any]:
 
 def _tokenizer(source: Path) -> TextTokenizer:
     try:
-        return TextTokenizer.open(source)
+        return open_tokenizer(source)
     except DataError as error:
         raise LongformerError(f"--from {source}: {error}") from error

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from launcher.config.run_config import TaskWords
-from launcher.config.sections import Count, DataSection, Name, PositiveNumber, Section
-from launcher.tasks.sections import PretrainedRun, PretrainedSection
+from launcher.config.sections import Count, Name, PositiveNumber, Section
+from launcher.tasks.sections import PretrainedRun, PretrainedSection, TokenizedSection
 
 Published = Literal["roberta-base", "roberta-large", "longformer-base-4096"]
 _ROBERTA = {
@@ -54,7 +54,7 @@ class CorpusSection(Section):
     """So many documents may be unreadable; they are left out and named in quarantine.jsonl."""
 
 
-class DocumentsSection(DataSection):
+class DocumentsSection(TokenizedSection):
     """Which documents are learned, and where their prepared form lies."""
 
     sources: tuple[CorpusSection, ...]

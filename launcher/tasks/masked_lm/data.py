@@ -32,6 +32,7 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
                 partial(documents, corpus.path, field=corpus.field),
                 tokenizer=self.config.tokenizer_path,
                 damaged_allowed=corpus.damaged_allowed,
+                special_tokens=self.config.data.special_tokens,
             )
             for corpus in self.config.data.sources
         ]

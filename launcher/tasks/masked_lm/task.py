@@ -29,7 +29,8 @@ from longformer.costs.masked_lm import (
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, write_folder
+from longformer.files import read_json
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors, write_folder
 from longformer.interop.conversion import copy_to_global
 from longformer.interop.convert import convert, copy_files
 from longformer.interop.convert_encoder import source_length

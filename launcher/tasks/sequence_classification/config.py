@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import PositiveInt, model_validator
 
 from launcher.config.run_config import TaskWords
-from launcher.config.sections import Count, DataSection, Section
-from launcher.tasks.sections import PretrainedRun
+from launcher.config.sections import Count, Section
+from launcher.tasks.sections import PretrainedRun, TokenizedSection
 
 
-class LabelledSection(DataSection):
+class LabelledSection(TokenizedSection):
     """Which labelled texts are learned, and where their prepared form lies."""
 
     source: Path

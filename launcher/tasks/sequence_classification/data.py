@@ -31,7 +31,9 @@ class SequenceClassificationData(PretrainedData[SequenceClassificationRun]):
     def corpora(self) -> list[RunCorpus]:
         section = self.config.data
         corpus = partial(labelled, section.source, texts={TEXT: section.text}, fields={LABEL: section.label})
-        return [RunCorpus(self.directory, corpus, self.config.model.source, section.damaged_allowed)]
+        return [
+            RunCorpus(self.directory, corpus, self.config.model.source, section.damaged_allowed, section.special_tokens)
+        ]
 
     def sequences(self, index: int) -> LabelledSequences:
         return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))

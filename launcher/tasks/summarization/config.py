@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from launcher.config.run_config import TaskWords
-from launcher.config.sections import Count, DataSection, Fraction, Section
-from launcher.tasks.sections import PretrainedRun, PretrainedSection
+from launcher.config.sections import Count, Fraction, Section
+from launcher.tasks.sections import PretrainedRun, PretrainedSection, TokenizedSection
 
 Published = Literal["bart-base", "bart-large", "led-base-16384"]
 
@@ -49,7 +49,7 @@ class SummarizerSection(PretrainedSection):
     Face; `begin`: it reads <s>, then learns the summary, as in the Longformer authors' code."""
 
 
-class SummariesSection(DataSection):
+class SummariesSection(TokenizedSection):
     """Which summaries are learned, and where their prepared form lies."""
 
     source: Path

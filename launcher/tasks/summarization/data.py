@@ -29,6 +29,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
                 partial(summaries, section.source, section.layout),
                 tokenizer=self.config.model.source,
                 damaged_allowed=section.damaged_allowed,
+                special_tokens=section.special_tokens,
             )
         ]
 

@@ -15,8 +15,8 @@ from launcher.tasks.summarization.data import SummarizationData
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
-from longformer.files import write_json
-from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE, read_json
+from longformer.files import read_json, write_json
+from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
 from longformer.interop.convert_led import FAMILIES, long_settings
 from longformer.interop.huggingface import config_from_json
 from longformer.models import LEDConfig, LEDForConditionalGeneration

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from longformer.files import read_json
 from longformer.interop import huggingface
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_json, read_tensors, unwrapped, write_folder
+from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors, unwrapped, write_folder
 from longformer.interop.families import Family
 from longformer.interop.fitting import fit, without_copies
 from longformer.models.common.config import WindowedConfig

@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from longformer.files import write_json
-from longformer.interop.checkpoint_files import GENERATION_FILE, check_unused, read_json
+from longformer.files import read_json, write_json
+from longformer.interop.checkpoint_files import GENERATION_FILE, check_unused
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.generation.beam_search import EMPTY, Beams
 from longformer.models.generation.config import GenerationSettings

@@ -1,0 +1,200 @@
+"""Claims: training and use read a text alike, with the ids of transformers; special tokens in it are text unless named.
+
+transformers itself is asked with `split_special_tokens=True` where it has the same rule.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from data_pipeline.tokenizers.subword import TextTokenizer
+from longformer.errors import LongformerError
+from longformer.interop.tokenizer import open_content, read_tokenizer, tokenizer_content
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzäüé0123456789<>/[]_.,-"
+PRICE = "the old price was <s>100</s> now <pad>80<mask> <unk>"
+LANGUAGES = transformers.models.mbart.tokenization_mbart.FAIRSEQ_LANGUAGE_CODES
+
+
+def unigram(cls: type, folder: Path, **settings: object) -> object:
+    """Returns a small tokenizer of XLM-R or mBART, saved in a folder, whose special tokens are its best pieces."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("/s", -4.0)]
+    pieces += [(letter, -5.0 - index / 10) for index, letter in enumerate(LETTERS)]
+    if cls is transformers.MBartTokenizer:
+        pieces += [(language, 0.0) for language in LANGUAGES]
+    tokenizer = cls(vocab=[*pieces, ("<mask>", 0.0)], **settings)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def byte_level(folder: Path, **config: object) -> None:
+    """Writes vocab.json and merges.txt of a small byte-level tokenizer."""
+    alphabet = sorted(transformers.convert_slow_tokenizer.bytes_to_unicode().values())
+    words = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, "Ġt", "he", "Ġthe", "<mask>"]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\nĠ t\nh e\nĠt he\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def word_pieces(folder: Path, **config: object) -> None:
+    """Writes vocab.txt of a small BERT."""
+    letters = [*LETTERS, *"ABCÄÜ中文fur"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(letters), *(f"##{each}" for each in LETTERS)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def trained_ids(content: str, text: str) -> list[int]:
+    """Returns what training reads."""
+    (ids,) = TextTokenizer(content).encode_batch([text])
+    return ids.tolist()
+
+
+@pytest.mark.parametrize("cls", [transformers.XLMRobertaTokenizer, transformers.MBartTokenizer])
+def test_special_pieces_of_a_unigram_model_are_text_in_a_document(cls: type, tmp_path: Path) -> None:
+    theirs = unigram(cls, tmp_path)
+    ours = read_tokenizer(tmp_path)
+    encoding = ours.encode(PRICE, add_special_tokens=False)
+    assert not set(encoding.ids) & {0, 1, 2, theirs.mask_token_id}
+    assert "".join(encoding.tokens).replace("▁", " ").strip() == PRICE
+    assert trained_ids(tokenizer_content(tmp_path), PRICE) == encoding.ids
+    assert ours.encode("en_XX", add_special_tokens=False).ids != [theirs.convert_tokens_to_ids("en_XX")]
+
+
+@given(st.text(alphabet=LETTERS + " \n\tñ中", max_size=40))
+@settings(max_examples=200)
+def test_all_else_keeps_its_ids_and_pieces_their_scores(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "xlmr"
+    if not folder.exists():
+        unigram(transformers.XLMRobertaTokenizer, folder)
+    without = json.loads((folder / "tokenizer.json").read_bytes())
+    text = text.replace(">", "")
+    plain = Tokenizer.from_str(json.dumps(without))
+    assert read_tokenizer(folder).encode(text).ids == plain.encode(text).ids
+
+
+def test_a_text_with_special_tokens_is_read_alike_in_training_and_in_use(tmp_path: Path) -> None:
+    byte_level(tmp_path)
+    theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path, split_special_tokens=True)
+    assert read_tokenizer(tmp_path).encode(PRICE).ids == theirs(PRICE)["input_ids"]
+    assert trained_ids(tokenizer_content(tmp_path), PRICE) == theirs(PRICE)["input_ids"][1:-1]
+
+
+def test_a_named_special_token_is_the_token_everywhere(tmp_path: Path) -> None:
+    byte_level(tmp_path, additional_special_tokens=["<doc-sep>"])
+    text = "A court decided.<doc-sep>Patients </s>"
+    separator = read_tokenizer(tmp_path).token_to_id("<doc-sep>")
+    assert separator not in read_tokenizer(tmp_path).encode(text).ids
+    content = tokenizer_content(tmp_path, ["<doc-sep>"])
+    assert trained_ids(content, text).count(separator) == 1
+    assert 2 not in trained_ids(content, text)
+    assert open_content(content).encode(text, add_special_tokens=False).ids == trained_ids(content, text)
+    with pytest.raises(LongformerError, match=r"has no token \[DEID\]; its special tokens are .*<doc-sep>"):
+        tokenizer_content(tmp_path, ["[DEID]"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"strip_accents": False},
+        {"do_lower_case": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"tokenize_chinese_chars": False},
+    ],
+)
+def test_the_settings_beside_a_word_list_count(config: dict[str, object], tmp_path: Path) -> None:
+    word_pieces(tmp_path, **config)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[DEID]": 500, "Über-Wort": 501}))
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    for text in ("für über ÄÜ", "a中文b", "a [DEID] b.", "an Über-Wort, über-wort"):
+        assert read_tokenizer(tmp_path).encode(text).ids == theirs(text)["input_ids"]
+    TextTokenizer(tokenizer_content(tmp_path))
+
+
+def flags() -> st.SearchStrategy[dict[str, bool]]:
+    return st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("lstrip", "rstrip", "normalized")})
+
+
+TEXTS = st.lists(
+    st.one_of(
+        st.text(max_size=8),
+        st.text(alphabet=LETTERS, max_size=8),
+        st.sampled_from([" ", "[DEID]", "[deid]", "Über", "<sep>", "the", " the", "für", "中文", "हिन्दी", "\n", "é"]),
+    ),
+    max_size=8,
+).map("".join)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@given(
+    booleans=st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.booleans()
+            for name in ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
+        },
+    ),
+    listed=st.booleans(),
+    whole=st.booleans(),
+    added=flags(),
+    texts=st.lists(TEXTS, min_size=20, max_size=20),
+)
+@settings(max_examples=25)
+def test_any_layout_gives_the_ids_of_transformers(
+    tmp_path_factory: pytest.TempPathFactory,
+    family: str,
+    booleans: dict[str, bool],
+    listed: bool,
+    whole: bool,
+    added: dict[str, bool],
+    texts: list[str],
+) -> None:
+    folder = tmp_path_factory.mktemp("layout")
+    write, cls = {
+        "bert": (word_pieces, transformers.BertTokenizer),
+        "roberta": (byte_level, transformers.RobertaTokenizer),
+    }[family]
+    write(folder, **booleans)
+    size = cls.from_pretrained(folder).vocab_size
+    tokens = {"[DEID]": size, "Über": size + 1}
+    if listed:
+        decoder = {str(number): {"content": token, "special": False, **added} for token, number in tokens.items()}
+        write(folder, **booleans, added_tokens_decoder=decoder)
+    else:
+        (folder / "added_tokens.json").write_text(json.dumps(tokens))
+    theirs = cls.from_pretrained(folder, split_special_tokens=True)
+    if whole:
+        folder = folder / "saved"
+        theirs.save_pretrained(folder)
+    ours = read_tokenizer(folder)
+    for text in texts:
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+
+
+@pytest.mark.parametrize("file", ["sentencepiece.bpe.model", "spiece.model", "bpe.codes"])
+def test_what_cannot_be_read_is_refused_with_the_remedy(file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(b"")
+    (tmp_path / "vocab.txt").write_text("a 1\n") if file == "bpe.codes" else None
+    with pytest.raises(LongformerError, match=f"({file}).*AutoTokenizer"):
+        tokenizer_content(tmp_path)
+
+
+def test_another_locale_changes_nothing(tmp_path: Path) -> None:
+    unigram(transformers.XLMRobertaTokenizer, tmp_path)
+    code = (
+        "import sys, pathlib; from longformer.interop.tokenizer import tokenizer_content\n"
+        "sys.stdout.buffer.write(tokenizer_content(pathlib.Path(sys.argv[1])).encode())"
+    )
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path)]
+    printed = subprocess.run(command, env={**os.environ, **locale}, stdout=subprocess.PIPE, check=True).stdout
+    assert printed.decode() == tokenizer_content(tmp_path)
