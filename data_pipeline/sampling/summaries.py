@@ -11,7 +11,8 @@ from data_pipeline.sampling.shuffle import ShuffledExamples
 from data_pipeline.shards.prepared import Split
 from data_pipeline.shards.shard import Example
 from data_pipeline.sources.summaries import DOCUMENT, IDENTIFIER, QUERY, SUMMARY
-from data_pipeline.tokenizers.tokenizer import SpecialTokens
+from data_pipeline.tokenizers.subword import TextTokenizer
+from data_pipeline.tokenizers.tokenizer import TextFormat
 
 _SHORTEST = 16
 
@@ -38,24 +39,65 @@ class SummaryExample:
         )
 
 
+@dataclass(frozen=True)
+class SummaryFormat:
+    """How a model reads documents and writes summaries: the one definition for training, judging and use.
+
+    A model of languages is told the language that it writes by the tokens around texts: mBART starts with the one that
+    ends `document </s> language`, mBART-50 is made to write first the one that begins `language document </s>`.
+    """
+
+    source: TextFormat
+    start: int
+    """The decoder's first token, which it does not learn."""
+    begin: tuple[int, ...]
+    """Learned before the summary."""
+    end: int
+    forced_begin: int | None
+    """What every summary in use begins with, where that is a language."""
+
+    @classmethod
+    def of(cls, tokenizer: TextTokenizer, *, begin_is_learned: bool = True) -> "SummaryFormat":
+        """Returns the format of a tokenizer.
+
+        Args:
+            tokenizer: of the model.
+            begin_is_learned: the two conventions of teacher forcing (spec section 6), for models without languages.
+                True: labels are `<s> summary </s>`, and the decoder starts with `</s>`, as in Hugging Face. False:
+                labels are `summary </s>`, and the decoder starts with `<s>`, as in the Longformer authors' code.
+        """
+        around, special = tokenizer.format, tokenizer.special
+        ends = (special.begin, special.end)
+        languages = [token for token in (*around.before, *around.after) if token not in ends]
+        begin: tuple[int, ...] = ()
+        if languages and languages[0] in around.after:
+            start, forced = languages[0], None
+        elif languages:
+            start, begin, forced = special.end, (languages[0],), languages[0]
+        elif begin_is_learned:
+            start, begin, forced = special.end, (special.begin,), None
+        else:
+            start, forced = special.begin, None
+        return cls(around, start, begin, special.end, forced)
+
+
 def source_tokens(
-    document: np.ndarray, query: np.ndarray, special: SpecialTokens, *, length: int
+    document: np.ndarray, query: np.ndarray, around: TextFormat, *, length: int
 ) -> tuple[np.ndarray, int]:
     """Returns what an encoder reads, and how many of its first tokens attend globally.
 
-    It reads `<s> document </s>` with a global first token; where there is a query, `<s> query </s> </s> document </s>`,
-    as the tokenizer writes pairs, with the query global too. The document's end is skipped where it is too long; of the
-    query at most half of `length` is read.
+    It reads what the tokenizer makes of a text, such as `<s> document </s>`, with a global first token; where there is
+    a query, what it makes of a pair, such as `<s> query </s> </s> document </s>`, with the query global too. The
+    document's end is skipped where it is too long; of the query at most half of `length` is read.
 
     Args:
         document, query: 1-D int64, without special tokens; an empty query is none.
+        around: what stands around them.
     """
-    begin, end = [special.begin], [special.end]
-    front = begin
-    if len(query):
-        front = np.concatenate([begin, query[: length // 2 - 3], end, end]).tolist()
-    tokens = np.concatenate([front, document[: length - len(front) - 1], end]).astype(np.int64)
-    return tokens, max(1, len(front) - 2)
+    asked = query[: length // 2 - 3]
+    front = np.concatenate([around.before, asked, around.between if len(query) else ()])
+    tokens = np.concatenate([front, document[: length - len(front) - len(around.after)], around.after])
+    return tokens.astype(np.int64), max(1, len(around.before) + len(asked)) if len(query) else 1
 
 
 class SummarySequences:
@@ -68,49 +110,43 @@ class SummarySequences:
     Args:
         source_length: tokens that the encoder reads at most, special ones included.
         target_length: tokens that are learned at most, special ones included.
-        begin_is_learned: the two conventions of teacher forcing (spec section 6). True: labels are
-            `<s> summary </s>`, and the decoder starts with `</s>`, as in Hugging Face. False: labels are
-            `summary </s>`, and the decoder starts with `<s>`, as in the Longformer authors' code. The model has to be
-            given the matching `decoder_start_token_id`.
+        form: that of the tokenizer. The model has to be given its `start` as `decoder_start_token_id`.
 
     Raises:
         ValueError: a length leaves no room for text.
         DataError: the split was not prepared as documents with summaries.
     """
 
-    def __init__(
-        self, split: Split, *, source_length: int, target_length: int, begin_is_learned: bool = True, seed: int
-    ) -> None:
+    def __init__(self, split: Split, *, form: SummaryFormat, source_length: int, target_length: int, seed: int) -> None:
         for name, length in (("source_length", source_length), ("target_length", target_length)):
             if length < _SHORTEST:
                 raise ValueError(f"{name} must be at least {_SHORTEST}, got {length}")
         split.check_has(f"{SUMMARY}0", "holds no summaries: make them with longformer data prepare summaries")
         self.tokenizer = split.tokenizer
-        self._special = split.tokenizer.special_tokens
         self.name = split.name
         self.fingerprint = digest(
-            "summaries", split.fingerprint, split.open_shards, source_length, target_length, begin_is_learned, seed
+            "summaries", split.fingerprint, split.open_shards, source_length, target_length, bool(form.begin), seed
         )
+        self._special = split.tokenizer.special_tokens
         self.padding: Mapping[str, int | float] = {"input_ids": self._special.padding, "labels": IGNORED}
         self._split = split
         self._source_length = source_length
         self._target_length = target_length
-        self._begin_is_learned = begin_is_learned
+        self._form = form
         self._line = ShuffledExamples(split, seed)
         self.per_epoch = self._line.length
 
     def sequence(self, position: int) -> Sequence:
         """Returns the sequence."""
         (piece,) = self._line.pieces(position, position + 1)
-        read = self._split.read(piece.shard, piece.example)
+        read, form = self._split.read(piece.shard, piece.example), self._form
         if read is None:
             return _sequence(np.array([self._special.begin, self._special.end]), 1, np.array([IGNORED]))
         example = SummaryExample.of(read)
         summary = example.summaries[position // self.per_epoch % len(example.summaries)]
-        begin = [self._special.begin] if self._begin_is_learned else []
-        text = summary[: self._target_length - 1 - len(begin)]
-        labels = np.concatenate([begin, text, [self._special.end]]).astype(np.int64)
-        source = source_tokens(example.document, example.query, self._special, length=self._source_length)
+        text = summary[: self._target_length - 1 - len(form.begin)]
+        labels = np.concatenate([form.begin, text, [form.end]]).astype(np.int64)
+        source = source_tokens(example.document, example.query, form.source, length=self._source_length)
         return _sequence(*source, labels)
 
     def length(self, position: int) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.shards.staging import write_file
-from data_pipeline.tokenizers.tokenizer import SpecialTokens, content_sha256
+from data_pipeline.tokenizers.tokenizer import SpecialTokens, TextFormat, content_sha256
 
 ROBERTA_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # What the library keeps of a token besides its id is a hundred bytes: this many characters at once bound it.
@@ -88,6 +88,19 @@ class TextTokenizer:
         for batch in _batches(texts):
             yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
 
+    @property
+    def format(self) -> TextFormat:
+        """What stands around texts in a sequence, as tokenizer.json has it."""
+        pair = self._tokenizer.encode("a", "a")
+        parts, last = pair.sequence_ids, len(pair) - 1
+        first, second = (place for place, part in enumerate(parts) if part is not None and parts.index(part) == place)
+        end_of_first, end_of_second = (last - parts[::-1].index(part) for part in (0, 1))
+        return TextFormat(
+            before=tuple(pair.ids[:first]),
+            between=tuple(pair.ids[end_of_first + 1 : second]),
+            after=tuple(pair.ids[end_of_second + 1 :]),
+        )
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of these ids, special tokens included."""
         return self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
@@ -110,12 +123,14 @@ class TextTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokenizer:
-    """Trains a byte-level BPE with RoBERTa's special tokens; the same texts give the same tokenizer.
+    """Trains a byte-level BPE with RoBERTa's special tokens, which stand around texts as RoBERTa's do.
+
+    The same texts give the same tokenizer.
 
     Raises:
         DataError: the texts are too few for a vocabulary of this size.
     """
-    from tokenizers import trainers
+    from tokenizers import processors, trainers
 
     smallest = len(ROBERTA_SPECIALS) + 256
     if vocabulary_size < smallest:
@@ -129,6 +144,8 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokeni
         show_progress=False,
     )
     tokenizer.train_from_iterator(iter(texts), trainer)
+    begin, end = ((name, tokenizer.token_to_id(name)) for name in (ROBERTA_SPECIALS[0], ROBERTA_SPECIALS[2]))
+    tokenizer.post_processor = processors.RobertaProcessing(end, begin, add_prefix_space=False)
     found = tokenizer.get_vocab_size()
     if found < vocabulary_size:
         raise DataError(f"the text gives a vocabulary of {found} tokens only: give more text, or ask for {found}")

@@ -28,6 +28,16 @@ class SpecialTokens:
         return tuple(sorted({self.begin, self.end, self.padding, self.mask, *self.others}))
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """The special tokens that a tokenizer puts around texts: `before text after`, `before text between text after`."""
+
+    before: tuple[int, ...]
+    between: tuple[int, ...]
+    after: tuple[int, ...]
+    """`</s>` or [SEP]; of mBART `</s>` and the language."""
+
+
 class Tokenizer(Protocol):
     """Translates text into token ids and back."""
 

@@ -212,6 +212,8 @@ def _bert(vocabulary: dict[str, int], settings: Mapping[str, Any]) -> Tokenizer:
 def _set_language(tokenizer: Tokenizer, name: str, settings: Mapping[str, Any]) -> None:
     """Ends (mBART) or begins (mBART-50) every text with the source language, as transformers does."""
     language, end = str(settings.get("src_lang") or "en_XX"), _named(settings, "eos_token", "</s>")
+    if tokenizer.token_to_id(language) is None and not settings.get("src_lang"):
+        return  # none of mBART's vocabularies
     before, after = ([language], [end]) if name.startswith("MBart50") else ([], [end, language])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[*before, "$A", *after],

@@ -17,7 +17,7 @@ from data_pipeline.prepare.parallel import in_this_process
 from data_pipeline.prepare.prepare import prepare
 from data_pipeline.sampling.masking import IGNORED
 from data_pipeline.sampling.order import permutation
-from data_pipeline.sampling.summaries import SummaryExample, SummarySequences, source_tokens
+from data_pipeline.sampling.summaries import SummaryExample, SummaryFormat, SummarySequences, source_tokens
 from data_pipeline.shards.prepared import PreparedData, Split
 from data_pipeline.sources.corpora import RawExample
 from data_pipeline.sources.files import DocumentReader
@@ -201,7 +201,7 @@ def test_the_encoder_reads_begin_query_and_document_and_the_query_is_global(
 ) -> None:
     special = prepared.manifest.tokenizer.special_tokens
     tokens, global_tokens = source_tokens(
-        np.arange(200, 200 + document), np.arange(100, 100 + query), special, length=length
+        np.arange(200, 200 + document), np.arange(100, 100 + query), prepared.tokenizer.format, length=length
     )
     begin, end = special.begin, special.end
     asked = list(range(100, 100 + query))[: length // 2 - 3]
@@ -217,7 +217,7 @@ def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str
     document = "The cells <mask> bind\nthe receptor."
     ours = TextTokenizer(tokenizer_content(folder))
     asked, text = (tokens.astype(np.int64) for tokens in ours.encode_batch([query, document]))
-    tokens, global_tokens = source_tokens(text, asked, ours.special, length=64)
+    tokens, global_tokens = source_tokens(text, asked, ours.format, length=64)
     theirs = read_tokenizer(folder)
     encoding = theirs.encode(query, document) if query else theirs.encode(document)
     assert tokens.tolist() == encoding.ids
@@ -225,7 +225,8 @@ def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str
 
 
 def sequences_of(prepared: PreparedData, **changes: object) -> SummarySequences:
-    options = {"source_length": 64, "target_length": 32, "seed": 1, **changes}
+    form = SummaryFormat.of(prepared.tokenizer, begin_is_learned=bool(changes.pop("begin_is_learned", True)))
+    options = {"form": form, "source_length": 64, "target_length": 32, "seed": 1, **changes}
     return SummarySequences(prepared.split("train"), **options)  # type: ignore[arg-type]
 
 
@@ -247,7 +248,7 @@ def test_a_document_with_several_summaries_is_learned_with_another_one_in_every_
         sequence = sequences.sequence(position)
         by_document.setdefault(sequence["input_ids"].tobytes(), []).append(sequence["labels"].tobytes())
     several = {
-        source_tokens(sample.document, sample.query, sequences.tokenizer.special_tokens, length=10_000)[0].tobytes()
+        source_tokens(sample.document, sample.query, prepared.tokenizer.format, length=10_000)[0].tobytes()
         for sample in read_samples(prepared.split("train"))
         if len(sample.summaries) == 2
     }
@@ -322,7 +323,8 @@ def test_a_damaged_sample_is_an_empty_document_from_which_nothing_is_learned(
     split = prepared.split("train", quarantine=Quarantine(1))
     first = int(permutation(len(split.shards), (1, "shards", 0))[0])
     split._shard(first).index.members["checksum"][0] += np.uint64(1)
-    damaged = SummarySequences(split, source_length=64, target_length=32, seed=1)
+    form = SummaryFormat.of(prepared.tokenizer)
+    damaged = SummarySequences(split, form=form, source_length=64, target_length=32, seed=1)
     changed = []
     for position in range(sequences.per_epoch):
         sequence, other = sequences.sequence(position), damaged.sequence(position)

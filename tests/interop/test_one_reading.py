@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from data_pipeline.sampling.summaries import SummaryFormat, source_tokens
 from data_pipeline.tokenizers.subword import TextTokenizer
 from longformer.errors import LongformerError
 from longformer.interop.tokenizer import open_content, read_tokenizer, tokenizer_content
@@ -198,3 +201,29 @@ def test_another_locale_changes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path)]
     printed = subprocess.run(command, env={**os.environ, **locale}, stdout=subprocess.PIPE, check=True).stdout
     assert printed.decode() == tokenizer_content(tmp_path)
+
+
+def test_an_mbart_reads_its_language_behind_a_document_and_starts_with_it(tmp_path: Path) -> None:
+    theirs = unigram(transformers.MBartTokenizer, tmp_path, src_lang="de_DE")
+    tokenizer = TextTokenizer(tokenizer_content(tmp_path))
+    form, text = SummaryFormat.of(tokenizer), "the court says"
+    (ids,) = tokenizer.encode_batch([text])
+    read, global_tokens = source_tokens(ids.astype(np.int64), np.empty(0, dtype=np.int64), form.source, length=64)
+    assert read.tolist() == theirs(text)["input_ids"] == read_tokenizer(tmp_path).encode(text).ids
+    assert global_tokens == 1
+    language = theirs.convert_tokens_to_ids("de_DE")
+    # transformers moves the last label, the language, to the front: the decoder reads `language summary`.
+    labels = torch.tensor([theirs(text_target=text)["input_ids"]])
+    moved = transformers.models.mbart.modeling_mbart.shift_tokens_right(labels, theirs.pad_token_id)[0].tolist()
+    assert moved == [form.start, *form.begin, *ids.tolist(), form.end]
+    assert (form.start, form.forced_begin) == (language, None)
+
+
+def test_an_mbart_50_is_made_to_write_its_language_first(tmp_path: Path) -> None:
+    unigram(transformers.MBartTokenizer, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "MBart50Tokenizer"}))
+    tokenizer = TextTokenizer(tokenizer_content(tmp_path))
+    form, language = SummaryFormat.of(tokenizer), read_tokenizer(tmp_path).token_to_id("en_XX")
+    assert (form.source.before, form.source.after) == ((language,), (2,))
+    assert (form.start, form.begin, form.forced_begin) == (2, (language,), language)

@@ -46,7 +46,8 @@ class SummarizerSection(PretrainedSection):
     """Whose shape `longformer plan` takes while `source` is not there yet."""
     decoder_starts_with: Literal["end", "begin"] = "end"
     """Convention of teacher forcing. `end`: the decoder reads </s>, then learns <s> and the summary, as in Hugging
-    Face; `begin`: it reads <s>, then learns the summary, as in the Longformer authors' code."""
+    Face; `begin`: it reads <s>, then learns the summary, as in the Longformer authors' code. An mBART has its own: the
+    decoder reads the language, then learns the summary."""
 
 
 class SummariesSection(TokenizedSection):

@@ -6,7 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from data_pipeline.sampling.summaries import SummaryExample, SummarySequences, source_tokens
+from data_pipeline.sampling.summaries import SummaryExample, SummaryFormat, SummarySequences, source_tokens
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.summaries import summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
@@ -34,13 +34,18 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         ]
 
     def sequences(self, index: int) -> SummarySequences:
+        data = self._opened()
         return SummarySequences(
-            self._opened().split("train"),
+            data.split("train"),
+            form=self.form(data.tokenizer),
             source_length=self.config.phases[index].sequence_length,
             target_length=self.config.data.target_length,
-            begin_is_learned=self.config.model.decoder_starts_with == "end",
             seed=self.seed(index),
         )
+
+    def form(self, tokenizer: TextTokenizer) -> SummaryFormat:
+        """Returns how the model reads documents and writes summaries with a tokenizer."""
+        return SummaryFormat.of(tokenizer, begin_is_learned=self.config.model.decoder_starts_with == "end")
 
     @property
     def bucket_batches(self) -> int:
@@ -57,10 +62,10 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         from longformer.evaluation.summaries import HeldOutDocument
 
         data = self._opened()
-        special, decode = data.manifest.tokenizer.special_tokens, data.tokenizer.decode
+        around, decode = data.tokenizer.format, data.tokenizer.decode
         found = []
         for example in islice(self._examples(split), limit):
-            tokens, global_tokens = source_tokens(example.document, example.query, special, length=source_length)
+            tokens, global_tokens = source_tokens(example.document, example.query, around, length=source_length)
             found.append(
                 HeldOutDocument(
                     identifier=example.identifier,

@@ -47,11 +47,14 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
         """Writes the converted model, with the settings for generation that the run file has."""
         super().write_start(target)
         settings = read_json(target / CONFIG_FILE)
-        begin, end = settings.get("bos_token_id", 0), settings.get("eos_token_id", 2)
-        settings["decoder_start_token_id"] = end if self.config.model.decoder_starts_with == "end" else begin
+        form = self.data.form(self.data.corpora()[0].opened_tokenizer())
+        settings["decoder_start_token_id"] = form.start
+        settings["forced_bos_token_id"] = form.forced_begin
         write_json(target / CONFIG_FILE, settings)
         special = {name: settings.get(name, default) for name, default in _SPECIAL_TOKENS.items()}
-        own = {"decoder_start_token_id": settings["decoder_start_token_id"], "forced_eos_token_id": end}
+        own = {"decoder_start_token_id": form.start, "forced_eos_token_id": form.end}
+        if form.forced_begin is not None:
+            own["forced_bos_token_id"] = form.forced_begin
         write_json(target / GENERATION_FILE, special | own | self.config.evaluation.generation)
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
