@@ -15,6 +15,7 @@ from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.documents import documents, find_documents, read_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.records import Reading
 from data_pipeline.tokenizers.subword import TextTokenizer
 
 
@@ -99,7 +100,7 @@ def measure_preparation(source: Path, tokenizer: TextTokenizer, *, field: str, r
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     files = find_documents(source)
-    found = read_documents(files, DocumentReader(files), field=field, quarantine=Quarantine(0))
+    found = read_documents(files, DocumentReader(files), Reading((field,)), quarantine=Quarantine(0))
     texts = [document.text for document in found]
     library, preparation = [], []
     for _ in range(repeats):

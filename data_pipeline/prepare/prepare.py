@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from data_pipeline.errors import DataError
@@ -29,6 +30,8 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer, TokenizerRecord, conte
 
 SHARD_CHARACTERS = 1 << 24
 QUARANTINE_FILE = "quarantine.jsonl"
+_LEFT_OUT_SHOWN = 20
+"""Files whose names the manifest holds; quarantine.jsonl has all."""
 
 
 def prepare(
@@ -80,9 +83,11 @@ def prepare(
         splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
         for split, shard in task_map(tokenise_shard, _shard_tasks(examples, staging, record, shard_characters)):
             splits[split].append(shard)
+        left_out = examples.quarantine.left_out
         kept = sum(shard.examples for shards in splits.values() for shard in shards)
         if not kept:
-            raise DataError(f"source {corpus.source} holds no text: nothing to prepare")
+            reasons = "".join(f"; {name}: {reason}" for name, reason in islice(left_out.items(), 1))
+            raise DataError(f"source {corpus.source} holds no text: nothing to prepare{reasons}")
         Manifest(
             corpus=CorpusRecord(
                 name=corpus.name,
@@ -94,12 +99,14 @@ def prepare(
                 empty_examples=examples.count - kept,
                 damaged_examples=len(examples.quarantine.items()),
                 split_rule=corpus.split_rule(),
+                left_out_files=len(left_out),
+                left_out=dict(islice(left_out.items(), _LEFT_OUT_SHOWN)),
             ),
             tokenizer=record,
             splits={split: tuple(shards) for split, shards in splits.items()},
         ).save(staging)
         (staging / QUARANTINE_FILE).unlink(missing_ok=True)
-        if examples.quarantine.items():
+        if examples.quarantine.items() or left_out:
             examples.quarantine.save(staging / QUARANTINE_FILE)
     prepared = PreparedData.open(output)
     _remove_leftovers(output, prepared.manifest)

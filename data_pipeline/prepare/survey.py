@@ -18,7 +18,7 @@ from data_pipeline.sources.corpora import TEXT, Corpus
 from data_pipeline.sources.documents import documents, find_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import first_records, joined_text, kind_of
+from data_pipeline.sources.records import Reading, first_records, form_of, joined_text
 from data_pipeline.sources.summaries import DOCUMENT, LAYOUTS, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
 
@@ -45,7 +45,7 @@ class Survey:
     """What documents look like."""
 
     kind: str
-    """text, json lines or parquet: of the first file."""
+    """The form of the first file: text, json lines, json, csv or parquet."""
     fields: str
     """Where they keep the text, or the layout of documents with summaries, in the words of a run file."""
     lengths: np.ndarray
@@ -66,7 +66,7 @@ class Survey:
 
 
 def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
-    """Looks at a file or folder of text, JSON lines or Parquet.
+    """Looks at a file or folder of text or records.
 
     Args:
         source: the file or folder.
@@ -76,7 +76,8 @@ def survey_documents(source: Path, tokenizer: TextTokenizer | None) -> Survey:
         DataError: there are no documents, they cannot be read, or no field holds text.
     """
     first = find_documents(source)[0]
-    field = "text" if kind_of(first) == "text" else _text_fields(first, first_records(first, _RECORDS))[0]
+    is_text = form_of(first, Reading()) == "text"
+    field = "text" if is_text else _text_fields(first, first_records(first, _RECORDS, Reading()))[0]
     return _survey(documents(source, field=field), field, tokenizer)
 
 
@@ -84,11 +85,9 @@ def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
     """Looks at documents with summaries; arguments as in `survey_documents`.
 
     Raises:
-        DataError: there are none, they are no JSON lines, or have no two fields of text.
+        DataError: there are none, they are no records, or have no two fields of text.
     """
     files = summaries(source, next(iter(LAYOUTS))).files
-    if kind_of(files[0]) == "parquet":
-        raise DataError(f"{files[0]}: documents with their summaries are read from JSON lines, not from Parquet")
     layout = _layout(files[0])
     return _survey(summaries(source, layout), layout, tokenizer)
 
@@ -110,7 +109,7 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
     written = [str(text) for each in measured for name, text in each.items() if name.startswith(SUMMARY)]
     count = read if read < COUNTED else round(read * total / done)
     return Survey(
-        kind="json lines" if written else kind_of(corpus.files[0]),
+        kind=form_of(corpus.files[0], Reading()),
         fields=fields,
         lengths=_lengths(texts, tokenizer),
         summary_lengths=_lengths(written, tokenizer),
@@ -135,7 +134,7 @@ def _languages(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
 
 def _layout(file: Path) -> str:
     """Returns the published layout that the first lines have, or else the names of their fields."""
-    records = first_records(file, _RECORDS)
+    records = first_records(file, _RECORDS, Reading())
     for name, layout in LAYOUTS.items():
         try:
             for record in records:

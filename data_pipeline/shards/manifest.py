@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class CorpusRecord:
     """Skipped and named in quarantine.jsonl."""
     split_rule: str
     """In words: how examples came to their split."""
+    left_out_files: int = 0
+    """Files that are no part of the data, such as pictures; named in quarantine.jsonl."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """The first of their names, and why."""
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)

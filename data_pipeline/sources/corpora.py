@@ -82,6 +82,14 @@ def splits_by_name(source: Path, files: list[Path]) -> dict[Path, str]:
     return {file: split for file in files if (split := _split_named(file.relative_to(source).parts))}
 
 
+def leave_out_others(files: list[Path], splits: Mapping[Path, str], quarantine: Quarantine) -> None:
+    """Names the files that are skipped because names of others tell of splits."""
+    if splits:
+        for file in files:
+            if file not in splits:
+                quarantine.leave_out(str(file), "its name tells of no split, as those of other files do")
+
+
 def _split_named(parts: tuple[str, ...]) -> str | None:
     """Returns the split that the innermost of these names tells of."""
     for part in reversed(parts):

@@ -1,20 +1,19 @@
-"""Documents as text, whatever they are kept in: text files, JSON lines (plain or packed) and Parquet, in one folder.
+"""Documents as text, whatever they are kept in: text files and records of all forms (`records.py`), in one folder.
 
-A file of JSON lines holds a document in every line, Parquet one in every row, in the field that is named; any other
-file is one document, files with NUL bytes skipped. Memory does not grow with the source.
+Every record is a document, in the field that is named; any other file is one document. Memory does not grow with the
+source.
 """
 
-import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from data_pipeline.sources.corpora import TEXT, Corpus, RawExample
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import joined_text, json_lines, kind_of, parquet_column
+from data_pipeline.sources.records import Content, Reading, contents, decoding_damage, joined_text
 from data_pipeline.sources.text import files_below
 
 DOCUMENTS = "documents"
@@ -30,15 +29,18 @@ class TextDocument:
     text: str
 
 
-def documents(source: Path, *, field: str = "text") -> Corpus:
+def documents(
+    source: Path, *, field: str = "text", encoding: str | None = None, read_as: Literal["text"] | None = None
+) -> Corpus:
     """Returns the documents at `source`; arguments and errors as in `find_documents` and `read_documents`."""
     files = find_documents(source)
+    reading = Reading((field,), encoding, read_as)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
-        for document in read_documents(files, reader, field=field, quarantine=quarantine):
+        for document in read_documents(files, reader, reading, quarantine=quarantine):
             yield RawExample({TEXT: document.text})
 
-    return Corpus(DOCUMENTS, {"field": field}, source, files, read)
+    return Corpus(DOCUMENTS, {"field": field, **reading.settings}, source, files, read)
 
 
 def find_documents(source: Path | None) -> list[Path]:
@@ -47,68 +49,61 @@ def find_documents(source: Path | None) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    return files_below(source, recipe=DOCUMENTS, expects="a file or a folder of text, JSON lines or Parquet")
+    return files_below(
+        source, recipe=DOCUMENTS, expects="a file or a folder of text, JSON lines, JSON arrays, CSV or Parquet"
+    )
 
 
 def read_documents(
-    files: list[Path], reader: DocumentReader, *, field: str, quarantine: Quarantine
+    files: list[Path], reader: DocumentReader, reading: Reading, *, quarantine: Quarantine
 ) -> Iterator[TextDocument]:
     """Yields the documents in a fixed order.
 
     Args:
-        field: where JSON lines and Parquet keep the text; a list of strings is joined by line ends.
-        quarantine: takes lines that are no JSON object with that field.
+        files: what is read, with `reader`.
+        reading: how; its one field is where records keep the text. A list of strings is joined by line ends.
+        quarantine: takes records without text in that field, and files whose encoding is not known.
 
     Raises:
         DataError: a file cannot be read, or more documents are damaged than `quarantine` allows.
     """
     for file in files:
-        match kind_of(file):
-            case "json lines":
-                found = _json_lines(file, reader, field, quarantine)
-            case "parquet":
-                found = _parquet(file, reader, field, quarantine)
-            case _:
-                found = _plain_text(file, reader)
-        for document in found:
-            if len(document.text) <= LONGEST_DOCUMENT:
-                yield document
-            else:
-                yield from (TextDocument(document.name, part) for part in _parts(document.text))
+        for content in contents(file, reader, reading, quarantine):
+            found = _plain_text if content.form == "text" else _records
+            for document in found(content, reading, quarantine):
+                if len(document.text) <= LONGEST_DOCUMENT:
+                    yield document
+                else:
+                    yield from (TextDocument(document.name, part) for part in _parts(document.text))
 
 
-def _plain_text(file: Path, reader: DocumentReader) -> Iterator[TextDocument]:
-    for number, chunks in enumerate(reader.documents(file)):
-        first = next(chunks, b"")
-        if b"\0" in first:
+def _plain_text(content: Content, reading: Reading, quarantine: Quarantine) -> Iterator[TextDocument]:
+    pending, done = "", 0
+    for chunk in chain(content.text, [None]):
+        pending += chunk or ""
+        if chunk is not None and len(pending) <= LONGEST_DOCUMENT:
             continue
-        name = f"{file}" if number == 0 else f"{file}:{number + 1}"
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        pending = ""
-        for chunk in chain([first], chunks):
-            pending += decoder.decode(chunk)
-            if len(pending) > LONGEST_DOCUMENT:
-                *parts, pending = _parts(pending)
-                yield from (TextDocument(name, part) for part in parts)
-        yield TextDocument(name, pending + decoder.decode(b"", final=True))
+        if damage := decoding_damage(pending, content.encoding):
+            rest = f" (what was before character {done:,} is kept)" if done else ""
+            quarantine.add(content.name, damage + rest)
+            return
+        *parts, rest_of_it = _parts(pending)
+        if chunk is None:
+            parts.append(rest_of_it)
+        yield from (TextDocument(content.name, part) for part in parts)
+        done += sum(map(len, parts))
+        pending = rest_of_it
 
 
-def _json_lines(file: Path, reader: DocumentReader, field: str, quarantine: Quarantine) -> Iterator[TextDocument]:
-    for name, line in json_lines(file, reader):
+def _records(content: Content, reading: Reading, quarantine: Quarantine) -> Iterator[TextDocument]:
+    (field,) = reading.fields
+    for record in content.records:
         try:
-            text = joined_text(json.loads(line)[field])
+            text = joined_text(record.load()[field])
         except (ValueError, KeyError, TypeError) as error:
-            quarantine.add(name, f"the line is no JSON object with text in the field {field} ({error})")
+            quarantine.add(record.name, f"the record has no text in the field {field} ({error})")
         else:
-            yield TextDocument(name, text)
-
-
-def _parquet(file: Path, reader: DocumentReader, field: str, quarantine: Quarantine) -> Iterator[TextDocument]:
-    for name, value in parquet_column(file, reader, field):
-        try:
-            yield TextDocument(name, joined_text(value))
-        except TypeError as error:
-            quarantine.add(name, f"the row holds no text in the column {field} ({error})")
+            yield TextDocument(record.name, text)
 
 
 def _parts(text: str) -> Iterator[str]:

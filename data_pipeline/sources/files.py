@@ -1,8 +1,11 @@
-"""Read files as documents, plain or inside .xz, .gz or .zip, as a stream of chunks: memory does not grow with the file.
+"""Read files as documents, plain or inside .xz, .gz, .bz2, .zst or .zip, as a stream of chunks.
+
+Memory does not grow with the file.
 
 The compression is recognised by the first bytes, not by the name.
 """
 
+import bz2
 import gzip
 import hashlib
 import lzma
@@ -42,23 +45,34 @@ class DocumentReader:
         Raises:
             DataError: the file is missing, cannot be read, is damaged or ends too early (while chunks are read).
         """
+        for _, document in self.named_documents(path):
+            yield document
+
+    def named_documents(self, path: Path) -> Iterator[tuple[str, Document]]:
+        """Yields the documents with their names: that of the file, and behind it, of several in a .zip, their own."""
         with _failures_as_sentence(path), path.open("rb") as file:
             magic = file.read(6)
             file.seek(0)
             if magic == b"\xfd7zXZ\0":
                 with lzma.open(file) as stream:
-                    yield self._chunks(path, file, stream)
+                    yield str(path), self._chunks(path, file, stream)
             elif magic[:2] == b"\x1f\x8b":
                 with gzip.open(file) as stream:
-                    yield self._chunks(path, file, stream)
+                    yield str(path), self._chunks(path, file, stream)
+            elif magic[:3] == b"BZh":
+                with bz2.open(file) as stream:
+                    yield str(path), self._chunks(path, file, stream)
+            elif magic[:4] == b"\x28\xb5\x2f\xfd":
+                yield str(path), self._chunks(path, file, _zstandard(path, file))
             elif magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
                 with zipfile.ZipFile(file) as archive:
                     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
                     for entry in sorted(entries, key=lambda entry: shuffle_key(entry.filename)):
+                        name = f"{path}/{entry.filename}" if len(entries) > 1 else str(path)
                         with archive.open(entry) as stored:
-                            yield self._chunks(path, file, stored)
+                            yield name, self._chunks(path, file, stored)
             else:
-                yield self._chunks(path, file, file)
+                yield str(path), self._chunks(path, file, file)
         self.finished(path)
 
     def finished(self, path: Path) -> None:
@@ -84,6 +98,16 @@ class DocumentReader:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
                 self._report(self._done + file.tell(), self._total)
+
+
+def _zstandard(path: Path, file: IO[bytes]) -> _Readable:
+    """Returns what a file packed as .zst holds; Python has no reader of its own before 3.14."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError(f"{path} needs pyarrow to be unpacked: pip install pyarrow") from None
+    stream: _Readable = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
+    return stream
 
 
 def shuffle_key(name: str) -> bytes:

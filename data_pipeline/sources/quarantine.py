@@ -20,6 +20,8 @@ class Quarantine:
     limit: int
     """Number of damaged samples that are allowed before the run stops."""
     path: Path | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Names of files that are no part of the data, such as pictures, and why; any number of them is allowed."""
     _reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, reason: str) -> None:
@@ -40,13 +42,18 @@ class Quarantine:
                 f"allowed{where}: mend the data or allow more"
             )
 
+    def leave_out(self, name: str, reason: str) -> None:
+        """Puts a file on the list that is no part of the data."""
+        self.left_out[name] = reason
+
     def items(self) -> list[tuple[str, str]]:
         """Returns the names that this process knows of, in the order they were found, and the reasons."""
         return list(self._reasons.items())
 
     def save(self, path: Path) -> None:
-        """Writes the list as JSON lines of name and reason."""
-        path.write_text("".join(_line(name, reason) for name, reason in self._reasons.items()))
+        """Writes both lists as JSON lines of name and reason."""
+        lines = (_line(name, reason) for name, reason in (self._reasons | self.left_out).items())
+        path.write_text("".join(lines), encoding="utf-8")
 
     def _merge(self, path: Path, name: str) -> None:
         """Adds `name` to the file and takes over what others have written there."""

@@ -1,85 +1,170 @@
-"""Records of files: JSON lines (plain or packed), Parquet and CSV, with the name of each record for messages.
+"""Files as people have them: text, JSON lines, JSON arrays, CSV, TSV and Parquet, known by their content.
 
-A file's kind is told by its name: .jsonl and .ndjson hold a record in every line, .parquet and .csv one in every row;
-every other file is text. Memory does not grow with the file.
+A file's form is told by its first MiB, whatever it is called and however it is packed; its name decides only where the
+content does not (a damaged .jsonl stays JSON lines). Memory does not grow with the file, only with its longest record.
+Text is decoded by its byte order mark, or as strict UTF-8; bytes that are neither belong to no record.
 """
 
+import codecs
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path, PurePath
+from tempfile import TemporaryFile
+from typing import Any, Literal
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.files import Document, DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 
-_PACKING = {".xz", ".gz", ".zip"}
-_KINDS = {".jsonl": "json lines", ".ndjson": "json lines", ".parquet": "parquet", ".csv": "csv"}
+Form = Literal["text", "json lines", "json", "csv", "parquet"]
+_LONGEST_RECORD = 1 << 28
+"""Characters; a longer one is a damaged file, and would fill the memory."""
+_PACKING = {".xz", ".gz", ".zip", ".zst", ".bz2"}
+_FORMS: dict[str, Form] = {
+    ".jsonl": "json lines",
+    ".ndjson": "json lines",
+    ".json": "json lines",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".parquet": "parquet",
+}
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    # Before UTF-16: its mark begins with that of UTF-16.
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DELIMITERS = ",\t;|"
+_LOOKED_AT = 20
+"""Rows that tell whether a file is a table."""
+_COLUMN_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
+_JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]', re.DOTALL)
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
-def kind_of(file: Path) -> str:
-    """Returns as what a file is read: text, json lines, parquet or csv."""
-    suffixes = [suffix.lower() for suffix in file.suffixes]
-    while suffixes and suffixes[-1] in _PACKING:
-        suffixes.pop()
-    return _KINDS.get(suffixes[-1] if suffixes else "", "text")
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a source are to be read."""
+
+    fields: Collection[str] = ()
+    """Fields that are asked for; tables must have them as columns. Empty: all there are."""
+    encoding: str | None = None
+    """Of files that have no byte order mark and are not UTF-8."""
+    read_as: Literal["text"] | None = None
+    """Insists that files are text, whatever they look like."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What of it decides about the examples and was asked for, as a manifest keeps it."""
+        chosen = {"encoding": self.encoding, "read_as": self.read_as}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
-def json_lines(file: Path, reader: DocumentReader) -> Iterator[tuple[str, bytes]]:
-    """Yields the lines of a file that are not blank, each with its name: `folder/file.jsonl:17`."""
-    for chunks in reader.documents(file):
-        # At line feeds only: text may hold every other character at which Python would begin a new line.
-        for number, line in enumerate(_lines(chunks), start=1):
-            if line.strip():
-                yield f"{file}:{number}", line
+@dataclass(frozen=True)
+class Record:
+    """One record and where it stands."""
+
+    name: str
+    """`folder/file.jsonl:17`: a line, or the number of a record."""
+    load: Callable[[], Any]
+    """Returns its content; ValueError where it is damaged."""
 
 
-def csv_rows(file: Path, reader: DocumentReader) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields the rows of a file whose first row names the columns, each with its name: `folder/file.csv:17`."""
-    for chunks in reader.documents(file):
-        lines = (line.decode(errors="replace") + "\n" for line in _lines(chunks) if line)
-        rows = csv.DictReader(lines)
-        for row in rows:
-            yield f"{file}:{rows.line_num}", {name: value for name, value in row.items() if name and value is not None}
+@dataclass(frozen=True)
+class Content:
+    """What a file, or a file inside a .zip, holds. Can be read once, and before the next is asked for."""
+
+    name: str
+    form: Form
+    encoding: str
+    """As what it is decoded; bytes that are something else are lone surrogates in the text (PEP 383)."""
+    text: Iterator[str]
+    """Decoded, in chunks; of Parquet empty."""
+    records: Iterator[Record]
+    """Of text empty."""
 
 
-def parquet_column(file: Path, reader: DocumentReader, column: str) -> Iterator[tuple[str, Any]]:
-    """Yields the values of a column, each with the name of its row: `folder/file.parquet:17`.
+def contents(file: Path, reader: DocumentReader, reading: Reading, quarantine: Quarantine) -> Iterator[Content]:
+    """Yields what a file holds: itself, or every file inside a .zip.
+
+    Args:
+        file: what is read, with `reader`.
+        reading: how.
+        quarantine: files that are no text are left out and named there; those in UTF-16 without a mark are damaged.
 
     Raises:
-        DataError: the file is damaged or has no such column.
+        DataError: it cannot be read, the encoding is not known, or a table has not the fields of `reading` (while
+            records are read).
     """
-    with _parquet_file(file) as table:
-        if column not in table.schema_arrow.names:
-            raise DataError(f"{file} has no column {column}: name one of {', '.join(table.schema_arrow.names)}")
-        number = 0
-        for batch in table.iter_batches(batch_size=256, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                number += 1
-                yield f"{file}:{number}", value
-    reader.finished(file)
+    for name, chunks in reader.named_documents(file):
+        head = next(chunks, b"")
+        if head[:4] == b"PAR1" and reading.read_as is None:
+            # Inside another file it is unpacked first: Parquet is not read from its beginning.
+            source = chain([head], chunks) if _is_packed(file) else file
+            yield Content(name, "parquet", "", iter(()), _parquet_rows(name, source, reading.fields))
+            continue
+        encoding = _encoding_of(head, reading)
+        text = _decoded(chain([head], chunks), encoding, name)
+        first = next(text, "")
+        if "\0" in first:
+            if likely := _wide_encoding(head):
+                quarantine.add(name, f"it looks like {likely}: {_remedy(likely)}")
+            elif _form_named(name) is not None:
+                quarantine.add(name, "it holds NUL bytes, which no text does")
+            else:
+                quarantine.leave_out(name, "no text: it holds NUL bytes")
+            continue
+        form = _form_of(name, first, reading)
+        text = chain([first], text)
+        records = iter(()) if form == "text" else _READERS[form](name, text, encoding, reading.fields)
+        yield Content(name, form, encoding, text, records)
 
 
-def first_records(file: Path, count: int) -> list[dict[str, Any]]:
-    """Returns what the first `count` lines of JSON, or rows of Parquet, hold; lines that are no objects are skipped.
+def form_of(file: Path, reading: Reading) -> Form:
+    """Returns the form of a file, or of the first file inside a .zip; errors as in `contents`."""
+    found = contents(file, DocumentReader([file]), reading, Quarantine(1))
+    return next((content.form for content in found), "text")
+
+
+def first_records(file: Path, count: int, reading: Reading) -> list[dict[str, Any]]:
+    """Returns what the first `count` records of a file hold; those that are damaged or no objects are skipped.
 
     Raises:
-        DataError: the file cannot be read, or none of these lines is an object.
+        DataError: the file cannot be read, holds text, or none of these records is an object.
     """
-    if kind_of(file) == "parquet":
-        with _parquet_file(file) as table:
-            rows: list[dict[str, Any]] = next(table.iter_batches(batch_size=count)).to_pylist()
-            return rows
-    records = []
-    for _, line in islice(json_lines(file, DocumentReader([file])), count):
-        with suppress(ValueError):
-            records.append(json.loads(line))
-    objects = [record for record in records if isinstance(record, dict)]
+    found = []
+    for content in islice(contents(file, DocumentReader([file]), reading, Quarantine(1)), 1):
+        for record in islice(content.records, count):
+            with suppress(ValueError):
+                found.append(record.load())
+    objects = [record for record in found if isinstance(record, dict)]
     if not objects:
-        raise DataError(f"{file} holds no JSON objects in its first {count} lines")
+        raise DataError(
+            f"{file} holds no JSON objects in its first {count} lines, and is neither a JSON array, CSV nor Parquet"
+        )
     return objects
+
+
+def decoding_damage(text: str, encoding: str) -> str | None:
+    """Returns a sentence on bytes of a decoded text that are not of the encoding, with the key that reads them; None
+    where there are none."""
+    if not _UNDECODED.search(text):
+        return None
+    from charset_normalizer import from_bytes  # takes a third of a second
+
+    known = encoding.removesuffix("-sig").upper()
+    best = from_bytes(text[:65_536].encode(errors="surrogateescape")).best()
+    if best is None:
+        return f"it is not {known}, and looks like no encoding that is known"
+    return f"it is not {known} but looks like {best.encoding}: {_remedy(best.encoding)}"
 
 
 def joined_text(value: object) -> str:
@@ -96,23 +181,259 @@ def joined_text(value: object) -> str:
     return value.encode(errors="surrogatepass").decode(errors="replace")
 
 
-def _lines(chunks: Document) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+def _encoding_of(head: bytes, reading: Reading) -> str:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            return encoding
+    if reading.encoding is None:
+        return "utf-8"
+    try:
+        codecs.lookup(reading.encoding)
+    except LookupError:
+        raise DataError(f"encoding {reading.encoding} is not known: name one of Python's, such as cp1252") from None
+    # One folder holds both: letters beyond ASCII that are valid UTF-8 are hardly anything else.
+    try:
+        is_utf8 = not head.isascii() and bool(codecs.getincrementaldecoder("utf-8")().decode(head))
+    except UnicodeDecodeError:
+        is_utf8 = False
+    return "utf-8" if is_utf8 else reading.encoding
+
+
+def _remedy(encoding: str) -> str:
+    return f"`encoding: {encoding}` in the run file, or --encoding {encoding}, reads it"
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Returns which UTF-16 bytes without a mark look like: of most scripts every other byte is hardly ever NUL."""
+    even, odd = head[:4096:2].count(0), head[1:4096:2].count(0)
+    if odd > 16 * even:
+        return "utf-16-le"
+    return "utf-16-be" if even > 16 * odd else None
+
+
+def _is_packed(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) != b"PAR1"
+
+
+def _decoded(chunks: Document, encoding: str, name: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(encoding)(errors="surrogateescape")
+    try:
+        for chunk in chunks:
+            if text := decoder.decode(chunk):
+                yield text
+        yield decoder.decode(b"", final=True)
+    except UnicodeError as error:
+        raise DataError(f"{name} is damaged: it begins as {encoding} but does not go on so ({error})") from None
+
+
+def _form_named(name: str) -> Form | None:
+    suffixes = [suffix.lower() for suffix in PurePath(name).suffixes]
+    while suffixes and suffixes[-1] in _PACKING:
+        suffixes.pop()
+    return _FORMS.get(suffixes[-1]) if suffixes else None
+
+
+def _form_of(name: str, head: str, reading: Reading) -> Form:
+    if reading.read_as is not None:
+        return reading.read_as
+    named = _form_named(name)
+    if named == "parquet":
+        raise DataError(f"{name} is damaged: it does not begin as Parquet does; fetch it again")
+    begin = head.lstrip()
+    if re.match(r'\{\s*["}]', begin):
+        lines = [line for line in begin.split("\n") if line.strip()]
+        whole = sum(line.strip()[:1] + line.strip()[-1:] == "{}" for line in lines)
+        return "json lines" if _is_json(lines[0]) or 2 * whole > len(lines) else "json"
+    if re.match(r'\[\s*\{\s*["}]', begin):
+        return "json"
+    if _table_delimiter(head, reading.fields) is not None:
+        return "csv"
+    return named or "text"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        _parsed(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(text: str) -> Any:
+    """Returns the value that JSON holds.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+
+
+def _json_record(name: str, text: str, encoding: str) -> Record:
+    def load() -> Any:
+        if damage := decoding_damage(text, encoding):
+            raise ValueError(damage)
+        return _parsed(text)
+
+    return Record(name, load)
+
+
+def _json_lines(name: str, text: Iterator[str], encoding: str, fields: Collection[str]) -> Iterator[Record]:
+    # At line feeds only: text may hold every other character at which Python would begin a new line.
+    for number, line in enumerate(_lines(name, text), start=1):
+        if line.strip():
+            yield _json_record(f"{name}:{number}", line, encoding)
+
+
+def _json_values(name: str, text: Iterator[str], encoding: str, fields: Collection[str]) -> Iterator[Record]:
+    """Yields the elements of JSON arrays, or values that follow each other, one by one.
+
+    Only brackets, commas and strings are looked at, so that a damaged element spoils no other.
+    """
+    buffer, start, scanned, depth, number = "", 0, 0, 0, 0
+    inside = None  # the depth at which elements stand: 1 in an array
+    for chunk in text:
+        buffer, scanned, start = buffer[start:] + chunk, scanned - start, 0
+        if len(buffer) > _LONGEST_RECORD:
+            raise DataError(f"{name} is damaged: its record {number + 1} does not end; mend it")
+        if inside is None and buffer.strip():
+            inside = 1 if buffer.lstrip()[0] == "[" else 0
+        for token in _JSON_TOKEN.finditer(buffer, scanned):
+            at, mark = token.start(), buffer[token.start()]
+            end = None
+            if mark == '"':
+                if token.end() == at + 1:
+                    break  # the string goes on in the next chunk
+            elif mark in "[{":
+                depth += 1
+                if depth == inside:
+                    start = token.end()
+            elif mark == ",":
+                end = at if depth == inside else None
+            else:
+                depth -= 1
+                end = token.end() if depth == inside == 0 else at if depth == 0 else None
+            scanned = token.end()
+            if end is not None:
+                if buffer[start:end].strip():
+                    number += 1
+                    yield _json_record(f"{name}:{number}", buffer[start:end], encoding)
+                start = token.end()
+    if buffer[start:].strip() or depth > 0:
+        yield _json_record(f"{name}:{number + 1}", buffer[start:], encoding)
+
+
+def _csv_rows(name: str, text: Iterator[str], encoding: str, fields: Collection[str]) -> Iterator[Record]:
+    """Yields the rows below the first, which names the columns."""
+    head = next(text, "")
+    delimiter = _delimiter(head, fields, "\t" if ".t" in PurePath(name).suffixes[-1:] else ",")
+    # Old spreadsheets end lines by \\r alone.
+    text = (each.replace("\r", "\n") for each in chain([head], text)) if "\n" not in head else chain([head], text)
+    csv.field_size_limit(_LONGEST_RECORD)  # a document is longer than the default of 131,072
+    rows = csv.reader((line + "\n" for line in _lines(name, text)), delimiter=delimiter)
+    try:
+        columns = next(rows, [])
+        _check_columns(name, columns, fields)
+        for row in rows:
+            if row:
+                yield Record(f"{name}:{rows.line_num}", lambda row=row: _csv_record(columns, row, encoding))  # type: ignore[misc]
+    except csv.Error as error:
+        raise DataError(
+            f"{name}:{rows.line_num} is damaged ({error}); mend it, or read it as text with --as text"
+        ) from (None)
+
+
+def _csv_record(columns: list[str], row: list[str], encoding: str) -> dict[str, str]:
+    if len(row) != len(columns):
+        raise ValueError(f"the row has {len(row)} cells, the first row {len(columns)}")
+    if damage := decoding_damage("\n".join(row), encoding):
+        raise ValueError(damage)
+    return dict(zip(columns, row, strict=True))
+
+
+def _check_columns(name: str, columns: Collection[str], fields: Collection[str]) -> None:
+    for field in fields:
+        if field not in columns:
+            raise DataError(f"{name} has no column {field}: name one of {', '.join(columns)}, or insist with --as text")
+
+
+def _rows_of(head: str, delimiter: str) -> list[list[str]]:
+    lines = head.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if len(head) >= 1 << 16:
+        lines.pop()  # cut somewhere
+    try:
+        return list(islice(filter(None, csv.reader([line + "\n" for line in lines], delimiter=delimiter)), _LOOKED_AT))
+    except csv.Error:
+        return []
+
+
+def _delimiter(head: str, fields: Collection[str], usual: str) -> str:
+    headers = {each: next(iter(_rows_of(head, each)), []) for each in _DELIMITERS}
+    for delimiter, header in headers.items():
+        if fields and set(fields) <= set(header):
+            return delimiter
+    return max(headers, key=lambda each: (len(headers[each]), each == usual))
+
+
+def _table_delimiter(head: str, fields: Collection[str]) -> str | None:
+    """Returns the delimiter of what is a table though its name does not say so."""
+    for delimiter in _DELIMITERS:
+        rows = _rows_of(head, delimiter)
+        header = rows[0] if rows else []
+        if len(rows) < 2 or len(header) < 2 or any(len(row) != len(header) for row in rows):
+            continue
+        # Prose has a space behind each comma.
+        names = len(set(header)) == len(header) and all(map(_COLUMN_NAME.fullmatch, header))
+        if set(fields) & set(header) or (names and len(rows) >= 5 and (delimiter == "\t" or len(header) >= 3)):
+            return delimiter
+    return None
+
+
+def _parquet_rows(name: str, source: Path | Document, fields: Collection[str]) -> Iterator[Record]:
+    with _parquet_file(name, source) as table:
+        if fields:
+            _check_columns(name, table.schema_arrow.names, fields)
+        number = 0
+        for batch in table.iter_batches(batch_size=256, columns=list(fields) or None):
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(f"{name}:{number}", lambda row=row: row)  # type: ignore[misc]
+
+
+def _lines(name: str, text: Iterator[str]) -> Iterator[str]:
+    rest = ""
+    for chunk in text:
+        *lines, rest = (rest + chunk).split("\n")
+        if len(rest) > _LONGEST_RECORD:
+            raise DataError(f"{name} is damaged: one of its lines does not end; mend it")
         yield from lines
-    yield rest
+    if rest:
+        yield rest
 
 
 @contextmanager
-def _parquet_file(file: Path) -> Iterator[Any]:
-    """Opens a file with pyarrow, and turn what it raises into one sentence."""
+def _parquet_file(name: str, source: Path | Document) -> Iterator[Any]:
+    """Opens Parquet with pyarrow, unpacked into a temporary file where it was packed: it is not read from its start."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise DataError(f"{file} needs pyarrow to be read: pip install pyarrow") from None
-    try:
-        yield pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file} is damaged ({error}); fetch it again") from None
+        raise DataError(f"{name} needs pyarrow to be read: pip install pyarrow") from None
+    with TemporaryFile() as unpacked:
+        if not isinstance(source, Path):
+            for chunk in source:
+                unpacked.write(chunk)
+        try:
+            yield pyarrow.parquet.ParquetFile(source if isinstance(source, Path) else unpacked)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{name} is damaged ({error}); fetch it again") from None
+
+
+_READERS: dict[Form, Callable[[str, Iterator[str], str, Collection[str]], Iterator[Record]]] = {
+    "json lines": _json_lines,
+    "json": _json_values,
+    "csv": _csv_rows,
+}

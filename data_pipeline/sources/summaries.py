@@ -3,17 +3,23 @@
 A layout makes samples of one line of JSON; a line it cannot read goes to the quarantine, whole.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources.corpora import DRAWN_BY_NUMBER, GIVEN_BY_NAMES, Corpus, RawExample, splits_by_name
+from data_pipeline.sources.corpora import (
+    DRAWN_BY_NUMBER,
+    GIVEN_BY_NAMES,
+    Corpus,
+    RawExample,
+    leave_out_others,
+    splits_by_name,
+)
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import joined_text, json_lines
+from data_pipeline.sources.records import Reading, contents, joined_text
 from data_pipeline.sources.text import files_below
 
 SUMMARIES = "summaries"
@@ -41,36 +47,46 @@ Layout = Callable[[str, Record], Iterator[Summarized]]
 """Called with the name of a line and its content; KeyError, TypeError or ValueError where that is something else."""
 
 
-def summaries(source: Path, layout: str) -> Corpus:
+def summaries(source: Path, layout: str, *, encoding: str | None = None) -> Corpus:
     """Returns documents with summaries as preparation reads them.
 
     Args:
-        source: a file of JSON lines, plain or packed, or a folder of them. In a folder the names train, val, valid,
-            validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if there are
-            such names, other files are skipped.
+        source: a file of records (`records.py`), plain or packed, or a folder of them. In a folder the names train,
+            val, valid, validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if
+            there are such names, other files are skipped.
         layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
             such fields, `query=...` and `identifier=...`.
+        encoding: of files that are not UTF-8.
 
     Raises:
         DataError: there are no files, or the layout is unknown.
     """
-    read_record = _layout_named(layout)
-    files = files_below(source, recipe=SUMMARIES, expects="a file or folder of JSON lines")
+    read_record, fields = _layout_named(layout)
+    files = files_below(source, recipe=SUMMARIES, expects="a file or folder of JSON lines, JSON arrays, CSV or Parquet")
     splits = splits_by_name(source, files)
+    reading = Reading(fields, encoding)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
+        leave_out_others(files, splits, quarantine)
         for file in splits or files:
-            for name, line in json_lines(file, reader):
-                try:
-                    number = name.rpartition(":")[2]
-                    found = [_raw(each) for each in read_record(f"{file.name}:{number}", json.loads(line))]
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    quarantine.add(name, f"the line is not of the layout {layout} ({type(error).__name__}: {error})")
-                else:
-                    yield from (RawExample(each.texts, each.fields, splits.get(file)) for each in found)
+            for content in contents(file, reader, reading, quarantine):
+                if content.form == "text":
+                    raise DataError(
+                        f"{content.name} is text, but documents with summaries are records: JSON lines, a JSON array, "
+                        "CSV or Parquet"
+                    )
+                for record in content.records:
+                    try:
+                        line = f"{file.name}:{record.name.rpartition(':')[2]}"
+                        found = [_raw(each) for each in read_record(line, record.load())]
+                    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                        reason = f"the record is not of the layout {layout} ({type(error).__name__}: {error})"
+                        quarantine.add(record.name, reason)
+                    else:
+                        yield from (RawExample(each.texts, each.fields, splits.get(file)) for each in found)
 
     rule = GIVEN_BY_NAMES if splits else DRAWN_BY_NUMBER
-    return Corpus(SUMMARIES, {"layout": layout}, source, list(splits or files), read, lambda: rule)
+    return Corpus(SUMMARIES, {"layout": layout, **reading.settings}, source, list(splits or files), read, lambda: rule)
 
 
 def _raw(example: Summarized) -> RawExample:
@@ -132,11 +148,13 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-def _layout_named(name: str) -> Layout:
+def _layout_named(name: str) -> tuple[Layout, tuple[str, ...]]:
+    """Returns a layout, and the fields that it names; of the published ones none, which are lines of JSON."""
     if name in LAYOUTS:
-        return LAYOUTS[name]
+        return LAYOUTS[name], ()
     try:
-        return _named_fields(**dict(part.split("=") for part in name.split(",")))
+        roles = dict(part.split("=") for part in name.split(","))
+        return _named_fields(**roles), tuple(roles.values())
     except (TypeError, ValueError):
         raise DataError(
             f"{name} is no layout of summaries: choose one of {', '.join(LAYOUTS)}, or name the fields: "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses
-from data_pipeline.prepare.prepare import prepare
+from data_pipeline.prepare.prepare import QUARANTINE_FILE, prepare
 from data_pipeline.shards.manifest import FILE
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.characters import RECIPES, characters
@@ -25,6 +25,7 @@ from data_pipeline.sources.documents import DOCUMENTS, documents, find_documents
 from data_pipeline.sources.files import DocumentReader, ReportProgress
 from data_pipeline.sources.labelled import LABEL, LABELLED, labelled
 from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.records import Reading
 from data_pipeline.sources.summaries import LAYOUTS, SUMMARIES, summaries
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.backends.ray.task_map import RayTasks
@@ -35,6 +36,12 @@ app = typer.Typer(no_args_is_help=True)
 
 _OF_SUBWORDS = (DOCUMENTS, SUMMARIES, LABELLED)
 
+Encoding = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of files that are not UTF-8, such as cp1252; see the quarantine.")
+]
+ReadAs = Annotated[
+    Literal["text"] | None, typer.Option("--as", help="Read files as text though they look like records.")
+]
 PreparedDirectory = Annotated[str, typer.Argument(help="A directory or URL made by longformer data prepare.")]
 
 
@@ -43,7 +50,8 @@ def prepare_command(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join([*RECIPES, *_OF_SUBWORDS])}.")],
     output: Annotated[Path, typer.Option(help="The directory to make.")],
     source: Annotated[
-        Path | None, typer.Option(help="File or folder to read, plain or .xz, .gz, .zip; none for python_library.")
+        Path | None,
+        typer.Option(help="File or folder to read, plain or packed; none for python_library."),
     ] = None,
     limit_bytes: Annotated[
         int | None, typer.Option(help="Recipes of characters: prepare only this many bytes from the beginning.")
@@ -53,12 +61,14 @@ def prepare_command(
         typer.Option(help="Recipes of subwords: tokenizer.json, or a folder with vocab.json and merges.txt."),
     ] = None,
     field: Annotated[
-        str, typer.Option(help="documents, labelled: where JSON lines, Parquet and CSV keep the text.")
+        str, typer.Option(help="documents, labelled: where records (JSON, CSV, Parquet) keep the text.")
     ] = "text",
-    label: Annotated[str, typer.Option(help="labelled: where JSON lines and CSV keep the label.")] = "label",
+    label: Annotated[str, typer.Option(help="labelled: where records keep the label.")] = "label",
     layout: Annotated[
         str, typer.Option(help=f"summaries: one of {', '.join(LAYOUTS)}, or names of fields.")
     ] = "document=document,summary=summary",
+    encoding: Encoding = None,
+    read_as: ReadAs = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; all cores where not given, one for characters.")
     ] = None,
@@ -70,15 +80,20 @@ def prepare_command(
     """Turn a corpus into checked shards that training reads; does nothing where they are already there."""
     if recipe in _OF_SUBWORDS and limit_bytes is not None:
         raise DataError(f"{recipe} take no --limit-bytes: give a smaller source")
+    if read_as is not None and recipe not in (DOCUMENTS, LABELLED):
+        raise DataError(f"{recipe} takes no --as: only documents and labelled texts can be text or records")
+    if encoding is not None and recipe not in _OF_SUBWORDS:
+        raise DataError(f"recipe {recipe} takes no --encoding: its tokens are the bytes as they are")
     if recipe in RECIPES and tokenizer is not None:
         raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
     corpus: Corpus
     if recipe == DOCUMENTS:
-        corpus = documents(_given("source", recipe, source), field=field)
+        corpus = documents(_given("source", recipe, source), field=field, encoding=encoding, read_as=read_as)
     elif recipe == SUMMARIES:
-        corpus = summaries(_given("source", recipe, source), layout)
+        corpus = summaries(_given("source", recipe, source), layout, encoding=encoding)
     elif recipe == LABELLED:
-        corpus = labelled(_given("source", recipe, source), texts={TEXT: field}, fields={LABEL: label})
+        given = _given("source", recipe, source)
+        corpus = labelled(given, texts={TEXT: field}, fields={LABEL: label}, encoding=encoding, read_as=read_as)
     elif near := get_close_matches(recipe, _OF_SUBWORDS, n=1):
         raise DataError(f"{recipe} is not a known recipe: did you mean {near[0]}?")
     else:
@@ -105,17 +120,20 @@ def prepare_command(
 
 @app.command("train-tokenizer")
 def train_tokenizer_command(
-    source: Annotated[Path, typer.Option(help="File or folder of text, JSON lines or Parquet.")],
+    source: Annotated[Path, typer.Option(help="File or folder of text or records.")],
     output: Annotated[Path, typer.Option(callback=writable, help="The tokenizer.json to write.")],
     vocabulary_size: Annotated[int, typer.Option(help="Tokens, RoBERTa's five special ones included.")] = 50_265,
-    field: Annotated[str, typer.Option(help="Where JSON lines and Parquet keep the text.")] = "text",
+    field: Annotated[str, typer.Option(help="Where records (JSON, CSV, Parquet) keep the text.")] = "text",
+    encoding: Encoding = None,
+    read_as: ReadAs = None,
 ) -> None:
     """Train a byte-level BPE tokenizer on documents; the same documents give the same tokenizer."""
     if output.exists():
         raise DataError(f"{output} exists already: choose another name or delete it")
     files = find_documents(source)
     with _progress_bar("reading documents") as report_progress:
-        found = read_documents(files, DocumentReader(files, report_progress), field=field, quarantine=Quarantine(0))
+        reading = Reading((field,), encoding, read_as)
+        found = read_documents(files, DocumentReader(files, report_progress), reading, quarantine=Quarantine(0))
         trained = train_tokenizer((document.text for document in found), vocabulary_size=vocabulary_size)
     trained.save(output)
     print(f"{output}: {trained.vocabulary_size:,} tokens, sha256 {trained.sha256[:12]}")
@@ -177,7 +195,9 @@ def _show(prepared: PreparedData) -> None:
     facts.add_row("corpus", str(corpus))
     facts.add_row("source", corpus.path or "the running Python")
     facts.add_row("examples", f"{corpus.examples:,} in {corpus.files:,} files, {corpus.empty_examples:,} of them empty")
-    facts.add_row("damaged", f"{corpus.damaged_examples:,}")
+    named = f", named in {QUARANTINE_FILE}" if corpus.damaged_examples else ""
+    facts.add_row("damaged", f"{corpus.damaged_examples:,}{named}")
+    facts.add_row("files left out", f"{corpus.left_out_files:,}")
     facts.add_row(
         "tokenizer", f"{tokenizer.vocabulary_size:,} tokens, {tokenizer.file}, sha256 {tokenizer.sha256[:12]}"
     )
@@ -188,3 +208,7 @@ def _show(prepared: PreparedData) -> None:
         examples = sum(shard.examples for shard in shards)
         splits.add_row(name, f"{examples:,}", f"{prepared.tokens(name):,}", f"{len(shards):,}")
     Console().print(facts, splits, sep="\n", highlight=False, markup=False)
+    for name, reason in corpus.left_out.items():
+        print(f"left out: {name} ({reason})")
+    if corpus.left_out_files > len(corpus.left_out):
+        print(f"left out: {corpus.left_out_files - len(corpus.left_out):,} more, named in {QUARANTINE_FILE}")

@@ -72,6 +72,18 @@ def test_damage_allowed_and_another_field(
     assert main([*prepare, "--output", str(tmp_path / "out"), "--workers", "1", "--damaged-allowed", "1"]) == 0
     assert (tmp_path / "out" / "quarantine.jsonl").read_text().count("\n") == 1
 
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old.csv").write_bytes("body,id\nfür,1\n".encode("cp1252") * 9)
+    (folder / "picture.png").write_bytes(b"\x89PNG\0\0")
+    of_folder = [*prepare, "--source", str(folder), "--output", str(tmp_path / "other"), "--workers", "1"]
+    assert main(of_folder) == 2
+    assert "looks like" in capsys.readouterr().err
+    assert main([*of_folder, "--encoding", "cp1252"]) == 0
+    shown = capsys.readouterr().out
+    assert f"left out: {folder / 'picture.png'} (no text" in shown
+    assert main([*of_folder[:-4], "--output", str(tmp_path / "third"), "--as", "text", "--encoding", "cp1252"]) == 0
+
 
 @pytest.mark.slow
 def test_control_c_keeps_the_finished_shards(test_data: Path, tmp_path: Path) -> None:

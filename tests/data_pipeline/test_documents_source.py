@@ -14,11 +14,12 @@ from data_pipeline.sources import documents
 from data_pipeline.sources.documents import TextDocument, find_documents, read_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.records import Reading
 
 
 def documents_of(source: Path, *, field: str = "text", quarantine: Quarantine | None = None) -> list[TextDocument]:
     files = find_documents(source)
-    return list(read_documents(files, DocumentReader(files), field=field, quarantine=quarantine or Quarantine(0)))
+    return list(read_documents(files, DocumentReader(files), Reading((field,)), quarantine=quarantine or Quarantine(0)))
 
 
 def json_lines(*values: object) -> bytes:

@@ -45,11 +45,16 @@ class CorpusSection(Section):
     name: Name
     """Name of the corpus, unique in the run; its prepared documents lie in `data.directory`/NAME."""
     path: Path
-    """File or folder of text, JSON lines or Parquet; relative to the working directory."""
+    """File or folder of text or records (JSON lines, JSON arrays, CSV, Parquet), plain or packed;
+    relative to the working directory."""
     weight: PositiveNumber = 1.0
     """Share of the training rows that come from it, relative to the others'."""
     field: str = "text"
-    """Where JSON lines and Parquet keep the text."""
+    """Where records keep the text."""
+    encoding: str | None = None
+    """Of files that are not UTF-8, such as cp1252; quarantine.jsonl says what they look like."""
+    read_as: Literal["text"] | None = None
+    """`text` reads files as text though they look like records."""
     damaged_allowed: Count = 0
     """So many documents may be unreadable; they are left out and named in quarantine.jsonl."""
 

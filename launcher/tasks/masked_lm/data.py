@@ -29,7 +29,7 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
         return [
             RunCorpus(
                 self.directory / corpus.name,
-                partial(documents, corpus.path, field=corpus.field),
+                partial(documents, corpus.path, field=corpus.field, encoding=corpus.encoding, read_as=corpus.read_as),
                 tokenizer=self.config.tokenizer_path,
                 damaged_allowed=corpus.damaged_allowed,
                 special_tokens=self.config.data.special_tokens,

@@ -14,16 +14,20 @@ class LabelledSection(TokenizedSection):
     """Which labelled texts are learned, and where their prepared form lies."""
 
     source: Path
-    """File of JSON lines or CSV, a folder of such files whose names tell train, val and test apart, or a folder of text
-    files whose folders are the labels; relative to the working directory."""
+    """File of records (JSON lines, JSON array, CSV, Parquet), a folder of such files whose names tell train, val and
+    test apart, or a folder of text files whose folders are the labels; relative to the working directory."""
     text: str = "text"
     """Field that holds the text."""
     label: str = "label"
     """Field that holds the label."""
     classes: tuple[str | int, ...]
     """Values of the label, in the order of the model's outputs."""
+    encoding: str | None = None
+    """Of files that are not UTF-8, such as cp1252; quarantine.jsonl says what they look like."""
+    read_as: Literal["text"] | None = None
+    """`text` reads files as text though they look like records."""
     damaged_allowed: Count = 0
-    """So many lines may be unreadable; they are skipped and named in quarantine.jsonl."""
+    """So many records may be unreadable; they are skipped and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
 

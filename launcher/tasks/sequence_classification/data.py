@@ -30,7 +30,14 @@ class SequenceClassificationData(PretrainedData[SequenceClassificationRun]):
 
     def corpora(self) -> list[RunCorpus]:
         section = self.config.data
-        corpus = partial(labelled, section.source, texts={TEXT: section.text}, fields={LABEL: section.label})
+        corpus = partial(
+            labelled,
+            section.source,
+            texts={TEXT: section.text},
+            fields={LABEL: section.label},
+            encoding=section.encoding,
+            read_as=section.read_as,
+        )
         return [
             RunCorpus(self.directory, corpus, self.config.model.source, section.damaged_allowed, section.special_tokens)
         ]

@@ -54,16 +54,18 @@ class SummariesSection(TokenizedSection):
     """Which summaries are learned, and where their prepared form lies."""
 
     source: Path
-    """File of JSON lines, or a folder of them whose names tell train, val and test apart; relative to the working
-    directory."""
+    """File of records (JSON lines, JSON array, CSV, Parquet), or a folder of them whose names tell train, val and
+    test apart; relative to the working directory."""
     layout: str = "document=document,summary=summary"
     """scientific_papers (arXiv, PubMed), sumpubmed, qmsum, squality, or the names of the fields."""
     target_length: PositiveInt = 256
     """Tokens of a summary that are learned at most, special ones included."""
     label_smoothing: Fraction = 0.0
     """Probability that a target token gives away to all others in equal parts."""
+    encoding: str | None = None
+    """Of files that are not UTF-8, such as cp1252; quarantine.jsonl says what they look like."""
     damaged_allowed: Count = 0
-    """So many lines may be unreadable; they are left out and named in quarantine.jsonl."""
+    """So many records may be unreadable; they are left out and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' documents are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
 

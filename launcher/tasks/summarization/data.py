@@ -26,7 +26,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         return [
             RunCorpus(
                 self.directory,
-                partial(summaries, section.source, section.layout),
+                partial(summaries, section.source, section.layout, encoding=section.encoding),
                 tokenizer=self.config.model.source,
                 damaged_allowed=section.damaged_allowed,
                 special_tokens=section.special_tokens,
