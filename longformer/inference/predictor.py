@@ -217,7 +217,7 @@ class Predictor:
         """Returns one or two texts, of any length, as tokens."""
         for text, name in zip(texts, names, strict=True):
             check_text(text, name)
-        tokens = Tokens.of(self.tokenizer.encode(*texts))
+        tokens = Tokens.of(self.tokenizer.encode(texts[0], texts[1] if len(texts) > 1 else None))
         for part, name in enumerate(names):
             if part not in tokens.parts:
                 raise LongformerError(f"the {name} holds nothing but characters that the tokenizer leaves out")

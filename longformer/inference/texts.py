@@ -60,7 +60,11 @@ class Tokens(NamedTuple):
         )
         left_out = set(of_part[-excess:])
         kept = [place for place in range(len(self.ids)) if place not in left_out]
-        return type(self)(*([values[place] for place in kept] for values in self))
+        return type(self)(
+            [self.ids[place] for place in kept],
+            [self.parts[place] for place in kept],
+            [self.offsets[place] for place in kept],
+        )
 
     def batch(self) -> Tensor:
         """Returns the token ids as a batch of one, (1, tokens)."""

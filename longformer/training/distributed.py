@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
+_OF_MPI = ("OMPI_COMM_WORLD_", "PMI_", "PMIX_", "MV2_COMM_WORLD_", "MPI_LOCAL")
+_OF_TORCHRUN = ("RANK", "LOCAL_", "WORLD_SIZE", "GROUP_", "ROLE_", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_")
+"""How the variables begin by which launchers tell their processes who they are."""
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -40,7 +44,8 @@ class Ranks:
 def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:
     """Joins the other ranks, yields this rank's place, and leaves in order.
 
-    Ranks meet over NCCL where there is CUDA, else over gloo.
+    Ranks meet over NCCL where there is CUDA, else over gloo. What another launcher above this one (mpirun, torchrun) has
+    put into the environment is taken out: DeepSpeed and torch would believe it rather than the arguments.
 
     Args:
         rank: this process, 0 <= rank < world_size.
@@ -52,6 +57,9 @@ def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: st
     device = torch.device("cuda", local_rank) if on_cuda else torch.device("cpu")
     if on_cuda:
         torch.cuda.set_device(device)
+    others = _OF_MPI if rendezvous.startswith("env://") else _OF_MPI + _OF_TORCHRUN
+    for name in [name for name in os.environ if name.startswith(others)]:
+        del os.environ[name]
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank), "WORLD_SIZE": str(world_size)}  # for DeepSpeed
     torch.distributed.init_process_group(
         "nccl" if on_cuda else "gloo", init_method=rendezvous, rank=rank, world_size=world_size

@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,15 +14,23 @@ from launcher.backends.local.backend import warm_up
 _SECONDS = 120
 
 
-def in_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Call `function(ranks, *arguments)` on every rank and return what each returned, in the order of ranks."""
+def in_ranks(
+    world_size: int, function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] | None = None
+) -> list[Any]:
+    """Call `function(ranks, *arguments)` on every rank and return what each returned, in the order of ranks.
+
+    `environment` is what a launcher above has left in that of every rank.
+    """
     warm_up()
     context = get_context("forkserver")
     pipes = [context.Pipe(duplex=False) for _ in range(world_size)]
     with TemporaryDirectory() as meeting_place:
         rendezvous = Path(meeting_place, "ranks").as_uri()
         processes = [
-            context.Process(target=_be_rank, args=(rank, world_size, rendezvous, pipes[rank][1], function, arguments))
+            context.Process(
+                target=_be_rank,
+                args=(rank, world_size, rendezvous, pipes[rank][1], function, arguments, environment or {}),
+            )
             for rank in range(world_size)
         ]
         for process in processes:
@@ -37,13 +45,20 @@ def in_ranks(world_size: int, function: Callable[..., Any], *arguments: Any) -> 
 
 
 def _be_rank(
-    rank: int, world_size: int, rendezvous: str, sender: Connection, function: Callable[..., Any], arguments: Any
+    rank: int,
+    world_size: int,
+    rendezvous: str,
+    sender: Connection,
+    function: Callable[..., Any],
+    arguments: Any,
+    environment: Mapping[str, str],
 ) -> None:
     import torch
 
     from longformer.training.distributed import process_group
 
     torch.set_num_threads(1)
+    os.environ.update(environment)
     try:
         with process_group(rank=rank, local_rank=rank, world_size=world_size, rendezvous=rendezvous) as ranks:
             sender.send((function(ranks, *arguments),))

@@ -57,6 +57,19 @@ def test_every_zero_stage_trains_like_plain_pytorch(zero_stage: Any, world_size:
             np.testing.assert_allclose(weights[name], expected, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {f"OMPI_COMM_WORLD_{name}": value for name, value in zip(("RANK", "LOCAL_RANK", "SIZE"), "001", strict=True)},
+        {"MASTER_ADDR": "nowhere", "MASTER_PORT": "1", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+    ],
+    ids=["mpirun", "torchrun"],
+)
+def test_ranks_do_not_believe_what_a_launcher_above_them_says(environment: dict[str, str], plain_pytorch: Any) -> None:
+    for losses, *_ in in_ranks(2, train_small, SETTINGS, STEPS, SIZE, environment=environment):
+        np.testing.assert_allclose(losses, plain_pytorch[0], atol=1e-4)
+
+
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_gradient_accumulation_equals_one_large_batch(zero_stage: Any, plain_pytorch: Any) -> None:
     settings = replace(SETTINGS, zero_stage=zero_stage, accumulation_steps=4)
