@@ -1,6 +1,7 @@
 """`longformer register`: put a trained model into the MLflow registry."""
 
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -35,7 +36,7 @@ def register(
     for metric_name, value in sorted(model.metrics.items()):
         print(f"  {metric_name} = {value:g}")
     print(
-        f"serve it: {ADDRESS_VARIABLE}={without_credentials(address)} mlflow models serve "
+        f"serve it: {ADDRESS_VARIABLE}={shlex.quote(without_credentials(address))} mlflow models serve "
         f"--model-uri {model.address} --env-manager local"
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.config.mlflow_address import without_credentials
+from launcher.config.mlflow_address import address_of_file, without_credentials
 from longformer.errors import LongformerError
 
 
@@ -22,7 +22,7 @@ def ui(
     """Open the MLflow pages of the runs in RUNS_DIR; Ctrl-C ends them."""
     if uri and uri.startswith("http"):
         raise LongformerError(f"{uri} is a server with pages of its own: open it in a browser")
-    store = uri or f"sqlite:///{_database(runs)}"
+    store = uri or address_of_file(_database(runs))
     shown = without_credentials(store)
     print(f"MLflow over {shown}: open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", host, "--port", str(port)]

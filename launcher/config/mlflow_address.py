@@ -34,9 +34,25 @@ def check_address(address: str) -> None:
         )
 
 
+def address_of_file(database: Path) -> str:
+    """Returns the address of an SQLite file, in which %, ? and # of its path are written as in any URL."""
+    from sqlalchemy.engine import URL  # which takes a while to import
+
+    return URL.create("sqlite", database=str(database.resolve())).render_as_string()
+
+
+def file_of(address: str) -> Path | None:
+    """Returns the SQLite file at an address, None for that of a server."""
+    if not address.startswith(SQLITE):
+        return None
+    from sqlalchemy.engine import make_url
+
+    return Path(make_url(address).database or "")
+
+
 def store_of(runs_folder: Path) -> str:
     """Returns the address of the embedded store of a folder of runs."""
-    return f"{SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
+    return address_of_file(runs_folder / "mlflow.db")
 
 
 def address_of_run(written: str | None, run_directory: Path) -> str:

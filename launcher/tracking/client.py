@@ -4,6 +4,7 @@ It takes seconds to import, as does everything that imports MLflow; other module
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +12,35 @@ from pathlib import Path
 import requests
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
-from launcher.config.mlflow_address import ADDRESS_VARIABLE, SQLITE, without_credentials
+from launcher.config.mlflow_address import ADDRESS_VARIABLE, file_of, without_credentials
 from longformer.errors import LongformerError, WorkFailed
 
 
 def client_of(address: str) -> MlflowClient:
-    """Returns a client of the store at an address."""
+    """Returns a client of the store at an address.
+
+    Raises:
+        WorkFailed: it is an SQLite file that cannot be opened or made.
+    """
     # What fails is told by us; MLflow's own notes would show addresses as they were given, passwords included.
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
-    return MlflowClient(address, registry_uri=address)
+    database = file_of(address)
+    if database is not None and not _can_be_written(database):
+        # MLflow would try for five minutes.
+        raise WorkFailed(f"the MLflow store {database} cannot be written: name another in {ADDRESS_VARIABLE}")
+    with failures_as_sentences(address):
+        return MlflowClient(address, registry_uri=address)
+
+
+def _can_be_written(database: Path) -> bool:
+    """Returns whether an SQLite file is there for us or can be made, with the folders above it."""
+    if database.exists():
+        return database.is_file() and os.access(database, os.R_OK | os.W_OK)
+    above = next(folder for folder in database.absolute().parents if folder.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -31,8 +50,9 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         return str(experiment.experiment_id)
     # A server has its own artifact store; the embedded one would use ./mlruns of wherever it is started.
     beside = None
-    if client.tracking_uri.startswith(SQLITE):
-        beside = Path(client.tracking_uri.removeprefix(SQLITE)).resolve().with_name("mlflow-artifacts").as_uri()
+    database = file_of(client.tracking_uri)
+    if database is not None:
+        beside = database.resolve().with_name("mlflow-artifacts").as_uri()
     return str(client.create_experiment(name, artifact_location=beside))
 
 
@@ -44,6 +64,8 @@ def failures_as_sentences(address: str, *, missing: str | None = None) -> Iterat
     except MlflowException as error:
         if missing is not None and is_missing(error):
             raise LongformerError(missing) from error
+        raise WorkFailed(in_one_sentence(error, address)) from error
+    except SQLAlchemyError as error:
         raise WorkFailed(in_one_sentence(error, address)) from error
 
 

@@ -44,8 +44,8 @@ class Ranks:
 def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:
     """Joins the other ranks, yields this rank's place, and leaves in order.
 
-    Ranks meet over NCCL where there is CUDA, else over gloo. What another launcher above this one (mpirun, torchrun) has
-    put into the environment is taken out: DeepSpeed and torch would believe it rather than the arguments.
+    Ranks meet over NCCL where there is CUDA, else over gloo. What another launcher above this one (mpirun, torchrun)
+    has put into the environment is taken out: DeepSpeed and torch would believe it rather than the arguments.
 
     Args:
         rank: this process, 0 <= rank < world_size.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from launcher.config.run_config import RunConfig
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.tasks.data import InputData
+from launcher.tracking.callbacks import start_run
 from launcher.tracking.registry.models import ModelAddress, ModelRegistry
 from longformer.errors import LongformerError
 from longformer.models.char_lm.model import CharacterLM
@@ -74,6 +76,47 @@ def test_registered_version_holds_the_scores_of_the_run_and_those_given(run: Pat
     }
     assert command("register", run, "--name", "letters")[0] == 0
     assert ModelRegistry(store(run)).newest("letters").version == "2"
+
+
+def test_folders_are_called_as_people_call_them(
+    created_run: Run, prepared: PreparedData, empty_store: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_phase(created_run, 0, prepared, SCORES)
+    runs = created_run.paths.root.parent.parent / "a b%20c?d=#e&f'g" / "runs"
+    shutil.copytree(created_run.paths.root.parent, runs)
+    shutil.copyfile(empty_store, runs / "mlflow.db")
+    start_run(Run.open(runs / created_run.paths.root.name))
+    before = sorted(runs.parent.parent.rglob("mlflow.db"))
+    monkeypatch.chdir(runs.parent)
+    monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
+    code, said = command("register", f"runs/{created_run.paths.root.name}", "--name", "letters")
+    assert code == 0
+    # What is printed is for a shell.
+    variable, *serving = shlex.split(said.splitlines()[-1].removeprefix("serve it: "))
+    assert serving[:3] == ["mlflow", "models", "serve"]
+    monkeypatch.setenv(*variable.split("=", 1))
+    assert command("promote", "letters")[0] == 0
+    assert command("generate", "models:/letters@champion", "--prompt", "a", "--characters", "2")[0] == 0
+    assert sorted(runs.parent.parent.rglob("mlflow.db")) == before
+    assert Run.open(runs / created_run.paths.root.name).paths.identity().mlflow_run_id is not None
+
+
+def test_store_that_cannot_be_opened_is_one_sentence_at_once(
+    run: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("runs", "runs/mlflow.db/other.db"):
+        monkeypatch.setenv(ADDRESS_VARIABLE, f"sqlite:///{path}")
+        code, said = command("register", run, "--name", "letters")
+        assert (code, said) == (
+            1,
+            f"error: the MLflow store {path} cannot be written: name another in {ADDRESS_VARIABLE}\n",
+        )
+    monkeypatch.setenv(ADDRESS_VARIABLE, "sqlite:///runs/broken.db")
+    (run.parent / "broken.db").write_text("no database at all, but some text that is long enough" * 99)
+    code, said = command("register", run, "--name", "letters")
+    assert code == 1
+    assert said.startswith("error: sqlite:///runs/broken.db: ")
+    assert said.count("\n") == 1
 
 
 def test_registered_model_brings_code_signature_example_and_pinned_requirements_but_no_pickle(

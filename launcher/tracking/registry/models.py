@@ -13,7 +13,7 @@ import mlflow
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-from launcher.config.mlflow_address import ADDRESS_VARIABLE, SQLITE, without_credentials
+from launcher.config.mlflow_address import ADDRESS_VARIABLE, file_of, without_credentials
 from launcher.tracking.client import client_of, failures_as_sentences
 from longformer.errors import LongformerError
 
@@ -138,7 +138,8 @@ class ModelRegistry:
             f"{ADDRESS_VARIABLE} names another MLflow store"
         )
         # MLflow would make the file.
-        if self.address.startswith(SQLITE) and not Path(self.address.removeprefix(SQLITE)).is_file():
+        database = file_of(self.address)
+        if database is not None and not database.is_file():
             raise LongformerError(missing)
         with failures_as_sentences(self.address, missing=missing):
             return self.client.get_registered_model(name)
