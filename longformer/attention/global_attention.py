@@ -42,7 +42,9 @@ def global_attention(
     """
     queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
     count, width = queries.shape[1], hidden.shape[2]
-    if 4 * count * heads <= 3 * width:
+    # Adapters stand in for a projection and add to what it gives, so its weight alone does not tell all.
+    are_plain = all(type(each) is nn.Linear for each in (key, value))
+    if are_plain and 4 * count * heads <= 3 * width:
         return _absorbed(queries, hidden, metadata.token_mask, key, value, dropout)
     keys, values = key(hidden).unflatten(-1, (heads, -1)), value(hidden).unflatten(-1, (heads, -1))
     scale = queries.shape[-1] ** -0.5

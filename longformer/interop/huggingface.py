@@ -184,21 +184,5 @@ def check_pattern(values: Mapping[str, Any]) -> None:
 
 def config_to_json(config: WindowedConfig, *, architecture: str, dtype: torch.dtype) -> dict[str, Any]:
     """Returns the content of config.json, as Hugging Face reads it."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    if config.model_type == config.family:
-        values = {name: value for name, value in values.items() if name not in config.extensions}
-    other = values.pop("other")
-    labels = values.pop("num_labels")
-    values["attention_window"] = list(values["attention_window"])
-    # Only what allenai's code wrote about its own kernels; the window is a total now.
-    other = {
-        name: value
-        for name, value in other.items()
-        if name not in ("attention_mode", "attention_dilation", "autoregressive")
-    }
-    if len(other.get("id2label", {})) != labels:
-        other["id2label"] = {str(index): f"LABEL_{index}" for index in range(labels)}
-        other["label2id"] = {f"LABEL_{index}": index for index in range(labels)}
     dtype_name = str(dtype).removeprefix("torch.")
-    other |= {"model_type": config.model_type, "architectures": [architecture], "dtype": dtype_name}
-    return dict(sorted((values | other).items()))
+    return dict(sorted((config.to_dict() | {"architectures": [architecture], "dtype": dtype_name}).items()))

@@ -1,6 +1,7 @@
 """What models return: named values, also reachable by position as in Hugging Face, where absent ones do not count."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,13 @@ from torch import Tensor
 
 @dataclass
 class ModelOutput:
-    """Base of all outputs."""
+    """Base of all outputs; transformers' pipelines use them as tables, and rebuild them from one."""
+
+    def __post_init__(self) -> None:
+        first, *_ = vars(self).values()
+        if isinstance(first, dict):
+            for name, value in ({field.name: None for field in dataclasses.fields(self)} | first).items():
+                self[name] = value
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Returns the values that are there, in order."""
@@ -18,6 +25,21 @@ class ModelOutput:
 
     def __getitem__(self, key: int | slice | str) -> Any:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Sets a value, also one that no field is for: transformers' pipelines add what they want to remember."""
+        setattr(self, key, value)
+
+    def __contains__(self, key: object) -> bool:
+        return key in dict(self.items())
+
+    def keys(self) -> Iterator[str]:
+        """Yields the names of what is there."""
+        return (name for name, _ in self.items())
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Yields names and values of what is there."""
+        return ((name, value) for name, value in vars(self).items() if value is not None)
 
 
 @dataclass

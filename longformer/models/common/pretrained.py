@@ -24,6 +24,8 @@ class PretrainedModel(nn.Module):
     is_bare = False
     """Whether the model has no head; its tensors then carry no prefix on disk."""
     config: Any
+    accepts_loss_kwargs = False
+    """What transformers' Trainer asks: the loss is a mean, and takes no number of items to divide by."""
 
     def __init__(self, config: WindowedConfig) -> None:
         super().__init__()
@@ -67,6 +69,7 @@ class PretrainedModel(nn.Module):
         stored = next(iter(fitting.values())).dtype
         model._make_fresh({model._own_name(name) for name in fresh}, stored)
         model.tie_weights()
+        model.config.name_or_path = str(directory)
         return model.to(dtype).eval()
 
     def save_pretrained(self, directory: Path | str) -> None:
@@ -80,6 +83,21 @@ class PretrainedModel(nn.Module):
         config = huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype)
         tensors = huggingface.unpack_projections(self._own_tensors())
         write_folder(Path(directory), config, {name: tensor.detach() for name, tensor in tensors.items()})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def name_or_path(self) -> str:
+        """Where the model was read from; empty for a new one."""
+        return str(self.config.name_or_path)
 
     def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
         """Keeps only each layer's input for backward and computes the rest again.

@@ -6,7 +6,7 @@ from typing import ClassVar
 from longformer.models.common.config import WindowedConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LEDConfig(WindowedConfig):
     """Shape of an LED model; the defaults are those of Hugging Face.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from longformer.models.common.config import WindowedConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LongformerConfig(WindowedConfig):
     """Shape of a Longformer model; the defaults are those of Hugging Face.
 
