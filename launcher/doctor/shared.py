@@ -25,7 +25,7 @@ def shared_folder(directory: Path) -> Iterator[Path]:
 def check_shared(folder: Path, node: str) -> list[Finding]:
     """On a node: read the first node's word, try its lock, and leave a word for `answer_arrived`."""
     try:
-        is_same = (folder / "word").read_text() == _WORD
+        is_same = (folder / "word").read_text(encoding="utf-8") == _WORD
         (folder / f"{node}.staging").write_text(node)
         (folder / f"{node}.staging").rename(folder / node)
         with (folder / "lock").open() as lock:
@@ -45,7 +45,7 @@ def check_shared(folder: Path, node: str) -> list[Finding]:
 def answer_arrived(folder: Path, node: str) -> Finding:
     """On the first node: look for the word that `check_shared` left on another."""
     try:
-        if (folder / node).read_text() == node:
+        if (folder / node).read_text(encoding="utf-8") == node:
             return Finding("seen from the first node", Level.OK, "its files arrive")
     except OSError:
         pass

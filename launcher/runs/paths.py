@@ -113,7 +113,7 @@ class RunPaths:
             LongformerError: this is not a run directory.
         """
         try:
-            return Identity(**loads((self.root / "identity.json").read_text()))
+            return Identity(**loads((self.root / "identity.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise LongformerError(f"{self.root} is not a run directory: it has no identity.json") from None
         except (OSError, ValueError, TypeError) as error:
@@ -137,7 +137,7 @@ class RunPaths:
         return str(self._skipped()[-1]["reason"])
 
     def _skipped(self) -> list[dict[str, Any]]:
-        return loads(self._skipped_file.read_text()) if self._skipped_file.exists() else []
+        return loads(self._skipped_file.read_text(encoding="utf-8")) if self._skipped_file.exists() else []
 
     @property
     def _skipped_file(self) -> Path:
@@ -146,7 +146,7 @@ class RunPaths:
     def ranks(self) -> list[dict[str, Any]]:
         """Returns where each rank of a run on a Ray cluster was last seen: the fields of a Heartbeat each."""
         try:
-            return list(loads(self.ranks_file.read_text())["ranks"])
+            return list(loads(self.ranks_file.read_text(encoding="utf-8"))["ranks"])
         except FileNotFoundError:
             return []
 

@@ -39,7 +39,7 @@ class Submission:
     def of(cls, run: RunPaths) -> "Submission | None":
         """Returns the latest submission of a run, None where it was never submitted."""
         try:
-            content = json.loads((run.submission_directory / "job.json").read_text())
+            content = json.loads((run.submission_directory / "job.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         return cls(**content | {"jobs": tuple(content["jobs"])})

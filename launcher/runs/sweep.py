@@ -43,7 +43,7 @@ def record_sweep(sweep: RunPaths, runs: Sequence[tuple[str, ...]]) -> None:
 def runs_of(sweep: RunPaths) -> list[tuple[RunPaths, str]]:
     """Returns every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
     try:
-        runs = json.loads(_file(sweep).read_text())
+        runs = json.loads(_file(sweep).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     return [(run_of(sweep, index), " ".join(overrides)) for index, overrides in enumerate(runs)]

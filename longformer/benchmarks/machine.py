@@ -20,7 +20,7 @@ def processor_name() -> str:
     """Returns the processor's model name where the system tells it, else its architecture."""
     description = Path("/proc/cpuinfo")
     if description.exists():
-        for line in description.read_text().splitlines():
+        for line in description.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()

@@ -142,7 +142,7 @@ def _after_loss(task: PhaseTask, what: str) -> Outcome:
     run = task.run
     file = run.paths.lost_ranks_file(os.environ["SLURM_JOB_ID"])
     max_failures = run.config.cluster.max_failures
-    before = LostRanks(**json.loads(file.read_text())) if file.exists() else LostRanks()
+    before = LostRanks(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else LostRanks()
     lost = before.one_more(run.checkpoints_directory(task.phase_index))
     write_json(file, asdict(lost))
     if lost.count > max_failures:
@@ -152,7 +152,7 @@ def _after_loss(task: PhaseTask, what: str) -> Outcome:
 
 def _ending(file: Path) -> Ending | None:
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return Ending(Outcome(Status(content["status"]), content["message"]), content["severity"])

@@ -49,7 +49,7 @@ def load_config(directory: Path, kind: type[Config]) -> Config:
     """
     path = directory / CONFIG_FILE
     try:
-        return kind(**json.loads(path.read_text()))
+        return kind(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise LongformerError(f"{directory} holds no model: {CONFIG_FILE} is missing") from error
     except (OSError, ValueError, TypeError) as error:

@@ -59,7 +59,7 @@ class Manifest:
             LongformerError: the manifest is missing or not one of ours.
         """
         try:
-            content = json.loads((directory / MANIFEST_FILE).read_text())
+            content = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
             manifest = cls(**content | {"progress": Progress(**content["progress"])})
             strangers = [name for name in manifest.files if Path(name).is_absolute() or ".." in Path(name).parts]
             if strangers:
