@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from example_run import SHIPPED
+from safetensors.torch import save_file
 
 from benchmarks.masked_lm_corpora import antibodies, write_documents
 from launcher.cli import main
@@ -140,6 +141,25 @@ def without_dropout(source: Path, target: Path) -> Path:
     settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (target / "config.json").write_text(json.dumps(settings))
     return target
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin"])
+@pytest.mark.parametrize("is_sentence_encoder", [False, True])
+def test_check_tells_of_a_source_without_a_pretrained_head(
+    layout: str, is_sentence_encoder: bool, antibody_run: Path, tmp_path: Path
+) -> None:
+    source = Path(yaml.safe_load(antibody_run.read_text())["model"]["source"])
+    copy = without_dropout(source, tmp_path / "source")
+    tensors = read_tensors(source)
+    for name in [path.name for path in copy.iterdir() if path.suffix in (".bin", ".safetensors")]:
+        (copy / name).unlink()
+    kept = {name: each for name, each in tensors.items() if not (is_sentence_encoder and name.startswith("lm_head"))}
+    if layout == "bin":
+        torch.save(kept, copy / "pytorch_model.bin")
+    else:
+        save_file(kept, copy / "model.safetensors")
+    notes = task_of(load(antibody_run, [f"model.source={copy}"])).data.check()
+    assert any("no pretrained head" in note for note in notes) == is_sentence_encoder
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from data_pipeline.sampling.base import Sequences
 from data_pipeline.sampling.masking import MaskedSequences, Masking, masked_examples
@@ -16,14 +18,49 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from data_pipeline.tokenizers.tokenizer import SpecialTokens
 from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.masked_lm.config import MaskedLMRun
+from longformer.errors import LongformerError
 
 HELD_OUT_SEED = 0
 """Of the masks of held-out text: the same for all runs, so that their scores compare."""
+
+PRETRAINED_HEADS = ("lm_head.", "cls.predictions.", "generator_predictions.")
+"""In the names of the weights that predict masked words: of RoBERTa and Longformer, BERT, ELECTRA."""
+
+
+def has_pretrained_head(source: Path) -> bool:
+    """Returns whether a model has learnt to predict masked words, as far as its weights are there.
+
+    Raises:
+        LongformerError: its weights are damaged.
+    """
+    whole = source / "model.safetensors"
+    if whole.is_file():
+        try:
+            with safe_open(whole, framework="numpy") as file:
+                names = list(file.keys())
+        except (OSError, SafetensorError) as error:
+            raise LongformerError(f"{whole} is damaged or cut short ({error}); copy it again") from error
+    elif any(source.glob("*.index.json")) or any(source.glob("*.bin")):
+        from longformer.interop.checkpoint_files import read_tensors  # which imports torch, which takes seconds
+
+        names = list(read_tensors(source, device="meta"))
+    else:
+        return True
+    return any(head in name for name in names for head in PRETRAINED_HEADS)
 
 
 @dataclass(frozen=True)
 class MaskedLMData(PretrainedData[MaskedLMRun]):
     """Documents of several corpora, packed and mixed by weight; see `launcher.tasks.data.TaskData`."""
+
+    def check(self) -> list[str]:
+        notes, source = super().check(), self.config.model.source
+        if self.config.init is None and not has_pretrained_head(source):
+            notes.append(
+                f"model.source {source} has no pretrained head for masked words, as sentence encoders have none: "
+                "training starts with a fresh one, and with the loss of a guess"
+            )
+        return notes
 
     def corpora(self) -> list[RunCorpus]:
         return [
