@@ -5,6 +5,7 @@ at once, and that an expected failure is one `error: ...` sentence on standard e
 exit code 2 for bad input, 1 when the work failed, 75 for "stopped on request, start me again".
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:  # a full disk, a missing permission
-        return _report(str(error), 1)
+        return _report(_of_system(error), 1)
     return result if isinstance(result, int) else 0
 
 
@@ -108,6 +109,15 @@ def _options(
 
 def _not_loaded() -> None:
     """Stands for a command that was not asked for and is only listed."""
+
+
+def _of_system(error: OSError) -> str:
+    """Returns what the operating system has refused, and where."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    unwritable = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    remedy = "; choose a place that this user may write to" if unwritable else ""
+    return f"{error.filename}: {error.strerror}{remedy}"
 
 
 def _report(sentence: str, code: int) -> int:

@@ -69,8 +69,10 @@ def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
         print(json.dumps([entry.as_json() for entry in entries], indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("checkpoint", "phase", "step", "tokens", "written by", "size", "at"):
-        table.add_column(heading, justify="right" if heading in ("step", "tokens", "size") else "left")
+    # Where the terminal is narrow, what is known of a checkpoint goes on in a further line, its name never.
+    table.add_column("checkpoint", no_wrap=True)
+    for heading in ("phase", "step", "tokens", "written by", "size", "at"):
+        table.add_column(heading, justify="right" if heading in ("step", "tokens", "size") else "left", overflow="fold")
     for entry in entries:
         manifest = entry.manifest
         ranks = f"{manifest.ranks} rank{'s' if manifest.ranks > 1 else ''}, ZeRO {manifest.zero_stage}"
@@ -154,7 +156,9 @@ def diff(first: CheckpointPath, second: CheckpointPath, as_json: AsJson = False)
     if not moved:
         print(f"all {len(weights)} weights are identical")
         return
-    table = Table("weight", "largest difference", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("weight", overflow="fold")
+    table.add_column("largest difference", no_wrap=True)
     for name, difference in sorted(moved.items(), key=lambda item: -item[1]):
         table.add_row(name, f"{difference:.3g}")
     Console().print(table)

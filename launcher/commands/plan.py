@@ -86,7 +86,10 @@ def _show(result: RunPlan) -> None:
     title = f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        if index == 0:
+            table.add_column(heading, no_wrap=True)
+        else:
+            table.add_column(heading, justify="right", overflow="fold")
     for phase in result.phases:
         table.add_row(
             phase.name,
@@ -151,11 +154,11 @@ def _memory_table(config: RunConfig, result: Forecast) -> Table:
     chosen = config.training.zero_stage
     title = f"{config.name} on {result.gpus} x {result.gpu.name}: GB of each GPU, by ZeRO stage"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    table.add_column("phase")
+    table.add_column("phase", no_wrap=True)
     for stage in ZERO_STAGES:
-        table.add_column(f"{stage}, chosen" if stage == chosen else str(stage), justify="right")
+        table.add_column(f"{stage}, chosen" if stage == chosen else str(stage), justify="right", overflow="fold")
     for heading in ("weights", "gradients", "optimizer", "activations"):
-        table.add_column(heading, justify="right", style="dim")
+        table.add_column(heading, justify="right", style="dim", overflow="fold")
     for phase in result.phases:
         own = phase.memory[chosen]
         parts = (own.parameters, own.gradients, own.optimizer, own.activations)
@@ -174,9 +177,9 @@ def _totals(phase: PhaseForecast, gpu: Gpu) -> list[Text]:
 
 def _time_table(result: Forecast) -> Table:
     table = Table(box=box.SIMPLE, collapse_padding=True)
-    table.add_column("phase")
+    table.add_column("phase", no_wrap=True)
     for heading in ("seconds a step", "time", "between checkpoints", "checkpoints a day"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for phase in result.phases:
         table.add_row(
             phase.name,

@@ -50,7 +50,7 @@ def predict(
     text = text_of(source)
     with open_model(model) as found:
         folder = model_folder(found.folder)
-        chosen = Task(task_of(folder)) if task is None else task
+        chosen = Task(_task_of(folder)) if task is None else task
         check_options(chosen, question, choices)
         predictor = Predictor.load(folder, chosen)
     result: Any
@@ -81,6 +81,13 @@ def predict(
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
     else:
         show(result)
+
+
+def _task_of(folder: Path) -> str:
+    try:
+        return task_of(folder)
+    except LongformerError as error:
+        raise LongformerError(f"{error}, or choose with --task what it is to do") from error
 
 
 def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
@@ -134,9 +141,13 @@ def is_file(source: str) -> bool:
         LongformerError: it looks like one and nothing is there.
     """
     is_short = len(source) < 1024 and "\n" not in source
+    is_folder = False
     with suppress(OSError):  # longer than a name may be, so it is a text
         if is_short and Path(source).is_file():
             return True
+        is_folder = is_short and Path(source).is_dir() and ("/" in source or "." in source)
+    if is_folder:
+        raise LongformerError(f"{source} is a folder: give a file of it, or the text itself")
     if is_short and " " not in source and Path(source).suffix in (".txt", ".md"):
         raise LongformerError(f"{source} does not exist")
     return False

@@ -90,7 +90,10 @@ def show_summary(run: Run, addition: TaskReport, *, parameters: int, console: Co
     title = f"{run.config.name}: {_title(run, parameters)}"
     table = TerminalTable(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+        if index == 0:
+            table.add_column(heading, no_wrap=True)
+        else:
+            table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

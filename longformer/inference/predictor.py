@@ -235,6 +235,6 @@ def task_of(directory: Path) -> str:
         if architecture in task.architectures:
             return name
     raise LongformerError(
-        f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself; "
-        "choose with --task what its weights are for"
+        f"{directory} names the architecture {architecture}, which does none of {', '.join(TASKS)} by itself: "
+        "write the class that its weights are of into architectures of its config.json"
     )

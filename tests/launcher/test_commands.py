@@ -1,5 +1,6 @@
 """The command line as a person uses it: fast help, one sentence for what is wrong, the right exit code."""
 
+import errno
 import json
 import os
 import subprocess
@@ -126,6 +127,18 @@ def test_full_disk_is_a_sentence_and_exit_code_1(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/models/long")
+
+    monkeypatch.setattr("launcher.commands.check.load", refused)
+    assert main(["check", str(QUICKSTART)]) == 1
+    said = capsys.readouterr().err
+    assert said == "error: /models/long: Read-only file system; choose a place that this user may write to\n"
 
 
 def test_error_reaches_the_shell_without_a_traceback(tmp_path: Path) -> None:

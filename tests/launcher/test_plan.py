@@ -60,3 +60,16 @@ def test_command_prints_the_plan_for_people_and_programs(
     assert [phase["steps"] for phase in plan["phases"]] == [phase.steps for phase in load(QUICKSTART).phases]
     planned = plan_run(load(QUICKSTART, [absent]), ranks=2, on_gpu=False, peak_flops=1)
     assert [phase["memory"]["total"] for phase in plan["phases"]] == [phase.memory.total for phase in planned.phases]
+
+
+def test_the_names_of_phases_are_whole_in_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"length-16384-of-the-{name}" for name in ("first", "second", "third")]
+    renamed = [f"phases.{index}.name={name}" for index, name in enumerate(names)]
+    for machine in ([], ["--gpu", "h100", "--gpus", "2"]):
+        assert main(["plan", str(QUICKSTART), *renamed, *machine]) == 0
+        rows = capsys.readouterr().out.splitlines()
+        for name in names:
+            assert any(row.strip().startswith(f"{name} ") for row in rows)

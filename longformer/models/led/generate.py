@@ -99,9 +99,10 @@ class GeneratesText(PretrainedModel):
         settings = GenerationSettings.of(own | (self.generation_config or dict(self.config.other)), choices)
         most = self.config.max_decoder_position_embeddings + 1
         if settings.max_length > most:
-            raise ValueError(
-                f"max_length must be at most {most}, one more than the decoder has positions, got {settings.max_length}"
-            )
+            positions = f"{most - 1}, the positions of the decoder"
+            if choices.get("max_new_tokens") is not None:
+                raise ValueError(f"max_new_tokens must be at most {positions}, got {choices['max_new_tokens']}")
+            raise ValueError(f"max_length must be at most {most}, one more than {positions}, got {settings.max_length}")
         return settings
 
 
