@@ -77,8 +77,8 @@ def convert(
     pretrained_rows = len(made.tensors[table]) - made.new_rows
     notes = {PRETRAINED_ROWS: pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
     # The model's config.json comes last of all: it says that the folder is whole.
-    _copy(source, target, (GENERATION_FILE,))
     write_tokenizer(tokenizer or source, target, made.tokenizer_class, max_length, special_tokens)
+    _copy(source, target, (GENERATION_FILE,))
     write_folder(target, {**made.settings, **notes}, made.tensors)
     return made.report
 
@@ -105,15 +105,16 @@ def write_tokenizer(
     Raises:
         LongformerError: the tokenizer cannot be read.
     """
+    if source.is_dir() and not has_tokenizer(source):
+        return
+    tokenizer = json.loads(tokenizer_content(source, special_tokens))
+    target.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        if not has_tokenizer(source):
-            return
         _copy(source, target, FILES)
         settings = read_settings(source)
         settings.setdefault("tokenizer_class", tokenizer_class)
     else:
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    tokenizer = json.loads(tokenizer_content(source, special_tokens))
     if tokenizer.get("truncation"):
         tokenizer["truncation"]["max_length"] = max_length
     if special_tokens is not None:

@@ -26,12 +26,13 @@ NAMED = "special_tokens_in_documents"
 
 # Classes of transformers that build a tokenizer of their own out of a vocabulary and settings, even where there is a
 # tokenizer.json (transformers 5, TokenizersBackend.convert_to_native_format).
-_BERT = ("Bert", "Electra")
-_ROBERTA = ("Roberta", "Bart", "LED", "Longformer")
+_BERT = ("BertTokenizer", "ElectraTokenizer", "DistilBertTokenizer")
+_ROBERTA = ("RobertaTokenizer", "BartTokenizer", "LEDTokenizer", "LongformerTokenizer")
 _CLASSES = {
     "bert": "BertTokenizer",
     "electra": "ElectraTokenizer",
     "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
     "bart": "BartTokenizer",
     "led": "LEDTokenizer",
     "longformer": "LongformerTokenizer",
@@ -110,15 +111,18 @@ def open_content(content: str) -> Tokenizer:
 def _missing(path: Path) -> str:
     for name, kind in _UNREADABLE.items():
         if (path / name).is_file():
-            return (
-                f"{path} holds a tokenizer of {kind} only ({name}), which cannot be read: where transformers and its "
-                f"requirements for {kind} are installed, write {WHOLE} with `AutoTokenizer.from_pretrained(FOLDER)"
-                ".save_pretrained(FOLDER)`"
-                + ("; PhoBERT's has no such form: take another model" if name == "bpe.codes" else "")
-            )
+            return _other_kind(path, f"{kind} only ({name})")
     return (
         f"{path} holds no tokenizer that can be read ({WHOLE}, {VOCABULARY} or {WORDS}); copy it from where "
         "the model comes from"
+    )
+
+
+def _other_kind(folder: Path, kind: str) -> str:
+    return (
+        f"{folder} holds a tokenizer of {kind}, which cannot be read: where transformers and what it needs for that "
+        f"are installed, write {WHOLE} with `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`; if that "
+        "writes none, as for PhoBERT, take another model"
     )
 
 
@@ -127,13 +131,15 @@ def _tokenizer(file: Path, directory: Path | None, settings: Mapping[str, Any]) 
     name = _class_name(file, settings)
     kind = whole.get("model", {}).get("type") if whole else {VOCABULARY: "BPE", WORDS: "WordPiece"}[file.name]
     standard: tuple[str, ...] = ()
-    if kind == "WordPiece" and name.startswith(_BERT):
+    if kind == "WordPiece" and name in _BERT:
         words = whole["model"]["vocab"] if whole else WordPiece.read_file(str(file))
         tokenizer, standard = _bert(words, settings), ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
-    elif kind == "BPE" and name.startswith(_ROBERTA):
+    elif kind == "BPE" and name in _ROBERTA:
         tokenizer, standard = _roberta(_pairs(file, whole), settings), ("<s>", "</s>", "<unk>", "<pad>", "<mask>")
-    else:
+    elif whole:
         tokenizer = Tokenizer.from_str(json.dumps(whole))
+    else:
+        raise LongformerError(_other_kind(file.parent, name))
     for part in ("truncation", "padding"):
         if whole.get(part) and standard:
             limits = json.loads(tokenizer.to_str()) | {part: whole[part]}
@@ -149,6 +155,8 @@ def _tokenizer(file: Path, directory: Path | None, settings: Mapping[str, Any]) 
             tokenizer.add_special_tokens([token])
     if name.startswith("MBart"):
         _set_language(tokenizer, name, settings)
+    elif name == "XLMRobertaTokenizer":
+        _set_ends(tokenizer, settings)
     return tokenizer
 
 
@@ -159,11 +167,11 @@ def _added(tokenizer: Tokenizer) -> set[str]:
 def _class_name(file: Path, settings: Mapping[str, Any]) -> str:
     """Returns the class of transformers that would read the tokenizer; without a name the files tell."""
     if settings.get("tokenizer_class"):
-        return str(settings["tokenizer_class"])
+        return str(settings["tokenizer_class"]).removesuffix("Fast")
     config = file.with_name("config.json")
     family = read_json(config).get("model_type") if config.is_file() else None
     by_file = {VOCABULARY: "RobertaTokenizer", WORDS: "BertTokenizer"}
-    return _CLASSES.get(str(family), by_file.get(file.name, "PreTrainedTokenizerFast"))
+    return _CLASSES.get(str(family), by_file.get(file.name, "PreTrainedTokenizer"))
 
 
 def _pairs(file: Path, whole: Mapping[str, Any]) -> BPE:
@@ -207,6 +215,16 @@ def _bert(vocabulary: dict[str, int], settings: Mapping[str, Any]) -> Tokenizer:
     begin, end = _named(settings, "cls_token", "[CLS]"), _named(settings, "sep_token", "[SEP]")
     tokenizer.post_processor = processors.BertProcessing((end, _id(tokenizer, end)), (begin, _id(tokenizer, begin)))
     return tokenizer
+
+
+def _set_ends(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """Puts around texts what XLM-R reads, as transformers does whatever tokenizer.json says."""
+    begin, end = _named(settings, "bos_token", "<s>"), _named(settings, "eos_token", "</s>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[begin, "$A", end],
+        pair=[begin, "$A", end, end, "$B", end],
+        special_tokens=[(word, _id(tokenizer, word)) for word in (begin, end)],
+    )
 
 
 def _set_language(tokenizer: Tokenizer, name: str, settings: Mapping[str, Any]) -> None:

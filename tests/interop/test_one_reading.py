@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from data_pipeline.sampling.summaries import SummaryFormat, source_tokens
 from data_pipeline.tokenizers.subword import TextTokenizer
 from longformer.errors import LongformerError
+from longformer.interop.convert import convert
 from longformer.interop.tokenizer import open_content, read_tokenizer, tokenizer_content
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzäüé0123456789<>/[]_.,-"
@@ -189,6 +190,43 @@ def test_what_cannot_be_read_is_refused_with_the_remedy(file: str, tmp_path: Pat
     (tmp_path / "vocab.txt").write_text("a 1\n") if file == "bpe.codes" else None
     with pytest.raises(LongformerError, match=f"({file}).*AutoTokenizer"):
         tokenizer_content(tmp_path)
+
+
+def test_word_lists_of_other_tokenizers_are_not_taken_for_berts(tmp_path: Path) -> None:
+    word_pieces(tmp_path, tokenizer_class="BertJapaneseTokenizer")
+    with pytest.raises(LongformerError, match=r"a tokenizer of BertJapaneseTokenizer.*AutoTokenizer"):
+        tokenizer_content(tmp_path)
+
+
+def test_a_refused_tokenizer_refuses_the_conversion(tmp_path: Path) -> None:
+    config = transformers.RobertaConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=34,
+    )  # fmt: skip
+    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "source")
+    (tmp_path / "source" / "sentencepiece.bpe.model").write_bytes(b"")
+    with pytest.raises(LongformerError, match=r"SentencePiece only.*AutoTokenizer"):
+        convert(tmp_path / "source", tmp_path / "long", max_length=64, window=8)
+    assert not (tmp_path / "long").exists()
+
+
+def test_a_converted_folder_names_its_special_tokens(tmp_path: Path) -> None:
+    config = transformers.RobertaConfig(
+        vocab_size=280, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
+        max_position_embeddings=34,
+    )  # fmt: skip
+    transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "source")
+    byte_level(tmp_path / "source", add_prefix_space=True, additional_special_tokens=["<doc-sep>", "<other>"])
+    named = tokenizer_content(tmp_path / "source", ["<doc-sep>"])
+    options = {"max_length": 64, "window": 8, "special_tokens": ["<doc-sep>"]}
+    convert(tmp_path / "source", tmp_path / "long", **options)
+    convert(tmp_path / "long", tmp_path / "longer", max_length=80, window=8)
+    for folder in (tmp_path / "long", tmp_path / "longer"):
+        text = "A court.<doc-sep>The </s> <other> x"
+        assert read_tokenizer(folder).encode(text).ids == open_content(named).encode(text).ids
+        plain = "für the court"
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        assert theirs(plain)["input_ids"] == read_tokenizer(folder).encode(plain).ids
 
 
 def test_another_locale_changes_nothing(tmp_path: Path) -> None:
