@@ -1,6 +1,7 @@
 """`longformer new`: a complete run file from the look of the data."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def new(
     run_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run_file, text.encode())
     devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"
-    print(f"{run_file} is written; look through it, then: longformer plan {run_file} {devices}")
+    print(f"{run_file} is written; look through it, then: longformer plan {shlex.quote(str(run_file))} {devices}")
     if start.published is not None:
         print(f"note: put the model {start.published} into {start.source}, or say --from FOLDER")
 

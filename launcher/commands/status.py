@@ -1,6 +1,7 @@
 """`longformer status` and `longformer logs`: how a run goes that another process or a cluster drives."""
 
 import json
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def _show(found: dict[str, Any]) -> None:
             f"{rank['place']}, {rank['silent_seconds']:.0f} s ago"
         )
     if found["state"] == "stopped":
-        print(f"`longformer logs {found['run']}` shows its last words")
+        print(f"`longformer logs {shlex.quote(found['run'])}` shows its last words")
 
 
 def logs(
@@ -239,4 +240,4 @@ def _stop(run: RunPaths, *, save: bool) -> None:
     with Console(stderr=True).status("waiting for the run to end"):
         while activity(run) == "running":  # the job too, so that the run can be submitted again
             time.sleep(_SECONDS_BETWEEN_STATES)
-    print(f"stopped; `longformer resume {run.root}` goes on from the last checkpoint")
+    print(f"stopped; `longformer resume {run.in_shell}` goes on from the last checkpoint")

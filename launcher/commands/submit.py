@@ -127,8 +127,8 @@ def submit(
     for index, run in enumerate(runs):
         Submission.record(run, backend, [f"{jobs[0]}_{index}"] if sweep else jobs)
     print(
-        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.root}` and "
-        f"`longformer logs {next(iter(runs)).root} --follow` tell how it goes"
+        f"{'process' if backend == 'local' else 'job'} {', '.join(jobs)}; `longformer status {submitted.in_shell}` and "
+        f"`longformer logs {next(iter(runs)).in_shell} --follow` tell how it goes"
     )
 
 

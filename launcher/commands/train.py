@@ -196,7 +196,7 @@ def _go_on(
         _warn(outcome.message)
         return EXIT_STOPPED
     if outcome.status is Status.STOPPED:
-        again = f"`longformer resume {run.paths.root}`" if backend in ("local", "slurm") else "the same command"
+        again = f"`longformer resume {run.paths.in_shell}`" if backend in ("local", "slurm") else "the same command"
         typer.echo(f"stopped; {again} goes on from the last checkpoint", err=True)
         return 0 if backend == "torchrun" else EXIT_STOPPED  # after any other code torchrun starts the ranks again
     return 0

@@ -6,6 +6,7 @@ Nothing else in the system builds these paths; those of a phase are in `launcher
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -39,6 +40,11 @@ class RunPaths:
     """Paths and small files of a run."""
 
     root: Path
+
+    @property
+    def in_shell(self) -> str:
+        """The run directory as a shell is to read it: quoted where it has to be."""
+        return shlex.quote(str(self.root))
 
     @property
     def config_file(self) -> Path:

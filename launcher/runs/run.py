@@ -100,12 +100,12 @@ class Run:
         done = self.finished_results()
         if not done:
             raise LongformerError(
-                f"{self.paths.root} has no finished phase yet; go on with: longformer resume {self.paths.root}"
+                f"{self.paths.root} has no finished phase yet; go on with: longformer resume {self.paths.in_shell}"
             )
         problem = damage(done[-1])
         if problem:
             raise LongformerError(
-                f"{done[-1]} is damaged ({problem}); remove it, then: longformer resume {self.paths.root}"
+                f"{done[-1]} is damaged ({problem}); remove it, then: longformer resume {self.paths.in_shell}"
             )
         return done[-1]
 

@@ -102,9 +102,9 @@ def check_free(run: RunPaths) -> None:
     if submission and (queued := submission.queued()):
         job, state, _ = queued
         where = "on its Ray cluster" if submission.backend == "ray" else "in Slurm's queue"
-        raise LongformerError(f"{run.root} has job {job} {where} ({state}); `longformer stop {run.root}` ends it")
+        raise LongformerError(f"{run.root} has job {job} {where} ({state}); `longformer stop {run.in_shell}` ends it")
     if run.is_running():
-        raise LongformerError(f"a run is going on in {run.root}; `longformer stop {run.root}` ends it")
+        raise LongformerError(f"a run is going on in {run.root}; `longformer stop {run.in_shell}` ends it")
 
 
 def _git(*arguments: str) -> str | None:

@@ -48,7 +48,9 @@ def finish_run(run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
             tracked.end(status)
         run.paths.write_identity(replace(run.paths.identity(), mlflow_status=status))
 
-    _Tolerant(run, f"`longformer resume {run.paths.root}` sends what is missing when MLflow is back").attempt(finish)
+    _Tolerant(run, f"`longformer resume {run.paths.in_shell}` sends what is missing when MLflow is back").attempt(
+        finish
+    )
 
 
 class _FollowingCallback(Callback):

@@ -1,6 +1,7 @@
 """`longformer submit`, `status`, `logs` and `stop` where there is no Slurm: scripts, refusals, local jobs."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -209,3 +210,8 @@ def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
     assert capsys.readouterr().out.startswith("stopped\nphase 1 of 2 (short), step ")
     assert main(["logs", str(run.root), "--rank", "0"]) == 0
     assert "phase short: 0 of 5000 steps done" in capsys.readouterr().out
+
+
+def test_a_hint_names_a_run_as_a_shell_reads_it() -> None:
+    for folder in ("runs/my run", "runs/a'b", "runs/$HOME #1", "runs/plain"):
+        assert shlex.split(f"longformer resume {RunPaths(Path(folder)).in_shell}") == ["longformer", "resume", folder]

@@ -43,7 +43,7 @@ def report_of(config: MaskedLMRun, data: MaskedLMData, run: Run) -> TaskReport:
             Section("Hidden tokens", about, guesses),
             attention_section(encoder_attention(model.longformer, ids, None), pieces, about=about),
         ),
-        notes=(f"`longformer evaluate {run.paths.root}` sets it beside the source and the model before training.",),
+        notes=(f"`longformer evaluate {run.paths.in_shell}` sets it beside the source and the model before training.",),
     )
 
 

@@ -145,7 +145,9 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         if request.stride is not None:
             raise LongformerError("--stride is for character models: a masked token is scored with its whole row")
         if not run.paths.start_directory.exists():
-            raise LongformerError(f"{run.paths.root} has no model yet; go on with: longformer resume {run.paths.root}")
+            raise LongformerError(
+                f"{run.paths.root} has no model yet; go on with: longformer resume {run.paths.in_shell}"
+            )
         self.check_data(run)
         length = request.sequence_length or self.config.phases[-1].sequence_length
         batch_size = request.batch_size or self.config.evaluation.batch_size
