@@ -16,6 +16,7 @@ from launcher.tasks.summarization.config import SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
 from longformer.benchmarks.machine import machine
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
+from longformer.evaluation.words import text_units
 from longformer.files import write_json
 from longformer.models import LEDForConditionalGeneration
 
@@ -34,12 +35,15 @@ def main() -> None:
         source_length=config.phases[-1].sequence_length,
         limit=config.evaluation.limit_documents,
     )
+    references = [reference for document in documents for reference in document.references]
+    units = text_units(references, config.evaluation.tokenizer, data.encoder())
     untrained = evaluate_summaries(
         LEDForConditionalGeneration.from_pretrained(run.paths.start_directory),
         documents,
         data.decoder(),
         settings=config.evaluation.generation,
         batch_size=config.evaluation.batch_size,
+        units=units,
     )
     records = MetricsFollower(run.paths.metrics_file).new_records()
     phases = {
@@ -50,7 +54,8 @@ def main() -> None:
         for index, phase in enumerate(config.phases)
     }
     write_json(
-        arguments.output, {"machine": machine("cpu"), "phases": phases, "untrained": {"test": summary_of(untrained)}}
+        arguments.output,
+        {"machine": machine("cpu"), "phases": phases, "untrained": {"test": summary_of(untrained, units)}},
     )
 
 

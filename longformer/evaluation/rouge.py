@@ -5,7 +5,6 @@ both are given: with and without stemming, and beside rougeL, which takes a summ
 it sentence by sentence.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,36 +13,45 @@ from typing import Any
 
 import numpy as np
 
+from longformer.evaluation.words import TextUnits
+
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 STEMMED = "_stemmed"
 """Behind the name of a metric: words were reduced to their stems (Porter) before they were compared."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_ENGLISH = TextUnits()
 
 
-def rouge(prediction: str, references: Sequence[str]) -> dict[str, float]:
+def rouge(prediction: str, references: Sequence[str], units: TextUnits = _ENGLISH) -> dict[str, float]:
     """Returns F of all METRICS, plain and STEMMED; of several references, for each metric that of the best one.
 
-    Sentences, for rougeLsum, are those of `sentences`.
+    Words, and for rougeLsum sentences, are those of `units`. Stems are English: with another tokenizer than `default`
+    both figures are the same.
     """
-    written, wanted = "\n".join(sentences(prediction)), ["\n".join(sentences(text)) for text in references]
+    written, *wanted = ("\n".join(units.sentences(text)) for text in (prediction, *references))
     scores: dict[str, float] = {}
     for ending, stemmed in (("", False), (STEMMED, True)):
-        found = _scorer(stemmed).score_multi(wanted, written)
+        found = _scorer(stemmed, units).score_multi(wanted, written)
         scores |= {metric + ending: float(found[metric].fmeasure) for metric in METRICS}
     return scores
 
 
+@dataclass(frozen=True)
+class _Words:
+    """`TextUnits.words` under the name that the package calls."""
+
+    units: TextUnits
+
+    def tokenize(self, text: str) -> list[str]:
+        return self.units.words(text)
+
+
 @lru_cache(maxsize=2)
-def _scorer(stemmed: bool) -> Any:
+def _scorer(stemmed: bool, units: TextUnits) -> Any:
     # Imported here: it brings nltk, which takes seconds. Nothing is downloaded: of nltk only the stemmer is used.
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(METRICS, use_stemmer=stemmed)
-
-
-def sentences(text: str) -> list[str]:
-    """Returns a text's sentences, which end at line ends and behind . ! ? where a space follows."""
-    return [sentence for part in _SENTENCE_END.split(text) if (sentence := part.strip())]
+    own = None if units.tokenizer == "default" else _Words(units)
+    return RougeScorer(METRICS, use_stemmer=stemmed, tokenizer=own)
 
 
 @dataclass(frozen=True)
@@ -71,30 +79,30 @@ def mean_with_interval(values: Sequence[float], *, resamples: int = 1_000, seed:
     return Mean(float(array.mean()), float(low), float(high))
 
 
-def lead(document: str, *, words: int) -> str:
+def lead(document: str, *, words: int, units: TextUnits = _ENGLISH) -> str:
     """Returns the first sentences of a document, as many as reach `words` words: what every summary has to beat."""
     taken: list[str] = []
-    for sentence in sentences(document):
-        if sum(len(one.split()) for one in taken) >= words:
+    for sentence in units.sentences(document):
+        if sum(len(units.words(one)) for one in taken) >= words:
             break
         taken.append(sentence)
     return "\n".join(taken)
 
 
-def oracle(document: str, references: Sequence[str]) -> str:
+def oracle(document: str, references: Sequence[str], units: TextUnits = _ENGLISH) -> str:
     """Returns what an extract can reach at best, near enough: the sentences that a greedy search finds.
 
     It adds the sentence that raises rouge1 + rouge2 of the best reference most, until none does (Nallapati et al.
     2017), and returns them in the document's order.
     """
-    candidates = sentences(document)
-    _, chosen = max((_greedy(candidates, reference) for reference in references), key=lambda found: found[0])
+    candidates = units.sentences(document)
+    _, chosen = max((_greedy(candidates, reference, units) for reference in references), key=lambda found: found[0])
     return "\n".join(candidates[number] for number in sorted(chosen))
 
 
-def _greedy(candidates: list[str], reference: str) -> tuple[float, list[int]]:
+def _greedy(candidates: list[str], reference: str, units: TextUnits) -> tuple[float, list[int]]:
     """Returns the score and the numbers of the chosen sentences."""
-    shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size) for size in (1, 2)), strict=True)
+    shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size, units) for size in (1, 2)), strict=True)
     chosen: list[int] = []
     best = 0.0
     while len(chosen) < len(candidates):
@@ -110,16 +118,17 @@ def _greedy(candidates: list[str], reference: str) -> tuple[float, list[int]]:
     return best, chosen
 
 
-def _overlaps(candidates: list[str], reference: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _overlaps(
+    candidates: list[str], reference: str, size: int, units: TextUnits
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns how often every group of `size` words of the reference occurs in every candidate, how many groups the
     candidates have in all, and how often each occurs in the reference."""
-    wanted, *found = (_groups_of_words(text, size) for text in (reference, *candidates))
+    wanted, *found = (_groups_of_words(units.words(text), size) for text in (reference, *candidates))
     shared = np.array([[counted[group] for group in wanted] for counted in found])
     return shared, np.array([counted.total() for counted in found]), np.array(list(wanted.values()))
 
 
-def _groups_of_words(text: str, size: int) -> Counter[tuple[str, ...]]:
-    words = re.findall(r"[a-z0-9]+", text.lower())
+def _groups_of_words(words: list[str], size: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(words[start:] for start in range(size)), strict=False))
 
 

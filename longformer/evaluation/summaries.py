@@ -16,6 +16,7 @@ import torch.distributed
 from torch import Tensor
 
 from longformer.evaluation.rouge import METRICS, STEMMED, by_length, lead, mean_with_interval, oracle, rouge
+from longformer.evaluation.words import TextUnits
 from longformer.files import write_atomically
 from longformer.models.led.generate import GeneratesText
 
@@ -65,6 +66,7 @@ def evaluate_summaries(
     *,
     settings: Mapping[str, Any],
     batch_size: int,
+    units: TextUnits,
     rank: int = 0,
     world_size: int = 1,
     report_progress: Callable[[int, int], None] | None = None,
@@ -77,6 +79,7 @@ def evaluate_summaries(
         decode: turns token ids into text without special tokens.
         settings: of `GeneratesText.generate`.
         batch_size: documents that are written about together; those of similar length are.
+        units: how texts are taken apart to be scored.
         rank, world_size: share the work through torch.distributed. Every rank returns all documents.
         report_progress: called with (rounds done, rounds in all); every rank makes the same number of rounds.
 
@@ -88,7 +91,7 @@ def evaluate_summaries(
     """
     if not documents:
         raise ValueError("there are no documents to write about")
-    words = lead_words(documents)
+    words = lead_words(documents, units)
     order = sorted(range(len(documents)), key=lambda number: (len(documents[number].input_ids), number))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     rounds = math.ceil(len(batches) / world_size)
@@ -101,7 +104,7 @@ def evaluate_summaries(
                 chosen = [documents[number] for number in batch]
                 texts = write_about(model, chosen, decode, settings)
                 for number, document, text in zip(batch, chosen, texts, strict=True):
-                    mine[number] = scored_summary(document, text, words)
+                    mine[number] = scored_summary(document, text, words, units)
             if report_progress:
                 report_progress(done + 1, rounds)
     finally:
@@ -109,9 +112,9 @@ def evaluate_summaries(
     return _of_all_ranks(mine, world_size)
 
 
-def lead_words(documents: Sequence[HeldOutDocument]) -> int:
+def lead_words(documents: Sequence[HeldOutDocument], units: TextUnits) -> int:
     """Returns how many words the lead has: as many as the references have on average."""
-    lengths = [len(reference.split()) for document in documents for reference in document.references]
+    lengths = [len(units.words(reference)) for document in documents for reference in document.references]
     return round(sum(lengths) / len(lengths))
 
 
@@ -136,7 +139,7 @@ def write_about(
     return [decode(tokens).strip() for tokens in written.tolist()]
 
 
-def scored_summary(document: HeldOutDocument, prediction: str, words: int) -> ScoredSummary:
+def scored_summary(document: HeldOutDocument, prediction: str, words: int, units: TextUnits) -> ScoredSummary:
     """Returns the line of one document; its lead has so many `words`."""
     return ScoredSummary(
         identifier=document.identifier,
@@ -145,9 +148,9 @@ def scored_summary(document: HeldOutDocument, prediction: str, words: int) -> Sc
         document=document.document,
         references=document.references,
         prediction=prediction,
-        scores=rouge(prediction, document.references),
-        lead=rouge(lead(document.document, words=words), document.references),
-        oracle=rouge(oracle(document.document, document.references), document.references),
+        scores=rouge(prediction, document.references, units),
+        lead=rouge(lead(document.document, words=words, units=units), document.references, units),
+        oracle=rouge(oracle(document.document, document.references, units), document.references, units),
     )
 
 
@@ -160,17 +163,19 @@ def _of_all_ranks(mine: dict[int, ScoredSummary], world_size: int) -> list[Score
     return [together[number] for number in sorted(together)]
 
 
-def summary_of(table: Sequence[ScoredSummary]) -> dict[str, Any]:
+def summary_of(table: Sequence[ScoredSummary], units: TextUnits) -> dict[str, Any]:
     """Returns what the table says as a whole, ready for JSON.
 
     It holds, for each metric, the model's mean; `intervals` of these means; the means of both extracts; and the model's
-    rouge1 by the length of the documents.
+    rouge1 by the length of the documents, and how texts were taken apart.
     """
     means = {metric: mean_with_interval([line.scores[metric] for line in table]) for metric in ALL_METRICS}
     lengths = by_length([line.tokens for line in table], [line.scores["rouge1"] for line in table])
     return {
         **{metric: found.mean for metric, found in means.items()},
         "documents": len(table),
+        "tokenizer": units.tokenizer,
+        "language": units.language,
         "intervals": {metric: [found.low, found.high] for metric, found in means.items()},
         "lead": {metric: _mean(line.lead[metric] for line in table) for metric in ALL_METRICS},
         "oracle": {metric: _mean(line.oracle[metric] for line in table) for metric in ALL_METRICS},

@@ -21,8 +21,8 @@ from longformer.evaluation.rouge import (
     mean_with_interval,
     oracle,
     rouge,
-    sentences,
 )
+from longformer.evaluation.words import TextUnits, text_units
 
 WORDS = ["the", "cells", "cell", "bind", "binding", "binds", "receptor", "receptors", "a", "of"]
 texts = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8), min_size=1, max_size=4).map(
@@ -60,10 +60,10 @@ def test_without_line_ends_the_whole_and_the_sum_over_sentences_are_the_same_onl
 
 
 def test_sentences_end_at_marks_and_lines_and_none_is_lost(test_data: Path) -> None:
-    assert sentences("One. Two!  Three?\nfour 4.5 five\n\n") == ["One.", "Two!", "Three?", "four 4.5 five"]
+    assert TextUnits().sentences("One. Two!  Three?\nfour 4.5 five\n\n") == ["One.", "Two!", "Three?", "four 4.5 five"]
     corpus = summaries(test_data / "sumpubmed", "sumpubmed")
     sample = next(corpus.read(DocumentReader(corpus.files), Quarantine(0)))
-    assert " ".join(sentences(str(sample.texts[DOCUMENT]))).split() == str(sample.texts[DOCUMENT]).split()
+    assert " ".join(TextUnits().sentences(str(sample.texts[DOCUMENT]))).split() == str(sample.texts[DOCUMENT]).split()
 
 
 def test_an_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
@@ -125,3 +125,38 @@ def test_a_sentence_of_the_reference_is_found_by_the_oracle() -> None:
 def test_documents_are_counted_once_in_the_narrowest_range_of_lengths() -> None:
     found = by_length([10, 1_024, 1_025, 5_000], [0.1, 0.3, 0.5, 0.7])
     assert found == {"up to 1024": (2, 0.2), "up to 2048": (1, 0.5), "up to 8192": (1, 0.7)}
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "sentences_of_it"),
+    [
+        ("hi", "अदालत ने कहा कि यह सही है। सरकार ने अपील की और मामला खत्म हुआ।", 2),
+        ("zh", "法院说这个案件已经结束。政府提出了上诉。", 2),
+        ("ja", "裁判所は事件が終わったと言った。政府は控訴した。", 2),
+        ("ru", "Суд сказал, что дело закончено. Правительство подало жалобу.", 2),
+        ("de", "Der Richter sagte z.B. über Dr. Müller, daß er für schöne Häuser sei. Er ging dann nach Köln.", 2),
+        ("ar", "قالت المحكمة إن القضية انتهت. قدمت الحكومة استئنافا.", 2),
+    ],
+)
+def test_texts_of_all_languages_are_counted_and_the_choice_is_told(
+    language: str, text: str, sentences_of_it: int
+) -> None:
+    units = text_units([text] * 3)
+    assert (units.tokenizer, units.language) == ("unicode", language)
+    assert set(rouge(text, [text], units).values()) == {1.0}
+    assert len(units.sentences(text)) == sentences_of_it
+    assert oracle(text, [text], units).replace("\n", "").replace(" ", "") == text.replace(" ", "")
+    first = units.sentences(text)[0]
+    assert lead(text, words=len(units.words(first)), units=units) == first
+    assert 0 < rouge(first, [text], units)["rouge1"] < 1
+
+
+def test_other_letters_are_other_words_and_english_stays_comparable_with_published_figures() -> None:
+    assert rouge("für", ["fär"], TextUnits("unicode"))["rouge1"] == 0
+    assert rouge("F\u0075\u0308r", ["für"], TextUnits("unicode"))["rouge1"] == 1
+    english = "The naïve court said that the café is closed, and that the case of the two owners had ended on Monday."
+    assert text_units([english]).tokenizer == "default"
+    by_pieces = text_units([english], "model", lambda text: [ord(each) for each in text])
+    assert rouge("abc", ["abd"], by_pieces)["rouge1"] == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match=r"tokenizer default finds no word in 1 of 2 references.* choose unicode"):
+        text_units([english, "法院说是。"], "default")

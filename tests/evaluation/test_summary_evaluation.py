@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from longformer.evaluation.rouge import rouge
 from longformer.evaluation.summaries import HeldOutDocument, ScoredSummary, evaluate_summaries, summary_of, write_table
+from longformer.evaluation.words import TextUnits
 from longformer.models import LEDForConditionalGeneration
 from longformer.models.led.config import LEDConfig
 from longformer.training.distributed import Ranks
@@ -47,7 +48,7 @@ def documents(count: int = 11) -> list[HeldOutDocument]:
 
 def judged_by(ranks: Ranks) -> list[ScoredSummary]:
     return evaluate_summaries(
-        small_model(), documents(), decode, settings=SETTINGS, batch_size=3, rank=ranks.rank,
+        small_model(), documents(), decode, settings=SETTINGS, batch_size=3, units=TextUnits(), rank=ranks.rank,
         world_size=ranks.world_size,
     )  # fmt: skip
 
@@ -74,7 +75,7 @@ def test_what_is_written_about_a_document_alone_is_what_is_written_in_its_batch(
 
 def test_the_whole_is_the_mean_of_the_lines(tmp_path: Path) -> None:
     table = judged_by(Ranks(0, 1, torch.device("cpu"), local_rank=0))
-    whole = summary_of(table)
+    whole = summary_of(table, TextUnits())
     assert whole["documents"] == len(table)
     assert whole["rouge1"] == pytest.approx(sum(line.scores["rouge1"] for line in table) / len(table))
     low, high = whole["intervals"]["rouge1"]
@@ -89,7 +90,7 @@ def test_the_whole_is_the_mean_of_the_lines(tmp_path: Path) -> None:
 
 def test_nothing_to_write_about_is_refused() -> None:
     with pytest.raises(ValueError, match="there are no documents"):
-        evaluate_summaries(small_model(), [], decode, settings=SETTINGS, batch_size=3)
+        evaluate_summaries(small_model(), [], decode, settings=SETTINGS, batch_size=3, units=TextUnits())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])

@@ -77,6 +77,10 @@ class WritingSection(Section):
     """Documents that are written about together."""
     limit_documents: PositiveInt | None = None
     """Judge only so many documents of each split; `null` = all."""
+    tokenizer: Literal["default", "unicode", "model"] | None = None
+    """Words that ROUGE counts: `default`, Google's a-z and 0-9; `unicode`, letters of all scripts (Chinese, Japanese
+    and Thai by characters); `model`, the model's tokens. `null` = default for English, else unicode; the report says
+    which."""
     num_beams: PositiveInt = 4
     """Texts that the search follows at the same time; 1 = always the most probable token."""
     length_penalty: float = 2.0
@@ -91,7 +95,7 @@ class WritingSection(Section):
     @property
     def generation(self) -> dict[str, int | float | bool]:
         """The settings of `generate`."""
-        return self.model_dump(exclude={"batch_size", "limit_documents"}) | {"early_stopping": True}
+        return self.model_dump(exclude={"batch_size", "limit_documents", "tokenizer"}) | {"early_stopping": True}
 
 
 class SummarizationRun(PretrainedRun):

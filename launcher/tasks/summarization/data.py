@@ -93,6 +93,11 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         tokenizer, special = data.tokenizer, set(data.manifest.tokenizer.special_tokens.all)
         return lambda tokens: tokenizer.decode(token for token in tokens if token not in special)
 
+    def encoder(self) -> Callable[[str], list[int]]:
+        """Returns what turns text into tokens, nothing added."""
+        tokenizer = self._opened().tokenizer
+        return lambda text: next(tokenizer.encode_batch([text])).tolist()
+
     def tokenizer(self) -> TextTokenizer:
         """Returns the tokenizer of the prepared documents."""
         return self._opened().tokenizer

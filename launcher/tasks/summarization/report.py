@@ -40,8 +40,9 @@ def report_of(config: SummarizationRun, data: SummarizationData, run: Run) -> Ta
         for name, about in (("lead", "beginning of each document"), ("oracle", "best extract"))
     )
     note = f"For orientation, ROUGE-1 / ROUGE-2 / ROUGE-Lsum of the same test documents: {extracts}."
+    counted = f"Words are those of the tokenizer {test['tokenizer']}; the references' language: {test['language']}."
     sections = (_lengths(data), _scores(table), _examples(table), _attention(config, data, model))
-    return TaskReport(sections=sections, notes=(note,))
+    return TaskReport(sections=sections, notes=(note, counted))
 
 
 def _lengths(data: SummarizationData) -> Section:

@@ -14,7 +14,9 @@ from launcher.tasks.summarization.config import PUBLISHED, SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
 from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
 from longformer.costs.memory import TrainingLayout
+from longformer.errors import LongformerError
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
+from longformer.evaluation.words import text_units
 from longformer.files import read_json, write_json
 from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
 from longformer.interop.convert_led import FAMILIES, long_settings
@@ -66,17 +68,23 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
             source_length=request.sequence_length or self.config.phases[index].sequence_length,
             limit=self.config.evaluation.limit_documents,
         )
+        references = [reference for document in documents for reference in document.references]
+        try:
+            units = text_units(references, self.config.evaluation.tokenizer, self.data.encoder())
+        except ValueError as error:
+            raise LongformerError(str(error)) from None
         table = evaluate_summaries(
             whole,
             documents,
             self.data.decoder(),
             settings=self.config.evaluation.generation,
             batch_size=request.batch_size or self.config.evaluation.batch_size,
+            units=units,
             rank=request.rank,
             world_size=request.world_size,
             report_progress=request.report_progress,
         )
-        return Evaluation(summary_of(table), list(map(asdict, table)))
+        return Evaluation(summary_of(table, units), list(map(asdict, table)))
 
     def converted_config(self, settings: dict[str, Any]) -> LEDConfig:
         section = self.config.model
