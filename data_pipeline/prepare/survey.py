@@ -36,6 +36,8 @@ _SURE = 0.5
 """Least probability at which a language is believed."""
 _RARE = 0.01
 """Languages with a smaller share of the documents are not named."""
+_MUCH_DAMAGED = 0.05
+"""Share of the readable records above which damage is told."""
 _SUMMARY_NAMES = ("summary", "abstract", "highlights", "target", "tldr")
 _OTHER_ROLES = {"query": ("query", "question"), "identifier": ("identifier", "id")}
 
@@ -58,6 +60,9 @@ class Survey:
     """Lines that cannot be read, estimated likewise."""
     languages: tuple[tuple[str, float], ...]
     """ISO 639 codes with their shares of the documents, the largest first; und: not known, zxx: no language."""
+
+    notes: tuple[str, ...] = ()
+    """What looks wrong: much that cannot be read, lists, summaries as long as their documents."""
 
     @property
     def tokens(self) -> int:
@@ -108,6 +113,21 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
     texts = [str(each.get(DOCUMENT, each.get(TEXT))) for each in measured]
     written = [str(text) for each in measured for name, text in each.items() if name.startswith(SUMMARY)]
     count = read if read < COUNTED else round(read * total / done)
+    notes = []
+    if len(damaged := quarantine.items()) > _MUCH_DAMAGED * read:
+        name, reason = damaged[0]
+        notes.append(
+            f"{len(damaged):,} of {len(damaged) + read:,} records cannot be read; the first is {name}: {reason}"
+        )
+    first = [str(each[f"{SUMMARY}0"]) for each in measured if f"{SUMMARY}0" in each]
+    alike = sum(2 * len(text) > len(document) for text, document in zip(first, texts, strict=False))
+    if 2 * alike > len(texts):
+        notes.append(f"most summaries are at least half as long as their documents: are the fields right ({fields})?")
+    if len(written) > len(texts) and fields not in LAYOUTS:
+        notes.append(
+            f"{len(texts):,} documents have {len(written):,} summaries, for their field is a list: each string in it "
+            "is a summary by itself; where they are the sentences of one, join them first"
+        )
     return Survey(
         kind=form_of(corpus.files[0], Reading()),
         fields=fields,
@@ -116,6 +136,7 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
         documents=count,
         damaged=round(len(quarantine.items()) * count / read),
         languages=_languages([text[:_CHARACTERS] for text in texts]),
+        notes=tuple(notes),
     )
 
 

@@ -47,6 +47,8 @@ def new(
     write_atomically(run_file, text.encode())
     devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"
     print(f"{run_file} is written; look through it, then: longformer plan {shlex.quote(str(run_file))} {devices}")
+    for note in survey.notes:
+        print(f"note: {note}")
     if start.published is not None:
         print(f"note: put the model {start.published} into {start.source}, or say --from FOLDER")
 

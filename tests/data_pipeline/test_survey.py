@@ -92,3 +92,18 @@ def test_documents_without_text_are_refused_with_the_fields_there_are(
         look(file, None)
     with pytest.raises(DataError, match="does not exist"):
         look(tmp_path / "absent", None)
+
+
+def test_what_looks_wrong_is_told(tmp_path: Path) -> None:
+    record = {"text": "long words " * 40, "summary": "short"}
+    assert survey_summaries(write_lines(tmp_path / "good.jsonl", [record] * 20), None).notes == ()
+    (note,) = survey_summaries(
+        write_lines(tmp_path / "lists.jsonl", [record | {"summary": ["a", "b"]}] * 3), None
+    ).notes
+    assert "3 documents have 6 summaries, for their field is a list" in note
+    (note,) = survey_summaries(
+        write_lines(tmp_path / "alike.jsonl", [record | {"summary": record["text"]}] * 3), None
+    ).notes
+    assert "at least half as long as their documents" in note
+    (note,) = survey_documents(write_lines(tmp_path / "damaged.jsonl", [record, *["x"] * 3]), None).notes
+    assert "3 of 4 records cannot be read; the first is" in note
