@@ -14,6 +14,7 @@ import typer
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Predictor, task_of
+from longformer.interop.checkpoint_files import CONFIG_FILE
 
 
 class Task(StrEnum):
@@ -87,6 +88,8 @@ def _task_of(folder: Path) -> str:
     try:
         return task_of(folder)
     except LongformerError as error:
+        if not (folder / CONFIG_FILE).is_file():
+            raise
         raise LongformerError(f"{error}, or choose with --task what it is to do") from error
 
 

@@ -81,3 +81,14 @@ def test_convert_words_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixtur
         source, target, *rest = arguments
         assert main(["convert", str(tmp_path / source), str(tmp_path / target), *rest]) == 2
         assert sentence in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_name_of_the_hub_is_told_how_to_fetch_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("roberta-base", "allenai/led-base-16384"):
+        for arguments in (["convert", name, "long"], ["predict", name, "A text."]):
+            assert main(arguments) == 2
+            said = capsys.readouterr().err
+            assert said.rstrip().endswith(f"on the Hugging Face hub: hf download {name} --local-dir {name}")
