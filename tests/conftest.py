@@ -15,10 +15,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 if find_spec("triton") is not None and not torch.cuda.is_available():
     # Triton reads this when it is first imported, by whichever test, and its functions stay interpreted from then on.
     os.environ["TRITON_INTERPRET"] = "1"
+
+# No test depends on the clock.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

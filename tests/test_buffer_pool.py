@@ -101,7 +101,7 @@ def test_autograd_adds_one_kept_gradient_to_another_in_place(memory: BufferPool)
     assert bool((sums[0] == 5).all())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40_000), st.integers(0, 5)), max_size=40))
 def test_tensors_never_share_memory_and_what_is_held_was_in_use_at_a_time(steps: list[tuple[int, int]]) -> None:
     memory = BufferPool()

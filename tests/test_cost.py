@@ -42,7 +42,7 @@ def loss_of(model: CharacterLM, tokens: Tensor) -> Tensor:
     vocabulary_size=st.integers(1, 50),
     position=st.sampled_from(POSITIONS),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_parameters_are_those_of_the_model(layers: int, heads: int, head_size: int, **rest: object) -> None:
     config = config_of(
         layers=layers,

@@ -18,7 +18,7 @@ from longformer.cpu.threads import map_in_threads
 TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(attention_cases())
 def test_blocked_equals_the_reference_with_all_gradients(case: Case) -> None:
     expected, found = case.run("reference"), case.run("blocked")
@@ -26,7 +26,7 @@ def test_blocked_equals_the_reference_with_all_gradients(case: Case) -> None:
         torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(attention_cases(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_lower_precisions_stay_close_to_the_float64_reference(case: Case, dtype: torch.dtype) -> None:
     rounded = {name: tensor.to(dtype).double() for name, tensor in case.inputs.items()}
@@ -38,7 +38,7 @@ def test_lower_precisions_stay_close_to_the_float64_reference(case: Case, dtype:
         assert (found[name].double() - tensor).abs().max().item() <= TOLERANCES[dtype] * largest, name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(attention_cases())
 def test_the_size_of_a_part_changes_nothing(case: Case) -> None:
     expected = case.run("blocked")
@@ -59,7 +59,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(attention_cases(), st.sampled_from([2, 3, 16]))
 def test_the_number_of_threads_changes_nothing_but_rounding(case: Case, count: int) -> None:
     with threads(1):
@@ -130,7 +130,7 @@ def test_larger_blocks_of_a_wide_band_equal_the_reference(left: int, right: int)
         torch.testing.assert_close(found[name], tensor, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(attention_cases(longest=80))
 def test_padding_is_exactly_zero_and_has_exactly_zero_gradients(case: Case) -> None:
     mask = case.options["token_mask"]
@@ -143,7 +143,7 @@ def test_padding_is_exactly_zero_and_has_exactly_zero_gradients(case: Case) -> N
             assert (found[name][~mask] == 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(attention_cases(longest=80))
 def test_padded_inputs_cannot_be_seen(case: Case) -> None:
     mask = case.options["token_mask"]

@@ -79,7 +79,7 @@ def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     return hidden, token_mask, global_mask
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(batches(), st.integers(2, 12), st.booleans())
 def test_values_and_gradients_are_those_of_hugging_face(
     batch: tuple[Tensor, Tensor, Tensor], side: int, packed: bool
@@ -114,7 +114,7 @@ def test_values_and_gradients_are_those_of_hugging_face(
             assert (found - expected).abs().max() <= 1e-5 * largest
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(batches(), st.integers(2, 12))
 def test_probabilities_have_the_format_of_hugging_face(batch: tuple[Tensor, Tensor, Tensor], side: int) -> None:
     hidden, token_mask, global_mask = batch

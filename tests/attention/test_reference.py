@@ -43,7 +43,7 @@ def is_visible(case: Case, band: Band, example: int, i: int, j: int) -> bool:
     return band.sees(i, j) or (global_mask is not None and bool(global_mask[example, j]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(attention_cases(longest=12))
 def test_the_reference_spelled_out(case: Case) -> None:
     found = case.run("reference")["output"]

@@ -72,7 +72,7 @@ def test_batches_are_long_tensors_of_the_agreed_shape(prepared_once: PreparedDat
     assert batch["tokens"].shape == (4, 301)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     stop_after=st.integers(0, 60),
     before=st.sampled_from([(1, 1), (2, 2), (4, 1)]),

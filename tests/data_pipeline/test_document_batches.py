@@ -119,7 +119,7 @@ def test_sequences_of_one_document_are_padded_to_the_longest_of_the_batch(docume
     assert set(batch["labels"][padding].tolist()) == {IGNORED}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(bucket_batches=st.integers(1, 9), window=st.integers(0, 5))
 def test_gathering_by_length_moves_sequences_only_within_a_window_and_loses_none(
     bucket_batches: int, window: int, documents_once: PreparedData

@@ -18,7 +18,6 @@ def test_every_epoch_visits_every_sample_once(size: int, epoch: int, seed: int) 
     assert sorted(epoch_order(epoch, size=size, seed=seed)) == list(range(size))
 
 
-@settings(deadline=None)
 @given(sizes, st.integers(0, 10**9), seeds)
 def test_a_permutation_made_at_once_is_the_one_made_step_by_step(size: int, epoch: int, seed: int) -> None:
     assert permutation(size, (seed, epoch)).tolist() == epoch_order(epoch, size=size, seed=seed)

@@ -114,7 +114,7 @@ def test_records_are_the_same_for_every_source_whatever_their_form_packing_and_n
     st.integers(1, 40),
     st.sampled_from([None, 2]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_arrays_are_taken_apart_as_json_does_however_they_are_cut(values: list[object], size: int, indent: int) -> None:
     for written in (json.dumps(values, indent=indent), "\n".join(json.dumps(each, indent=indent) for each in values)):
         chunks = (written[start : start + size] for start in range(0, len(written), size))

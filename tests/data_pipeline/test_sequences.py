@@ -37,7 +37,7 @@ def joined_text(documents: PreparedData, epochs: int) -> tuple[list[int], list[i
     return tokens, owners
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(length=st.integers(3, 500), start=st.integers(0, 200))
 def test_packed_sequences_are_the_joined_documents_cut_into_pieces(
     length: int, start: int, documents_once: PreparedData

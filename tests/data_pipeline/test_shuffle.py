@@ -26,7 +26,7 @@ def test_every_epoch_holds_every_document_once(open_shards: int, documents_once:
     assert orders[0] != orders[1] != orders[2]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(start=st.integers(0, 300_000), count=st.integers(0, 5_000), open_shards=st.sampled_from([1, 2, 4, 50]))
 def test_any_stretch_is_cut_from_one_line_that_holds_every_token_once_an_epoch(
     start: int, count: int, open_shards: int, documents_once: PreparedData

@@ -194,7 +194,7 @@ def test_an_interrupted_preparation_goes_on_and_a_finished_one_is_taken_as_it_is
         prepare(summaries(lines, "document=text,summary=abstract"), **options)  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(query=st.integers(0, 40), document=st.integers(1, 60), length=st.integers(16, 80))
 def test_the_encoder_reads_begin_query_and_document_and_the_query_is_global(
     query: int, document: int, length: int, prepared: PreparedData

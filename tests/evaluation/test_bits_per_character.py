@@ -57,7 +57,7 @@ def one_position_at_a_time(model: nn.Module, text: np.ndarray, sequence_length: 
     return nats / last / math.log(2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 60), st.integers(1, 24), st.data())
 def test_bits_equal_scoring_each_position_alone(characters: int, sequence_length: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, sequence_length))
@@ -68,7 +68,7 @@ def test_bits_equal_scoring_each_position_alone(characters: int, sequence_length
     assert result.bits == pytest.approx(one_position_at_a_time(model, text, sequence_length, stride), rel=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(2, 300), st.integers(1, 50), st.data())
 def test_every_character_but_the_first_is_scored_once(
     characters: int, sequence_length: int, data: st.DataObject

@@ -30,7 +30,7 @@ texts = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8), min_s
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prediction=texts, references=st.lists(texts, min_size=1, max_size=3))
 def test_scores_are_those_of_the_package_on_lines_and_the_best_reference_counts(
     prediction: str, references: list[str]
@@ -84,7 +84,7 @@ def test_the_lead_is_whole_sentences_that_reach_the_words_asked_for() -> None:
     assert lead(document, words=100) == "one two three.\nfour five six.\nseven eight."
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000), references=st.integers(1, 2))
 @example(seed=501, references=1)
 def test_no_single_sentence_beats_the_oracle_and_few_sets_of_sentences_do(seed: int, references: int) -> None:

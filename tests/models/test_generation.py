@@ -14,7 +14,7 @@ Build = Callable[..., CharacterLM]
 POSITIONS = ("transformer_xl", "rotary")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     position=st.sampled_from(POSITIONS),
     dilations=st.tuples(*[st.integers(1, 4)] * 3),

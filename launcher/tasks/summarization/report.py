@@ -39,10 +39,13 @@ def report_of(config: SummarizationRun, data: SummarizationData, run: Run) -> Ta
         f"{test[name]['rouge1']:.3f} / {test[name]['rouge2']:.3f} / {test[name]['rougeLsum']:.3f} for the {about}"
         for name, about in (("lead", "beginning of each document"), ("oracle", "best extract"))
     )
-    note = f"For orientation, ROUGE-1 / ROUGE-2 / ROUGE-Lsum of the same test documents: {extracts}."
-    counted = f"Words are those of the tokenizer {test['tokenizer']}; the references' language: {test['language']}."
+    notes = [f"For orientation, ROUGE-1 / ROUGE-2 / ROUGE-Lsum of the same test documents: {extracts}."]
+    if "tokenizer" in test:  # runs of earlier versions do not say
+        notes.append(
+            f"Words are those of the tokenizer {test['tokenizer']}; the references' language: {test['language']}."
+        )
     sections = (_lengths(data), _scores(table), _examples(table), _attention(config, data, model))
-    return TaskReport(sections=sections, notes=(note, counted))
+    return TaskReport(sections=sections, notes=tuple(notes))
 
 
 def _lengths(data: SummarizationData) -> Section:

@@ -57,7 +57,7 @@ def compare(count: int, positions: int, padding: str, dtype: torch.dtype, progra
         assert error <= TOLERANCE[dtype], f"{name} is off by {error:.1e}"
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(
     count=strategies.integers(1, 20),
     positions=strategies.integers(1, 50),

@@ -31,21 +31,21 @@ def test_fused_output_and_gradients_equal_the_reference_at_the_edges(case: Case)
     check_against_reference(case)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
 @given(case=cases(largest=24))
 def test_fused_output_and_gradients_equal_the_reference_in_short_random_cases(case: Case) -> None:
     check_against_reference(case)
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(case=cases(largest=LONG))
 def test_fused_output_and_gradients_equal_the_reference_in_random_cases(case: Case) -> None:
     check_against_reference(case)
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
 @given(case=cases(largest=700))
 def test_fused_output_and_gradients_equal_the_reference_in_long_random_cases(case: Case) -> None:
     check_against_reference(case)
