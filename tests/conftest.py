@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where the real data is, and a quiet, single-threaded torch."""
+"""Shared by all tests: where the real data is, single-threaded torch, no deadlines, and a server of ranks."""
 
 import os
 import signal
@@ -41,3 +41,11 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data not found at {folder}; set LONGFORMER_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_of_ranks() -> None:
+    """Start the server of processes with all that ranks import, before a preparation starts it with less."""
+    from launcher.backends.local.backend import warm_up
+
+    warm_up()

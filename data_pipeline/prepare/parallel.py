@@ -81,8 +81,10 @@ def _do_nothing() -> None:
 
 
 def _start_worker() -> None:
-    # Control-C goes to the whole group; the parent decides what it means.
+    # Control-C goes to the whole group; the parent decides what it means. Whatever else ends a process does so here,
+    # though the server that this one comes from may have been started with signals blocked.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # Every worker is one thread of the tokenizer: the processes are the parallelism.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with_parent, daemon=True).start()
