@@ -43,5 +43,5 @@ def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path, monkeypat
             RayTasks("auto")
     record = TokenizerRecord(file="tokenizer.json", sha256="", vocabulary_size=300, token_type="uint16", special=None)
     task = ShardTask(tmp_path, record, split="train", name="train-000000", examples=[(0, RawExample({"text": "text"}))])
-    with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* holds no tokenizer"):
+    with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* cannot be read"):
         list(RayTasks("local")(tokenise_shard, [task]))
