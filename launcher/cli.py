@@ -104,7 +104,7 @@ def _show_version(wanted: bool) -> None:
 def _options(
     _: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Trains long-document language models, from text to an evaluated model."""
+    """Train long-document language models, from text to an evaluated model."""
 
 
 def _not_loaded() -> None:

@@ -137,7 +137,7 @@ class ShardTask:
 
 
 def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
-    """Writes the shard, unless an earlier start has written it of the same examples; return its split and record."""
+    """Writes the shard, unless an earlier start has written it of the same examples; returns its split and record."""
     record_file = task.directory / f"{task.name}.record.json"
     text_sha256 = task.text_sha256
     if record_file.is_file():

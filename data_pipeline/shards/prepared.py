@@ -125,7 +125,7 @@ class PreparedData:
             self.storage.check(_files_of(shards))
 
     def find_damage(self) -> list[str]:
-        """Reads everything against its checksum; return one sentence for every damage, none when all is well."""
+        """Reads everything against its checksum; returns one sentence for every damage, none when all is well."""
         damages: list[str] = []
         try:
             self._tokenizer_file()

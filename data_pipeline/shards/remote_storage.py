@@ -127,7 +127,7 @@ class CachedRemote:
         raise DataError(f"{self.location}/{name} could not be fetched in {self.patience.attempts} tries: {reason}")
 
     def _try_fetch(self, name: str, target: Path, size: int | None) -> Exception | None:
-        """Fetches once; return what went wrong. A transfer that stalls is left to its thread and given up."""
+        """Fetches once; returns what went wrong. A transfer that stalls is left to its thread and given up."""
         outcome: list[Exception | None] = []
         # A file of this try alone: a transfer that was given up must not write into the next one's.
         partial = target.with_name(f".{name}.{os.getpid()}.{time.monotonic_ns()}.partial")

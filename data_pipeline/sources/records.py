@@ -343,7 +343,7 @@ def _csv_rows(name: str, text: Iterator[str], encoding: str, fields: Collection[
     except csv.Error as error:
         raise DataError(
             f"{name}:{rows.line_num} is damaged ({error}); mend it, or read it as text with --as text"
-        ) from (None)
+        ) from None
 
 
 def _csv_record(columns: list[str], row: list[str], encoding: str) -> dict[str, str]:

@@ -63,7 +63,7 @@ class Entry:
 
 @app.command("ls")
 def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
-    """Lists a run's checkpoints, oldest first; says nothing about whether they are whole (see verify)."""
+    """List a run's checkpoints, oldest first; says nothing about whether they are whole (see verify)."""
     entries = list(_entries(Run.open(run_directory)))
     if as_json:
         print(json.dumps([entry.as_json() for entry in entries], indent=2))
@@ -106,7 +106,7 @@ def verify(path: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", he
 
 @app.command("reshard")
 def reshard(checkpoint: CheckpointPath) -> None:
-    """Writes a copy that any number of ranks and any ZeRO stage can load; resume does it by itself where it must."""
+    """Write a copy that any number of ranks and any ZeRO stage can load; resume does it by itself where it must."""
     problem = damage(checkpoint)
     if problem:
         raise LongformerError(problem)
@@ -136,7 +136,7 @@ def prune(
 
 @app.command("diff")
 def diff(first: CheckpointPath, second: CheckpointPath, as_json: AsJson = False) -> None:
-    """Tells in what two checkpoints differ: where training stood, and by how much every weight moved."""
+    """Tell in what two checkpoints differ: where training stood, and by how much every weight moved."""
     for checkpoint in (first, second):
         problem = damage(checkpoint)
         if problem:

@@ -154,7 +154,7 @@ def inspect_command(
 
 @app.command("verify")
 def verify_command(directory: PreparedDirectory) -> None:
-    """Reads every sample against its checksum and name the damaged ones."""
+    """Read every sample against its checksum and name the damaged ones."""
     prepared = PreparedData.open(directory)
     damages = prepared.find_damage()
     if len(damages) == 1:

@@ -18,7 +18,7 @@ from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import RECOMPUTATION, USABLE, ZERO_STAGES, Forecast, PhaseForecast, fits, forecast
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.plan import RunPlan, plan_run
-from launcher.reporting.text import clock, short
+from launcher.reporting.text import add_columns, clock, short
 from launcher.tasks.registry import data_of
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
@@ -85,11 +85,7 @@ def _show(result: RunPlan) -> None:
     )
     title = f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    for index, heading in enumerate(headings):
-        if index == 0:
-            table.add_column(heading, no_wrap=True)
-        else:
-            table.add_column(heading, justify="right", overflow="fold")
+    add_columns(table, *headings)
     for phase in result.phases:
         table.add_row(
             phase.name,
@@ -177,9 +173,7 @@ def _totals(phase: PhaseForecast, gpu: Gpu) -> list[Text]:
 
 def _time_table(result: Forecast) -> Table:
     table = Table(box=box.SIMPLE, collapse_padding=True)
-    table.add_column("phase", no_wrap=True)
-    for heading in ("seconds a step", "time", "between checkpoints", "checkpoints a day"):
-        table.add_column(heading, justify="right", overflow="fold")
+    add_columns(table, "phase", "seconds a step", "time", "between checkpoints", "checkpoints a day")
     for phase in result.phases:
         table.add_row(
             phase.name,

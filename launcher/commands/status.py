@@ -170,7 +170,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def runs() -> None:
-    """Looks at several runs together."""
+    """Look at several runs together."""
 
 
 @app.command("diff")

@@ -66,7 +66,7 @@ def train(
     asked = parse_ranks_option(ranks)
     at_first = _ranks_at_first(config, asked, backend)
     run = Run(RunPaths((run_directory or Path("runs") / config.name).resolve()), config)
-    if backend == "local":
+    if backend == "local" and not is_done(run):
         warm_up()  # first of all: a preparation would start the server of processes without what ranks import
     with connected(address) if backend == "ray" else nullcontext() as cluster:
         if cluster is not None:

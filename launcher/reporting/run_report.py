@@ -18,7 +18,7 @@ from rich.table import Table as TerminalTable
 
 from launcher.reporting.figures import curve
 from launcher.reporting.html import Figure, Page, Section, Table, write_page
-from launcher.reporting.text import clock, flattened, markdown_table, short
+from launcher.reporting.text import add_columns, clock, flattened, markdown_table, short
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
 from launcher.tasks.base import Task, TaskReport
@@ -89,11 +89,7 @@ def show_summary(run: Run, addition: TaskReport, *, parameters: int, console: Co
     headings, rows = phase_table(run, addition)
     title = f"{run.config.name}: {_title(run, parameters)}"
     table = TerminalTable(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    for index, heading in enumerate(headings):
-        if index == 0:
-            table.add_column(heading, no_wrap=True)
-        else:
-            table.add_column(heading, justify="right", overflow="fold")
+    add_columns(table, *headings)
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -170,11 +170,19 @@ class TaskData(ABC, Generic[Config]):
         for each in missing:
             each.corpus()
             if each.tokenizer is not None:
-                each.opened_tokenizer()
+                self.check_tokenizer(each)
         if not missing:
             for index, phase in enumerate(self.config.phases):
                 check_enough(self.sequences(index), global_batch_size=phase.batch_size)
         return [f"{each.directory} does not exist yet: it will be prepared when training starts" for each in missing]
+
+    def check_tokenizer(self, corpus: RunCorpus) -> None:
+        """Checks the tokenizer of a corpus that is not prepared yet.
+
+        Raises:
+            LongformerError, DataError: it is missing, damaged, or not one for the model.
+        """
+        corpus.opened_tokenizer()
 
     def prepare(self, task_map: TaskMap | None = None) -> InputData:
         """Makes all corpora ready, or finds them unchanged.
@@ -212,20 +220,17 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
     """The data of a run whose model is made of `model.source`."""
 
     def check(self) -> list[str]:
-        source = self.config.model.source
-        check_source(source)
-        notes = super().check()
-        known = read_json(source / "config.json").get("vocab_size", 0)
-        for each in self.corpora():
-            if each.tokenizer is None or each.is_prepared:
-                continue
-            size = each.opened_tokenizer().vocabulary_size
-            if size > known:
-                raise LongformerError(
-                    f"the tokenizer {each.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "
-                    "model's own tokenizer"
-                )
-        return notes
+        check_source(self.config.model.source)
+        return super().check()
+
+    def check_tokenizer(self, corpus: RunCorpus) -> None:
+        size = corpus.opened_tokenizer().vocabulary_size
+        known = read_json(self.config.model.source / "config.json").get("vocab_size", 0)
+        if size > known:
+            raise LongformerError(
+                f"the tokenizer {corpus.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "
+                "model's own tokenizer"
+            )
 
 
 def open_tokenizer(path: Path, special_tokens: Sequence[str] | None = None) -> TextTokenizer:

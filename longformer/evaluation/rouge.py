@@ -96,13 +96,14 @@ def oracle(document: str, references: Sequence[str], units: TextUnits = _ENGLISH
     2017), and returns them in the document's order.
     """
     candidates = units.sentences(document)
-    _, chosen = max((_greedy(candidates, reference, units) for reference in references), key=lambda found: found[0])
+    words = list(map(units.words, candidates))
+    _, chosen = max((_greedy(words, units.words(reference)) for reference in references), key=lambda found: found[0])
     return "\n".join(candidates[number] for number in sorted(chosen))
 
 
-def _greedy(candidates: list[str], reference: str, units: TextUnits) -> tuple[float, list[int]]:
-    """Returns the score and the numbers of the chosen sentences."""
-    shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size, units) for size in (1, 2)), strict=True)
+def _greedy(candidates: list[list[str]], reference: list[str]) -> tuple[float, list[int]]:
+    """Returns the score and the numbers of the chosen sentences, all given as words."""
+    shared, sizes, wanted = zip(*(_overlaps(candidates, reference, size) for size in (1, 2)), strict=True)
     chosen: list[int] = []
     best = 0.0
     while len(chosen) < len(candidates):
@@ -119,11 +120,11 @@ def _greedy(candidates: list[str], reference: str, units: TextUnits) -> tuple[fl
 
 
 def _overlaps(
-    candidates: list[str], reference: str, size: int, units: TextUnits
+    candidates: list[list[str]], reference: list[str], size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns how often every group of `size` words of the reference occurs in every candidate, how many groups the
     candidates have in all, and how often each occurs in the reference."""
-    wanted, *found = (_groups_of_words(units.words(text), size) for text in (reference, *candidates))
+    wanted, *found = (_groups_of_words(words, size) for words in (reference, *candidates))
     shared = np.array([[counted[group] for group in wanted] for counted in found])
     return shared, np.array([counted.total() for counted in found]), np.array(list(wanted.values()))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.interop.fitting import HEADS, part_of
+from longformer.interop.fitting import HEADS, misfits, part_of
 from longformer.interop.huggingface import PARTS
 
 
@@ -85,19 +85,15 @@ def check_shapes(made: LongModel, expected: Mapping[str, Tensor]) -> None:
         made: what became of the source.
         expected: the tensors that its config describes, by name; heads may be missing.
     """
-    problems = [f"{name} is missing" for name in expected.keys() - made.tensors.keys() if part_of(name) not in HEADS]
-    problems += [f"{name} is unknown" for name in made.tensors.keys() - expected.keys() if part_of(name) not in HEADS]
-    problems += [
-        f"{name} has shape {tuple(made.tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & made.tensors.keys()
-        if made.tensors[name].shape != expected[name].shape
-    ]
+    compared = {name for name in expected.keys() | made.tensors.keys() if part_of(name) not in HEADS}
+    compared |= expected.keys() & made.tensors.keys()
+    problems = misfits(*({name: each[name] for name in each.keys() & compared} for each in (made.tensors, expected)))
     if problems:
-        raise LongformerError(f"config.json does not describe the weights beside it: {'; '.join(sorted(problems))}")
+        raise LongformerError(f"config.json does not describe the weights beside it: {'; '.join(problems)}")
 
 
 def copy_to_global(tensors: dict[str, Tensor]) -> list[str]:
-    """Adds a copy of every local projection as the global one where there is none; return the new names."""
+    """Adds a copy of every local projection as the global one where there is none; returns the new names."""
     new = {}
     for name, tensor in tensors.items():
         for part in PARTS:

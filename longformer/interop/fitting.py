@@ -26,20 +26,26 @@ def fit(
     kept_heads = {part_of(name) for name in expected.keys() & saved.keys()} & set(HEADS)
     fresh = [name for name in expected if part_of(name) in set(HEADS) - kept_heads]
     usable = {name: tensor for name, tensor in saved.items() if part_of(name) not in set(HEADS) - kept_heads}
-    problems = [f"{name} is missing" for name in expected.keys() - usable.keys() - set(fresh)]
-    problems += [f"{name} is unknown" for name in usable.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(usable[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & usable.keys()
-        if usable[name].shape != expected[name].shape
-    ]
+    problems = misfits(usable, {name: tensor for name, tensor in expected.items() if name not in fresh})
     if problems:
-        raise LongformerError(f"the weights in {source} do not fit the model: {'; '.join(sorted(problems))}")
+        raise LongformerError(f"the weights in {source} do not fit the model: {'; '.join(problems)}")
     for name in sorted({part_of(name) for name in fresh}):
         log.warning("%s has no %s: it starts with fresh weights", source, name)
     for name in sorted({part_of(name) for name in saved.keys() - usable.keys()}):
         log.warning("%s of %s is not used by this model", name, source)
     return usable, fresh
+
+
+def misfits(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Returns a sentence for every missing, unknown and misshapen tensor, in alphabetical order."""
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    return sorted(problems)
 
 
 def without_copies(tensors: Mapping[str, Tensor], tied: Sequence[str]) -> dict[str, Tensor]:

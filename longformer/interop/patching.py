@@ -159,7 +159,7 @@ def run_layers(
     output_attentions: bool,
     output_hidden_states: bool,
 ) -> dict[str, Any]:
-    """Runs Hugging Face's layers; return the fields of their encoder outputs."""
+    """Runs Hugging Face's layers; returns the fields of their encoder outputs."""
     states, attentions, global_attentions = [], [], []
     for layer in layers:
         if output_hidden_states:

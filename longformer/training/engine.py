@@ -129,7 +129,7 @@ class TrainingEngine:
         return table[:, 0].tolist(), bool(table[:, 1].any())
 
     def _update(self) -> tuple[float, bool]:
-        """Applies the accumulated gradient; return its norm before clipping and whether it was applied."""
+        """Applies the accumulated gradient; returns its norm before clipping and whether it was applied."""
         if self._is_plain:
             parameters = list(self._engine.module.parameters())
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clipping))

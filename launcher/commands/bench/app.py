@@ -17,4 +17,4 @@ app.command("prepare")(prepare)
 
 @app.callback()
 def bench() -> None:
-    """Measures speed and memory."""
+    """Measure speed and memory."""

@@ -76,7 +76,7 @@ class WritingSection(Section):
     batch_size: PositiveInt = 4
     """Documents that are written about together."""
     limit_documents: PositiveInt | None = None
-    """Judge only so many documents of each split; `null` = all."""
+    """Evaluate only so many documents of each split; `null` = all."""
     tokenizer: Literal["default", "unicode", "model"] | None = None
     """Words that ROUGE counts: `default`, Google's a-z and 0-9; `unicode`, letters of all scripts (Chinese, Japanese
     and Thai by characters); `model`, the model's tokens. `null` = default for English, else unicode; the report says

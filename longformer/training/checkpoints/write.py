@@ -134,7 +134,7 @@ class CheckpointWriter:
             print(f"warning: {checkpoint.name} was not copied to {self._copies.url} ({error})", file=sys.stderr)
 
     def _sync_and_describe(self, staging: Path) -> dict[str, dict[str, Any]]:
-        """Syncs and hashes the staged files, each rank its share; return all entries."""
+        """Syncs and hashes the staged files, each rank its share; returns all entries."""
         ranks = self.engine.ranks
         paths = sorted(path for path in staging.rglob("*") if path.is_file())
         share = {}
