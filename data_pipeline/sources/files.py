@@ -63,7 +63,7 @@ class DocumentReader:
                 with bz2.open(file) as stream:
                     yield str(path), self._chunks(path, file, stream)
             elif magic[:4] == b"\x28\xb5\x2f\xfd":
-                yield str(path), self._chunks(path, file, _zstandard(path, file))
+                yield str(path), self._chunks(path, file, _zstandard(file))
             elif magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
                 with zipfile.ZipFile(file) as archive:
                     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -100,12 +100,10 @@ class DocumentReader:
                 self._report(self._done + file.tell(), self._total)
 
 
-def _zstandard(path: Path, file: IO[bytes]) -> _Readable:
+def _zstandard(file: IO[bytes]) -> _Readable:
     """Returns what a file packed as .zst holds; Python has no reader of its own before 3.14."""
-    try:
-        import pyarrow
-    except ImportError:
-        raise DataError(f"{path} needs pyarrow to be unpacked: pip install pyarrow") from None
+    import pyarrow  # takes a third of a second
+
     stream: _Readable = pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd")
     return stream
 

@@ -5,6 +5,8 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,6 @@ def json_lines(*values: object) -> bytes:
 
 
 def test_a_folder_of_all_kinds_gives_every_document_once_with_its_name(tmp_path: Path) -> None:
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "plain.txt").write_text("a plain text\nof two lines")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
@@ -35,7 +36,7 @@ def test_a_folder_of_all_kinds_gives_every_document_once_with_its_name(tmp_path:
     (tmp_path / "lines.jsonl").write_bytes(json_lines({"text": "one"}, {"text": ["two", "lines"], "id": 7}))
     (tmp_path / "packed.jsonl.xz").write_bytes(lzma.compress(json_lines({"text": "three"})))
     (tmp_path / "packed.ndjson.gz").write_bytes(gzip.compress(json_lines({"text": "four"}) + b"\n"))
-    parquet.write_table(pyarrow.table({"text": ["five", "six"], "other": [1, 2]}), tmp_path / "rows.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["five", "six"], "other": [1, 2]}), tmp_path / "rows.parquet")
     found = {document.name.removeprefix(f"{tmp_path}/"): document.text for document in documents_of(tmp_path)}
     assert found == {
         "below/plain.txt": "a plain text\nof two lines",
@@ -78,9 +79,8 @@ def test_broken_lines_are_named_and_more_than_the_bound_stop_the_run(tmp_path: P
 
 
 def test_a_column_that_is_not_there_and_a_damaged_file_get_one_sentence(tmp_path: Path) -> None:
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "rows.parquet"
-    parquet.write_table(pyarrow.table({"title": ["one"], "body": ["text"]}), file)
+    pyarrow.parquet.write_table(pyarrow.table({"title": ["one"], "body": ["text"]}), file)
     with pytest.raises(DataError, match=r"rows\.parquet has no column text: name one of title, body"):
         documents_of(tmp_path)
     assert [document.text for document in documents_of(tmp_path, field="body")] == ["text"]

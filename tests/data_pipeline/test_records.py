@@ -11,6 +11,8 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +25,6 @@ from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.labelled import labelled
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summaries
-
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 
 ROWS = [
     {
@@ -47,7 +46,7 @@ def table(delimiter: str) -> bytes:
 
 def parquet_rows() -> bytes:
     written = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(ROWS), written)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), written)
     return written.getvalue()
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from data_pipeline.errors import DataError
@@ -31,9 +33,8 @@ def test_the_field_with_the_most_text_is_found_and_tokens_are_those_of_the_token
 
 
 def test_columns_of_parquet_are_looked_at_too(tmp_path: Path) -> None:
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"title": ["one", "two"], "article": ["text of it", "more text"], "year": [1, 2]})
-    parquet.write_table(table, tmp_path / "rows.parquet")
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
     survey = survey_documents(tmp_path / "rows.parquet", None)
     assert (survey.kind, survey.fields, survey.documents) == ("parquet", "article", 2)
     assert survey_summaries(tmp_path / "rows.parquet", None).fields == "document=article,summary=title"
