@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,10 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        folder, hint = path.parent, ""
-        if not folder.exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(folder)):
-            hint = f"; if it is a name on the Hugging Face hub: hf download {folder} --local-dir {folder}"
-        raise LongformerError(f"{folder} holds no model: {path.name} is missing{hint}") from error
+        raise LongformerError(f"{path} is missing") from error
     except (OSError, ValueError) as error:
         raise LongformerError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):

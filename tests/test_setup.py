@@ -1,8 +1,10 @@
 """What `make setup` relies on: the locked versions can be had from a public index alone, and pip's sources reach uv."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,3 +58,17 @@ def test_sources_that_pip_is_configured_with_are_given_to_uv(tmp_path: Path, mon
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "SSL_CERT_FILE": "/etc/company.pem",
     }
+
+
+def test_a_wheel_holds_all_files_of_the_packages_and_says_that_they_are_typed(tmp_path: Path) -> None:
+    packages = ("launcher", "longformer", "data_pipeline", "slurm")
+    for name in packages:
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(REPOSITORY / name, tmp_path / name)
+    files = {str(path.relative_to(tmp_path)) for name in packages for path in (tmp_path / name).rglob("*.*")}
+    build = "import setuptools.build_meta; print(setuptools.build_meta.build_wheel('.'))"
+    built = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
+    held = set(zipfile.ZipFile(tmp_path / built.stdout.splitlines()[-1]).namelist())
+    assert {f"{name}/py.typed" for name in packages if name != "slurm"} <= held
+    assert sorted(files - held) == []

@@ -14,7 +14,7 @@ import typer
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Predictor, task_of
-from longformer.interop.checkpoint_files import CONFIG_FILE
+from longformer.interop.model_folder import CONFIG_FILE
 
 
 class Task(StrEnum):
@@ -143,14 +143,14 @@ def is_file(source: str) -> bool:
     Raises:
         LongformerError: it looks like one and nothing is there.
     """
-    is_short = len(source) < 1024 and "\n" not in source
+    is_short = 0 < len(source) < 1024 and "\n" not in source
     is_folder = False
     with suppress(OSError):  # longer than a name may be, so it is a text
         if is_short and Path(source).is_file():
             return True
-        is_folder = is_short and Path(source).is_dir() and ("/" in source or "." in source)
+        is_folder = is_short and Path(source).is_dir()
     if is_folder:
-        raise LongformerError(f"{source} is a folder: give a file of it, or the text itself")
+        raise LongformerError(f"{source} is a folder: give a file of it, or the text itself (- reads it here)")
     if is_short and " " not in source and Path(source).suffix in (".txt", ".md"):
         raise LongformerError(f"{source} does not exist")
     return False

@@ -21,7 +21,7 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.config.run_config import RunConfig
 from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.errors import LongformerError
-from longformer.files import read_json
+from longformer.interop.model_folder import read_config
 from longformer.interop.tokenizer import tokenizer_content
 
 if TYPE_CHECKING:  # brings torch
@@ -225,7 +225,7 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
 
     def check_tokenizer(self, corpus: RunCorpus) -> None:
         size = corpus.opened_tokenizer().vocabulary_size
-        known = read_json(self.config.model.source / "config.json").get("vocab_size", 0)
+        known = read_config(self.config.model.source).get("vocab_size", 0)
         if size > known:
             raise LongformerError(
                 f"the tokenizer {corpus.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "

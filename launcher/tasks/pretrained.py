@@ -13,11 +13,10 @@ from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.costs import masked_lm as costs
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
-from longformer.files import read_json
 from longformer.interop import convert_encoder
-from longformer.interop.checkpoint_files import CONFIG_FILE
 from longformer.interop.convert import convert, copy_files
 from longformer.interop.huggingface import config_from_json
+from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.longformer.config import LongformerConfig
 
@@ -80,7 +79,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         return {}
 
     def check_start(self, model: Path) -> None:
-        settings, asked = read_json(model / CONFIG_FILE), self.config.init
+        settings, asked = read_config(model), self.config.init
         family = self.model_class.family.config.family
         if settings.get("model_type") != family:
             raise LongformerError(
@@ -111,7 +110,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
             LongformerError: there is no such model, or it is not one that can be made long.
         """
         if origin is not None:
-            config = config_from_json(read_json(origin / CONFIG_FILE), self.model_class.family.config)
+            config = config_from_json(read_config(origin), self.model_class.family.config)
         else:
             config = self.converted_config(self.source_settings())
         return config.replaced(**self.model_changes)
@@ -133,7 +132,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         if stand_in is not None and not (source / CONFIG_FILE).is_file():
             return stand_in
         check_source(source)
-        settings = read_json(source / CONFIG_FILE)
+        settings = read_config(source)
         if settings.get("model_type") not in self.families:
             raise LongformerError(
                 f"model.source {source} is a model of the family {settings.get('model_type')}; this task takes "

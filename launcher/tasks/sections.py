@@ -8,6 +8,7 @@ from pydantic import PositiveInt, model_validator
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import DataSection, Section
 from longformer.errors import LongformerError
+from longformer.interop.model_folder import CONFIG_FILE, hub_hint
 
 
 class PretrainedSection(Section):
@@ -65,8 +66,8 @@ def check_source(source: Path) -> None:
     Raises:
         LongformerError: it is not.
     """
-    if not (source / "config.json").is_file():
+    if not (source / CONFIG_FILE).is_file():
         raise LongformerError(
             f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
-            "model.source=path/to/model"
+            f"model.source=path/to/model{hub_hint(source)}"
         )

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from longformer.costs.encoder import EncoderMemory, EncoderShape, encoder_memory, shape_of
 from longformer.errors import LongformerError
-from longformer.files import read_json
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors
+from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.families import LED, LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import ORIGINALS, config_class, config_from_json
+from longformer.interop.model_folder import read_config
 from longformer.interop.tokenizer import tokenizer_file
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 from longformer.models.led.config import LEDConfig
@@ -53,7 +53,7 @@ def inspect_folder(directory: Path, *, length: int | None = None) -> Checkpoint:
         LongformerError: it is no Longformer and no LED, or a file is missing or damaged.
         ValueError: the model does not read texts of this length.
     """
-    values = read_json(directory / CONFIG_FILE)
+    values = read_config(directory)
     kind = config_class(values)
     if kind is None:
         raise LongformerError(

@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
-from longformer.files import read_json
 from longformer.inference.texts import Tokens, check_text
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors
+from longformer.interop.checkpoint_files import read_tensors
+from longformer.interop.model_folder import read_config
 from longformer.interop.special_text import as_tokens
 from longformer.interop.tokenizer import open_content, read_tokenizer
 
@@ -89,9 +89,9 @@ class Predictor:
                 has not learnt the task.
         """
         architectures, trained_part = TASKS[task]
+        is_led = read_config(directory).get("model_type") == "led"
         if not any(trained_part in name for name in read_tensors(directory, device="meta")):
             raise LongformerError(f"{directory} has no weights for {task} ({trained_part}*): train it for that first")
-        is_led = read_json(directory / CONFIG_FILE).get("model_type") == "led"
         # A model of the other family is refused by the class that reads it.
         architecture = next((name for name in architectures if name.startswith("LED") == is_led), architectures[0])
         tokenizer = read_tokenizer(directory)
@@ -230,7 +230,7 @@ def task_of(directory: Path) -> str:
     Raises:
         LongformerError: it has none of them.
     """
-    architecture = next(iter(read_json(directory / CONFIG_FILE).get("architectures") or []), "none")
+    architecture = next(iter(read_config(directory).get("architectures") or []), "none")
     for name, task in TASKS.items():
         if architecture in task.architectures:
             return name

@@ -13,7 +13,8 @@ from longformer.errors import LongformerError
 from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
 from longformer.inference.predictor import MASKS, Predictor, task_of
 from longformer.inference.texts import check_text
-from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
+from longformer.interop.checkpoint_files import GENERATION_FILE
+from longformer.interop.model_folder import CONFIG_FILE
 from longformer.interop.tokenizer import FILES, read_tokenizer
 
 Record = dict[str, Any]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.files import read_json, staging_of, sync_directory, sync_file, write_json
+from longformer.interop.model_folder import CONFIG_FILE
 
-CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 # In the order in which they are preferred.
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from longformer import models
 from longformer.errors import LongformerError
-from longformer.files import read_json, write_atomically, write_json
+from longformer.files import write_atomically, write_json
 from longformer.interop import convert_encoder, convert_led
 from longformer.interop.added_tokens import SETTINGS, read_settings
 from longformer.interop.checkpoint_files import (
-    CONFIG_FILE,
     GENERATION_FILE,
     check_unused,
     read_tensors,
@@ -27,6 +26,7 @@ from longformer.interop.checkpoint_files import (
 )
 from longformer.interop.conversion import Conversion, check_shapes
 from longformer.interop.huggingface import config_from_json
+from longformer.interop.model_folder import read_config
 from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, tokenizer_content
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
@@ -65,7 +65,7 @@ def convert(
     if window <= 0 or window % 2:
         raise ValueError(f"window must be even and positive, not {window}")
     check_unused(target)
-    settings = read_json(source / CONFIG_FILE)
+    settings = read_config(source)
     name = settings.get("model_type")
     if name not in CONVERTERS:
         raise LongformerError(f"{source} is a model of the family {name}; convert knows {', '.join(CONVERTERS)}")

@@ -11,6 +11,8 @@ from launcher.cli import main
 from longformer.models import LEDForConditionalGeneration, LongformerForMaskedLM
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 
+IMDB = Path("configs/run/imdb_small.yaml").resolve()
+
 
 def make_source(folder: Path) -> None:
     config = transformers.RobertaConfig(
@@ -88,7 +90,14 @@ def test_a_name_of_the_hub_is_told_how_to_fetch_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("roberta-base", "allenai/led-base-16384"):
-        for arguments in (["convert", name, "long"], ["predict", name, "A text."]):
+        for arguments in (
+            ["convert", name, "long"],
+            ["predict", name, "A text."],
+            ["inspect", name],
+            ["register", name, "--name", "x"],
+            ["new", "run.yaml", "--from", name, "--task", "mlm", "--data", "text"],
+            ["check", str(IMDB), f"model.source={name}"],
+        ):
             assert main(arguments) == 2
             said = capsys.readouterr().err
             assert said.rstrip().endswith(f"on the Hugging Face hub: hf download {name} --local-dir {name}")

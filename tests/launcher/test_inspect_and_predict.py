@@ -211,7 +211,10 @@ def test_inspect_tells_what_a_model_is_without_its_weights(run: Run, test_data: 
     assert (found["tokenizer"], found["layout"], found["dtypes"]) == ("tokenizer.json", "Hugging Face", ["float32"])
 
 
-def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_word_their_refusals(
+    test_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "answers", test_data, "LongformerForQuestionAnswering")
     make_model(tmp_path / "bare", test_data, "LongformerModel")
     (tmp_path / "other").mkdir()
@@ -224,7 +227,7 @@ def test_commands_word_their_refusals(test_data: Path, tmp_path: Path, capsys: p
         (["predict", "answers", "A text.", "--task", "label", "--choice", "A"], "--choice is for choosing, not"),
         (["predict", "bare", "A text."], "names the architecture LongformerModel"),
         (["predict", "bare", "A text."], "or choose with --task what it is to do"),
-        (["predict", "answers", str(tmp_path), "--question", "Why?"], "is a folder: give a file of it, or the text"),
+        (["predict", "answers", "answers", "--question", "Why?"], "is a folder: give a file of it, or the text"),
         (["register", "bare", "--name", "bare"], "write the class that its weights are of into architectures of its"),
         (["predict", "bare", "A text.", "--task", "classify"], "has no weights for classify"),
         (["predict", "answers", "missing.txt", "--question", "Why?"], "missing.txt does not exist"),

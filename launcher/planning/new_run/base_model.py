@@ -9,8 +9,7 @@ from launcher.tasks.data import open_tokenizer
 from launcher.tasks.recipes import BaseModel
 from launcher.tasks.registry import recipe_names, recipe_of
 from longformer.errors import LongformerError
-from longformer.files import read_json
-from longformer.interop.checkpoint_files import CONFIG_FILE
+from longformer.interop.model_folder import CONFIG_FILE, hub_hint, read_config
 
 NAMED = {"roberta": "roberta-base", "bart": "bart-base", "longformer": "longformer-base-4096", "led": "led-base-16384"}
 """The published model that a family's name stands for."""
@@ -26,8 +25,10 @@ def find_base_model(name: str, recipe_name: str) -> BaseModel:
     source = Path("models", published) if published else Path(name)
     is_there = (source / CONFIG_FILE).is_file()
     if not is_there and published is None:
-        raise LongformerError(f"--from {name} is no folder with a model; give one, or one of {', '.join(NAMED)}")
-    settings = read_json(source / CONFIG_FILE) if is_there or published is None else _shape_of(published)
+        raise LongformerError(
+            f"--from {name} is no folder with a model; give one, or one of {', '.join(NAMED)}{hub_hint(source)}"
+        )
+    settings = read_config(source) if is_there or published is None else _shape_of(published)
     family, families = settings.get("model_type"), recipe_of(recipe_name).families
     if family not in families:
         raise LongformerError(

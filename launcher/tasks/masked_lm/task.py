@@ -29,11 +29,11 @@ from longformer.costs.masked_lm import (
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
-from longformer.files import read_json
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors, write_folder
+from longformer.interop.checkpoint_files import read_tensors, write_folder
 from longformer.interop.conversion import copy_to_global
 from longformer.interop.convert import convert, copy_files
 from longformer.interop.convert_encoder import source_length
+from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.models import LongformerForMaskedLM
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.models.longformer.config import LongformerConfig
@@ -80,7 +80,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
 
     def check_start(self, model: Path) -> None:
         super().check_start(model)
-        if self.config.model.freeze_pretrained and PRETRAINED_ROWS not in read_json(model / CONFIG_FILE):
+        if self.config.model.freeze_pretrained and PRETRAINED_ROWS not in read_config(model):
             raise LongformerError(
                 f"init: {self.config.init} has no {PRETRAINED_ROWS} in {CONFIG_FILE}, which model.freeze_pretrained "
                 "needs"
@@ -106,7 +106,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         """
         tensors = {name: tensor for name, tensor in read_tensors(model).items() if "_global." not in name}
         copy_to_global(tensors)
-        settings = read_json(model / CONFIG_FILE)
+        settings = read_config(model)
         for note in (FREEZE_PRETRAINED, PRETRAINED_ROWS):
             settings.pop(note, None)
         copy_files(model, target)
@@ -180,7 +180,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     def _compared_models(self, run: Run, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
         """Yields the name of each model, the model, and the length of the sequences it reads."""
         source, start = self.config.model.source, run.paths.start_directory
-        own_length = min(length, source_length(read_json(source / CONFIG_FILE)))
+        own_length = min(length, source_length(read_config(source)))
         yield "source at its own length", _as_it_was(source, own_length), own_length
         yield "long, random new positions", _with_random_positions(start), length
         yield "long, copied positions", LongformerForMaskedLM.from_pretrained(start), length
@@ -196,7 +196,7 @@ def _show(bar: Progress, task: TaskID, done: int, total: int) -> None:
 
 def _as_it_was(source: Path, own_length: int) -> LongformerForMaskedLM:
     """Returns the source as a Longformer whose every token sees every other, which computes what the source does."""
-    settings = read_json(source / CONFIG_FILE)
+    settings = read_config(source)
     if settings["model_type"] == LongformerConfig.family:
         return LongformerForMaskedLM.from_pretrained(source)
     with TemporaryDirectory(prefix="longformer-") as folder:

@@ -17,10 +17,11 @@ from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
 from longformer.evaluation.words import text_units
-from longformer.files import read_json, write_json
-from longformer.interop.checkpoint_files import CONFIG_FILE, GENERATION_FILE
+from longformer.files import write_json
+from longformer.interop.checkpoint_files import GENERATION_FILE
 from longformer.interop.convert_led import FAMILIES, long_settings
 from longformer.interop.huggingface import config_from_json
+from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.models import LEDConfig, LEDForConditionalGeneration
 from longformer.training.objectives import Objective, summary_tokens
 
@@ -48,7 +49,7 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
     def write_start(self, target: Path) -> None:
         """Writes the converted model, with the settings for generation that the run file has."""
         super().write_start(target)
-        settings = read_json(target / CONFIG_FILE)
+        settings = read_config(target)
         form = self.data.form(self.data.corpora()[0].opened_tokenizer())
         settings["decoder_start_token_id"] = form.start
         settings["forced_bos_token_id"] = form.forced_begin

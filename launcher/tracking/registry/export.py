@@ -12,6 +12,7 @@ from launcher.tasks.registry import task_of
 from launcher.tracking.registry.open_model import model_folder
 from longformer.errors import LongformerError
 from longformer.inference.serving import ability_of, rewrite_model
+from longformer.interop.model_folder import hub_hint
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class Exportable:
             LongformerError: it is neither, or holds no finished or no known model.
         """
         if not source.is_dir():
-            raise LongformerError(f"{source} does not exist: give a run directory or the folder of a model")
+            raise LongformerError(
+                f"{source} does not exist: give a run directory or the folder of a model{hub_hint(source)}"
+            )
         if not RunPaths(source).exists:
             return cls(source, ability_of(source))
         run = Run.open(source)

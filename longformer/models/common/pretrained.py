@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from longformer.files import read_json
 from longformer.interop import huggingface
-from longformer.interop.checkpoint_files import CONFIG_FILE, read_tensors, unwrapped, write_folder
+from longformer.interop.checkpoint_files import read_tensors, unwrapped, write_folder
 from longformer.interop.families import Family
 from longformer.interop.fitting import fit, without_copies
+from longformer.interop.model_folder import read_config
 from longformer.models.common.config import WindowedConfig
 from longformer.models.common.freezing import whole_parameters
 from longformer.models.common.layer_stack import LayerStack, SavedActivations
@@ -54,7 +54,7 @@ class PretrainedModel(nn.Module):
             ValueError: a change is not a field of the config, or its value is refused.
         """
         directory = Path(directory)
-        config = huggingface.config_from_json(read_json(directory / CONFIG_FILE), cls.family.config)
+        config = huggingface.config_from_json(read_config(directory), cls.family.config)
         with torch.device("meta"):
             model = cls(config.replaced(**changes))
         saved = cls.family.current_names(read_tensors(directory))
