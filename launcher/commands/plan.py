@@ -45,6 +45,7 @@ def plan(
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
     config = load(run_file, overrides or [])
     notes = _notes(config)
+    config = data_of(config).in_steps()
     if gpu is not None:
         kind = gpu_of(gpu, config.training.precision)
         show_forecast(config, kind, notes, gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)

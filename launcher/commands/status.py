@@ -136,7 +136,7 @@ def _snapshot(run: Run) -> dict[str, Any] | None:
     newest = records[-1]
     recent = [record for record in records[-STEPS_AVERAGED:] if record["phase_index"] == newest["phase_index"]]
     phase = config.phases[newest["phase_index"]]
-    about = {"phase": phase.name, "phases": len(config.phases), "steps": phase.steps}
+    about = {"phase": phase.name, "phases": len(config.phases), "steps": phase.total_steps}
     about |= {"bits_short": config.words.bits_short}
     return asdict(progress_snapshot(recent, config)) | about
 

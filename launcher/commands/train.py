@@ -79,6 +79,8 @@ def train(
         )
         for note in to_prepare.check():
             typer.echo(f"note: {note}", err=True)
+        config = to_prepare.in_steps()
+        run = Run(run.paths, config)
         with run.paths.locked() as lock:
             if run.paths.exists:
                 before = Run.open(run.paths.root)

@@ -5,7 +5,9 @@ documentation, from which docs/configuration.md is generated. The message of a c
 fields begins with the field it is about, so that the reader of the file sees the full path.
 """
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction as Ratio
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -168,11 +170,15 @@ class PhaseSection(Section):
     """Peak learning rate, reached at the end of the warm-up."""
     decay: Decay = "constant"
     """Course of the learning rate after the warm-up; linear, cosine and cubic (polynomial of power 3) fall to 0 right
-    after the last step."""
+    after the last step, wsd (warm-up, stable, decay) stays and falls linearly over the last part of the phase."""
+    decay_part: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Of wsd: share of the phase's steps over which the learning rate falls."""
     warmup_steps: Count = 0
     """Steps over which the learning rate rises linearly from 0."""
-    steps: PositiveInt
-    """Optimizer steps of the phase."""
+    steps: PositiveInt | None = None
+    """Optimizer steps of the phase; either these or `epochs`."""
+    epochs: PositiveNumber | None = None
+    """How often the phase goes through the training data, such as 3 or 0.5; a run keeps the steps that this makes."""
     batch_size: PositiveInt
     """Sequences in a global batch, over all ranks."""
     micro_batch_size: Annotated[PositiveInt | None, MAY_CHANGE] = None
@@ -184,13 +190,43 @@ class PhaseSection(Section):
 
     @model_validator(mode="after")
     def _check_steps_and_batch(self) -> Self:
-        if self.warmup_steps > self.steps:
+        if (self.steps is None) == (self.epochs is None):
+            problem = "missing, and epochs too" if self.steps is None else f"{self.steps} beside epochs {self.epochs:g}"
+            raise ValueError(f"steps is {problem}: give one of both (null takes back what another file says)")
+        if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, more than the phase's steps ({self.steps})")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size is {self.micro_batch_size}, which does not divide batch_size ({self.batch_size})"
             )
         return self
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the phase; known once `in_steps` has been called where the run file gives epochs."""
+        assert self.steps is not None, "in_steps turns epochs into steps"
+        return self.steps
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether something in the phase is given in epochs."""
+        return self.epochs is not None
+
+    def in_steps(self, samples: int) -> Self:
+        """Returns the phase with everything in steps that is given in epochs of so many samples.
+
+        Raises:
+            LongformerError: the warm-up is longer than the phase.
+        """
+        if self.epochs is None:
+            return self
+        steps = _steps_of(self.epochs, samples, self.batch_size)
+        if self.warmup_steps > steps:
+            raise LongformerError(
+                f"phase {self.name}: warmup_steps is {self.warmup_steps}, but {self.epochs:g} epochs of {samples:,} "
+                f"samples in batches of {self.batch_size} are only {steps:,} steps"
+            )
+        return self.model_copy(update={"steps": steps, "epochs": None})
 
     @property
     def tokens_per_step(self) -> int:
@@ -241,6 +277,14 @@ class PhaseSection(Section):
                 f"be divided over no number of ranks from {allowed.min} to {allowed.max}; widen the range"
             )
         return tuple(possible)
+
+
+def _steps_of(epochs: float, samples: int, batch_size: int) -> int:
+    """Returns the steps in which so many epochs of samples are learned; a last batch that is not full counts.
+
+    Exact in decimals: 0.1 epochs of 30 samples are 3, not 3.0000000000000004.
+    """
+    return math.ceil(Ratio(str(epochs)) * samples / batch_size)
 
 
 class DataSection(Section):

@@ -96,12 +96,12 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
                 name=phase.name,
                 memory=tuple(cost.memory for cost in costs),
                 step_seconds=step,
-                seconds=step * phase.steps,
-                checkpoint_seconds=step * min(training.checkpoint_every_steps, phase.steps),
+                seconds=step * phase.total_steps,
+                checkpoint_seconds=step * min(training.checkpoint_every_steps, phase.total_steps),
             )
         )
     permanent = training.permanent_checkpoint_every_steps
-    lasting = sum(phase.steps // permanent for phase in config.phases) if permanent else 0
+    lasting = sum(phase.total_steps // permanent for phase in config.phases) if permanent else 0
     kept = len(config.phases) * training.checkpoints_kept + lasting + 1
     return Forecast(
         gpu=gpu,

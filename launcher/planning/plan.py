@@ -92,12 +92,12 @@ def _phase_plan(
 ) -> PhasePlan:
     phase = config.phases[index]
     batching = phase.batching(ranks)
-    tokens = phase.steps * phase.tokens_per_step
+    tokens = phase.total_steps * phase.tokens_per_step
     flops = tokens * cost.flops_per_token
     return PhasePlan(
         name=phase.name,
         sequence_length=phase.sequence_length,
-        steps=phase.steps,
+        steps=phase.total_steps,
         tokens=tokens,
         epochs=tokens / train_tokens if train_tokens else None,
         micro_batch_size=batching.micro_batch_size,

@@ -53,8 +53,8 @@ def progress_snapshot(recent: Sequence[dict[str, Any]], config: RunConfig) -> Pr
     phase_index, step = newest["phase_index"], newest["step"]
     phase = config.phases[phase_index]
     tokens_per_second = len(recent) * phase.tokens_per_step / sum(record["seconds"] for record in recent)
-    tokens_left = (phase.steps - step) * phase.tokens_per_step
-    tokens_left += sum(later.steps * later.tokens_per_step for later in config.phases[phase_index + 1 :])
+    tokens_left = (phase.total_steps - step) * phase.tokens_per_step
+    tokens_left += sum(later.total_steps * later.tokens_per_step for later in config.phases[phase_index + 1 :])
     return ProgressSnapshot(
         phase_index=phase_index,
         step=step,
@@ -121,7 +121,7 @@ class RunProgress:
                 score = evaluation["validation"][words.scores[0]]
                 self._console.print(
                     f"{self._phase_title(index)} done: {score:.3f} {words.score_short} on held-out text, "
-                    f"{phase.steps:,} steps in {clock(evaluation['seconds'])}",
+                    f"{phase.total_steps:,} steps in {clock(evaluation['seconds'])}",
                     highlight=False,
                     soft_wrap=True,
                 )
@@ -135,7 +135,7 @@ class RunProgress:
 
     def _line(self) -> str:
         now = progress_snapshot(self._recent, self._config)
-        steps = self._config.phases[now.phase_index].steps
+        steps = self._config.phases[now.phase_index].total_steps
         return f"{self._phase_title(now.phase_index)}  step {now.step:,}/{steps:,}  {self._state(now)}"
 
     def _display(self) -> RenderableType:
@@ -149,14 +149,15 @@ class RunProgress:
         )
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=phase.steps, completed=now.step, width=40), f"step {now.step:,} of {phase.steps:,}"
+            ProgressBar(total=phase.total_steps, completed=now.step, width=40),
+            f"step {now.step:,} of {phase.total_steps:,}",
         )
         return Group(title, bar, Text(self._state(now)))
 
     def _state(self, now: ProgressSnapshot) -> str:
         if self._newest_phase_is_done:
             return "done"
-        if now.step == self._config.phases[now.phase_index].steps:
+        if now.step == self._config.phases[now.phase_index].total_steps:
             return "evaluating on held-out text"
         return (
             f"loss {now.loss:.3f}  {self._config.words.bits_short} {now.bits:.3f}  "

@@ -184,6 +184,32 @@ class TaskData(ABC, Generic[Config]):
         """
         corpus.opened_tokenizer()
 
+    def in_steps(self) -> Config:
+        """Returns the config with everything in steps that the run file gives in epochs, from the prepared data.
+
+        Raises:
+            LongformerError: the data that this depends on is not prepared yet, or a warm-up is longer than its phase.
+            DataError: prepared data is damaged.
+        """
+        counting = [index for index, phase in enumerate(self.config.phases) if phase.counts_epochs]
+        if not counting:
+            return self.config
+        if not self.is_prepared:
+            raise LongformerError(
+                f"phases[{counting[0]}] counts epochs: how many steps they are is known once the data is prepared, "
+                "which training does first"
+            )
+        phases = [
+            phase.in_steps(self.sequences(index).per_epoch) if phase.counts_epochs else phase
+            for index, phase in enumerate(self.config.phases)
+        ]
+        return self.config.model_copy(update={"phases": tuple(phases)})
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether all corpora have been made ready."""
+        return all(each.is_prepared for each in self.corpora())
+
     def prepare(self, task_map: TaskMap | None = None) -> InputData:
         """Makes all corpora ready, or finds them unchanged.
 
@@ -205,10 +231,9 @@ class TaskData(ABC, Generic[Config]):
 
     def training_text(self) -> TrainingText | None:
         """Returns how much there is to learn from; None until it is prepared."""
-        corpora = self.corpora()
-        if not all(each.is_prepared for each in corpora):
+        if not self.is_prepared:
             return None
-        opened = [each.open() for each in corpora]
+        opened = [each.open() for each in self.corpora()]
         return TrainingText(
             tokens=sum(each.tokens("train") for each in opened),
             shards=sum(len(each.manifest.splits["train"]) for each in opened),

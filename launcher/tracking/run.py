@@ -167,7 +167,7 @@ class MlflowRun:
         known = {child.data.tags["longformer.phase"]: child for child in children}
         last_step = 0
         for index, phase in enumerate(self._config.phases):
-            last_step += phase.steps
+            last_step += phase.total_steps
             path = self._run.result_directory(index) / "evaluation.json"
             child = known.get(phase.name)
             if path.exists() and (child is None or child.info.status != "FINISHED"):

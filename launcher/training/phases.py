@@ -132,7 +132,7 @@ def _newest_checkpoint(run: Run, index: int, warn: Callable[[str], None]) -> Pat
 def _last_checkpoint_of(run: Run, index: int, warn: Callable[[str], None]) -> Path:
     phase = run.config.phases[index]
     checkpoint = _newest_checkpoint(run, index, warn)
-    if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.steps:
+    if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.total_steps:
         result = run.result_directory(index)
         raise LongformerError(
             f"the next phase keeps the optimizer of phase {phase.name}, whose last checkpoint is missing or damaged; "

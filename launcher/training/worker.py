@@ -69,7 +69,9 @@ def train_one_phase(
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
     progress = work.restore(engine, batches)
-    print(f"phase {work.phase.name}: {progress.step} of {work.phase.steps} steps done; training goes on", flush=True)
+    print(
+        f"phase {work.phase.name}: {progress.step} of {work.phase.total_steps} steps done; training goes on", flush=True
+    )
     checkpoints = work.checkpoint_writer(engine)
     callbacks = [*watchers, *work.callbacks()]
     try:
@@ -102,8 +104,8 @@ def train_one_phase(
         return PhaseOutcome.STOPPED
     evaluation = {split: evaluated.scores for split, evaluated in evaluations.items()} | {
         "seconds": progress.seconds,
-        "steps": work.phase.steps,
-        "tokens": work.phase.steps * work.phase.tokens_per_step,
+        "steps": work.phase.total_steps,
+        "tokens": work.phase.total_steps * work.phase.tokens_per_step,
         "peak_memory_bytes": peak_memory_bytes(engine),
     }
     weights = engine.full_weights()
@@ -208,7 +210,7 @@ class _PhaseWork:
         return PhaseInfo(
             name=self.phase.name,
             index=self.task.phase_index,
-            steps=self.phase.steps,
+            steps=self.phase.total_steps,
             sequence_length=self.phase.sequence_length,
             batch_size=self.phase.batch_size,
             ranks=self.ranks.world_size,
@@ -219,6 +221,7 @@ class _PhaseWork:
             learning_rate=self.phase.learning_rate,
             warmup_steps=self.phase.warmup_steps,
             decay=self.phase.decay,
+            decay_part=self.phase.decay_part,
             checkpoint_every_steps=self.config.training.checkpoint_every_steps,
         )
 

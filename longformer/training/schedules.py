@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Decay = Literal["constant", "linear", "cosine", "cubic"]
+Decay = Literal["constant", "linear", "cosine", "cubic", "wsd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +14,18 @@ class Schedule:
     learning_rate: float
     warmup_steps: int
     decay: Decay
+    decay_part: float
     checkpoint_every_steps: int
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Returns the learning rate of a 0-based step."""
         return learning_rate_at(
-            step, peak=self.learning_rate, warmup_steps=self.warmup_steps, total_steps=total_steps, decay=self.decay
+            step,
+            peak=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            total_steps=total_steps,
+            decay=self.decay,
+            decay_part=self.decay_part,
         )
 
     def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
@@ -28,19 +34,27 @@ class Schedule:
 
 
 def learning_rate_at(
-    step: int, *, peak: float, warmup_steps: int, total_steps: int, decay: Decay = "constant"
+    step: int,
+    *,
+    peak: float,
+    warmup_steps: int,
+    total_steps: int,
+    decay: Decay = "constant",
+    decay_part: float = 0.2,
 ) -> float:
     """Returns the learning rate of a step: a linear rise to `peak`, then the chosen decay towards zero.
 
-    The rise reaches `peak` at step `warmup_steps - 1`; a decay starts right after it and would be zero
-    at step `total_steps`, one past the last.
+    The rise reaches `peak` at step `warmup_steps - 1`; a decay starts right after it, that of "wsd" later, and would be
+    zero at step `total_steps`, one past the last.
 
     Args:
         step: 0-based step within the phase.
         peak: the highest learning rate.
         warmup_steps: length of the rise; 0 starts at `peak`.
         total_steps: steps of the phase.
-        decay: "constant" stays at `peak`; "linear", "cosine" and "cubic", the cube of the linear one, fall to zero.
+        decay: "constant" stays at `peak`; "linear", "cosine" and "cubic", the cube of the linear one, fall to zero;
+            "wsd" (warm-up, stable, decay) stays at `peak` and falls linearly over the last `decay_part` of all steps.
+        decay_part: above 0 and at most 1.
 
     Raises:
         ValueError: `step` is outside the phase or `decay` is unknown.
@@ -59,4 +73,7 @@ def learning_rate_at(
             return peak * 0.5 * (1.0 + math.cos(math.pi * fraction_done))
         case "cubic":
             return peak * (1.0 - fraction_done) ** 3
-    raise ValueError(f"decay must be constant, linear, cosine or cubic, not {decay!r}")
+        case "wsd":
+            falling = min(max(1, round(decay_part * total_steps)), total_steps - warmup_steps)
+            return peak * min(1.0, (total_steps - step) / falling)
+    raise ValueError(f"decay must be constant, linear, cosine, cubic or wsd, not {decay!r}")

@@ -26,7 +26,7 @@ def records(config: RunConfig) -> list[StepRecord]:
     result: list[StepRecord] = []
     tokens = 0
     for index, phase in enumerate(config.phases):
-        for step in range(1, phase.steps + 1):
+        for step in range(1, phase.total_steps + 1):
             tokens += phase.tokens_per_step
             bits = 1.5 + 6.5 * (1 + tokens / 5000) ** -0.4
             result.append(
@@ -74,8 +74,8 @@ def write_result(run: Run, index: int) -> None:
     evaluation = {
         "validation": score,
         "seconds": sum(record.seconds for record in steps),
-        "steps": phase.steps,
-        "tokens": phase.steps * phase.tokens_per_step,
+        "steps": phase.total_steps,
+        "tokens": phase.total_steps * phase.tokens_per_step,
         "peak_memory_bytes": 300_000_000 * (index + 1),
     }
     if index == len(config.phases) - 1:

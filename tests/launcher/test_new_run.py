@@ -105,7 +105,7 @@ def test_a_real_model_and_documents_give_a_run_file_that_check_and_plan_accept(
     capsys.readouterr()
     assert main(["plan", str(file), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["phases"][0]["steps"] == config.phases[0].steps
+    assert plan["phases"][0]["steps"] == config.phases[0].total_steps
 
     assert main(command) == 2
     assert "is there already" in capsys.readouterr().err

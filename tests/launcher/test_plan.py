@@ -57,7 +57,7 @@ def test_command_prints_the_plan_for_people_and_programs(
         assert expected in text
     assert main(["plan", str(QUICKSTART), absent, "--ranks", "2", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [phase["steps"] for phase in plan["phases"]] == [phase.steps for phase in load(QUICKSTART).phases]
+    assert [phase["steps"] for phase in plan["phases"]] == [phase.total_steps for phase in load(QUICKSTART).phases]
     planned = plan_run(load(QUICKSTART, [absent]), ranks=2, on_gpu=False, peak_flops=1)
     assert [phase["memory"]["total"] for phase in plan["phases"]] == [phase.memory.total for phase in planned.phases]
 

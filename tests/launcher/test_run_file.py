@@ -62,7 +62,7 @@ def test_paper_run_files_hold_the_published_numbers(
     path: str, steps: tuple[int, ...], warmup: tuple[int, ...], dropout: float, layers: int
 ) -> None:
     config = published(path)
-    assert tuple(phase.steps for phase in config.phases) == steps
+    assert tuple(phase.total_steps for phase in config.phases) == steps
     assert tuple(phase.warmup_steps for phase in config.phases) == warmup
     assert tuple(phase.sequence_length for phase in config.phases) == (2048, 4096, 8192, 16384, 23040)
     assert tuple(phase.learning_rate for phase in config.phases) == tuple(2.5e-4 / 2**index for index in range(5))
@@ -124,6 +124,8 @@ def test_several_problems_are_told_at_once_one_line_each(written: Path) -> None:
         ("model.layers=5", "phases[0].windows has 4 values, but the model has 5 layers"),
         ("phases.0.windows=[8,8,8,0]", "windows[3] is 0, but it should be greater than 0"),
         ("phases.0.warmup_steps=6", "phases[0].warmup_steps is 6, more than the phase's steps (5)"),
+        ("phases.0.epochs=2", "phases[0].steps is 5 beside epochs 2: give one of both"),
+        ("phases.0.steps=null", "phases[0].steps is missing, and epochs too: give one of both"),
         ("phases.0.micro_batch_size=3", "phases[0].micro_batch_size is 3, which does not divide batch_size (4)"),
         ("evaluation.stride=4096", "evaluation.stride is 4096, more than sequence_length (2048)"),
         ("model.heads=3", "model.hidden_size must be an even multiple of heads"),

@@ -41,7 +41,7 @@ def phase_info(config: RunConfig, index: int) -> PhaseInfo:
     return PhaseInfo(
         name=phase.name,
         index=index,
-        steps=phase.steps,
+        steps=phase.total_steps,
         sequence_length=phase.sequence_length,
         batch_size=phase.batch_size,
         ranks=2,

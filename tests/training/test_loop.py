@@ -21,7 +21,7 @@ from tests.training.rank_group import in_ranks
 from tests.training.small_model import LENGTH, SETTINGS, global_batch, no_spikes, small_engine
 
 PHASE = PhaseInfo(name="short", index=0, steps=6, sequence_length=LENGTH, batch_size=4, ranks=2)
-SCHEDULE = Schedule(learning_rate=0.01, warmup_steps=0, decay="constant", checkpoint_every_steps=4)
+SCHEDULE = Schedule(learning_rate=0.01, warmup_steps=0, decay="constant", decay_part=0.2, checkpoint_every_steps=4)
 
 
 class Batches:

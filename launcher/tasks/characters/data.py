@@ -8,7 +8,6 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.sampling.text import StreamSequences
-from data_pipeline.shards.manifest import is_prepared
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.stream import TokenStream
 from data_pipeline.sources.characters import characters
@@ -48,7 +47,7 @@ class CharacterData(TaskData[CharacterRun]):
     @property
     def symbols(self) -> bytes | None:
         """The byte that each token stands for; None until the data is prepared."""
-        return PreparedData.open(self.directory).vocabulary.symbols if self._is_prepared else None
+        return PreparedData.open(self.directory).vocabulary.symbols if self.is_prepared else None
 
     @property
     def vocabulary_size(self) -> int:
@@ -56,7 +55,7 @@ class CharacterData(TaskData[CharacterRun]):
         return len(self.symbols or bytes(_LARGEST_VOCABULARY))
 
     def check(self) -> list[str]:
-        if not self._is_prepared:
+        if not self.is_prepared:
             self._check_source()
             note = f"{self.config.data.directory} does not exist yet: the data will be prepared when training starts"
             return [note, *self._long_windows()]
@@ -64,10 +63,6 @@ class CharacterData(TaskData[CharacterRun]):
         self._check_recipe(data)
         self._check_samples(data)
         return [*self._short_text(data), *self._long_windows()]
-
-    @property
-    def _is_prepared(self) -> bool:
-        return is_prepared(self.directory)
 
     def _check_source(self) -> None:
         source = self.config.data.source

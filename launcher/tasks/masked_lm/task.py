@@ -186,7 +186,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         yield "long, copied positions", LongformerForMaskedLM.from_pretrained(start), length
         steps = 0
         for phase, result in zip(self.config.phases, run.finished_results(), strict=False):
-            steps += phase.steps
+            steps += phase.total_steps
             yield f"+ {steps:,} steps ({phase.name})", LongformerForMaskedLM.from_pretrained(result / "model"), length
 
 
