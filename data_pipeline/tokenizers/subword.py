@@ -105,6 +105,16 @@ class TextTokenizer:
         """Returns the text of these ids, special tokens included."""
         return self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False)
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Returns what each of these ids adds to the text of those before it, special tokens included.
+
+        A character of several ids stands at its last one.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=False)
+        return [stream.step(self._tokenizer, int(number)) or "" for number in ids]
+
     def save(self, path: Path) -> None:
         """Writes tokenizer.json."""
         write_file(path, self.content.encode())

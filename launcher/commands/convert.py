@@ -42,6 +42,7 @@ def show(report: Conversion, target: Path, max_length: int) -> None:
     """Prints what became of the tensors."""
     console = Console()
     lines = [f"{target} reads {max_length:,} tokens"]
+    lines.append(f"  equals       its source up to {report.equal_length:,} tokens")
     lines.append(f"  copied       {len(report.copied)} tensors")
     lines.append(f"  extended     {', '.join(report.extended)}")
     lines.append(f"  initialised  {len(report.initialised)} global projections, as copies of the local ones")

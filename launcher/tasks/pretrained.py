@@ -118,9 +118,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     def converted_config(self, settings: dict[str, Any]) -> Any:
         """Returns the config of the model that a source with this config.json becomes."""
         section = self.config.model
-        return convert_encoder.long_config(
-            settings, section.source, max_length=section.max_length, window=section.window
-        )
+        return convert_encoder.long_config(settings, max_length=section.max_length, window=section.window)
 
     def source_settings(self) -> dict[str, Any]:
         """Returns what config.json of the source says, or that of the published model which stands for it.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.interop.fitting import HEADS, misfits, part_of
-from longformer.interop.huggingface import PARTS
+from longformer.interop.huggingface import PARTS, config_class, config_from_json
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Conversion:
     """Global projections, copies of the local ones."""
     left_out: list[str]
     """Tensors of the source that the new model has no place for."""
+    equal_length: int
+    """Tokens of the longest text that the new model reads exactly as its source does."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,24 @@ def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:
 def architecture_of(settings: Mapping[str, Any]) -> str:
     """Returns the class that config.json names; that of a model without a head where it names none."""
     return str(next(iter(setting(settings, "architectures", [])), "Model"))
+
+
+def equal_length(settings: Mapping[str, Any], *, known: int, window: int) -> int:
+    """Returns up to how many tokens a new model equals its source.
+
+    That is as long as every token sees every other in both, or as the source reads where both have the same windows.
+
+    Args:
+        settings: config.json of the source.
+        known: tokens that the source reads.
+        window: of the new model, both sides together.
+    """
+    kind = config_class(settings)
+    if kind is None:
+        return min(known, window // 2 + 1)
+    windows = config_from_json(settings, kind).attention_window
+    assert isinstance(windows, tuple)
+    return known if set(windows) == {window} else min(known, min(window, *windows) // 2 + 1)
 
 
 def check_rows(settings: Mapping[str, Any], name: str, table: Tensor, *, unused: int = 0) -> None:

@@ -27,7 +27,7 @@ from longformer.interop.checkpoint_files import (
 from longformer.interop.conversion import Conversion, check_shapes
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import read_config
-from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, tokenizer_content
+from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, open_content, tokenizer_content
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
 CONVERTERS = {
@@ -69,6 +69,9 @@ def convert(
     name = settings.get("model_type")
     if name not in CONVERTERS:
         raise LongformerError(f"{source} is a model of the family {name}; convert knows {', '.join(CONVERTERS)}")
+    if name in convert_encoder.FAMILIES:
+        ends = ends_of_texts(tokenizer or source)
+        settings |= {key: number for key, number in ends.items() if settings.get(key) is None}
     made = CONVERTERS[name](read_tensors(source), settings, source, max_length=max_length, window=window)
     check_shapes(made, described_tensors(made.settings))
     if freeze_pretrained and not made.new_rows:
@@ -81,6 +84,23 @@ def convert(
     _copy(source, target, (GENERATION_FILE,))
     write_folder(target, {**made.settings, **notes}, made.tensors)
     return made.report
+
+
+def ends_of_texts(tokenizer: Path) -> dict[str, int]:
+    """Returns the ids of the tokens that begin and end a text, as config.json names them; BERT's never does.
+
+    Args:
+        tokenizer: a folder or a tokenizer.json; nothing is known where there is none, or where it adds no tokens.
+
+    Raises:
+        LongformerError: the tokenizer cannot be read.
+    """
+    if tokenizer.is_dir() and not has_tokenizer(tokenizer):
+        return {}
+    text = open_content(tokenizer_content(tokenizer)).encode("a")
+    if len(text) < 2 or text.sequence_ids[0] is not None or text.sequence_ids[-1] is not None:
+        return {}
+    return {"bos_token_id": text.ids[0], "eos_token_id": text.ids[-1], "sep_token_id": text.ids[-1]}
 
 
 def described_tensors(settings: Mapping[str, Any]) -> dict[str, Tensor]:

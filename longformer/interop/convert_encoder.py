@@ -15,6 +15,7 @@ from longformer.interop.conversion import (
     architecture_of,
     check_rows,
     copy_to_global,
+    equal_length,
     repeated_rows,
     setting,
 )
@@ -82,7 +83,7 @@ def longformer_of(
     Args:
         saved: the encoder's tensors.
         settings: its config.json.
-        source: where both were read; its vocabulary may tell the separator.
+        source: where both were read.
         max_length, window: as in `convert`.
 
     Raises:
@@ -99,7 +100,7 @@ def longformer_of(
         raise LongformerError(f"{source} has no table of positions ({POSITIONS.removeprefix(BASE)})")
     check_rows(settings, "max_position_embeddings", tensors[POSITIONS])
 
-    config = long_config(settings, source, max_length=max_length, window=window)
+    config = long_config(settings, max_length=max_length, window=window)
     padding = config.pad_token_id
     copied = sorted(tensors.keys() - {POSITIONS})
     known = len(tensors[POSITIONS]) - (padding + 1 if family.counts_from_padding else 0)
@@ -112,7 +113,9 @@ def longformer_of(
         tensors,
         tokenizer_class=family.tokenizer,
         new_rows=max_length - known,
-        report=Conversion(copied, [POSITIONS], initialised, left_out),
+        report=Conversion(
+            copied, [POSITIONS], initialised, left_out, equal_length(settings, known=known, window=window)
+        ),
     )
 
 
@@ -170,32 +173,21 @@ def extended_positions(table: Tensor, family: Family, *, padding: int, max_lengt
     return torch.cat([reserved, repeated_rows(table, first=first, max_length=max_length)])
 
 
-def long_config(settings: Mapping[str, Any], source: Path, *, max_length: int, window: int) -> LongformerConfig:
+def long_config(settings: Mapping[str, Any], *, max_length: int, window: int) -> LongformerConfig:
     """Returns the config of the model that an encoder becomes; arguments as in `longformer_of`."""
     padding = padding_of(settings)
-    separator = {} if settings.get("sep_token_id") is not None else {"sep_token_id": separator_of(settings, source)}
     return config_from_json(
         {
             **settings,
-            **separator,
             "model_type": "longformer",
             "pad_token_id": padding,
+            "sep_token_id": setting(settings, "sep_token_id", setting(settings, "eos_token_id", 2)),
             "attention_window": [window] * settings["num_hidden_layers"],
             # The rows up to padding's belong to no token.
             "max_position_embeddings": max_length + padding + 1,
         },
         LongformerConfig,
     )
-
-
-def separator_of(settings: Mapping[str, Any], source: Path) -> int:
-    """Returns the id of the token between two texts: the vocabulary's [SEP], else the end of a text."""
-    vocabulary = source / "vocab.txt"
-    words = vocabulary.read_text(encoding="utf-8").split("\n") if vocabulary.is_file() else []
-    if "[SEP]" in words:
-        return words.index("[SEP]")
-    end = settings.get("eos_token_id")
-    return 2 if end is None else int(end)
 
 
 def longformer_architecture(architecture: str) -> str:

@@ -14,6 +14,7 @@ from longformer.interop.conversion import (
     architecture_of,
     check_rows,
     copy_to_global,
+    equal_length,
     repeated_rows,
     setting,
 )
@@ -87,6 +88,7 @@ def led_of(
 
     copied = sorted(tensors.keys() - {ENCODER_POSITIONS})
     table = tensors[ENCODER_POSITIONS]
+    known = len(table) - family.unused_positions
     tensors[ENCODER_POSITIONS] = repeated_rows(table, first=family.unused_positions, max_length=max_length)
     tensors[DECODER_POSITIONS] = tensors[DECODER_POSITIONS][family.unused_positions :]
     initialised = copy_to_global(tensors)
@@ -98,8 +100,10 @@ def led_of(
         },
         tensors,
         tokenizer_class=family.tokenizer,
-        new_rows=max_length - (len(table) - family.unused_positions),
-        report=Conversion(copied, [ENCODER_POSITIONS], initialised, left_out),
+        new_rows=max_length - known,
+        report=Conversion(
+            copied, [ENCODER_POSITIONS], initialised, left_out, equal_length(settings, known=known, window=window)
+        ),
     )
 
 

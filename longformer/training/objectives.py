@@ -77,7 +77,7 @@ def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tenso
             target positions) long.
         label_smoothing: probability that a target gives away to all tokens in equal parts.
     """
-    loss: Tensor = model(**batch, label_smoothing=label_smoothing).loss
+    loss: Tensor = model(**batch, smoothing=label_smoothing).loss
     return loss
 
 

@@ -31,6 +31,24 @@ def test_any_text_is_decoded_as_it_was(small_tokenizer: TextTokenizer, texts: li
     assert [small_tokenizer.decode(ids) for ids in small_tokenizer.encode_batch(texts)] == texts
 
 
+@given(st.text(max_size=50))
+def test_the_pieces_of_a_text_are_the_text(small_tokenizer: TextTokenizer, text: str) -> None:
+    (ids,) = small_tokenizer.encode_batch([text])
+    pieces = small_tokenizer.pieces(ids)
+    assert len(pieces) == len(ids)
+    assert "".join(pieces) == text.rstrip("\ufffd")
+
+
+def test_the_pieces_of_a_text_of_word_pieces_can_be_read(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "background", "sali", "##va", "##ry", "ant", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = TextTokenizer(tokenizer_content(tmp_path))
+    (ids,) = tokenizer.encode_batch(["Background salivary ant."])
+    pieces = tokenizer.pieces([2, *ids, 4, 3])
+    assert pieces == ["[CLS]", " background", " sali", "va", "ry", " ant", ".", " [MASK]", " [SEP]"]
+    assert "".join(pieces) == tokenizer.decode([2, *ids, 4, 3])
+
+
 def test_the_same_texts_train_the_same_tokenizer_of_the_size_asked_for(small_tokenizer: TextTokenizer) -> None:
     again = train_tokenizer(iter(random_texts(50, seed=1)), vocabulary_size=300)
     assert again.content == small_tokenizer.content

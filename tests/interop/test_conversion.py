@@ -72,6 +72,24 @@ def test_a_converted_model_equals_its_source_where_everyone_sees_everyone(
         torch.testing.assert_close(logits[mask.bool()], expected[mask.bool()], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("window", "equal"), [(8, 5), (30, 16), (60, 31), (62, 32), (64, 32)])
+def test_a_converted_model_equals_its_source_up_to_the_length_that_is_said(
+    window: int, equal: int, tmp_path: Path
+) -> None:
+    source = make_source("roberta", tmp_path / "short")
+    assert convert(tmp_path / "short", tmp_path / "long", max_length=64, window=window).equal_length == equal
+    model = models.LongformerForMaskedLM.from_pretrained(tmp_path / "long")
+    ids = torch.randint(3, 40, (1, 32))
+    torch.testing.assert_close(model(ids[:, :equal]).logits, source(ids[:, :equal]).logits, rtol=1e-4, atol=1e-5)
+    if equal < 32:
+        longer = ids[:, : equal + 1]
+        assert float((model(longer).logits - source(longer).logits).detach().abs().max()) > 1e-4
+    # What has the same windows stays the same, whatever their width.
+    again = convert(tmp_path / "long", tmp_path / "longer", max_length=128, window=window)
+    other = convert(tmp_path / "long", tmp_path / "other", max_length=128, window=window + 2)
+    assert (again.equal_length, other.equal_length) == (64, window // 2 + 1)
+
+
 @pytest.mark.parametrize("family", ENCODERS)
 def test_positions_repeat_block_by_block(family: str, tmp_path: Path) -> None:
     source = make_source(family, tmp_path / "short")
@@ -183,7 +201,13 @@ def test_the_tokenizer_comes_along_with_its_new_limit(tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "long")
     assert tokenizer.model_max_length == 64
     assert tokenizer("a b")["input_ids"] == [4, 1, 2, 5]
-    assert models.LongformerModel.from_pretrained(tmp_path / "long").config.sep_token_id == 5
+    for folder, limit in (("long", 64), ("longer", 128)):
+        if folder == "longer":
+            # As transformers 5 saves it: the vocabulary is in tokenizer.json alone.
+            tokenizer.save_pretrained(tmp_path / "saved")
+            convert(tmp_path / "short", tmp_path / folder, max_length=limit, window=8, tokenizer=tmp_path / "saved")
+        config = models.LongformerModel.from_pretrained(tmp_path / folder).config
+        assert (config.pad_token_id, config.bos_token_id, config.eos_token_id, config.sep_token_id) == (0, 4, 5, 5)
 
 
 def test_sources_that_cannot_be_converted_are_named(tmp_path: Path) -> None:

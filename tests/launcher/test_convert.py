@@ -34,6 +34,7 @@ def test_convert_makes_a_longer_model_and_reports_it(tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert "reads 50 tokens" in printed
     assert "6 global projections" in printed
+    assert "equals       its source up to" in printed
     model = LongformerForMaskedLM.from_pretrained(tmp_path / "long")
     assert model(torch.randint(3, 20, (1, 50))).logits.shape == (1, 50, 20)
     assert main(["convert", *arguments]) == 2

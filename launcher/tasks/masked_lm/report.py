@@ -33,10 +33,10 @@ def report_of(config: MaskedLMRun, data: MaskedLMData, run: Run) -> TaskReport:
     tokens, hidden = data.held_out("test")
     length = min(_SHOWN, config.phases[-1].sequence_length, len(tokens))
     ids, labels = (torch.as_tensor(each[:length]) for each in (tokens, hidden))
-    decode = data.tokenizer().decode
-    pieces = [decode([token]) for token in ids.tolist()]
+    tokenizer = data.tokenizer()
+    pieces = tokenizer.pieces(ids.tolist())
     about = f"The first {length} tokens of the test text; a token sees {config.model.window // 2} on each side."
-    guesses = (Example((("text", "".join(pieces)),)), _guesses(model, ids, labels, decode))
+    guesses = (Example((("text", "".join(pieces)),)), _guesses(model, ids, labels, tokenizer.decode))
     return TaskReport(
         sections=(
             _lengths(data),

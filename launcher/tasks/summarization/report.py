@@ -84,10 +84,9 @@ def _attention(config: SummarizationRun, data: SummarizationData, model: LEDForC
     (document,) = data.held_out("test", source_length=min(_SHOWN, config.model.max_length), limit=1)
     ids = document.input_ids
     is_global = (torch.arange(len(ids)) < document.global_tokens).long()
-    decode = data.tokenizer().decode
     return attention_section(
         encoder_attention(model.get_encoder(), ids, is_global),
-        [decode([token]) for token in ids.tolist()],
+        data.tokenizer().pieces(ids.tolist()),
         about=f"The first {len(ids)} tokens of a test document; a token of the encoder sees "
         f"{config.model.window // 2} on each side, and the first {document.global_tokens} are global.",
     )

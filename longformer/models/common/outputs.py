@@ -23,6 +23,10 @@ class ModelOutput:
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return tuple(value for value in values if value is not None)
 
+    def __len__(self) -> int:
+        """Returns how many values are there."""
+        return len(self.to_tuple())
+
     def __getitem__(self, key: int | slice | str) -> Any:
         return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
 

@@ -183,7 +183,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         decoder_attention_mask: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        label_smoothing: float = 0.0,
+        smoothing: float = 0.0,
         output_logits: bool | None = None,
         **inputs: Unpack[LEDInputs],
     ) -> LEDGenerationOutput:
@@ -192,7 +192,8 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         Args:
             labels: (rows, positions) long, what is to be written, -100 where it does not count; the decoder reads
                 them shifted right by one unless it is given something else.
-            label_smoothing: as in `masked_lm_loss`; only the loss changes.
+            smoothing: label smoothing as in `masked_lm_loss`; only the loss changes. Transformers' Trainer takes every
+                argument with "label" in its name for labels.
             output_logits: whether to compute the logits of all positions; None = only when no labels are given,
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LEDModel.forward`, as are the other arguments.
@@ -211,7 +212,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
                 targets,
                 self.lm_head.weight,
                 self.final_logits_bias[0],
-                label_smoothing=label_smoothing,
+                label_smoothing=smoothing,
             )
         wants_logits = labels is None if output_logits is None else output_logits
         return LEDGenerationOutput(loss, self.logits(hidden) if wants_logits else None, **result.trace())
