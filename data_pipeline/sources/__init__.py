@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.sources.files import Document, DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Source:
     """Raised whenever the same input would give other tokens than before."""
     find_files: Callable[[Path | None], list[Path]]
     """The files of the corpus in a fixed order, found without reading them; DataError when there are none."""
-    read: Callable[[list[Path], DocumentReader], Iterator[Document]]
-    """The documents of these files in training order, the text for evaluation last."""
+    read: Callable[[list[Path], DocumentReader, Quarantine], Iterator[Document]]
+    """The documents of these files in training order, the text for evaluation last; what is left out is named."""
     symbols: bytes | None
     """The vocabulary's bytes; None: the bytes that occur."""
     published_bytes: int | None = None

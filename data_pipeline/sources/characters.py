@@ -144,7 +144,7 @@ class _Stream:
     def examples(self, reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
         """Yields EXAMPLE_BYTES at a time; the last example of a split may be shorter."""
         survey = self._surveyed(reader)
-        chunks = iter(self._joined(reader))
+        chunks = iter(self._joined(reader, quarantine))
         pending = bytearray()
         for split, span in split_ranges(survey.size, survey.document_ends).items():
             for start in range(span.start, span.stop, EXAMPLE_BYTES):
@@ -169,13 +169,13 @@ class _Stream:
             "(90,000,000 / 5,000,000 / 5,000,000), so results do not compare with published ones"
         )
 
-    def _joined(self, reader: DocumentReader) -> JoinedText:
+    def _joined(self, reader: DocumentReader, quarantine: Quarantine) -> JoinedText:
         limits = [size for size in (self.limit_bytes, self.chosen.published_bytes) if size is not None]
-        return JoinedText(self.chosen.read(self.files, reader), min(limits, default=None))
+        return JoinedText(self.chosen.read(self.files, reader, quarantine), min(limits, default=None))
 
     def _surveyed(self, reader: DocumentReader) -> TextSurvey:
         if self._survey is None:
-            self._survey = TextSurvey.of(self._joined(reader))
+            self._survey = TextSurvey.of(self._joined(reader, Quarantine(0)))
             if self._survey.size < _SMALLEST_TEXT:
                 raise DataError(
                     f"source {self.source} holds only {self._survey.size} bytes of text: recipe {self.chosen.name} "

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.sampling.order import sample_at
-from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.files import DocumentReader, names_inside
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.tokenizers.tokenizer import Tokenizer
 
@@ -77,17 +78,61 @@ def split_of(number: int) -> str:
     return "train"
 
 
-def splits_by_name(source: Path, files: list[Path]) -> dict[Path, str]:
-    """Returns the files below the folder `source` whose names, or whose folders' names, tell their split."""
-    return {file: split for file in files if (split := _split_named(file.relative_to(source).parts))}
+@dataclass(frozen=True)
+class NamedSplits:
+    """Splits as the names of files, also of those inside a .zip, and of their folders tell them."""
 
+    names: Mapping[str, str | None]
+    """The split of every name that `contents` gives; None where it tells none."""
+    files: list[Path]
+    """Those that are read: all, or where names tell of splits those with such names."""
 
-def leave_out_others(files: list[Path], splits: Mapping[Path, str], quarantine: Quarantine) -> None:
-    """Names the files that are skipped because names of others tell of splits."""
-    if splits:
-        for file in files:
-            if file not in splits:
-                quarantine.leave_out(str(file), "its name tells of no split, as those of other files do")
+    @classmethod
+    def of(cls, source: Path, files: list[Path]) -> "NamedSplits":
+        """Looks at the names of files below `source`, or of `source` itself."""
+        inside = {file: names_inside(file) if file.suffix.lower() == ".zip" else [str(file)] for file in files}
+        names = {name: _split_named(Path(name).relative_to(source).parts) for each in inside.values() for name in each}
+        if any(names.values()):
+            files = [file for file in files if any(names[name] for name in inside[file])]
+        return cls(names, files)
+
+    def __bool__(self) -> bool:
+        return any(self.names.values())
+
+    @property
+    def missing(self) -> list[str]:
+        """Splits for evaluation that no name tells of though names tell of others; drawn from training examples."""
+        return [split for split in SPLITS[1:] if self and split not in self.names.values()]
+
+    @property
+    def rule(self) -> str:
+        """Tells in words how examples come to their split."""
+        rule = GIVEN_BY_NAMES if self else DRAWN_BY_NUMBER
+        if self.missing:
+            rule += "; of every 20 for training " + " and ".join(f"one is for {split}" for split in self.missing)
+        return rule
+
+    def dealer(self) -> Callable[[str], str | None]:
+        """Returns what tells, called for one example after the other with the name of its file, the split of each."""
+        numbers = count()
+
+        def deal(name: str) -> str | None:
+            split = self.names.get(name)
+            if split == "train" and self.missing:
+                drawn = split_of(next(numbers))
+                return drawn if drawn in self.missing else split
+            return split
+
+        return deal
+
+    def is_skipped(self, name: str) -> bool:
+        """Returns whether a name tells of no split though others do."""
+        return bool(self) and self.names.get(name) is None
+
+    def name_skipped(self, quarantine: Quarantine) -> None:
+        """Names what is skipped."""
+        for name in filter(self.is_skipped, self.names):
+            quarantine.leave_out(name, "its name tells of no split, as those of other files do")
 
 
 def _split_named(parts: tuple[str, ...]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Literal
 from data_pipeline.sources.corpora import TEXT, Corpus, RawExample
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import Content, Reading, contents, decoding_damage, joined_text
+from data_pipeline.sources.records import Content, Reading, contents, field_of, joined_text, text_damage
 from data_pipeline.sources.text import files_below
 
 DOCUMENTS = "documents"
@@ -78,29 +78,32 @@ def read_documents(
 
 
 def _plain_text(content: Content, reading: Reading, quarantine: Quarantine) -> Iterator[TextDocument]:
-    pending, done = "", 0
+    pending, is_checked = "", False
     for chunk in chain(content.text, [None]):
         pending += chunk or ""
         if chunk is not None and len(pending) <= LONGEST_DOCUMENT:
             continue
-        if damage := decoding_damage(pending, content.encoding):
-            rest = f" (what was before character {done:,} is kept)" if done else ""
-            quarantine.add(content.name, damage + rest)
-            return
-        *parts, rest_of_it = _parts(pending)
+        if not is_checked:
+            # All of it, before any of it is taken: a file is damaged as a whole.
+            whole = [pending] if chunk is None else content.text_again()
+            damages = (text_damage(each, content.encoding) for each in whole)
+            if damage := next(filter(None, damages), None):
+                quarantine.add(content.name, damage)
+                return
+            is_checked = True
+        *parts, rest = _parts(pending)
         if chunk is None:
-            parts.append(rest_of_it)
+            parts.append(rest)
         yield from (TextDocument(content.name, part) for part in parts)
-        done += sum(map(len, parts))
-        pending = rest_of_it
+        pending = rest
 
 
 def _records(content: Content, reading: Reading, quarantine: Quarantine) -> Iterator[TextDocument]:
     (field,) = reading.fields
     for record in content.records:
         try:
-            text = joined_text(record.load()[field])
-        except (ValueError, KeyError, TypeError) as error:
+            text = joined_text(field_of(record.load(), field))
+        except (ValueError, TypeError) as error:
             quarantine.add(record.name, f"the record has no text in the field {field} ({error})")
         else:
             yield TextDocument(record.name, text)

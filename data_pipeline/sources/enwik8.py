@@ -10,13 +10,14 @@ from pathlib import Path
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
 from data_pipeline.sources.files import Document, DocumentReader, existing_file
+from data_pipeline.sources.quarantine import Quarantine
 
 
 def _find_files(source: Path | None) -> list[Path]:
     return [existing_file(source, recipe="enwik8", expects="the enwik8 file, plain or as .xz, .gz or .zip")]
 
 
-def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
+def _read(files: list[Path], reader: DocumentReader, quarantine: Quarantine) -> Iterator[Document]:
     for document in reader.only_document(files[0]):
         yield _checked(files[0], document)
 

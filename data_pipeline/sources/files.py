@@ -35,12 +35,12 @@ class DocumentReader:
     """Opens the files of one source, one after the other, `passes` times, and reports how far it has come."""
 
     def __init__(self, files: list[Path], report_progress: ReportProgress | None = None, *, passes: int = 1) -> None:
-        self._total = passes * sum(file.stat().st_size for file in files)
+        self._total = passes * sum(map(_size, files))
         self._done = 0
         self._report = report_progress or (lambda done, total: None)
 
     def documents(self, path: Path) -> Iterator[Document]:
-        """Yields the document `path` holds; of a .zip every file inside, in shuffled but fixed order.
+        """Yields the document `path` holds; of a .zip all that is not hidden, in shuffled but fixed order.
 
         Raises:
             DataError: the file is missing, cannot be read, is damaged or ends too early (while chunks are read).
@@ -66,9 +66,7 @@ class DocumentReader:
                 yield str(path), self._chunks(path, file, _zstandard(file))
             elif magic[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
                 with zipfile.ZipFile(file) as archive:
-                    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-                    for entry in sorted(entries, key=lambda entry: shuffle_key(entry.filename)):
-                        name = f"{path}/{entry.filename}" if len(entries) > 1 else str(path)
+                    for name, entry in _visible_entries(path, archive):
                         with archive.open(entry) as stored:
                             yield name, self._chunks(path, file, stored)
             else:
@@ -77,7 +75,7 @@ class DocumentReader:
 
     def finished(self, path: Path) -> None:
         """Counts a file as read; `documents` does so by itself."""
-        self._done += path.stat().st_size
+        self._done += _size(path)
         self._report(self._done, self._total)
 
     def only_document(self, path: Path) -> Iterator[Document]:
@@ -86,11 +84,8 @@ class DocumentReader:
         Raises:
             DataError: also when it is a .zip that does not hold exactly one file.
         """
-        if _is_zip(path):
-            with _failures_as_sentence(path), zipfile.ZipFile(path) as archive:
-                count = sum(not entry.is_dir() for entry in archive.infolist())
-            if count != 1:
-                raise DataError(f"{path} holds {count} files, this recipe needs exactly one: give the file itself")
+        if _is_zip(path) and len(names := names_inside(path)) != 1:
+            raise DataError(f"{path} holds {len(names)} files, this recipe needs exactly one: give the file itself")
         yield from self.documents(path)
 
     def _chunks(self, path: Path, file: IO[bytes], stream: _Readable) -> Iterator[bytes]:
@@ -98,6 +93,33 @@ class DocumentReader:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
                 self._report(self._done + file.tell(), self._total)
+
+
+def names_inside(path: Path) -> list[str]:
+    """Returns the names of what is inside a .zip, as `DocumentReader.named_documents` gives them.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _failures_as_sentence(path), zipfile.ZipFile(path) as archive:
+        return [name for name, _ in _visible_entries(path, archive)]
+
+
+def _visible_entries(path: Path, archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+    """Returns the files inside that are not hidden, nor macOS's notes about others, in shuffled but fixed order."""
+    entries = [
+        entry
+        for entry in archive.infolist()
+        if not entry.is_dir()
+        and not any(part.startswith(".") or part == "__MACOSX" for part in entry.filename.split("/"))
+    ]
+    entries.sort(key=lambda entry: shuffle_key(entry.filename))
+    return [(f"{path}/{entry.filename}" if len(entries) > 1 else str(path), entry) for entry in entries]
+
+
+def _size(path: Path) -> int:
+    with _failures_as_sentence(path):
+        return path.stat().st_size
 
 
 def _zstandard(file: IO[bytes]) -> _Readable:
@@ -120,7 +142,8 @@ def source_signature(files: list[Path]) -> str:
     """Returns a SHA-256 over the files' names, sizes and times of change: equal means unchanged, as make has it."""
     digest = hashlib.sha256()
     for file in files:
-        facts = file.stat()
+        with _failures_as_sentence(file):
+            facts = file.stat()
         digest.update(f"{file.absolute()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

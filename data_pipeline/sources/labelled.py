@@ -1,22 +1,21 @@
 """Labelled text: records with named fields, or a folder of text files whose subfolders are the labels."""
 
+import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipeline.errors import DataError
 from data_pipeline.sources.corpora import (
-    DRAWN_BY_NUMBER,
-    GIVEN_BY_NAMES,
     TEXT,
     Corpus,
+    NamedSplits,
     RawExample,
-    leave_out_others,
-    split_of,
-    splits_by_name,
 )
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import Reading, contents, decoding_damage, joined_text
+from data_pipeline.sources.records import Content, Reading, contents, field_of, joined_text, text_damage
 from data_pipeline.sources.text import files_below
 
 LABELLED = "labelled"
@@ -35,7 +34,7 @@ def labelled(
     """Returns labelled examples.
 
     Where names of files or folders tell of splits (train, val, valid, validation, dev, test), they decide, and other
-    files are skipped; where they tell of no validation, one of every 20 training examples is for validation.
+    files are skipped; where they tell of no validation or test, of every 20 training examples one is for each.
 
     Args:
         source: a file of records (`records.py`), plain or packed, or a folder of such files; or a folder
@@ -54,57 +53,50 @@ def labelled(
         recipe=LABELLED,
         expects="JSON lines, JSON arrays, CSV, Parquet, or a folder of text files for every label",
     )
-    splits = splits_by_name(source, files)
-    has_validation = "validation" in splits.values()
-
+    splits = NamedSplits.of(source, files)
     reading = Reading((*texts.values(), *fields.values()), encoding, read_as)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
-        leave_out_others(files, splits, quarantine)
-        number = 0
-        for file in splits or files:
-            for example in _examples(file, reader, reading, texts, fields, quarantine):
-                split = splits.get(file)
-                if split == "train" and not has_validation:
-                    split = "validation" if split_of(number) == "validation" else "train"
-                    number += 1
-                yield RawExample(example.texts, example.fields, split)
+        splits.name_skipped(quarantine)
+        deal = splits.dealer()
+        first: dict[bool, str] = {}
+        for content in chain.from_iterable(contents(file, reader, reading, quarantine) for file in splits.files):
+            if splits.is_skipped(content.name):
+                continue
+            first.setdefault(content.form == "text", content.name)
+            if len(first) == 2:
+                raise DataError(
+                    f"{first[True]} is text, but {first[False]} holds records: keep either, or insist with --as text "
+                    "that both are text"
+                )
+            for example in _examples(content, texts, fields, quarantine):
+                yield RawExample(example.texts, example.fields, deal(content.name))
 
-    rule = DRAWN_BY_NUMBER
-    if splits:
-        rule = GIVEN_BY_NAMES if has_validation else f"{GIVEN_BY_NAMES}; one of 20 for training is for validation"
     settings = {"texts": dict(texts), "fields": dict(fields), **reading.settings}
-    return Corpus(LABELLED, settings, source, list(splits or files), read, lambda: rule)
+    return Corpus(LABELLED, settings, source, splits.files, read, lambda: splits.rule)
 
 
 def _examples(
-    file: Path,
-    reader: DocumentReader,
-    reading: Reading,
-    texts: Mapping[str, str],
-    fields: Mapping[str, str],
-    quarantine: Quarantine,
+    content: Content, texts: Mapping[str, str], fields: Mapping[str, str], quarantine: Quarantine
 ) -> Iterator[RawExample]:
-    for content in contents(file, reader, reading, quarantine):
-        if content.form == "text":
-            text = "".join(content.text)
-            if damage := decoding_damage(text, content.encoding):
-                quarantine.add(content.name, damage)
-            else:
-                yield RawExample({TEXT: text}, {LABEL: file.parent.name, "id": file.stem})
-            continue
-        for record in content.records:
-            try:
-                values = record.load()
-                example = RawExample(
-                    {text: joined_text(values[field]) for text, field in texts.items()},
-                    {kept: _kept(values[field]) for kept, field in fields.items()},
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                reason = f"the record has not the fields that were named ({type(error).__name__}: {error})"
-                quarantine.add(record.name, reason)
-            else:
-                yield example
+    if content.form == "text":
+        text, name = "".join(content.text), Path(content.name)
+        if damage := text_damage(text, content.encoding):
+            quarantine.add(content.name, damage)
+        else:
+            yield RawExample({TEXT: text}, {LABEL: name.parent.name, "id": name.stem})
+        return
+    for record in content.records:
+        try:
+            values = record.load()
+            example = RawExample(
+                {text: joined_text(field_of(values, field)) for text, field in texts.items()},
+                {kept: _kept(field_of(values, field)) for kept, field in fields.items()},
+            )
+        except (ValueError, TypeError) as error:
+            quarantine.add(record.name, f"the record has not the fields that were named ({error})")
+        else:
+            yield example
 
 
 def _kept(value: Any) -> Any:
@@ -112,8 +104,11 @@ def _kept(value: Any) -> Any:
 
     Raises:
         TypeError: it is an object, nothing, or a list of such.
+        ValueError: it is no finite number.
     """
     for each in value if isinstance(value, list) else [value]:
         if not isinstance(each, str | int | float):
             raise TypeError(f"found {type(each).__name__}")
+        if isinstance(each, float) and not math.isfinite(each):
+            raise ValueError(f"found the number {each}")
     return value

@@ -13,6 +13,7 @@ from pydoc_data.topics import topics as topics_by_name
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
 from data_pipeline.sources.files import Document, DocumentReader, shuffle_key
+from data_pipeline.sources.quarantine import Quarantine
 
 _MODULE_BYTES = 5_500_000
 _NOT_ENGLISH = {"site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data"}
@@ -42,7 +43,7 @@ def _belongs(file: Path) -> bool:
     return not machine_specific and (_NOT_ENGLISH | _NOT_EVERYWHERE).isdisjoint(file.parts)
 
 
-def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
+def _read(files: list[Path], reader: DocumentReader, quarantine: Quarantine) -> Iterator[Document]:
     topics = [_topic(name) for name in sorted(topics_by_name, key=shuffle_key)]
     modules = [(file.stat().st_size, _chunks_of(file, reader)) for file in files]
     yield from _interleaved([topics, modules])

@@ -9,9 +9,10 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from tempfile import TemporaryFile
@@ -48,6 +49,9 @@ _LOOKED_AT = 20
 _COLUMN_NAME = re.compile(r"[^\W\d][\w .:/()-]{0,40}")
 _JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},"]', re.DOTALL)
 _UNDECODED = re.compile("[\udc80-\udcff]")
+_LOOKED_AROUND = 1 << 15
+"""Characters on either side of one that cannot be decoded, which tell the encoding."""
+_HOLDS_NUL = "it holds NUL bytes, which no text does"
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Record:
 
     name: str
     """`folder/file.jsonl:17`: a line, or the number of a record."""
-    load: Callable[[], Any]
-    """Returns its content; ValueError where it is damaged."""
+    load: Callable[[], dict[str, Any]]
+    """Returns its fields; ValueError where it is damaged."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Content:
     """Decoded, in chunks; of Parquet empty."""
     records: Iterator[Record]
     """Of text empty."""
+    text_again: Callable[[], Iterator[str]]
+    """Decodes it once more from its beginning; of Parquet empty."""
 
 
 def contents(file: Path, reader: DocumentReader, reading: Reading, quarantine: Quarantine) -> Iterator[Content]:
@@ -109,7 +115,7 @@ def contents(file: Path, reader: DocumentReader, reading: Reading, quarantine: Q
         if head[:4] == b"PAR1" and reading.read_as is None:
             # Inside another file it is unpacked first: Parquet is not read from its beginning.
             source = chain([head], chunks) if _is_packed(file) else file
-            yield Content(name, "parquet", "", iter(()), _parquet_rows(name, source, reading.fields))
+            yield Content(name, "parquet", "", iter(()), _parquet_rows(name, source, reading.fields), lambda: iter(()))
             continue
         encoding = _encoding_of(head, reading)
         text = _decoded(chain([head], chunks), encoding, name)
@@ -118,14 +124,14 @@ def contents(file: Path, reader: DocumentReader, reading: Reading, quarantine: Q
             if likely := _wide_encoding(head):
                 quarantine.add(name, f"it looks like {likely}: {_remedy(likely)}")
             elif _form_named(name) is not None:
-                quarantine.add(name, "it holds NUL bytes, which no text does")
+                quarantine.add(name, _HOLDS_NUL)
             else:
                 quarantine.leave_out(name, "no text: it holds NUL bytes")
             continue
         form = _form_of(name, first, reading)
         text = chain([first], text)
         records = iter(()) if form == "text" else _READERS[form](name, text, encoding, reading.fields)
-        yield Content(name, form, encoding, text, records)
+        yield Content(name, form, encoding, text, records, partial(_decoded_again, file, name, encoding))
 
 
 def form_of(file: Path, reading: Reading) -> Form:
@@ -145,26 +151,40 @@ def first_records(file: Path, count: int, reading: Reading) -> list[dict[str, An
         for record in islice(content.records, count):
             with suppress(ValueError):
                 found.append(record.load())
-    objects = [record for record in found if isinstance(record, dict)]
-    if not objects:
+    if not found:
         raise DataError(
             f"{file} holds no JSON objects in its first {count} lines, and is neither a JSON array, CSV nor Parquet"
         )
-    return objects
+    return found
 
 
-def decoding_damage(text: str, encoding: str) -> str | None:
-    """Returns a sentence on bytes of a decoded text that are not of the encoding, with the key that reads them; None
-    where there are none."""
-    if not _UNDECODED.search(text):
+def text_damage(text: str, encoding: str) -> str | None:
+    """Returns a sentence on what a decoded text holds that no text does: NUL, or bytes that are not of the encoding,
+    with the key that reads them; None where there is nothing such."""
+    if "\0" in text:
+        return _HOLDS_NUL
+    undecoded = _UNDECODED.search(text)
+    if undecoded is None:
         return None
     from charset_normalizer import from_bytes  # takes a third of a second
 
     known = encoding.removesuffix("-sig").upper()
-    best = from_bytes(text[:65_536].encode(errors="surrogateescape")).best()
+    around = slice(max(0, undecoded.start() - _LOOKED_AROUND), undecoded.start() + _LOOKED_AROUND)
+    best = from_bytes(text[around].encode(errors="surrogateescape")).best()
     if best is None:
         return f"it is not {known}, and looks like no encoding that is known"
     return f"it is not {known} but looks like {best.encoding}: {_remedy(best.encoding)}"
+
+
+def field_of(record: Mapping[str, Any], name: str) -> Any:
+    """Returns a field of a record.
+
+    Raises:
+        ValueError: it has none of that name; the sentence says which it has.
+    """
+    if name not in record:
+        raise ValueError(f"it has no field {name}, only {', '.join(record) or 'none at all'}")
+    return record[name]
 
 
 def joined_text(value: object) -> str:
@@ -192,11 +212,16 @@ def _encoding_of(head: bytes, reading: Reading) -> str:
     except LookupError:
         raise DataError(f"encoding {reading.encoding} is not known: name one of Python's, such as cp1252") from None
     # One folder holds both: letters beyond ASCII that are valid UTF-8 are hardly anything else.
+    return "utf-8" if not head.isascii() and _is_utf8(head) else reading.encoding
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Returns whether bytes are UTF-8; the last letter may be cut."""
     try:
-        is_utf8 = not head.isascii() and bool(codecs.getincrementaldecoder("utf-8")().decode(head))
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        is_utf8 = False
-    return "utf-8" if is_utf8 else reading.encoding
+        return False
+    return True
 
 
 def _remedy(encoding: str) -> str:
@@ -205,7 +230,10 @@ def _remedy(encoding: str) -> str:
 
 def _wide_encoding(head: bytes) -> str | None:
     """Returns which UTF-16 bytes without a mark look like: of most scripts every other byte is hardly ever NUL."""
-    even, odd = head[:4096:2].count(0), head[1:4096:2].count(0)
+    head = head[:4096]
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if _is_utf8(head) and 4 * (even + odd) < len(head):
+        return None  # a text with some NUL in it
     if odd > 16 * even:
         return "utf-16-le"
     return "utf-16-be" if even > 16 * odd else None
@@ -225,6 +253,12 @@ def _decoded(chunks: Document, encoding: str, name: str) -> Iterator[str]:
         yield decoder.decode(b"", final=True)
     except UnicodeError as error:
         raise DataError(f"{name} is damaged: it begins as {encoding} but does not go on so ({error})") from None
+
+
+def _decoded_again(file: Path, name: str, encoding: str) -> Iterator[str]:
+    for each, chunks in DocumentReader([file]).named_documents(file):
+        if each == name:
+            yield from _decoded(chunks, encoding, name)
 
 
 def _form_named(name: str) -> Form | None:
@@ -270,13 +304,20 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    except ValueError:
+        raise ValueError("its JSON has a number of more than 4,300 digits") from None
 
 
 def _json_record(name: str, text: str, encoding: str) -> Record:
-    def load() -> Any:
-        if damage := decoding_damage(text, encoding):
+    def load() -> dict[str, Any]:
+        if damage := text_damage(text, encoding):
             raise ValueError(damage)
-        return _parsed(text)
+        fields = _parsed(text)
+        if not isinstance(fields, dict):
+            raise ValueError(f"it is no object but {type(fields).__name__}")
+        return fields
 
     return Record(name, load)
 
@@ -333,31 +374,41 @@ def _csv_rows(name: str, text: Iterator[str], encoding: str, fields: Collection[
     # Old spreadsheets end lines by \\r alone.
     text = (each.replace("\r", "\n") for each in chain([head], text)) if "\n" not in head else chain([head], text)
     csv.field_size_limit(_LONGEST_RECORD)  # a document is longer than the default of 131,072
-    rows = csv.reader((line + "\n" for line in _lines(name, text)), delimiter=delimiter)
-    try:
-        columns = next(rows, [])
-        _check_columns(name, columns, fields)
-        for row in rows:
-            if row:
-                yield Record(f"{name}:{rows.line_num}", lambda row=row: _csv_record(columns, row, encoding))  # type: ignore[misc]
-    except csv.Error as error:
-        raise DataError(
-            f"{name}:{rows.line_num} is damaged ({error}); mend it, or read it as text with --as text"
-        ) from None
+    # Strict: a quote where none may stand would otherwise swallow the rows up to the next one in silence.
+    rows = csv.reader((line + "\n" for line in _lines(name, text)), delimiter=delimiter, strict=True)
+    columns: list[str] | None = None
+    while True:
+        row: list[str] | csv.Error
+        begin = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = error  # the next row begins on the next line
+        if columns is None:
+            columns = [] if isinstance(row, csv.Error) else row
+            _check_columns(name, columns, fields)
+        elif row:
+            yield Record(f"{name}:{begin}", partial(_csv_record, columns, row, encoding))
 
 
-def _csv_record(columns: list[str], row: list[str], encoding: str) -> dict[str, str]:
+def _csv_record(columns: list[str], row: list[str] | csv.Error, encoding: str) -> dict[str, str]:
+    if isinstance(row, csv.Error):
+        raise ValueError(f"the quotes of the row that begins here do not match ({row})")
     if len(row) != len(columns):
         raise ValueError(f"the row has {len(row)} cells, the first row {len(columns)}")
-    if damage := decoding_damage("\n".join(row), encoding):
+    if damage := text_damage("\n".join(row), encoding):
         raise ValueError(damage)
     return dict(zip(columns, row, strict=True))
 
 
-def _check_columns(name: str, columns: Collection[str], fields: Collection[str]) -> None:
+def _check_columns(name: str, columns: Sequence[str], fields: Collection[str]) -> None:
     for field in fields:
         if field not in columns:
             raise DataError(f"{name} has no column {field}: name one of {', '.join(columns)}, or insist with --as text")
+        if columns.count(field) > 1:
+            raise DataError(f"{name} has {columns.count(field)} columns {field}: rename all but one")
 
 
 def _rows_of(head: str, delimiter: str) -> list[list[str]]:

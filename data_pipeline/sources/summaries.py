@@ -10,16 +10,13 @@ from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.sources.corpora import (
-    DRAWN_BY_NUMBER,
-    GIVEN_BY_NAMES,
     Corpus,
+    NamedSplits,
     RawExample,
-    leave_out_others,
-    splits_by_name,
 )
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
-from data_pipeline.sources.records import Reading, contents, joined_text
+from data_pipeline.sources.records import Reading, contents, field_of, joined_text
 from data_pipeline.sources.text import files_below
 
 SUMMARIES = "summaries"
@@ -51,9 +48,10 @@ def summaries(source: Path, layout: str, *, encoding: str | None = None) -> Corp
     """Returns documents with summaries as preparation reads them.
 
     Args:
-        source: a file of records (`records.py`), plain or packed, or a folder of them. In a folder the names train,
-            val, valid, validation, dev and test say to which split a file, or what lies in a subfolder, belongs; if
-            there are such names, other files are skipped.
+        source: a file of records (`records.py`), plain or packed, or a folder of them. In a folder or .zip the names
+            train, val, valid, validation, dev and test say to which split a file, or what lies in a subfolder,
+            belongs; if there are such names, other files are skipped, and what they do not tell of, validation or
+            test, is one of every 20 training records.
         layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
             such fields, `query=...` and `identifier=...`.
         encoding: of files that are not UTF-8.
@@ -63,13 +61,16 @@ def summaries(source: Path, layout: str, *, encoding: str | None = None) -> Corp
     """
     read_record, fields = _layout_named(layout)
     files = files_below(source, recipe=SUMMARIES, expects="a file or folder of JSON lines, JSON arrays, CSV or Parquet")
-    splits = splits_by_name(source, files)
+    splits = NamedSplits.of(source, files)
     reading = Reading(fields, encoding)
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
-        leave_out_others(files, splits, quarantine)
-        for file in splits or files:
+        splits.name_skipped(quarantine)
+        deal = splits.dealer()
+        for file in splits.files:
             for content in contents(file, reader, reading, quarantine):
+                if splits.is_skipped(content.name):
+                    continue
                 if content.form == "text":
                     raise DataError(
                         f"{content.name} is text, but documents with summaries are records: JSON lines, a JSON array, "
@@ -80,13 +81,14 @@ def summaries(source: Path, layout: str, *, encoding: str | None = None) -> Corp
                         line = f"{file.name}:{record.name.rpartition(':')[2]}"
                         found = [_raw(each) for each in read_record(line, record.load())]
                     except (ValueError, KeyError, TypeError, AttributeError) as error:
-                        reason = f"the record is not of the layout {layout} ({type(error).__name__}: {error})"
+                        what = f"it has no {error}" if isinstance(error, KeyError) else error
+                        reason = f"the record is not of the layout {layout} ({what})"
                         quarantine.add(record.name, reason)
                     else:
-                        yield from (RawExample(each.texts, each.fields, splits.get(file)) for each in found)
+                        split = deal(content.name)
+                        yield from (RawExample(each.texts, each.fields, split) for each in found)
 
-    rule = GIVEN_BY_NAMES if splits else DRAWN_BY_NUMBER
-    return Corpus(SUMMARIES, {"layout": layout, **reading.settings}, source, list(splits or files), read, lambda: rule)
+    return Corpus(SUMMARIES, {"layout": layout, **reading.settings}, source, splits.files, read, lambda: splits.rule)
 
 
 def _raw(example: Summarized) -> RawExample:
@@ -129,12 +131,12 @@ def _named_fields(*, document: str, summary: str, query: str | None = None, iden
     """Returns the layout of lines with these fields; several summaries may stand in a list."""
 
     def read(name: str, record: Record) -> Iterator[Summarized]:
-        written = record[summary]
+        written = field_of(record, summary)
         yield Summarized(
-            identifier=str(record[identifier]) if identifier else name,
-            document=joined_text(record[document]),
+            identifier=str(field_of(record, identifier)) if identifier else name,
+            document=joined_text(field_of(record, document)),
             summaries=tuple(map(joined_text, written if isinstance(written, list) else [written])),
-            query=joined_text(record[query]) if query else "",
+            query=joined_text(field_of(record, query)) if query else "",
         )
 
     return read

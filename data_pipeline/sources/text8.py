@@ -13,6 +13,7 @@ from pathlib import Path
 from data_pipeline.errors import DataError
 from data_pipeline.sources import Source
 from data_pipeline.sources.files import Document, DocumentReader, existing_file
+from data_pipeline.sources.quarantine import Quarantine
 
 _ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 _EXPECTS = "text8 (plain or as .xz, .gz or .zip) or a Wikipedia XML dump"
@@ -97,7 +98,7 @@ def _find_files(source: Path | None) -> list[Path]:
     return [existing_file(source, recipe="text8", expects=_EXPECTS)]
 
 
-def _read(files: list[Path], reader: DocumentReader) -> Iterator[Document]:
+def _read(files: list[Path], reader: DocumentReader, quarantine: Quarantine) -> Iterator[Document]:
     for document in reader.only_document(files[0]):
         first = next(document, b"")
         chunks = chain([first], document)

@@ -144,6 +144,16 @@ def test_output_that_holds_something_else_is_left_alone(small_text: Path, tmp_pa
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_files_that_are_no_text_are_left_out_and_named(small_text: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "some.txt").write_bytes(small_text.read_bytes())
+    (source / "picture.png").write_bytes(b"\x89PNG\0\0")
+    corpus = prepare_characters("text", source=source, output=tmp_path / "out").manifest.corpus
+    assert corpus.left_out == {str(source / "picture.png"): "no text: it holds NUL bytes"}
+    assert corpus.left_out_files == 1
+
+
 def test_empty_output_directory_is_used(small_text: Path, tmp_path: Path) -> None:
     assert prepare_characters("text", source=small_text, output=tmp_path).find_damage() == []
 
@@ -155,6 +165,11 @@ def test_empty_output_directory_is_used(small_text: Path, tmp_path: Path) -> Non
         ("text8", b"no capitals until Here " * 99, r"character b'H' at position 18 is neither a small letter nor"),
         ("text8", b"x" * 1_100_000 + b"!", r"character b'!' at position 1100000 is neither"),
         ("text", b"binary \0\1\2" * 99, "is not text: it holds NUL bytes"),
+        (
+            "text",
+            b"a line of text\n" * 80_000 + b"\0",
+            "NUL bytes behind its beginning; remove it",
+        ),
         ("text", b"short", "holds only 5 bytes of text"),
         ("text", b"", "is empty"),
         ("text8", None, "does not exist"),

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.sources import records
 from data_pipeline.sources.corpora import Corpus, RawExample
 from data_pipeline.sources.documents import documents
-from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.files import DocumentReader, source_signature
 from data_pipeline.sources.labelled import labelled
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import summaries
@@ -214,6 +215,134 @@ def test_records_that_are_not_utf8_are_damaged_one_by_one(form: str, tmp_path: P
     assert texts(tmp_path, quarantine) == ["good", "bad"]
     assert "it is not UTF-8" in quarantine.items()[0][1]
     assert texts(tmp_path, encoding="cp1252") == ["good", "für", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kept", "reasons"),
+    [
+        ("a.jsonl", '"text"\n[1]\n{"text": "t"}\n', ["t"], ["no object but str", "no object but list"]),
+        ("a.jsonl", '{"text": "t", "n": ' + "9" * 5_000 + '}\n{"body": 1}\n', [], ["a number of more", "only body"]),
+        # A quote that no other follows would swallow the rows behind it.
+        ("a.csv", 'text,id\n"a" b,1\nt,2\n"c,3\nd,4\n', ["t"], ["quotes of the row", "quotes of the row"]),
+        ("a.csv", 'text,id\na,1,2\nb\n"t\r\nu",3\n', ["t\r\nu"], ["3 cells", "1 cells"]),
+        ("a.csv", f"text,id\n{'t' * 2_000_000},1\nn\0,1\n", ["t" * 2_000_000], ["NUL bytes"]),
+        ("a.csv", "text,id\nn\0,1\nt,2\n", [], ["NUL bytes"]),
+        ("a.txt", "a line\n" * 200_000 + "\0", [], ["NUL bytes"]),
+    ],
+)
+def test_what_is_no_record_is_named_with_the_reason_and_swallows_no_other(
+    name: str, content: str, kept: list[str], reasons: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    quarantine = Quarantine(2)
+    assert texts(tmp_path / name, quarantine) == kept
+    for (_, found), reason in zip(quarantine.items(), reasons, strict=True):
+        assert reason in found
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zip"])
+def test_a_long_text_that_is_damaged_far_behind_its_beginning_is_damaged_as_a_whole(
+    packing: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"long.txt{packing}"
+    line = b"A line of plain letters, as most lines of most texts are, and long enough.\n"
+    file.write_bytes(PACKINGS[packing](line * 60_000 + GERMAN.encode("cp1252") * 100 + line))
+    quarantine = Quarantine(1)
+    assert texts(file, quarantine) == []
+    ((name, reason),) = quarantine.items()
+    assert name == str(file)
+    assert "it is not UTF-8 but looks like cp" in reason
+    file.write_bytes(PACKINGS[packing](line * 60_000))
+    assert "".join(texts(file)) == (line * 60_000).decode()
+
+
+def test_two_columns_of_the_name_asked_for_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,id,text\na,1,b\n")
+    with pytest.raises(DataError, match=r"a.csv has 2 columns text: rename all but one"):
+        texts(tmp_path)
+    (tmp_path / "a.csv").write_text("text,id,id\na,1,b\n")
+    assert texts(tmp_path) == ["a"]
+
+
+def test_numbers_that_no_json_holds_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "t", "label": NaN}\n{"text": "t", "label": [1, 1e999]}\n')
+    quarantine = Quarantine(2)
+    assert examples(labelled(tmp_path, texts={"text": "text"}, fields={"label": "label"}), quarantine) == []
+    assert ["number nan" in reason or "number inf" in reason for _, reason in quarantine.items()] == [True, True]
+
+
+def test_a_zip_is_read_like_the_folder_that_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "data.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("data/train.jsonl", "data/test.jsonl"):
+            archive.writestr(name, json.dumps(ROWS[0] | {"text": name}) + "\n")
+        archive.writestr("data/README.md", "About the data.")
+        for name in ("__MACOSX/data/._train.jsonl", "data/.DS_Store"):
+            archive.writestr(name, b"\0\5\x16\7")
+    for corpus in (
+        labelled(file, texts={"document": "text"}, fields={"label": "label"}),
+        summaries(file, "document=text,summary=short"),
+    ):
+        quarantine = Quarantine(0)
+        found = {each.split: each.texts["document"] for each in examples(corpus, quarantine)}
+        assert found == {"train": "data/train.jsonl", "test": "data/test.jsonl"}
+        assert list(quarantine.left_out) == [f"{file}/data/README.md"]
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("imdb/good/1.txt", "imdb/bad/2.txt"):
+            archive.writestr(name, name)
+    found = {str(each.fields["label"]): each.texts["text"] for each in examples(labelled(file, texts={}, fields={}))}
+    assert found == {"good": "imdb/good/1.txt", "bad": "imdb/bad/2.txt"}
+
+
+def test_splits_that_no_name_tells_of_are_drawn_from_the_training_records(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(ROWS[0]) + "\n" for _ in range(100)))
+    for named, drawn in ((set(), {"validation", "test"}), ({"dev"}, {"test"}), ({"dev", "test"}, set())):
+        for name in named:
+            (tmp_path / f"{name}.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+        for corpus in (
+            labelled(tmp_path, texts={"text": "text"}, fields={"label": "label"}),
+            summaries(tmp_path, "document=text,summary=short"),
+        ):
+            splits = Counter(each.split for each in examples(corpus))
+            assert splits.pop("train") == 100 - 5 * len(drawn)
+            assert splits == {split: 5 if split in drawn else 1 for split in ("validation", "test")}
+            assert all((f"one is for {split}" in corpus.split_rule()) == (split in drawn) for split in splits)
+
+
+def test_labelled_texts_are_records_or_text_files_but_not_both(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(FORMS["json lines"])
+    (tmp_path / "README.md").write_text("About the data.")
+    with pytest.raises(DataError, match=r"README.md is text, but .*a.jsonl holds records: keep either"):
+        examples(labelled(tmp_path, texts={"text": "text"}, fields={"label": "label"}))
+
+
+def test_links_are_followed_unless_they_lead_nowhere_or_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.txt").write_text("b")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.txt").write_text("a")
+    (source / "linked").symlink_to("../elsewhere")
+    (source / "circle").symlink_to(".")
+    assert sorted(texts(source)) == ["a", "b"]
+    (source / "lost.txt").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"lost.txt is a link that leads nowhere"):
+        documents(source)
+
+
+def test_a_file_that_disappears_is_named(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("some text")
+    corpus = documents(tmp_path)
+    reader = DocumentReader(corpus.files)
+    corpus.files[1].unlink()
+    for look in (
+        lambda: list(corpus.read(reader, Quarantine(0))),
+        lambda: DocumentReader(corpus.files),
+        lambda: source_signature(corpus.files),
+    ):
+        with pytest.raises(DataError, match=r"[ab].txt cannot be read: No such file"):
+            look()
 
 
 def test_files_that_are_no_part_of_the_data_are_named(tmp_path: Path) -> None:
