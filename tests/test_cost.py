@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.costs.char_lm import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.char_lm import parameter_count, training_flops, training_memory
 from longformer.costs.memory import Precision, TrainingLayout
 from longformer.costs.peak import measured_peak_flops
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
@@ -80,7 +80,7 @@ def test_flops_without_attention_are_exactly_those_counted_by_pytorch() -> None:
     band_pairs = positions * (positions + 1) // 2
     per_pair = 3 * 4 * config.hidden_size * config.layers / positions
     expected = counted_flops(config, 2, positions) - (dense_pairs - band_pairs) * per_pair
-    assert training_flops_per_token(config, positions) == pytest.approx(expected, rel=1e-9)
+    assert training_flops(config, positions) / positions == pytest.approx(expected, rel=1e-9)
 
 
 def test_flops_of_transformer_xl_are_those_counted_by_pytorch_but_for_the_shared_product() -> None:
@@ -89,12 +89,12 @@ def test_flops_of_transformer_xl_are_those_counted_by_pytorch_but_for_the_shared
     unseen = positions**2 - positions * (positions + 1) // 2
     expected = counted_flops(config, batch, positions) - unseen * 3 * 6 * config.hidden_size * config.layers / positions
     shared = 2 * 2 * config.hidden_size**2 * config.layers / batch
-    assert training_flops_per_token(config, positions) == pytest.approx(expected - shared, rel=1e-9)
+    assert training_flops(config, positions) / positions == pytest.approx(expected - shared, rel=1e-9)
 
 
 def test_flops_per_token_do_not_grow_with_the_text_once_the_window_is_full() -> None:
     config = config_of()
-    assert training_flops_per_token(config, 40_000) == pytest.approx(training_flops_per_token(config, 20_000), rel=1e-3)
+    assert training_flops(config, 40_000) == pytest.approx(2 * training_flops(config, 20_000), rel=1e-3)
 
 
 def kept_bytes(config: CharacterModelConfig, batch: int, positions: int) -> int:

@@ -103,12 +103,13 @@ def _show(result: RunPlan) -> None:
     console.print(table)
     console.print(
         "batch: sequences per rank and forward pass x passes per step; GiB: memory per rank for weights, gradients, "
-        "optimizer and activations; time: at the devices' measured peak, so no run is faster",
+        "optimizer and activations; tokens: read and written, padding not counted; time: at the devices' measured "
+        "peak, so no run is faster",
         style="dim",
         highlight=False,
     )
     console.print(
-        f"At least {clock(result.seconds_at_peak)} in all; together the devices reach "
+        f"At least {clock(result.seconds_at_peak)} in all{_if_full(result.shards)}; together the devices reach "
         f"{short(result.peak_flops)} FLOP/s.",
         highlight=False,
     )
@@ -120,13 +121,17 @@ def _show(result: RunPlan) -> None:
         )
 
 
+def _if_full(shards: int | None) -> str:
+    """Returns what tokens and time suppose while nobody knows how long the texts are."""
+    return ", were every sequence full (the data is not prepared yet)" if shards is None else ""
+
+
 def show_forecast(
     config: RunConfig, gpu: Gpu, notes: list[str], *, gpus: int, nodes: int, mfu: float, as_json: bool
 ) -> None:
     """Prints the plan of a run on `nodes` nodes of `gpus` GPUs, with notes on the world around the run file."""
     result = forecast(config, gpu, gpus=gpus * nodes, mfu=mfu)
-    text = data_of(config).training_text()
-    shards = None if text is None else text.shards
+    shards = data_of(config).training_shards()
     if as_json:
         totals = {"seconds": result.seconds, "shards": shards, "nodes": nodes, "notes": notes}
         print(json.dumps(asdict(result) | totals, indent=1))
@@ -134,7 +139,7 @@ def show_forecast(
     console = Console()
     console.print(_memory_table(config, result))
     console.print(_time_table(result))
-    console.print(_assumptions(config, result, nodes), style="dim", highlight=False)
+    console.print(_assumptions(config, result, nodes, shards), style="dim", highlight=False)
     if shards is not None:
         console.print(
             f"Training text: {shards} shards, {shards / result.gpus:.2f} per rank; every rank reads single samples "
@@ -187,7 +192,7 @@ def _time_table(result: Forecast) -> Table:
     return table
 
 
-def _assumptions(config: RunConfig, result: Forecast, nodes: int) -> str:
+def _assumptions(config: RunConfig, result: Forecast, nodes: int, shards: int | None) -> str:
     peak = result.gpu.peak_flops[config.training.precision]
     again = (
         f" and {RECOMPUTATION:.2f} times the work for activation checkpointing"
@@ -196,8 +201,8 @@ def _assumptions(config: RunConfig, result: Forecast, nodes: int) -> str:
     )
     return (
         f"Assumed: {short(peak)} FLOP/s of each GPU in {config.training.precision} (data sheet), of which training "
-        f"reaches {result.mfu:.0%} (--mfu; not measured){again}; {result.gpus // nodes} GPUs on each of {nodes} nodes; "
-        f"{USABLE:.0%} of {short(result.gpu.memory)}B can be filled (! marks what does not fit); no evaluation. "
-        f"A checkpoint is {short(result.checkpoint_bytes)}B, and up to {short(result.kept_bytes)}B lie on the disk. "
-        "The parts of the memory are those of the chosen stage."
+        f"reaches {result.mfu:.0%} (--mfu; not measured){again}{_if_full(shards)}; {result.gpus // nodes} GPUs on "
+        f"each of {nodes} nodes; {USABLE:.0%} of {short(result.gpu.memory)}B can be filled (! marks what does not "
+        f"fit); no evaluation. A checkpoint is {short(result.checkpoint_bytes)}B, and up to "
+        f"{short(result.kept_bytes)}B lie on the disk. The parts of the memory are those of the chosen stage."
     )

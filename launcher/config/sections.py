@@ -229,8 +229,8 @@ class PhaseSection(Section):
         return self.model_copy(update={"steps": steps, "epochs": None})
 
     @property
-    def tokens_per_step(self) -> int:
-        """Tokens read in one optimizer step, over all ranks."""
+    def positions_per_step(self) -> int:
+        """Tokens of one optimizer step, over all ranks, were no sequence padded; those of a decoder not counted."""
         return self.batch_size * self.sequence_length
 
     def batching(self, ranks: int) -> Batching:

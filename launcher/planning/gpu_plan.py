@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpus import Gpu
-from launcher.planning.plan import phase_cost
+from launcher.planning.plan import phase_cost, phase_sequences
 from launcher.reporting.text import clock
 from launcher.tasks.registry import task_of
 from longformer.costs.memory import MemoryEstimate
@@ -89,7 +89,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
             phase_cost(changed(config, training={"zero_stage": stage}), index, ranks=gpus, on_gpu=True)
             for stage in ZERO_STAGES
         ]
-        step = phase.tokens_per_step * costs[0].flops_per_token / speed
+        step = phase.batch_size * phase_sequences(config, index).flops(costs[0]) / speed
         step *= RECOMPUTATION if training.activation_checkpointing else 1
         phases.append(
             PhaseForecast(

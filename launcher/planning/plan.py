@@ -1,11 +1,20 @@
 """What a run will take: steps, tokens, memory per rank, FLOPs and time, computed before anything is spent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+import torch
+
+from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
 from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import data_of, task_of
 from longformer.costs.memory import MemoryEstimate
+from longformer.training.objectives import Lengths
+
+SAMPLED = 256
+"""Sequences whose lengths stand for those of a phase; the mean of so many is within a few percent of that of all."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +25,7 @@ class PhasePlan:
     sequence_length: int
     steps: int
     tokens: int
-    """Tokens trained on; of a character model, characters."""
+    """Tokens trained on, read and written, padding not counted; of a character model, characters."""
     epochs: float | None
     """How often the training text is read; None until the data is prepared."""
     micro_batch_size: int
@@ -55,14 +64,14 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
     Raises:
         LongformerError: a batch cannot be divided over the ranks.
     """
-    text = data_of(config).training_text()
+    shards = data_of(config).training_shards()
     return RunPlan(
         name=config.name,
         ranks=ranks,
         parameters=task_of(config).parameters(),
         peak_flops=peak_flops,
-        shards=text.shards if text else None,
-        shards_per_rank=text.shards / ranks if text else None,
+        shards=shards,
+        shards_per_rank=shards / ranks if shards else None,
         phases=tuple(
             _phase_plan(
                 config,
@@ -70,7 +79,6 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
                 phase_cost(config, index, ranks=ranks, on_gpu=on_gpu),
                 ranks=ranks,
                 peak_flops=peak_flops,
-                train_tokens=text.tokens if text else None,
             )
             for index in range(len(config.phases))
         ),
@@ -87,19 +95,47 @@ def phase_cost(config: RunConfig, index: int, *, ranks: int, on_gpu: bool) -> Ph
     return task.phase_cost(index, task.layout(index, ranks=ranks, on_gpu=on_gpu))
 
 
-def _phase_plan(
-    config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, peak_flops: float, train_tokens: int | None
-) -> PhasePlan:
+@dataclass(frozen=True)
+class PhaseSequences:
+    """What the sequences of a phase are like."""
+
+    lengths: Sequence[Lengths]
+    """Of the first ones; of a full one where the data is not prepared, or not fit for training."""
+    per_epoch: int | None
+    """None until the data is prepared."""
+
+    def flops(self, cost: PhaseCost) -> float:
+        """Returns the useful operations to train on one sequence, on average."""
+        return fmean(map(cost.flops, self.lengths))
+
+
+def phase_sequences(config: RunConfig, index: int) -> PhaseSequences:
+    """Returns what the sequences of a phase are like, from the prepared data where it is there."""
+    task, phase = task_of(config), config.phases[index]
+    unknown = PhaseSequences([task.full_lengths(index)], None)
+    if task.data.training_shards() is None:
+        return unknown
+    try:
+        sequences = task.data.sequences(index)
+        some = [sequences.sequence(at) for at in range(min(SAMPLED, phase.total_steps * phase.batch_size))]
+    except DataError:
+        return unknown
+    batches = [{name: torch.as_tensor(array)[None] for name, array in sequence.items()} for sequence in some]
+    lengths = [each for batch in batches for each in task.objective.lengths(batch)]
+    return PhaseSequences(lengths, sequences.per_epoch)
+
+
+def _phase_plan(config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, peak_flops: float) -> PhasePlan:
     phase = config.phases[index]
     batching = phase.batching(ranks)
-    tokens = phase.total_steps * phase.tokens_per_step
-    flops = tokens * cost.flops_per_token
+    sequences, trained = phase_sequences(config, index), phase.total_steps * phase.batch_size
+    flops = trained * sequences.flops(cost)
     return PhasePlan(
         name=phase.name,
         sequence_length=phase.sequence_length,
         steps=phase.total_steps,
-        tokens=tokens,
-        epochs=tokens / train_tokens if train_tokens else None,
+        tokens=round(trained * fmean(each.tokens for each in sequences.lengths)),
+        epochs=trained / sequences.per_epoch if sequences.per_epoch else None,
         micro_batch_size=batching.micro_batch_size,
         accumulation_steps=batching.accumulation_steps,
         memory=cost.memory,

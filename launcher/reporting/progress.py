@@ -44,7 +44,7 @@ class ProgressSnapshot:
     tokens_per_second: float
     mfu: float
     seconds_left: float
-    """Of training, to the end of the last phase, should the coming phases need as long per token."""
+    """Of training, to the end of the last phase, should the coming phases need as long per position."""
 
 
 def progress_snapshot(recent: Sequence[dict[str, Any]], config: RunConfig) -> ProgressSnapshot:
@@ -52,17 +52,17 @@ def progress_snapshot(recent: Sequence[dict[str, Any]], config: RunConfig) -> Pr
     newest = recent[-1]
     phase_index, step = newest["phase_index"], newest["step"]
     phase = config.phases[phase_index]
-    tokens_per_second = len(recent) * phase.tokens_per_step / sum(record["seconds"] for record in recent)
-    tokens_left = (phase.total_steps - step) * phase.tokens_per_step
-    tokens_left += sum(later.total_steps * later.tokens_per_step for later in config.phases[phase_index + 1 :])
+    seconds = sum(record["seconds"] for record in recent)
+    positions_left = (phase.total_steps - step) * phase.positions_per_step
+    positions_left += sum(later.total_steps * later.positions_per_step for later in config.phases[phase_index + 1 :])
     return ProgressSnapshot(
         phase_index=phase_index,
         step=step,
         loss=fmean(record["loss"] for record in recent),
         bits=fmean(record["loss"] for record in recent) / log(2),
-        tokens_per_second=tokens_per_second,
+        tokens_per_second=sum(record["tokens_per_second"] * record["seconds"] for record in recent) / seconds,
         mfu=fmean(record["mfu"] for record in recent),
-        seconds_left=tokens_left / tokens_per_second,
+        seconds_left=seconds / (len(recent) * phase.positions_per_step) * positions_left,
     )
 
 

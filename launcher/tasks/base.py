@@ -27,7 +27,7 @@ from longformer.costs.memory import MemoryEstimate, TrainingLayout
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 from longformer.training.distributed import Ranks
-from longformer.training.objectives import LABELS, BatchSource, Objective
+from longformer.training.objectives import LABELS, BatchSource, Lengths, Objective
 
 Data = TypeVar("Data", bound=TaskData[Any])
 
@@ -73,8 +73,8 @@ class EvaluatedRun:
 class PhaseCost:
     """What a phase costs, by formula."""
 
-    flops_per_token: float
-    """Useful operations to train on one token."""
+    flops: Callable[[Lengths], float]
+    """Returns the useful operations to train on one sequence."""
     memory: MemoryEstimate
     """Bytes per rank."""
 
@@ -167,6 +167,10 @@ class Task(ABC, Generic[Config, Data]):
     def answer_settings(self) -> dict[str, Any]:
         """Keywords of `longformer.inference.serving.open_model` with which the registered model answers."""
         return {}
+
+    def full_lengths(self, index: int) -> Lengths:
+        """Returns the tokens of a sequence of a phase that needs no padding."""
+        return Lengths(self.config.phases[index].sequence_length)
 
     # What follows is the same for every task.
 

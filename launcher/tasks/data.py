@@ -41,14 +41,6 @@ class InputData:
 
 
 @dataclass(frozen=True)
-class TrainingText:
-    """How much there is to learn from."""
-
-    tokens: int
-    shards: int
-
-
-@dataclass(frozen=True)
 class RunCorpus:
     """One corpus of a run."""
 
@@ -229,15 +221,11 @@ class TaskData(ABC, Generic[Config]):
         """
         return _joined([each.open().fingerprint for each in self.corpora()])
 
-    def training_text(self) -> TrainingText | None:
-        """Returns how much there is to learn from; None until it is prepared."""
+    def training_shards(self) -> int | None:
+        """Returns how many shards there are to learn from; None until they are prepared."""
         if not self.is_prepared:
             return None
-        opened = [each.open() for each in self.corpora()]
-        return TrainingText(
-            tokens=sum(each.tokens("train") for each in opened),
-            shards=sum(len(each.manifest.splits["train"]) for each in opened),
-        )
+        return sum(len(each.open().manifest.splits["train"]) for each in self.corpora())
 
 
 @dataclass(frozen=True)

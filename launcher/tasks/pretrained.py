@@ -148,6 +148,6 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         assert isinstance(config, LongformerConfig), "other models have costs of their own"
         weights = self.parameters(origin)
         return PhaseCost(
-            flops_per_token=costs.training_flops_per_token(config, length, masked=0.0),
+            flops=lambda lengths: costs.training_flops(config, lengths.read, masked=0.0),
             memory=costs.training_memory(config, layout, weights=weights, trained=weights, sequence_length=length),
         )

@@ -7,7 +7,7 @@ task of the run is.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def train_one_phase(
     evaluation = {split: evaluated.scores for split, evaluated in evaluations.items()} | {
         "seconds": progress.seconds,
         "steps": work.phase.total_steps,
-        "tokens": work.phase.total_steps * work.phase.tokens_per_step,
+        "tokens": progress.tokens - work.tokens_before,
         "peak_memory_bytes": peak_memory_bytes(engine),
     }
     weights = engine.full_weights()
@@ -181,6 +181,11 @@ class _PhaseWork:
     def _previous_result(self) -> Path:
         return self.run.result_directory(self.task.phase_index - 1)
 
+    @property
+    def tokens_before(self) -> int:
+        """Tokens trained on in the phases before."""
+        return Manifest.read(self._previous_result).progress.tokens if self.task.phase_index > 0 else 0
+
     def engine_settings(self) -> EngineSettings:
         training, batching = self.config.training, self.phase.batching(self.ranks.world_size)
         return EngineSettings(
@@ -239,7 +244,7 @@ class _PhaseWork:
             self.task.phase_index, ranks=self.ranks.world_size, on_gpu=self.ranks.device.type == "cuda"
         )
         return MfuMeter(
-            flops_per_token=self.parts.phase_cost(self.task.phase_index, layout, self.origin).flops_per_token,
+            flops=lru_cache(self.parts.phase_cost(self.task.phase_index, layout, self.origin).flops),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
 

@@ -21,25 +21,25 @@ def parameter_count(config: CharacterModelConfig) -> int:
     return embedding_and_output_bias + norms + shared_biases + config.layers * (attention + relative + feedforward)
 
 
-def training_flops_per_token(config: CharacterModelConfig, sequence_length: int) -> float:
-    """Returns the useful floating-point operations to train on one character: three times the forward pass.
+def training_flops(config: CharacterModelConfig, positions: int) -> float:
+    """Returns the useful floating-point operations to train on one sequence: three times the forward pass.
 
     Attention counts visible pairs only. Not counted: whatever is computed again by activation checkpointing, and
     the product W_r R of transformer_xl, which a whole batch shares.
 
     Args:
         config: the model.
-        sequence_length: positions; near the start of a sequence the bands are shorter.
+        positions: characters of the sequence; near its start the bands are shorter.
     """
     width = config.hidden_size
     products = 4 * width**2 + 2 * width * config.feedforward_size
-    forward = 2.0 * (config.layers * products + width * config.vocabulary_size)
+    forward = 2.0 * positions * (config.layers * products + width * config.vocabulary_size)
     # The distance term of transformer_xl is a third product over the same pairs.
     per_pair = 1.5 if config.position == "transformer_xl" else 1.0
     for layer in range(config.layers):
         for dilation in config.head_dilations(layer):
             band = Band(config.windows[layer], 0, dilation)
-            forward += per_pair * band.forward_flops(sequence_length, config.head_size) / sequence_length
+            forward += per_pair * band.forward_flops(positions, config.head_size)
     return 3 * forward
 
 

@@ -23,8 +23,8 @@ def parameter_count(config: LEDConfig) -> int:
     return embeddings + final_norms + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
 
 
-def training_flops_per_token(config: LEDConfig, source_length: int, *, target_length: int) -> float:
-    """Returns the useful floating-point operations to train on one token of a document: three times the forward pass.
+def training_flops(config: LEDConfig, source_length: int, *, target_length: int) -> float:
+    """Returns the useful floating-point operations to train on one document: three times the forward pass.
 
     Attention counts visible pairs only, and the first token's as global (spec section 6). Not counted: what is computed
     again in the backward pass.
@@ -32,7 +32,7 @@ def training_flops_per_token(config: LEDConfig, source_length: int, *, target_le
     Args:
         config: the model.
         source_length: tokens of a document.
-        target_length: tokens of its summary, whose cost is shared out among the document's tokens.
+        target_length: tokens of its summary.
     """
     width, heads = config.d_model, config.encoder_attention_heads
     encoder = config.encoder_layers * 2.0 * (4 * width**2 + 2 * width * config.encoder_ffn_dim)
@@ -47,7 +47,7 @@ def training_flops_per_token(config: LEDConfig, source_length: int, *, target_le
     pairs = target_length * source_length + target_length**2 / 2
     decoder = target_length * 2.0 * (config.decoder_layers * own_layers + width * config.vocab_size)
     decoder += config.decoder_layers * 4.0 * width * pairs
-    return 3 * (encoder + shown + (local + global_rows + decoder) / source_length)
+    return 3 * (source_length * (encoder + shown) + local + global_rows + decoder)
 
 
 def training_memory(

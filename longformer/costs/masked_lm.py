@@ -35,15 +35,15 @@ def _square(config: LongformerConfig) -> int:
     return config.hidden_size**2 + config.hidden_size
 
 
-def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, masked: float) -> float:
-    """Returns the useful floating-point operations to train on one token: three times the forward pass.
+def training_flops(config: LongformerConfig, tokens: int, *, masked: float) -> float:
+    """Returns the useful floating-point operations to train on one text: three times the forward pass.
 
     Attention counts visible pairs only; the head works on labelled positions only. Not counted: what is computed
     again in the backward pass.
 
     Args:
         config: the model.
-        sequence_length: tokens of a row.
+        tokens: of the text.
         masked: share of the tokens that are predicted.
     """
     width, inner = config.hidden_size, config.intermediate_size
@@ -51,10 +51,9 @@ def training_flops_per_token(config: LongformerConfig, sequence_length: int, *, 
     head = 2.0 * masked * (width**2 + width * config.vocab_size)
     heads, head_size = config.num_attention_heads, width // config.num_attention_heads
     attention = sum(
-        heads * config.band(layer).forward_flops(sequence_length, head_size) / sequence_length
-        for layer in range(config.num_hidden_layers)
+        heads * config.band(layer).forward_flops(tokens, head_size) for layer in range(config.num_hidden_layers)
     )
-    return 3 * (layers + head + attention)
+    return 3 * (tokens * (layers + head) + attention)
 
 
 def training_memory(

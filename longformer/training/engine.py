@@ -5,7 +5,7 @@ loss or a gradient that is not finite, and that an update that was skipped is re
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from longformer.training import deepspeed_compat
 from longformer.training.distributed import Ranks
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.guards import BadLoss, LossGuard
-from longformer.training.objectives import Batch, Objective
+from longformer.training.objectives import Batch, Lengths, Objective
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class StepOutcome:
     """Why the loss was refused; None where it was not."""
     stop_requested: bool
     """Whether any rank was asked to stop."""
+    tokens: int
+    """Of the global batch, padding not counted."""
+    flops: float
+    """Useful operations on those tokens."""
 
 
 class TrainingEngine:
@@ -75,6 +79,7 @@ class TrainingEngine:
         *,
         learning_rate: float,
         guard: LossGuard,
+        flops: Callable[[Lengths], float] = lambda lengths: 0.0,
         stop_requested: bool = False,
     ) -> StepOutcome:
         """Takes one global batch, updates the weights, and tells every rank how it went.
@@ -85,19 +90,24 @@ class TrainingEngine:
                 prediction of the global batch counts alike, on whichever rank it is.
             learning_rate: of this step.
             guard: checks the loss; what it refuses changes no weight on any rank.
+            flops: returns the useful operations to train on a sequence.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         total_loss = 0.0
-        losses, stop, refusal = [math.nan], False, None
+        refusal = None
         micro_batches = list(islice(batches, self.settings.accumulation_steps))
+        lengths = [each for batch in micro_batches for each in objective.lengths(batch)]
+        tokens, work = sum(each.tokens for each in lengths), sum(map(flops, lengths))
         for micro_step, weight in enumerate(self._weights(micro_batches, objective)):
             batch = {name: tensor.to(self.ranks.device) for name, tensor in micro_batches[micro_step].items()}
             loss = objective.loss(self._engine, batch) * weight
             total_loss += loss.detach().double().item()
             if micro_step == self.settings.accumulation_steps - 1:
-                losses, stop = self._exchange(total_loss / self.settings.accumulation_steps, stop_requested)
+                mean_loss = total_loss / self.settings.accumulation_steps
+                told = self._exchange(mean_loss, float(stop_requested), float(tokens), work)
+                losses = told[:, 0].tolist()
                 try:
                     guard.check(losses)
                 except BadLoss as bad:
@@ -108,7 +118,16 @@ class TrainingEngine:
             if micro_step < self.settings.accumulation_steps - 1:
                 self._engine.step()
         gradient_norm, applied = self._update()
-        return StepOutcome(sum(losses) / len(losses), gradient_norm, applied, refusal, stop)
+        _, stops, all_tokens, all_work = told.sum(0).tolist()
+        return StepOutcome(
+            loss=sum(losses) / len(losses),
+            gradient_norm=gradient_norm,
+            applied=applied,
+            refusal=refusal,
+            stop_requested=stops > 0,
+            tokens=int(all_tokens),
+            flops=all_work,
+        )
 
     def _weights(self, micro_batches: list[Batch], objective: Objective) -> list[float]:
         """Returns what each micro-batch counts in the mean over all of the global batch; 1 where all count alike."""
@@ -121,12 +140,12 @@ class TrainingEngine:
         mean = max(1, int(total.item())) / (len(micro_batches) * self.ranks.world_size)
         return [count / mean for count in counts]
 
-    def _exchange(self, loss: float, stop_requested: bool) -> tuple[list[float], bool]:
-        """Returns every rank's loss and whether any rank is to stop."""
-        table = torch.zeros(self.ranks.world_size, 2, dtype=torch.float64, device=self.ranks.device)
-        table[self.ranks.rank] = torch.tensor([loss, float(stop_requested)], dtype=torch.float64)
+    def _exchange(self, *numbers: float) -> Tensor:
+        """Returns the numbers of every rank, (ranks, numbers) float64 on the CPU; whole ones are exact below 2^53."""
+        table = torch.zeros(self.ranks.world_size, len(numbers), dtype=torch.float64, device=self.ranks.device)
+        table[self.ranks.rank] = torch.tensor(numbers, dtype=torch.float64)
         torch.distributed.all_reduce(table)
-        return table[:, 0].tolist(), bool(table[:, 1].any())
+        return table.cpu()
 
     def _update(self) -> tuple[float, bool]:
         """Applies the accumulated gradient; returns its norm before clipping and whether it was applied."""

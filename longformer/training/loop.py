@@ -13,7 +13,7 @@ from longformer.errors import LongformerError
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.engine import StepOutcome, TrainingEngine
 from longformer.training.guards import LossGuard
-from longformer.training.objectives import BatchSource, Objective
+from longformer.training.objectives import BatchSource, Lengths, Objective
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Schedule
 
@@ -37,13 +37,14 @@ class RollBack(Exception):
 class MfuMeter:
     """What model FLOPs utilisation is measured against."""
 
-    flops_per_token: float
+    flops: Callable[[Lengths], float]
+    """Returns the useful operations to train on a sequence: none on padding, and none that are done again."""
     peak_flops: float
     """Of all ranks' devices together, per second."""
 
-    def mfu(self, tokens_per_second: float) -> float:
+    def mfu(self, flops: float, seconds: float) -> float:
         """Returns the share of the peak that went into the model, 0..1."""
-        return self.flops_per_token * tokens_per_second / self.peak_flops
+        return flops / seconds / self.peak_flops
 
 
 def train_phase(
@@ -77,7 +78,12 @@ def train_phase(
         learning_rate = schedule.learning_rate_at(progress.step, phase.steps)
         data_before = batches.state_dict()
         outcome = engine.train_step(
-            stream, objective, learning_rate=learning_rate, guard=guard, stop_requested=stop_requested()
+            stream,
+            objective,
+            learning_rate=learning_rate,
+            guard=guard,
+            flops=mfu_meter.flops,
+            stop_requested=stop_requested(),
         )
         heartbeat()
         if outcome.refusal:
@@ -87,7 +93,7 @@ def train_phase(
         if outcome.applied:
             consecutive_skips = 0
             guard.record(outcome.loss)
-            progress = _advanced(progress, phase, seconds)
+            progress = _advanced(progress, outcome, seconds)
             record = _record(phase, progress, outcome, learning_rate, seconds, saving_seconds, mfu_meter)
             saving_seconds = 0.0
             for callback in callbacks:
@@ -122,12 +128,12 @@ def _follow_policy(guard: LossGuard, reason: str, data_before: dict[str, Any]) -
         raise RollBack(reason, data_before)
 
 
-def _advanced(progress: Progress, phase: PhaseInfo, seconds: float) -> Progress:
+def _advanced(progress: Progress, outcome: StepOutcome, seconds: float) -> Progress:
     return replace(
         progress,
         step=progress.step + 1,
         global_step=progress.global_step + 1,
-        tokens=progress.tokens + phase.batch_size * phase.sequence_length,
+        tokens=progress.tokens + outcome.tokens,
         seconds=progress.seconds + seconds,
     )
 
@@ -141,7 +147,6 @@ def _record(
     saving_seconds: float,
     mfu_meter: MfuMeter,
 ) -> StepRecord:
-    tokens_per_second = phase.batch_size * phase.sequence_length / seconds
     return StepRecord(
         phase=phase.name,
         phase_index=phase.index,
@@ -151,8 +156,8 @@ def _record(
         loss=outcome.loss,
         learning_rate=learning_rate,
         gradient_norm=outcome.gradient_norm,
-        tokens_per_second=tokens_per_second,
-        mfu=mfu_meter.mfu(tokens_per_second),
+        tokens_per_second=outcome.tokens / seconds,
+        mfu=mfu_meter.mfu(outcome.flops, seconds),
         seconds=seconds,
         saving_seconds=saving_seconds,
         skipped_steps=progress.skipped_steps,

@@ -1,9 +1,10 @@
-"""What a model learns from: a source of batches, and a loss with the number of predictions that it is the mean of."""
+"""What a model learns from: a source of batches, a loss with the number of predictions that it is the mean of, and how
+many tokens a batch holds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +38,20 @@ class BatchSource(Protocol):
         ...
 
 
+class Lengths(NamedTuple):
+    """Tokens of one sequence, special ones included and padding not."""
+
+    read: int
+    """By the encoder, or by the only stack of layers."""
+    written: int = 0
+    """By the decoder, where there is one."""
+
+    @property
+    def tokens(self) -> int:
+        """Both together."""
+        return self.read + self.written
+
+
 Model = Callable[..., Any]
 
 
@@ -46,6 +61,8 @@ class Objective:
 
     loss: Callable[[Model, Batch], Tensor]
     """Returns the mean over the predictions of a micro-batch, in nats; 0 where there are none."""
+    lengths: Callable[[Batch], list[Lengths]]
+    """Returns the tokens of every sequence of a micro-batch that is still on the CPU."""
     predictions: Callable[[Batch], int] | None = None
     """Returns how many predictions a micro-batch holds; None = all micro-batches hold as many."""
 
@@ -86,11 +103,33 @@ def labels_in(batch: Batch) -> int:
     return int((batch["labels"] != IGNORED).sum())
 
 
-NEXT_CHARACTER = Objective(next_character_loss)
-LABELS = Objective(loss_of_model, labels_in)
+def lengths_of_streams(batch: Batch) -> list[Lengths]:
+    """Returns the lengths of sequences without padding, each position of which predicts its right neighbour."""
+    sequences, positions = batch["tokens"].shape
+    return [Lengths(positions - 1)] * sequences
+
+
+def lengths_of_texts(batch: Batch) -> list[Lengths]:
+    """Returns the lengths of texts by their attention_mask, (..., positions)."""
+    return [Lengths(read) for read in _row_sums(batch["attention_mask"])]
+
+
+def lengths_of_summaries(batch: Batch) -> list[Lengths]:
+    """Returns the lengths of documents by their attention_mask, and of summaries by their labels."""
+    written = _row_sums(batch["labels"] != IGNORED)
+    return [Lengths(*pair) for pair in zip(_row_sums(batch["attention_mask"]), written, strict=True)]
+
+
+def _row_sums(mask: Tensor) -> list[int]:
+    sums: list[int] = mask.sum(-1).flatten().tolist()
+    return sums
+
+
+NEXT_CHARACTER = Objective(next_character_loss, lengths_of_streams)
+LABELS = Objective(loss_of_model, lengths_of_texts, labels_in)
 """What most models learn: the hidden words (spec 4), the class of a text, the class of every token."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:
     """Returns the objective of learning to write summaries."""
-    return Objective(partial(summary_loss, label_smoothing=label_smoothing), labels_in)
+    return Objective(partial(summary_loss, label_smoothing=label_smoothing), lengths_of_summaries, labels_in)

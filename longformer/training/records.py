@@ -14,7 +14,7 @@ class Progress:
     global_step: int = 0
     """Optimizer updates applied in the run so far."""
     tokens: int = 0
-    """Tokens whose loss went into an applied update, all ranks, the run so far."""
+    """Tokens of the batches that were applied, read and written, padding not counted; all ranks, the run so far."""
     skipped_steps: int = 0
     """Batches whose update was thrown away because the gradient was not finite, the run so far."""
     seconds: float = 0.0
@@ -45,7 +45,7 @@ class StepRecord:
     global_step: int
     """Step within the run, counted from 1."""
     tokens: int
-    """Tokens trained on so far in the run, all ranks."""
+    """Tokens trained on so far in the run, all ranks: read and written, padding not counted."""
     loss: float
     """Mean nats per token over all ranks, before the update."""
     learning_rate: float
@@ -54,7 +54,8 @@ class StepRecord:
     tokens_per_second: float
     """All ranks together."""
     mfu: float
-    """Model FLOPs of the step per second over the measured peak of all ranks' devices; 0..1."""
+    """Model FLOPs of the step's tokens per second over the measured peak of all ranks' devices; 0..1. Padding and what
+    is computed again count as time only."""
     seconds: float
     """Wall time of the step, data included; after skipped batches, theirs too."""
     saving_seconds: float

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import DOCUMENT, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.cli import main
+from launcher.config.load import load
+from launcher.tasks.registry import data_of
 from tests.launcher.test_html_report import Reader, has_ink
 
 STEPS = (14, 6)
@@ -68,15 +71,46 @@ def command(workplace: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "launcher.cli", *arguments], cwd=workplace, env=environment)
 
 
-def losses(run: Path) -> list[float]:
+def steps(run: Path) -> list[dict[str, Any]]:
     file = run / "metrics.jsonl"
-    return [json.loads(line)["loss"] for line in file.read_text().splitlines()] if file.exists() else []
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def losses(run: Path) -> list[float]:
+    return [step["loss"] for step in steps(run)]
+
+
+def planned_tokens(capsys: pytest.CaptureFixture[str]) -> list[int]:
+    """Tokens of each phase as `longformer plan` says them."""
+    capsys.readouterr()
+    assert main(["plan", "run.yaml", "--json"]) == 0
+    return [phase["tokens"] for phase in json.loads(capsys.readouterr().out)["phases"]]
+
+
+def test_the_plan_counts_what_is_read_and_written_once_the_data_shows_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    assert main(["plan", "run.yaml", "data.directory=absent", "--json"]) == 0
+    full = [phase["tokens"] for phase in json.loads(capsys.readouterr().out)["phases"]]
+    assert full == [14 * 4 * (512 + 48), 6 * 4 * (2048 + 48)]
+
+    data = data_of(load(Path("run.yaml"), []))
+    data.prepare()
+    counted = []
+    for index, count in enumerate((14 * 4, 6 * 4)):
+        sequences = data.sequences(index)
+        some = [sequences.sequence(position) for position in range(count)]
+        counted.append(sum(len(each["input_ids"]) + len(each["labels"]) for each in some))
+    assert planned_tokens(capsys) == counted
+    assert counted[1] < full[1] / 2, "the papers were cut short"
 
 
 @pytest.mark.slow
 def test_papers_become_a_summarizer_across_an_interruption_and_another_number_of_ranks(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(workplace)
     straight, run = workplace / "runs" / "straight", workplace / "runs" / "papers"
     assert command(workplace, "train", "run.yaml", "name=straight").wait(300) == 0
     training = command(workplace, "train", "run.yaml", "tracking.register_as=papers", "--ranks", "2")
@@ -90,6 +124,11 @@ def test_papers_become_a_summarizer_across_an_interruption_and_another_number_of
     found = losses(run)
     assert found == pytest.approx(losses(straight), rel=1e-3)
     assert len(found) == sum(STEPS)
+    assert [step["tokens"] for step in steps(run)] == [step["tokens"] for step in steps(straight)]
+    results = sorted(run.glob("phases/*/result/evaluation.json"))
+    trained = [json.loads(result.read_text())["tokens"] for result in results]
+    assert trained == planned_tokens(capsys)
+    assert sum(trained) == steps(run)[-1]["tokens"]
     assert sum(found[10:14]) < sum(found[:4]) - 4 * 0.3
 
     result = run / "phases" / "02-long" / "result"
@@ -108,7 +147,6 @@ def test_papers_become_a_summarizer_across_an_interruption_and_another_number_of
     assert all(text in page.text for text in ("Does reading more help?", table[0]["prediction"], "Attention", "Memory"))
 
     # The registered model, by itself and with the settings that it keeps, writes what was judged.
-    monkeypatch.chdir(workplace)
     assert main(["promote", "papers", "--if", f"rouge1 > {scores['rouge1']}"]) == 1
     assert main(["promote", "papers", "--if", f"rouge1 >= {scores['rouge1']}"]) == 0
     capsys.readouterr()

@@ -27,7 +27,7 @@ def records(config: RunConfig) -> list[StepRecord]:
     tokens = 0
     for index, phase in enumerate(config.phases):
         for step in range(1, phase.total_steps + 1):
-            tokens += phase.tokens_per_step
+            tokens += phase.positions_per_step
             bits = 1.5 + 6.5 * (1 + tokens / 5000) ** -0.4
             result.append(
                 StepRecord(
@@ -41,7 +41,7 @@ def records(config: RunConfig) -> list[StepRecord]:
                     gradient_norm=0.5,
                     tokens_per_second=9000.0 / (index + 1),
                     mfu=0.3,
-                    seconds=phase.tokens_per_step / 9000.0 * (index + 1),
+                    seconds=phase.positions_per_step / 9000.0 * (index + 1),
                     saving_seconds=0.0,
                     skipped_steps=0,
                 )
@@ -75,7 +75,7 @@ def write_result(run: Run, index: int) -> None:
         "validation": score,
         "seconds": sum(record.seconds for record in steps),
         "steps": phase.total_steps,
-        "tokens": phase.total_steps * phase.tokens_per_step,
+        "tokens": phase.total_steps * phase.positions_per_step,
         "peak_memory_bytes": 300_000_000 * (index + 1),
     }
     if index == len(config.phases) - 1:

@@ -12,7 +12,7 @@ from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
 from launcher.planning.gpus import GPUS, gpu_of
-from longformer.costs.char_lm import training_flops_per_token
+from longformer.costs.char_lm import training_flops
 from longformer.errors import LongformerError
 
 LARGE = SHIPPED / "enwik8_large.yaml"
@@ -27,8 +27,8 @@ def test_time_is_operations_over_assumed_speed() -> None:
     config = large()
     plan = forecast(config, GPUS["h100"], gpus=8, mfu=0.25)
     for index, (phase, planned) in enumerate(zip(config.phases, plan.phases, strict=True)):
-        flops = training_flops_per_token(config.character_model(index, 256), phase.sequence_length)
-        work = phase.total_steps * phase.tokens_per_step * flops * RECOMPUTATION
+        flops = training_flops(config.character_model(index, 256), phase.sequence_length)
+        work = phase.total_steps * phase.batch_size * flops * RECOMPUTATION
         assert planned.seconds == pytest.approx(work / (8 * 0.25 * 989e12))
         assert planned.checkpoint_seconds == pytest.approx(planned.seconds / phase.total_steps * 1000)
         assert plan.bytes_a_day(planned) == pytest.approx(plan.checkpoint_bytes * 86400 / planned.checkpoint_seconds)

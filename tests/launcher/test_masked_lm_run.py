@@ -166,7 +166,7 @@ def test_check_tells_of_a_source_without_a_pretrained_head(
 def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_the_model(size: str) -> None:
     config = load(SHIPPED / f"mlm_longformer_{size}.yaml")
     (phase,) = config.phases
-    assert phase.tokens_per_step == 2**18
+    assert phase.positions_per_step == 2**18
     assert (phase.steps, phase.learning_rate, phase.warmup_steps, phase.decay) == (65_000, 3e-5, 500, "cubic")
     assert (config.training.adam_betas, config.training.adam_epsilon) == ((0.9, 0.98), 1e-6)
     task = task_of(config)

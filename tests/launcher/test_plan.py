@@ -11,7 +11,7 @@ from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.plan import plan_run
-from longformer.costs.char_lm import parameter_count, training_flops_per_token
+from longformer.costs.char_lm import parameter_count, training_flops
 from longformer.errors import LongformerError
 
 
@@ -22,8 +22,8 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
     for index, phase in enumerate(plan.phases):
         model = config.character_model(index, len(prepared.vocabulary))
-        assert phase.flops == pytest.approx(phase.tokens * training_flops_per_token(model, phase.sequence_length))
-        assert phase.epochs == pytest.approx(phase.tokens / prepared.tokens("train"))
+        assert phase.flops == pytest.approx(phase.steps * 16 * training_flops(model, phase.sequence_length))
+        assert phase.epochs == phase.steps * 16 / ((prepared.tokens("train") - 1) // phase.sequence_length)
     assert plan.seconds_at_peak == pytest.approx(sum(phase.flops for phase in plan.phases) / 1e11)
     assert plan.shards_per_rank == plan.shards / 2
 

@@ -57,7 +57,7 @@ def test_run_without_a_step_waits_on_a_terminal_and_is_silent_elsewhere(created_
 def test_time_left_counts_the_tokens_of_the_coming_phases(config: RunConfig) -> None:
     steps = [vars(record) for record in records(config)][:15]
     now = progress_snapshot(steps[-5:], config)
-    tokens_left = sum(phase.total_steps * phase.tokens_per_step for phase in config.phases) - steps[-1]["tokens"]
+    tokens_left = sum(phase.total_steps * phase.positions_per_step for phase in config.phases) - steps[-1]["tokens"]
     assert now.tokens_per_second == pytest.approx(9000)
     assert now.seconds_left == pytest.approx(tokens_left / 9000)
     assert (now.phase_index, now.step) == (0, 15)

@@ -66,7 +66,7 @@ def test_paper_run_files_hold_the_published_numbers(
     assert tuple(phase.warmup_steps for phase in config.phases) == warmup
     assert tuple(phase.sequence_length for phase in config.phases) == (2048, 4096, 8192, 16384, 23040)
     assert tuple(phase.learning_rate for phase in config.phases) == tuple(2.5e-4 / 2**index for index in range(5))
-    assert tuple(phase.tokens_per_step for phase in config.phases) == (65_536, 131_072, 131_072, 262_144, 368_640)
+    assert tuple(phase.positions_per_step for phase in config.phases) == (65_536, 131_072, 131_072, 262_144, 368_640)
     assert [(phase.windows[0], phase.windows[-1]) for phase in config.phases] == [
         (32 * 2**index, 512 * 2**index) for index in range(5)
     ]

@@ -11,7 +11,7 @@ import torch
 
 from longformer.training.engine import StepOutcome
 from longformer.training.engine_settings import EngineSettings, parameter_groups
-from longformer.training.objectives import NEXT_CHARACTER, Objective, next_character_loss
+from longformer.training.objectives import NEXT_CHARACTER, Lengths, Objective, lengths_of_streams, next_character_loss
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import (
     SETTINGS,
@@ -124,7 +124,7 @@ def _overflow_in_step_1(ranks: Any, settings: EngineSettings) -> tuple[list[bool
     applied, changed = [], []
     for step in range(3):
         before = engine.full_weights()
-        objective = Objective(_finite_loss_without_finite_gradient) if step == 1 else NEXT_CHARACTER
+        objective = Objective(_finite_loss_without_finite_gradient, lengths_of_streams) if step == 1 else NEXT_CHARACTER
         applied.append(engine.train_step(batches, objective, learning_rate=0.01, guard=no_spikes()).applied)
         after = engine.full_weights()
         changed.append(any(not before[name].equal(after[name]) for name in before))
@@ -149,6 +149,36 @@ def test_a_global_batch_without_predictions_is_a_step_of_loss_0() -> None:
         assert losses == [0.0, 0.0, 0.0]
 
 
+def test_tokens_of_all_ranks_and_micro_batches_are_counted_without_padding() -> None:
+    alone = in_ranks(1, _count_tokens, replace(SETTINGS, micro_batch_size=8))
+    shared = in_ranks(2, _count_tokens, replace(SETTINGS, micro_batch_size=2, accumulation_steps=2))
+    read = [10 * SIZE + sum(range(SIZE)), 20 * SIZE + sum(range(SIZE))]
+    assert [*alone, *shared] == [[(count + SIZE, 1.5 * count) for count in read]] * 3
+
+
+def _count_tokens(ranks: Any, settings: EngineSettings) -> list[tuple[int, float]]:
+    """Two steps, in the first of which row i has 10 + i tokens to read and one to write."""
+
+    def lengths(batch: dict[str, torch.Tensor]) -> list[Lengths]:
+        return [Lengths(read, 1) for read in batch["read"].tolist()]
+
+    def batches() -> Iterator[dict[str, torch.Tensor]]:
+        for step in itertools.count():
+            read = 10 * (step + 1) + torch.arange(SIZE)
+            for rows in torch.arange(SIZE).chunk(ranks.world_size)[ranks.rank].split(settings.micro_batch_size):
+                yield {"tokens": global_batch(step, SIZE)[rows], "read": read[rows]}
+
+    engine, taken = small_engine(ranks, settings), batches()
+    objective = Objective(next_character_loss, lengths)
+    outcomes = [
+        engine.train_step(
+            taken, objective, learning_rate=0.01, guard=no_spikes(), flops=lambda length: 1.5 * length.read
+        )
+        for _ in range(2)
+    ]
+    return [(outcome.tokens, outcome.flops) for outcome in outcomes]
+
+
 def _train_on_some_rows(
     ranks: Any, settings: EngineSettings, predicted: tuple[int, ...] = (0, 1, 6)
 ) -> tuple[list[float], dict[str, np.ndarray]]:
@@ -165,7 +195,7 @@ def _train_on_some_rows(
         return (nats * batch["counts"]).sum() / batch["counts"].sum().clamp(min=1)
 
     engine = small_engine(ranks, settings)
-    objective = Objective(loss, lambda batch: int(batch["counts"].sum()))
+    objective = Objective(loss, lengths_of_streams, lambda batch: int(batch["counts"].sum()))
     taken = batches()
     losses = [engine.train_step(taken, objective, learning_rate=0.01, guard=no_spikes()).loss for _ in range(3)]
     return losses, {name: tensor.numpy() for name, tensor in engine.full_weights().items()}
@@ -205,7 +235,8 @@ def _lose_on_rank_1_in_step_1(
 
         # The lost step is an extra one: the others see the same batches as without it.
         batches = micro_batches(ranks, settings, size=4, first_step=step - 1 if disturbed and step == 2 else step)
-        outcomes.append(engine.train_step(batches, Objective(loss), learning_rate=0.01, guard=no_spikes()))
+        objective = Objective(loss, lengths_of_streams)
+        outcomes.append(engine.train_step(batches, objective, learning_rate=0.01, guard=no_spikes()))
         after = engine.full_weights()
         changed.append(any(not before[name].equal(after[name]) for name in before))
     return outcomes, changed

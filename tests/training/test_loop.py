@@ -14,7 +14,7 @@ from longformer.training.checkpoints.manifest import Manifest
 from longformer.training.checkpoints.store import committed_checkpoints
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.loop import MAX_CONSECUTIVE_SKIPS, MfuMeter, RollBack, train_phase
-from longformer.training.objectives import Objective, next_character_loss
+from longformer.training.objectives import Objective, lengths_of_streams, next_character_loss
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
 from longformer.training.schedules import Schedule
 from tests.training.rank_group import in_ranks
@@ -76,10 +76,10 @@ def run_loop(
     outcome, progress = train_phase(
         engine,
         batches,
-        Objective(loss),
+        Objective(loss, lengths_of_streams),
         phase=PHASE,
         schedule=SCHEDULE,
-        mfu_meter=MfuMeter(flops_per_token=3.0, peak_flops=1e6),
+        mfu_meter=MfuMeter(flops=lambda lengths: 3.0 * lengths.read, peak_flops=1e6),
         checkpoints=CheckpointWriter(directory, engine, "short", 0, "c0ffee", kept=5),
         progress=Progress(),
         guard=no_spikes(on_bad_loss),

@@ -21,7 +21,7 @@ from launcher.runs.run import Run
 from launcher.tasks.base import TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from longformer.costs.char_lm import training_flops_per_token
+from longformer.costs.char_lm import training_flops
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.attention_maps import character_attention
 from longformer.inference.characters import CharacterPredictor
@@ -148,18 +148,18 @@ def _cost_figure(
     full = [replace(last, windows=(length,) * last.layers, dilated_heads=0) for length in grid]
     flops.plot(
         grid,
-        [training_flops_per_token(last, length) / 1e6 for length in grid],
+        [training_flops(last, length) / length / 1e6 for length in grid],
         color=BLUE,
         label=f"windows {min(last.windows):,}-{max(last.windows):,}",
     )
     flops.plot(
         grid,
-        [training_flops_per_token(each, length) / 1e6 for each, length in zip(full, grid, strict=True)],
+        [training_flops(each, length) / length / 1e6 for each, length in zip(full, grid, strict=True)],
         color=GREY,
         linestyle="--",
         label="full attention",
     )
-    phases = [training_flops_per_token(model, int(length)) / 1e6 for model, length in zip(models, lengths, strict=True)]
+    phases = [training_flops(model, int(length)) / length / 1e6 for model, length in zip(models, lengths, strict=True)]
     flops.plot(lengths, phases, "o", color=ORANGE, label="phases of this run")
     dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
 

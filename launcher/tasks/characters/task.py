@@ -12,7 +12,7 @@ from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, Task, TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from longformer.costs.char_lm import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.char_lm import parameter_count, training_flops, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import evaluate_bits_per_character
@@ -85,7 +85,7 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
         config, length = self._model_config(index), self.config.phases[index].sequence_length
         return PhaseCost(
-            flops_per_token=training_flops_per_token(config, length),
+            flops=lambda lengths: training_flops(config, lengths.read),
             memory=training_memory(config, layout, sequence_length=length),
         )
 

@@ -23,7 +23,7 @@ from longformer.costs.masked_lm import (
     global_projections,
     parameter_count,
     trained_count,
-    training_flops_per_token,
+    training_flops,
     training_memory,
 )
 from longformer.costs.memory import TrainingLayout
@@ -121,7 +121,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         if self.config.model.freeze_pretrained:
             trained = self._new_positions(origin) * config.hidden_size
         return PhaseCost(
-            flops_per_token=training_flops_per_token(config, length, masked=self.config.data.masked),
+            flops=lambda lengths: training_flops(config, lengths.read, masked=self.config.data.masked),
             memory=training_memory(
                 config, layout, weights=parameter_count(config), trained=trained, sequence_length=length
             ),

@@ -12,7 +12,7 @@ from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskRe
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tasks.summarization.config import PUBLISHED, SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
-from longformer.costs.led import parameter_count, training_flops_per_token, training_memory
+from longformer.costs.led import parameter_count, training_flops, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
@@ -23,7 +23,7 @@ from longformer.interop.convert_led import FAMILIES, long_settings
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.models import LEDConfig, LEDForConditionalGeneration
-from longformer.training.objectives import Objective, summary_tokens
+from longformer.training.objectives import Lengths, Objective, summary_tokens
 
 _SPECIAL_TOKENS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
 """With what they are where config.json does not say."""
@@ -97,11 +97,13 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
 
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
         config, length = self.model_config(origin), self.config.phases[index].sequence_length
-        target_length = self.config.data.target_length
         return PhaseCost(
-            flops_per_token=training_flops_per_token(config, length, target_length=target_length),
-            memory=training_memory(config, layout, source_length=length, target_length=target_length),
+            flops=lambda lengths: training_flops(config, lengths.read, target_length=lengths.written),
+            memory=training_memory(config, layout, source_length=length, target_length=self.config.data.target_length),
         )
+
+    def full_lengths(self, index: int) -> Lengths:
+        return Lengths(self.config.phases[index].sequence_length, self.config.data.target_length)
 
     def report(self, run: Run) -> TaskReport:
         from launcher.tasks.summarization.report import report_of  # brings matplotlib, which no rank needs
