@@ -1,6 +1,6 @@
 """The tokens that a folder adds to its vocabulary, in the order in which transformers gives them ids."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from longformer.files import read_json
 
 SETTINGS, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_OTHERS = ("additional_special_tokens", "extra_special_tokens")
-_LISTED = "added_tokens_decoder"
+OTHERS = "additional_special_tokens"
+_EXTRA, _OF_MODEL, _LISTED = "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder"
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -21,12 +21,20 @@ def read_settings(directory: Path) -> dict[str, Any]:
         LongformerError: one of them is damaged.
     """
     settings = _read(directory / SETTINGS)
-    # As transformers does: who lists the added tokens has said all of them.
-    return settings if _LISTED in settings else settings | _read(directory / MAP)
+    if OTHERS in settings and not settings.get(_EXTRA):
+        settings[_EXTRA] = settings.pop(OTHERS)
+    if isinstance(settings.get(_EXTRA), dict):
+        settings[_OF_MODEL] = settings.get(_OF_MODEL, {}) | settings.pop(_EXTRA)
+    if _LISTED in settings:  # then transformers reads nothing else
+        return settings
+    older = _read(directory / MAP)
+    if isinstance(older.get(_EXTRA), list):
+        older[_EXTRA] = [*(settings.get(_EXTRA) or []), *older[_EXTRA]]
+    return settings | older
 
 
 def added_tokens(
-    directory: Path | None, settings: Mapping[str, Any], whole: Iterable[Mapping[str, Any]]
+    directory: Path | None, settings: Mapping[str, Any], whole: Iterable[Mapping[str, Any]], present: Collection[str]
 ) -> list[AddedToken]:
     """Returns the tokens that the files of a folder add; those that the vocabulary holds keep their ids.
 
@@ -34,33 +42,39 @@ def added_tokens(
         directory: with added_tokens.json, None where nothing is to be read.
         settings: of `read_settings`.
         whole: `added_tokens` of tokenizer.json.
+        present: tokens that the tokenizer has added already.
 
     Raises:
         LongformerError: added_tokens.json is damaged.
     """
     named = [token for role in ROLES if (token := settings.get(role))]
-    for key in _OTHERS:
-        others = settings.get(key) or []
-        named += others.values() if isinstance(others, dict) else others
-    special = {_content(token) for token in named}
+    named += [token for key, token in settings.items() if _is_token(key, token) and key not in ROLES]
+    named += settings.get(_OF_MODEL, {}).values()
     listed: dict[int, AddedToken] = {}
     if _LISTED in settings:
         listed |= {int(number): _token(token, special=False) for number, token in settings[_LISTED].items()}
-    elif directory is not None:
-        for content, number in _read(directory / ADDED).items():
+    else:
+        # What only special_tokens_map.json names by its older key (PRIMERA's <doc-sep>) is an ordinary token here.
+        special = set(map(content_of, [*named, *(settings.get(_EXTRA) or [])]))
+        for content, number in ({} if directory is None else _read(directory / ADDED)).items():
             is_special = content in special
             listed[number] = AddedToken(content, special=is_special, normalized=not is_special)
-    known = {token.content for token in listed.values()}
-    for token in whole:
-        if _LISTED not in settings or token["content"] not in known:
-            listed[token["id"]] = _token(token, special=False)
+        listed |= {token["id"]: _token(token, special=False) for token in whole}
     found = {token.content: token for _, token in sorted(listed.items())}
-    for token in named:
-        found.setdefault(_content(token), _token(token, special=True))
+    for token in found.values():
+        token.special |= token.content in set(map(content_of, named))
+    for token in [*named, *(settings.get(_EXTRA, settings.get(OTHERS)) or [])]:
+        if content_of(token) not in present:
+            found.setdefault(content_of(token), _token(token, special=True))
     return list(found.values())
 
 
-def _content(token: str | Mapping[str, Any]) -> str:
+def _is_token(key: str, value: Any) -> bool:
+    return key.endswith("_token") and isinstance(value, (str, dict))
+
+
+def content_of(token: str | Mapping[str, Any]) -> str:
+    """Returns the text of a token, which settings give alone or with its flags."""
     return token if isinstance(token, str) else str(token["content"])
 
 

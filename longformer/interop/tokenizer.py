@@ -6,16 +6,17 @@ unless the user names it (`data.special_tokens`).
 """
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
 from longformer.errors import LongformerError
 from longformer.files import read_json
-from longformer.interop.added_tokens import ADDED, MAP, SETTINGS, added_tokens, read_settings
+from longformer.interop.added_tokens import ADDED, MAP, SETTINGS, added_tokens, content_of, read_settings
 from longformer.interop.special_text import as_text, as_tokens
 
 WHOLE, VOCABULARY, MERGES, WORDS = "tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"
@@ -28,6 +29,22 @@ NAMED = "special_tokens_in_documents"
 # tokenizer.json (transformers 5, TokenizersBackend.convert_to_native_format).
 _BERT = ("BertTokenizer", "ElectraTokenizer", "DistilBertTokenizer")
 _ROBERTA = ("RobertaTokenizer", "BartTokenizer", "LEDTokenizer", "LongformerTokenizer")
+_UNIGRAM = ("XLMRobertaTokenizer", "MBartTokenizer", "MBart50Tokenizer")
+_BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    # It takes the space before it, as in RoBERTa.
+    "mask_token": {"content": "<mask>", "lstrip": True},
+}
 _CLASSES = {
     "bert": "BertTokenizer",
     "electra": "ElectraTokenizer",
@@ -130,29 +147,27 @@ def _tokenizer(file: Path, directory: Path | None, settings: Mapping[str, Any]) 
     whole = json.loads(file.read_bytes()) if file.name not in (VOCABULARY, WORDS) else {}
     name = _class_name(file, settings)
     kind = whole.get("model", {}).get("type") if whole else {VOCABULARY: "BPE", WORDS: "WordPiece"}[file.name]
-    standard: tuple[str, ...] = ()
+    tokens: Mapping[str, Any] = {}
     if kind == "WordPiece" and name in _BERT:
         words = whole["model"]["vocab"] if whole else WordPiece.read_file(str(file))
-        tokenizer, standard = _bert(words, settings), ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
+        tokenizer, tokens = _bert(words, settings), _BERT_TOKENS
     elif kind == "BPE" and name in _ROBERTA:
-        tokenizer, standard = _roberta(_pairs(file, whole), settings), ("<s>", "</s>", "<unk>", "<pad>", "<mask>")
+        tokenizer, tokens = _roberta(_pairs(file, whole), settings), _ROBERTA_TOKENS
+    elif kind == "Unigram" and name in _UNIGRAM:
+        tokenizer, tokens = _unigram(whole, name, settings), _ROBERTA_TOKENS
     elif whole:
         tokenizer = Tokenizer.from_str(json.dumps(whole))
     else:
         raise LongformerError(_other_kind(file.parent, name))
     for part in ("truncation", "padding"):
-        if whole.get(part) and standard:
+        if whole.get(part) and tokens:
             limits = json.loads(tokenizer.to_str()) | {part: whole[part]}
             tokenizer = Tokenizer.from_str(json.dumps(limits))
     known = tokenizer.get_vocab()
-    for token in added_tokens(directory, settings, whole.get("added_tokens", [])):
-        if standard or token.content not in known:
-            tokenizer.add_tokens([token])
-    for word in standard:
-        # A mask takes the space before it, as in RoBERTa.
-        token = AddedToken(word, lstrip=word == "<mask>", special=True)
-        if word in known and word not in _added(tokenizer):
-            tokenizer.add_special_tokens([token])
+    settings = {role: token for role, token in tokens.items() if content_of(token) in known} | dict(settings)
+    present = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for token in added_tokens(directory, settings, whole.get("added_tokens", []), present):
+        tokenizer.add_tokens([token])
     if name.startswith("MBart"):
         _set_language(tokenizer, name, settings)
     elif name == "XLMRobertaTokenizer":
@@ -160,18 +175,16 @@ def _tokenizer(file: Path, directory: Path | None, settings: Mapping[str, Any]) 
     return tokenizer
 
 
-def _added(tokenizer: Tokenizer) -> set[str]:
-    return {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-
-
 def _class_name(file: Path, settings: Mapping[str, Any]) -> str:
     """Returns the class of transformers that would read the tokenizer; without a name the files tell."""
     if settings.get("tokenizer_class"):
         return str(settings["tokenizer_class"]).removesuffix("Fast")
     config = file.with_name("config.json")
-    family = read_json(config).get("model_type") if config.is_file() else None
+    model = read_json(config) if config.is_file() else {}
+    if model.get("tokenizer_class"):
+        return str(model["tokenizer_class"]).removesuffix("Fast")
     by_file = {VOCABULARY: "RobertaTokenizer", WORDS: "BertTokenizer"}
-    return _CLASSES.get(str(family), by_file.get(file.name, "PreTrainedTokenizer"))
+    return _CLASSES.get(str(model.get("model_type")), by_file.get(file.name, "PreTrainedTokenizer"))
 
 
 def _pairs(file: Path, whole: Mapping[str, Any]) -> BPE:
@@ -217,6 +230,30 @@ def _bert(vocabulary: dict[str, int], settings: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def _unigram(whole: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> Tokenizer:
+    """Returns the tokenizer of XLM-R, mBART and mBART-50, of which transformers takes no more than the pieces and, but
+    for mBART, SentencePiece's own normalizer from a tokenizer.json."""
+    model = {**whole["model"], "unk_id": 3, "byte_fallback": False}
+    tokenizer = Tokenizer.from_str(json.dumps({**whole, "model": model, "normalizer": None, "added_tokens": []}))
+    first = whole.get("normalizer") or {}
+    charsmaps = [part for part in first.get("normalizers", [first]) if part.get("type") == "Precompiled"]
+    parts: list[Any] = [normalizers.Precompiled(b64decode(part["precompiled_charsmap"])) for part in charsmaps[:1]]
+    scheme = "always"
+    words: list[Any] = [pre_tokenizers.WhitespaceSplit()]
+    if name == "MBart50Tokenizer":
+        parts.append(normalizers.Replace(Regex(" {2,}"), " "))
+        words = []
+    elif name == "MBartTokenizer":
+        parts = []
+    elif not settings.get("add_prefix_space", True):
+        scheme = "never"
+    if parts:
+        tokenizer.normalizer = normalizers.Sequence(parts)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words, pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return tokenizer
+
+
 def _set_ends(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
     """Puts around texts what XLM-R reads, as transformers does whatever tokenizer.json says."""
     begin, end = _named(settings, "bos_token", "<s>"), _named(settings, "eos_token", "</s>")
@@ -241,8 +278,7 @@ def _set_language(tokenizer: Tokenizer, name: str, settings: Mapping[str, Any]) 
 
 
 def _named(settings: Mapping[str, Any], role: str, otherwise: str) -> str:
-    token = settings.get(role) or otherwise
-    return str(token["content"] if isinstance(token, dict) else token)
+    return content_of(settings.get(role) or otherwise)
 
 
 def _id(tokenizer: Tokenizer, word: str) -> int:

@@ -22,38 +22,9 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from longformer.errors import LongformerError
 from longformer.interop.convert import convert
 from longformer.interop.tokenizer import open_content, read_tokenizer, tokenizer_content
+from tests.interop.tokenizer_folders import LETTERS, byte_level, unigram, word_pieces
 
-LETTERS = "abcdefghijklmnopqrstuvwxyzäüé0123456789<>/[]_.,-"
 PRICE = "the old price was <s>100</s> now <pad>80<mask> <unk>"
-LANGUAGES = transformers.models.mbart.tokenization_mbart.FAIRSEQ_LANGUAGE_CODES
-
-
-def unigram(cls: type, folder: Path, **settings: object) -> object:
-    """Returns a small tokenizer of XLM-R or mBART, saved in a folder, whose special tokens are its best pieces."""
-    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁the", -3.0), ("/s", -4.0)]
-    pieces += [(letter, -5.0 - index / 10) for index, letter in enumerate(LETTERS)]
-    if cls is transformers.MBartTokenizer:
-        pieces += [(language, 0.0) for language in LANGUAGES]
-    tokenizer = cls(vocab=[*pieces, ("<mask>", 0.0)], **settings)
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
-def byte_level(folder: Path, **config: object) -> None:
-    """Writes vocab.json and merges.txt of a small byte-level tokenizer."""
-    alphabet = sorted(transformers.convert_slow_tokenizer.bytes_to_unicode().values())
-    words = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, "Ġt", "he", "Ġthe", "<mask>"]
-    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\nĠ t\nh e\nĠt he\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def word_pieces(folder: Path, **config: object) -> None:
-    """Writes vocab.txt of a small BERT."""
-    letters = [*LETTERS, *"ABCÄÜ中文fur"]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(letters), *(f"##{each}" for each in LETTERS)]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def trained_ids(content: str, text: str) -> list[int]:
@@ -105,6 +76,17 @@ def test_a_named_special_token_is_the_token_everywhere(tmp_path: Path) -> None:
         tokenizer_content(tmp_path, ["[DEID]"])
 
 
+def test_a_token_that_is_added_and_special_only_in_the_older_file_is_a_token_as_in_transformers(tmp_path: Path) -> None:
+    byte_level(tmp_path)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<doc-sep>": 264}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["<doc-sep>"]}))
+    text = "A court decided.<doc-sep>Patients </s>"  # the layout of PRIMERA
+    theirs = transformers.LEDTokenizer.from_pretrained(tmp_path, split_special_tokens=True)(text)["input_ids"]
+    assert theirs.count(264) == 1
+    for special_tokens in (None, [], ["<doc-sep>"]):
+        assert open_content(tokenizer_content(tmp_path, special_tokens)).encode(text).ids == theirs
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -122,66 +104,6 @@ def test_the_settings_beside_a_word_list_count(config: dict[str, object], tmp_pa
     for text in ("für über ÄÜ", "a中文b", "a [DEID] b.", "an Über-Wort, über-wort"):
         assert read_tokenizer(tmp_path).encode(text).ids == theirs(text)["input_ids"]
     TextTokenizer(tokenizer_content(tmp_path))
-
-
-def flags() -> st.SearchStrategy[dict[str, bool]]:
-    return st.fixed_dictionaries({}, optional={name: st.booleans() for name in ("lstrip", "rstrip", "normalized")})
-
-
-TEXTS = st.lists(
-    st.one_of(
-        st.text(max_size=8),
-        st.text(alphabet=LETTERS, max_size=8),
-        st.sampled_from([" ", "[DEID]", "[deid]", "Über", "<sep>", "the", " the", "für", "中文", "हिन्दी", "\n", "é"]),
-    ),
-    max_size=8,
-).map("".join)
-
-
-@pytest.mark.parametrize("family", ["bert", "roberta"])
-@given(
-    booleans=st.fixed_dictionaries(
-        {},
-        optional={
-            name: st.booleans()
-            for name in ("add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
-        },
-    ),
-    listed=st.booleans(),
-    whole=st.booleans(),
-    added=flags(),
-    texts=st.lists(TEXTS, min_size=20, max_size=20),
-)
-@settings(max_examples=25)
-def test_any_layout_gives_the_ids_of_transformers(
-    tmp_path_factory: pytest.TempPathFactory,
-    family: str,
-    booleans: dict[str, bool],
-    listed: bool,
-    whole: bool,
-    added: dict[str, bool],
-    texts: list[str],
-) -> None:
-    folder = tmp_path_factory.mktemp("layout")
-    write, cls = {
-        "bert": (word_pieces, transformers.BertTokenizer),
-        "roberta": (byte_level, transformers.RobertaTokenizer),
-    }[family]
-    write(folder, **booleans)
-    size = cls.from_pretrained(folder).vocab_size
-    tokens = {"[DEID]": size, "Über": size + 1}
-    if listed:
-        decoder = {str(number): {"content": token, "special": False, **added} for token, number in tokens.items()}
-        write(folder, **booleans, added_tokens_decoder=decoder)
-    else:
-        (folder / "added_tokens.json").write_text(json.dumps(tokens))
-    theirs = cls.from_pretrained(folder, split_special_tokens=True)
-    if whole:
-        folder = folder / "saved"
-        theirs.save_pretrained(folder)
-    ours = read_tokenizer(folder)
-    for text in texts:
-        assert ours.encode(text).ids == theirs(text)["input_ids"], text
 
 
 @pytest.mark.parametrize("file", ["sentencepiece.bpe.model", "spiece.model", "bpe.codes"])
