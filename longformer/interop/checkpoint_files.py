@@ -22,6 +22,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 # Names of the modules that torch.compile, DataParallel, FSDP and its activation checkpointing put around others.
 WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# Ends of the names of buffers that fairseq left in old checkpoints; no model reads them.
+LEFTOVERS = ("encoder.version", "decoder.version", "embed_positions._float_tensor")
 
 Device = Literal["cpu", "meta"]
 
@@ -60,7 +62,7 @@ def check_unused(directory: Path) -> None:
 
 
 def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor]:
-    """Returns all tensors of a model directory by name, without wrappers, which are logged.
+    """Returns all tensors of a model directory by name, without wrappers and leftovers, which are logged.
 
     Args:
         device: "meta" reads shapes and types only, which takes no time and no memory.
@@ -76,7 +78,10 @@ def read_tensors(directory: Path, *, device: Device = "cpu") -> dict[str, Tensor
         raise LongformerError(f"{directory} holds two tensors for {plain_name(str(wrapped))}; remove one of them")
     if wrapped is not None:
         log.warning("%s was saved from a wrapped model: %s is read as %s", directory, wrapped, plain_name(wrapped))
-    return names
+    leftovers = [name for name in names if name.endswith(LEFTOVERS)]
+    if leftovers:
+        log.warning("%s has leftovers of fairseq, which are ignored: %s", directory, ", ".join(leftovers))
+    return {name: tensor for name, tensor in names.items() if name not in leftovers}
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -154,6 +154,22 @@ def test_any_one_of_the_tied_embeddings_stands_for_all(stored: str, tmp_path: Pa
     assert_same_outputs(source(**make_batch()), model(**make_batch()))
 
 
+def test_leftovers_of_fairseq_are_ignored_with_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_source("Bart", tmp_path / "short")
+
+    def add_leftovers(folder: Path, base: str) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        leftovers = {f"{base}.{part}.version": torch.tensor([3.0]) for part in ("encoder", "decoder")}
+        save_file(tensors | leftovers, folder / "model.safetensors", {"format": "pt"})
+
+    add_leftovers(tmp_path / "short", "model")
+    convert(tmp_path / "short", tmp_path / "long", max_length=64, window=64)
+    assert "leftovers of fairseq, which are ignored: model.decoder.version, model.encoder.version" in caplog.text
+    add_leftovers(tmp_path / "long", "led")
+    model = models.LEDForConditionalGeneration.from_pretrained(tmp_path / "long")
+    assert_same_outputs(source(**make_batch()), model(**make_batch()))
+
+
 def test_embeddings_that_are_not_tied_stay_apart(tmp_path: Path) -> None:
     source = make_source("Bart", tmp_path / "short", tie_word_embeddings=False)
     convert(tmp_path / "short", tmp_path / "long", max_length=64, window=64)
