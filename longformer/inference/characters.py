@@ -68,7 +68,7 @@ class CharacterPredictor:
         return self.decode_bytes(ids).decode(errors="replace")
 
     def score(
-        self, text: str, *, sequence_length: int = 2048, stride: int = 512, batch_size: int = 4
+        self, text: str | bytes, *, sequence_length: int = 2048, stride: int = 512, batch_size: int = 4
     ) -> BitsPerCharacter:
         """Returns the bits per character of a text; arguments and errors as in `evaluate_bits_per_character`."""
         return evaluate_bits_per_character(

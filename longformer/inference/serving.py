@@ -21,6 +21,11 @@ Record = dict[str, Any]
 Answer = Callable[[Record, Record], Record]
 """Turns the fields of a record and the request's parameters into the fields of the result."""
 
+LONGEST_SCORED = 32_768
+"""Bytes of the longest text that a character model is given, all of which it scores, and of the longest that it writes;
+other models read the beginning of a long text only."""
+MOST_BEAMS = 64
+"""Summaries followed at the same time; their number is a request's to choose, and their memory the server's."""
 _CHARACTERS = "characters"
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
 
@@ -45,14 +50,21 @@ def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
 
 def _summarize(predictor: Predictor, record: Record, parameters: Record) -> Record:
     settings = {name: value for name, value in parameters.items() if value}
+    _check_limit("num_beams", settings.get("num_beams", 1), least=1, most=MOST_BEAMS)
     return {"summary": predictor.summarize(record["text"], **settings)}
 
 
 def _continue(predictor: CharacterPredictor, record: Record, parameters: Record, **settings: Any) -> Record:
-    score = predictor.score(record["text"], **settings)
+    text, characters = record["text"].encode(), parameters.get("new_characters", 0)
+    _check_limit("new_characters", characters, least=0, most=LONGEST_SCORED)
+    if len(text) > LONGEST_SCORED:
+        raise LongformerError(
+            f"the text has {len(text):,} bytes, at most {LONGEST_SCORED:,} are scored: give it in parts"
+        )
+    score = predictor.score(text, **settings)
     written = predictor.continuation(
-        record["text"],
-        characters=parameters.get("new_characters", 0),
+        text,
+        characters=characters,
         temperature=parameters.get("temperature", 1.0),
         seed=parameters.get("seed", 0),
     )
@@ -64,6 +76,11 @@ def _top(parameters: Record) -> int:
     if top < 1:
         raise LongformerError(f"top must be at least 1, got {top}")
     return top
+
+
+def _check_limit(name: str, value: int, *, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise LongformerError(f"{name} must be from {least} to {most:,}, got {value:,}")
 
 
 @dataclass(frozen=True)

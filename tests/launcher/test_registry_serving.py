@@ -29,6 +29,23 @@ from tests.launcher.test_mlflow_server import free_port
 
 pytestmark = pytest.mark.slow
 TEXT = "A paper on long documents."
+BAD_ROWS = {
+    '[{"text": null}]': ["row 1 of 1: the text is missing: give a text"],
+    '[{"text": "A text."}, {"text": NaN}, {}]': [
+        "row 2 of 3: the text is missing: give a text",
+        "row 3 of 3: the text is missing: give a text",
+    ],
+    '[{"text": 7}]': ["row 1 of 1: the text is not a text but of the type int: write it as a string"],
+    '[{"text": 7}, {"text": "A text."}, {"text": ["a", "list"]}]': [
+        "row 1 of 3: the text is not a text but of the type int: write it as a string",
+        "row 3 of 3: the text is not a text but of the type list: write it as a string",
+    ],
+    '[{"text": ""}, {"text": " \\n"}]': ["row 1 of 2: the text is empty", "row 2 of 2: the text is empty"],
+    # These are MLflow's own sentences.
+    '[{"text": "a \\ud800 b"}]': ["surrogates not allowed'"],
+    '[{"context": "A text."}]': ["Model is missing inputs ['text']. Note that there were extra inputs: ['context']."],
+}
+"""Rows of a request as JSON, and how the message ends that refuses them."""
 LOAD = """
 import json, sys
 
@@ -92,8 +109,20 @@ def served(address: str, environment: dict[str, str]) -> Iterator[str]:
 
 
 def curl(address: str, content: dict[str, Any]) -> dict[str, Any]:
-    command = ["curl", "--silent", "--header", "Content-Type: application/json", "--data", json.dumps(content), address]
-    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    return json.loads(posted(address, json.dumps(content))[1])
+
+
+def posted(address: str, body: str) -> tuple[int, str]:
+    """The status and the answer of a server."""
+    options = ["--silent", "--header", "Content-Type: application/json", "--data-binary", "@-"]
+    command = ["curl", *options, "--write-out", "\n%{http_code}", address]
+    done = subprocess.run(command, input=body, capture_output=True, text=True, check=True)
+    answer, _, status = done.stdout.rpartition("\n")
+    return int(status), answer
+
+
+def no_number(text: str) -> None:
+    raise AssertionError(f"{text} is not JSON")
 
 
 def test_character_model_is_loaded_without_the_training_stack_and_served_over_http(
@@ -131,6 +160,15 @@ def test_summaries_and_masked_words_over_the_registry_are_those_of_the_folder(
     summary = Predictor.load(tmp_path / "led", "summarize").summarize(TEXT, max_new_tokens=8, num_beams=2)
     with served("models:/led@champion", environment) as address:
         request = {"dataframe_records": [{"text": TEXT}], "params": {"max_new_tokens": 8, "num_beams": 2}}
+        assert curl(address, request) == {"predictions": [{"summary": summary}]}
+        for rows, sentences in BAD_ROWS.items():
+            status, answer = posted(address, f'{{"dataframe_records": {rows}}}')
+            assert status == 400, answer
+            message = json.loads(answer, parse_constant=no_number)["message"]
+            assert message.endswith("\n".join(sentences)), message
+            assert "Traceback" not in message
+        for unreadable in ("", "{", "[]", "{}", '{"dataframe_records": 7}', '{"dataframe_records": ["text"]}'):
+            assert posted(address, unreadable)[0] == 400
         assert curl(address, request) == {"predictions": [{"summary": summary}]}
     capsys.readouterr()
     hidden = TEXT.replace("paper", "<mask>")

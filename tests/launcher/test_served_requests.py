@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from mlflow.exceptions import MlflowException
 from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.run import Run
 from launcher.tracking.registry.served_model import ServedModel
+from longformer.benchmarks.memory import peak_memory
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Predictor
-from longformer.inference.serving import ABILITIES, example_of
+from longformer.inference.serving import ABILITIES, LONGEST_SCORED, example_of, open_model
 from tests.launcher.test_evaluate_and_generate import finish_phase
 from tests.launcher.test_inspect_and_predict import make_model
 
@@ -50,9 +51,9 @@ def served(
     model = ServedModel()
     model.open(folder, {"task": ability})
 
-    def ask(*records: dict[str, Any]) -> list[dict[str, Any]]:
+    def ask(*records: dict[str, Any], parameters: Mapping[str, Any] = ABILITIES[ability].quick) -> list[dict[str, Any]]:
         # In a table a column that one record lacks is NaN in it.
-        answers = model.predict(None, pandas.DataFrame(list(records), dtype=object), dict(ABILITIES[ability].quick))
+        answers = model.predict(None, pandas.DataFrame(list(records), dtype=object), dict(parameters))
         json.dumps(answers.to_dict("records"), allow_nan=False)
         return answers.to_dict("records")
 
@@ -87,6 +88,50 @@ def test_odd_texts_are_answered_or_refused_and_leave_nothing_behind(served: tupl
             with suppress(MlflowException):
                 ask(example | {name: odd})
             assert ask(example) == first
+
+
+@pytest.mark.parametrize(
+    ("served", "parameters", "sentence"),
+    [
+        ("answer", {"top": 0}, "top must be at least 1, got 0"),
+        ("summarize", {"num_beams": 65}, "num_beams must be from 1 to 64, got 65"),
+        ("summarize", {"max_new_tokens": -1}, "max_new_tokens must be at least 1, got -1"),
+        ("summarize", {"max_new_tokens": 5000}, "max_new_tokens must be at most 64"),
+        ("characters", {"new_characters": 32_769}, "new_characters must be from 0 to 32,768, got 32,769"),
+        ("characters", {"new_characters": 1, "temperature": math.nan}, "temperature must be at least 0, got nan"),
+    ],
+    indirect=["served"],
+)
+def test_parameters_beyond_their_limits_are_refused(
+    served: tuple[Ask, dict[str, str]], parameters: dict[str, Any], sentence: str
+) -> None:
+    ask, example = served
+    with pytest.raises(MlflowException) as refusal:
+        ask(example, parameters=parameters)
+    assert refusal.value.message.startswith(f"row 1 of 1: {sentence}")
+
+
+@pytest.mark.slow
+def test_a_megabyte_is_answered_or_refused_in_little_memory(served: tuple[Ask, dict[str, str]]) -> None:
+    ask, example = served
+    first, before = ask(example), peak_memory()
+    for unit in ("word ", "a", "x\n", "\x00"):
+        for name in example:
+            with suppress(MlflowException):
+                ask(example | {name: (unit * 1_000_000)[:1_000_000]})
+    assert peak_memory() - before < 2**30
+    assert ask(example) == first
+
+
+@pytest.mark.slow
+def test_a_character_model_scores_texts_up_to_a_limit(created_run: Run, prepared: PreparedData) -> None:
+    finish_phase(created_run, 0, prepared)
+    answer = open_model(
+        created_run.result_directory(0) / "model", "characters", sequence_length=64, stride=64, batch_size=64
+    )
+    assert answer({"text": "a" * LONGEST_SCORED}, {})["bits_per_character"] > 0
+    with pytest.raises(LongformerError, match=r"has 32,769 bytes, at most 32,768 are scored: give it in parts"):
+        answer({"text": "a" * (LONGEST_SCORED + 1)}, {})
 
 
 @pytest.fixture

@@ -63,6 +63,12 @@ def test_top_one_is_the_most_probable_character_at_any_temperature(build_model: 
     assert list(generate(model, prompt, new_tokens=20, temperature=5.0, top_k=1, seed=1)) == greedy
 
 
+def test_a_temperature_near_zero_is_that_of_the_most_probable_character(build_model: Build) -> None:
+    model, prompt = build_model(), torch.tensor([1, 2, 3])
+    drawn, best = (list(generate(model, prompt, new_tokens=9, temperature=each, seed=3)) for each in (1e-300, 0.0))
+    assert drawn == best
+
+
 def test_characters_are_drawn_with_the_probabilities_of_the_model(build_model: Build) -> None:
     model, prompt = build_model(), torch.tensor([1, 2, 3])
     draws = [next(generate(model, prompt, new_tokens=1, temperature=3.0, seed=seed)) for seed in range(400)]

@@ -189,7 +189,7 @@ def test_one_text_does_not_depend_on_the_others_of_its_batch(tmp_path: Path) -> 
     [
         ({"num_beam": 2}, "generate has no argument num_beam"),
         ({"num_beams": 0}, "num_beams must be at least 1"),
-        ({"max_new_tokens": 0}, "max_length must be at least 2"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"max_length": 42}, "max_length must be at most 41"),
         ({"max_new_tokens": 41}, "max_new_tokens must be at most 40, the positions of the decoder, got 41"),
         ({"temperature": 0.0}, "temperature must be above 0"),

@@ -81,7 +81,7 @@ def generate(
     """
     if prompt.dim() != 1 or len(prompt) == 0:
         raise ValueError(f"prompt must be (characters,) with at least one character, got shape {tuple(prompt.shape)}")
-    if temperature < 0:
+    if not temperature >= 0:  # NaN is not
         raise ValueError(f"temperature must be at least 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, got {top_k}")
@@ -134,4 +134,7 @@ def _drawn(logits: Tensor, temperature: float, top_k: int | None, generator: tor
         return int(logits.argmax())
     if top_k is not None and top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(top_k).values[-1], -torch.inf)
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+    # Of the differences, because a low temperature would make infinities of the logits; the lowest would be 0 in fp32.
+    lowest = torch.finfo(logits.dtype).tiny
+    probabilities = ((logits - logits.max()) / max(temperature, lowest)).softmax(-1)
+    return int(torch.multinomial(probabilities, 1, generator=generator))

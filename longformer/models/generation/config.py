@@ -91,6 +91,9 @@ class GenerationSettings:
             LongformerError: the defaults ask for something that is not to be had here.
             ValueError: a choice does not exist, or its value is refused.
         """
+        new_tokens = choices.get("max_new_tokens")
+        if new_tokens is not None and new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {new_tokens}")
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(choices.keys() - known - {"max_new_tokens", "min_new_tokens"})
         if unknown:
