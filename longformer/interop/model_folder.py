@@ -17,8 +17,16 @@ def read_config(directory: Path) -> dict[str, Any]:
         LongformerError: there is no such folder or file, or the file is damaged.
     """
     if not (directory / CONFIG_FILE).is_file():
-        raise LongformerError(f"{directory} holds no model: {CONFIG_FILE} is missing{hub_hint(directory)}")
+        hint = trainer_hint(directory) or hub_hint(directory)
+        raise LongformerError(f"{directory} holds no model: {CONFIG_FILE} is missing{hint}")
     return read_json(directory / CONFIG_FILE)
+
+
+def trainer_hint(directory: Path) -> str:
+    """Returns how to save a model of ours, to be put behind a refusal, where transformers' Trainer has saved one."""
+    if not (directory / "training_args.bin").is_file():
+        return ""
+    return "; transformers' Trainer writes it for its own classes only: save the model with model.save_pretrained"
 
 
 def hub_hint(directory: Path) -> str:

@@ -17,7 +17,10 @@ from transformers.models.longformer import modeling_longformer as longformer
 from longformer.attention.band import Band
 from longformer.attention.layer import BandAndGlobalAttention
 from longformer.attention.metadata import AttentionMetadata
+from longformer.errors import LongformerError
 from longformer.models.common.layer_stack import drop_layers
+from longformer.models.longformer.global_attention import first_positions
+from longformer.models.longformer.layers import of_first_token
 
 Model = TypeVar("Model", bound=nn.Module)
 PROJECTIONS = ("query", "key", "value", "query_global", "key_global", "value_global")
@@ -28,7 +31,8 @@ def patch_model(model: Model) -> Model:
 
     Parameters stay the same objects under the same names, so optimizers, checkpoints and `save_pretrained` go on as
     before. Patching twice changes nothing more. One difference remains visible: `global_attentions` has the length
-    of the text, and zeros where an example has fewer global tokens than another.
+    of the text, and zeros where an example has fewer global tokens than another. Padding on the left: `pooler_output`
+    reads the first token of a text; the head of LongformerForSequenceClassification, which would read padding, refuses.
 
     Returns:
         `model` itself.
@@ -43,6 +47,9 @@ def patch_model(model: Model) -> Model:
         for layer in module.encoder.layer:
             layer.attention.self = SelfAttention.of(layer.attention.self)
         module.forward = MethodType(longformer_forward, module)
+    for module in modules:
+        if isinstance(module, longformer.LongformerForSequenceClassification):
+            module.longformer.forward = MethodType(classified_forward, module.longformer)
     for module in encoders:
         for layer in module.layers:
             layer.self_attn.longformer_self_attn = SelfAttention.of(layer.self_attn.longformer_self_attn)
@@ -117,11 +124,30 @@ def longformer_forward(
         output_attentions=choose(output_attentions, self.config.output_attentions),
         output_hidden_states=choose(output_hidden_states, self.config.output_hidden_states),
     )
-    pooled = None if self.pooler is None else self.pooler(trace["last_hidden_state"])
+    pooled = None
+    if self.pooler is not None:
+        # Theirs reads position 0; it gets the first token of every text there.
+        pooled = self.pooler(of_first_token(trace["last_hidden_state"], attention_mask)[:, None])
     if choose(return_dict, self.config.return_dict):
         return longformer.LongformerBaseModelOutputWithPooling(pooler_output=pooled, **trace)
     last, *rest = trace.values()
     return (last, pooled, *(value for value in rest if value is not None))
+
+
+def classified_forward(
+    self: Any, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, *inputs: Any, **named: Any
+) -> Any:
+    """Stands in for `LongformerModel.forward` under a head that reads position 0, and makes it global.
+
+    Raises:
+        LongformerError: there is padding at position 0.
+    """
+    if attention_mask is not None and bool(first_positions(attention_mask).any()):
+        raise LongformerError(
+            "texts are padded on the left, where LongformerForSequenceClassification of transformers reads: pad them "
+            'on the right (tokenizer.padding_side = "right"), or take our class of that name'
+        )
+    return longformer_forward(self, input_ids, attention_mask, *inputs, **named)
 
 
 def led_encoder_forward(

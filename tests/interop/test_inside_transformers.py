@@ -13,7 +13,9 @@ import transformers
 from torch import Tensor
 
 from longformer import models
+from longformer.errors import LongformerError
 from longformer.interop import patch
+from tests.models.longformer_cases import HEADS
 
 SHAPE = {
     "vocab_size": 50,
@@ -25,15 +27,29 @@ SHAPE = {
     "max_position_embeddings": 66,
     "type_vocab_size": 1,
 }
+LED_SHAPE = {
+    "vocab_size": 50,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "attention_window": [4, 8],
+    "max_encoder_position_embeddings": 64,
+    "max_decoder_position_embeddings": 32,
+}
 OWNERS = ["ours", "patched"]
 
 
 def build(owner: str, head: str) -> Any:
     torch.manual_seed(0)
+    family, shape = ("LEDConfig", LED_SHAPE) if head.startswith("LED") else ("LongformerConfig", SHAPE)
     if owner == "ours":
-        model = getattr(models, head)(models.LongformerConfig(**SHAPE))
+        model = getattr(models, head)(getattr(models, family)(**shape))
     else:
-        model = patch(getattr(transformers, head)(transformers.LongformerConfig(**SHAPE)))
+        model = patch(getattr(transformers, head)(getattr(transformers, family)(**shape)))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -57,7 +73,8 @@ def test_trainer_trains_and_evaluates_and_what_it_learnt_is_saved(owner: str, ac
     model, rows = build(owner, "LongformerForSequenceClassification"), texts()
     arguments = transformers.TrainingArguments(
         str(tmp_path / "trainer"), max_steps=30, learning_rate=3e-3, per_device_train_batch_size=8, use_cpu=True,
-        gradient_accumulation_steps=accumulated, save_strategy="no", report_to=[], disable_tqdm=True,
+        gradient_accumulation_steps=accumulated, gradient_checkpointing=accumulated > 1, save_strategy="no",
+        report_to=[], disable_tqdm=True,
     )  # fmt: skip
     trainer = transformers.Trainer(model, arguments, train_dataset=rows, eval_dataset=rows)
     before = trainer.evaluate()["eval_loss"]
@@ -71,6 +88,90 @@ def test_trainer_trains_and_evaluates_and_what_it_learnt_is_saved(owner: str, ac
     for library in (models, transformers):
         again = library.LongformerForSequenceClassification.from_pretrained(tmp_path / "saved")
         torch.testing.assert_close(logits(again, rows), predicted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("head", ["LEDForConditionalGeneration", "LongformerForMaskedLM"])
+def test_trainer_knows_the_labels_of_what_writes_words(owner: str, head: str, tmp_path: Path) -> None:
+    is_led = head.startswith("LED")
+    model, rows = build(owner, head), texts()
+    for row in rows:
+        row["labels"] = row["input_ids"][:8] if is_led else row["input_ids"]
+    arguments = transformers.Seq2SeqTrainingArguments(
+        str(tmp_path / "trainer"), max_steps=20, learning_rate=3e-3, use_cpu=True, report_to=[], disable_tqdm=True,
+        save_strategy="no" if owner == "ours" else "steps", save_steps=10,
+        predict_with_generate=is_led and owner == "patched",
+    )  # fmt: skip
+    trainer = transformers.Seq2SeqTrainer(model, arguments, train_dataset=rows, eval_dataset=rows)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before - 0.01
+    saved = tmp_path / "saved"
+    if owner == "ours":
+        model.save_pretrained(saved)
+    else:
+        trainer.save_model(str(saved))
+        assert len(trainer.predict(rows).predictions) == len(rows)
+        trainer.train(resume_from_checkpoint=str(tmp_path / "trainer" / "checkpoint-10"))
+    batch = {"input_ids": torch.stack([row["input_ids"] for row in rows])}
+    batch |= {"decoder_input_ids": batch["input_ids"][:, :8]} if is_led else {}
+    ours, theirs = (getattr(library, head).from_pretrained(saved).eval() for library in (models, transformers))
+    torch.testing.assert_close(ours(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-5)
+    if owner == "ours":
+        torch.testing.assert_close(ours(**batch).logits, model.eval()(**batch).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("head", HEADS)
+def test_padding_on_the_left_changes_no_answer_or_is_refused(owner: str, head: str) -> None:
+    model = build(owner, head)
+    texts = [
+        torch.cat([torch.tensor([0, 7, 2, 2]), torch.randint(5, 50, (length,)), torch.tensor([2])])
+        for length in (9, 30)
+    ]
+    padded = {}
+    for side in ("right", "left"):
+        ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1, padding_side=side)
+        batch = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+        if head == "LongformerForMultipleChoice":
+            batch = {name: each[None] for name, each in batch.items()}
+        if (owner, head, side) == ("patched", "LongformerForSequenceClassification", "left"):
+            with pytest.raises(LongformerError, match="texts are padded on the left"):
+                model(**batch)
+            return
+        with torch.no_grad():
+            output = model(**batch)
+        # Of what is told about every position, that of tokens.
+        is_token = ids != 1
+        padded[side] = {
+            name: each[is_token] if each.shape[:2] == ids.shape else each
+            for name, each in output.items()
+            if isinstance(each, Tensor)
+        }
+    assert padded["left"].keys() == padded["right"].keys()
+    for name, expected in padded["right"].items():
+        torch.testing.assert_close(padded["left"][name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_that_trainer_saved_of_our_class_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    transformers.Trainer(build("ours", "LongformerForSequenceClassification"), arguments).save_model()
+    with pytest.raises(
+        LongformerError, match=r"config\.json is missing; .* save the model with model\.save_pretrained"
+    ):
+        models.LongformerForSequenceClassification.from_pretrained(tmp_path)
+
+
+def test_a_patched_model_takes_more_tokens_and_ours_reads_them(tmp_path: Path) -> None:
+    for head in ("LongformerForMaskedLM", "LEDForConditionalGeneration"):
+        patched = build("patched", head)
+        patched.resize_token_embeddings(60, mean_resizing=False)
+        patched.save_pretrained(tmp_path / head)
+        ids = torch.randint(5, 60, (2, 20))
+        expected = patched.eval()(ids).logits
+        assert expected.shape == (2, 20, 60)
+        logits = getattr(models, head).from_pretrained(tmp_path / head)(ids).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

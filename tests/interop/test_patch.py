@@ -79,6 +79,9 @@ def assert_alike(before: dict[str, Tensor], after: dict[str, Tensor], tolerance:
 def test_a_patched_longformer_gives_the_same_outputs_and_gradients(head: str, tmp_path: Path) -> None:
     for seed in range(5):
         case = make_case(head, seed, tmp_path / str(seed))
+        mask = case.batch.get("attention_mask")
+        if head == "LongformerForSequenceClassification" and mask is not None and mask.argmax(1).any():
+            continue  # padding on the left, which this one refuses
         asked = {"output_hidden_states": True}
         before = outputs_and_gradients(case.theirs, lambda: case.theirs(**case.batch, **asked))  # noqa: B023
         parameters = dict(case.theirs.named_parameters())

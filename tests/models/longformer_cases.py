@@ -72,7 +72,8 @@ def read_first_tokens(theirs: Any, head: str, batch: dict[str, Tensor]) -> None:
         return
     first = mask.argmax(1)
     getattr(theirs, reader).register_forward_pre_hook(
-        lambda _, args: (args[0][torch.arange(len(first)), first][:, None],)
+        # A patched model hands its pooler the first tokens alone.
+        lambda _, args: args if args[0].shape[1] == 1 else (args[0][torch.arange(len(first)), first][:, None],)
     )
     if reader == "classifier":
         default = functional.one_hot(first, mask.shape[1])

@@ -99,8 +99,10 @@ class PretrainedModel(nn.Module):
         """Where the model was read from; empty for a new one."""
         return str(self.config.name_or_path)
 
-    def gradient_checkpointing_enable(self, *, keep_attention: bool = False) -> None:
+    def gradient_checkpointing_enable(self, *, keep_attention: bool = False, **_: Any) -> None:
         """Keeps only each layer's input for backward and computes the rest again.
+
+        What else transformers' Trainer hands in makes no difference.
 
         Args:
             keep_attention: keep also what attention gave, which is the dearest part to compute again and takes as
