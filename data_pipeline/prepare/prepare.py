@@ -23,6 +23,7 @@ from data_pipeline.shards.shard import Example, ShardRecord, write_shard
 from data_pipeline.shards.staging import staged_directory, write_file
 from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, split_of
 from data_pipeline.sources.files import DocumentReader, ReportProgress, source_signature
+from data_pipeline.sources.labels import ClassCounts
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.tokenizers.byte import Vocabulary
 from data_pipeline.tokenizers.subword import TextTokenizer
@@ -83,6 +84,7 @@ def prepare(
         splits: dict[str, list[ShardRecord]] = {split: [] for split in SPLITS}
         for split, shard in task_map(tokenise_shard, _shard_tasks(examples, staging, record, shard_characters)):
             splits[split].append(shard)
+        examples.classes.check()
         left_out = examples.quarantine.left_out
         kept = sum(shard.examples for shards in splits.values() for shard in shards)
         if not kept:
@@ -101,6 +103,7 @@ def prepare(
                 split_rule=corpus.split_rule(),
                 left_out_files=len(left_out),
                 left_out=dict(islice(left_out.items(), _LEFT_OUT_SHOWN)),
+                classes=examples.classes.as_json(),
             ),
             tokenizer=record,
             splits={split: tuple(shards) for split, shards in splits.items()},
@@ -172,12 +175,19 @@ class _NumberedExamples:
         self.reader = DocumentReader(corpus.files, report_progress, passes=corpus.passes)
         self.quarantine = Quarantine(damaged_allowed)
         self.count = 0
+        self.classes = ClassCounts()
+        self._counted = corpus.classes
         self._examples = corpus.read(self.reader, self.quarantine)
 
-    def __iter__(self) -> Iterator[tuple[int, RawExample]]:
+    def __iter__(self) -> Iterator[tuple[int, str, RawExample]]:
+        """Yields the number of each example, its split, and the example."""
         for number, example in enumerate(self._examples):
             self.count = number + 1
-            yield number, example
+            split = example.split or split_of(number)
+            if any(text.strip() for text in example.texts.values()):
+                for name in self._counted:
+                    self.classes.add(split, name, example.fields[name])
+            yield number, split, example
 
 
 def _shard_tasks(
@@ -195,8 +205,7 @@ def _shard_tasks(
         pending[split], characters[split] = [], 0
         return task
 
-    for number, example in examples:
-        split = example.split or split_of(number)
+    for number, split, example in examples:
         pending[split].append((number, example))
         characters[split] += example.characters
         if characters[split] >= shard_characters:

@@ -40,6 +40,8 @@ class CorpusRecord:
     """Files that are no part of the data, such as pictures; named in quarantine.jsonl."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """The first of their names, and why."""
+    classes: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """How many examples of every split have every class, by the name of the field; the classes in their order."""
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)

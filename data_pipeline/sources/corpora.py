@@ -59,6 +59,8 @@ class Corpus:
     read: ReadExamples
     split_rule: Callable[[], str] = lambda: DRAWN_BY_NUMBER
     """Tells in words how examples come to their split; called after they were read."""
+    classes: tuple[str, ...] = ()
+    """Fields that hold a class, or a list of classes, whose names are counted."""
     passes: int = 1
     """How often preparation reads the files."""
     tokenizer: Callable[[DocumentReader], Tokenizer] | None = None

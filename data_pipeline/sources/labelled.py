@@ -1,7 +1,7 @@
 """Labelled text: records with named fields, or a folder of text files whose subfolders are the labels."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from data_pipeline.sources.corpora import (
     RawExample,
 )
 from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.labels import LabelError, Problem, is_set, read_label
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.records import Content, Reading, contents, field_of, joined_text, text_damage
 from data_pipeline.sources.text import files_below
@@ -27,7 +28,8 @@ def labelled(
     source: Path,
     *,
     texts: Mapping[str, str],
-    fields: Mapping[str, str],
+    fields: Mapping[str, str | Sequence[str]],
+    labels: Mapping[str, Problem] | None = None,
     encoding: str | None = None,
     read_as: Literal["text"] | None = None,
 ) -> Corpus:
@@ -42,6 +44,9 @@ def labelled(
         texts: of records: which field holds each text; a list of strings is joined by line ends.
         fields: of records: which field holds each label, identifier or other value that stays with the
             example. In CSV every value is a string; else strings, numbers, booleans and lists of them are kept.
+            Where several fields are named, each stands for a class, and those that hold 1 are the labels.
+        labels: which of `fields` are labels, and of which problem: they are read by `read_label`, and their classes
+            counted.
         encoding: of files that are not UTF-8.
         read_as: insists that files are text, whatever they look like.
 
@@ -54,7 +59,9 @@ def labelled(
         expects="JSON lines, JSON arrays, CSV, Parquet, or a folder of text files for every label",
     )
     splits = NamedSplits.of(source, files)
-    reading = Reading((*texts.values(), *fields.values()), encoding, read_as)
+    columns = [name for field in fields.values() for name in ([field] if isinstance(field, str) else field)]
+    reading = Reading((*texts.values(), *columns), encoding, read_as)
+    problems = dict(labels or {})
 
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
         splits.name_skipped(quarantine)
@@ -69,34 +76,56 @@ def labelled(
                     f"{first[True]} is text, but {first[False]} holds records: keep either, or insist with --as text "
                     "that both are text"
                 )
-            for example in _examples(content, texts, fields, quarantine):
+            for example in _examples(content, texts, fields, problems, quarantine):
                 yield RawExample(example.texts, example.fields, deal(content.name))
 
-    settings = {"texts": dict(texts), "fields": dict(fields), **reading.settings}
-    return Corpus(LABELLED, settings, source, splits.files, read, lambda: splits.rule)
+    kept = {name: field if isinstance(field, str) else list(field) for name, field in fields.items()}
+    settings = {"texts": dict(texts), "fields": kept, **({"labels": problems} if problems else {}), **reading.settings}
+    counted = tuple(name for name, problem in problems.items() if problem != "regression")
+    return Corpus(LABELLED, settings, source, splits.files, read, lambda: splits.rule, classes=counted)
 
 
 def _examples(
-    content: Content, texts: Mapping[str, str], fields: Mapping[str, str], quarantine: Quarantine
+    content: Content,
+    texts: Mapping[str, str],
+    fields: Mapping[str, str | Sequence[str]],
+    problems: Mapping[str, Problem],
+    quarantine: Quarantine,
 ) -> Iterator[RawExample]:
     if content.form == "text":
         text, name = "".join(content.text), Path(content.name)
         if damage := text_damage(text, content.encoding):
             quarantine.add(content.name, damage)
         else:
-            yield RawExample({TEXT: text}, {LABEL: name.parent.name, "id": name.stem})
+            label = _value({LABEL: name.parent.name}, LABEL, problems.get(LABEL))
+            yield RawExample({TEXT: text}, {LABEL: label, "id": name.stem})
         return
     for record in content.records:
         try:
             values = record.load()
             example = RawExample(
                 {text: joined_text(field_of(values, field)) for text, field in texts.items()},
-                {kept: _kept(field_of(values, field)) for kept, field in fields.items()},
+                {kept: _value(values, field, problems.get(kept)) for kept, field in fields.items()},
             )
+        except LabelError as error:
+            quarantine.add(record.name, str(error))
         except (ValueError, TypeError) as error:
             quarantine.add(record.name, f"the record has not the fields that were named ({error})")
         else:
             yield example
+
+
+def _value(record: Mapping[str, Any], field: str | Sequence[str], problem: Problem | None) -> Any:
+    """Returns what an example keeps of a field, or of the fields that stand for classes.
+
+    Raises:
+        LabelError: it is no label of the problem.
+        ValueError, TypeError: there is no such field, or as in `_kept`.
+    """
+    if not isinstance(field, str):
+        return [name for name in field if is_set(field_of(record, name))]
+    value = field_of(record, field)
+    return _kept(value) if problem is None else read_label(value, problem)
 
 
 def _kept(value: Any) -> Any:

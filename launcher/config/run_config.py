@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import BaseModel, model_validator
@@ -46,8 +46,6 @@ class TaskWords:
 class RunConfig(Section):
     """What the run files of all tasks share: a name, how weights are learned, and in which phases."""
 
-    words: ClassVar[TaskWords]
-
     name: Name
     """Name of the run; its directory is `runs/<name>` unless another is given."""
     task: str
@@ -67,6 +65,11 @@ class RunConfig(Section):
     """Where MLflow keeps the run."""
     cluster: Annotated[ClusterSection, MAY_CHANGE] = ClusterSection()
     """How the run lives on a Ray cluster."""
+
+    @property
+    def words(self) -> TaskWords:
+        """How the task calls its numbers."""
+        raise NotImplementedError
 
     @model_validator(mode="after")
     def _check_phases(self) -> Self:

@@ -38,10 +38,12 @@ def add_columns(table: "Table", names: str, *numbers: str) -> None:
 
 
 def flattened(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields the names and values of all numbers in a dictionary of scores and in the dictionaries that it holds."""
+    """Yields the names and values of all numbers and intervals in a dictionary of scores and in those that it holds."""
     for name, value in scores.items():
         words = f"{prefix}{name.replace('_', ' ')}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and set(value) == {"low", "high"}:
+            yield words, f"{value['low']:,.4f} to {value['high']:,.4f}"
+        elif isinstance(value, Mapping):
             yield from flattened(value, f"{words} ")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield words, f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

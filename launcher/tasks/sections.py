@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 from pydantic import PositiveInt, model_validator
 
 from launcher.config.run_config import RunConfig
-from launcher.config.sections import DataSection, Section
+from launcher.config.sections import Count, DataSection, Section
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, hub_hint
 
@@ -34,6 +34,29 @@ class TokenizedSection(DataSection):
     special_tokens: tuple[str, ...] | None = None
     """Special tokens of the tokenizer that stand for themselves in documents, such as `["<doc-sep>"]`, in training and
     in use; all others are text there. `null` = those that the tokenizer's folder names, as a trained model's does."""
+
+
+class LabelledSection(TokenizedSection):
+    """Which labelled examples are learned."""
+
+    source: Path
+    """File of records (JSON lines, JSON array, CSV, TSV, Parquet), or a folder of such files whose names tell train,
+    validation and test apart; relative to the working directory."""
+    encoding: str | None = None
+    """Of files that are not UTF-8, such as cp1252; quarantine.jsonl says what they look like."""
+    damaged_allowed: Count = 0
+    """So many records may be unreadable or without a label; they are skipped and named in quarantine.jsonl."""
+    bucket_batches: PositiveInt = 1
+    """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
+
+
+class LabelEvaluationSection(Section):
+    """How much of the held-out examples is evaluated, and how many at a time."""
+
+    batch_size: PositiveInt = 8
+    """Examples per rank and forward pass."""
+    limit_documents: PositiveInt | None = None
+    """Evaluate only the first so many examples of each split; `null` = all."""
 
 
 class PretrainedRun(RunConfig):

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
+from longformer.inference.classification import Reading, label_values
 from longformer.inference.texts import Tokens, check_text
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
@@ -127,13 +128,24 @@ class Predictor:
 
     @torch.no_grad()
     def classify(self, text: str) -> list[Candidate]:
-        """Returns all classes, the most probable first; where several may hold, each has a probability of its own."""
+        """Returns all classes, the most probable first; where several may hold, each has a probability of its own.
+
+        What is read of a longer text is what the model was trained and evaluated with; see `Reading`.
+        """
+        tokens = self._encode(text)
+        own = [place for place, part in enumerate(tokens.parts) if part is not None]
+        before, after = tokens.ids[: own[0]], tokens.ids[own[-1] + 1 :]
+        reading = Reading.of(self.model.config, self._positions)
+        parts = reading.parts([tokens.ids[place] for place in own], len(before) + len(after))
+        if reading.long_documents != "windows" and len(parts[0]) < len(own):
+            tokens.shortened(reading.length, part=0, names=("text",))  # says how much is left out
         config = self.model.config
-        scores = self.model(self._read(text).batch()).logits[0]
-        if config.problem_type == "multi_label_classification":
-            scores = scores.sigmoid()
-        elif config.num_labels > 1:
-            scores = scores.softmax(-1)
+        problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else "regression")
+        values = [
+            label_values(self.model, [[*before, *part, *after]], problem_type=problem, padding=config.pad_token_id)
+            for part in parts
+        ]
+        scores = torch.cat(values).mean(0)
         found = [Candidate(self._class_name(index), score) for index, score in enumerate(scores.tolist())]
         return sorted(found, key=lambda candidate: -candidate.score)
 

@@ -1,7 +1,7 @@
 """What a model learns from: a source of batches, a loss with the number of predictions that it is the mean of, and how
 many tokens a batch holds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -98,9 +98,39 @@ def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tenso
     return loss
 
 
+def label_loss(model: Model, batch: Batch, *, weights: Sequence[float] | None) -> Tensor:
+    """Returns the mean loss of labelled texts or tokens, those of each class weighted.
+
+    Of whole labels it is the cross-entropy, of several classes the binary one, in the mean over the classes, of numbers
+    the squared error. The mean is over labels, not over their weights, so a batch may be divided in any way.
+
+    Args:
+        model: gives logits (..., outputs).
+        batch: labels (...) long, IGNORED where there is none; or of several classes (batch, classes) float, or of a
+            regression (batch,) float, NaN where there is none; and what the model is called with.
+        weights: of the classes; where several may hold, of their being true. None: all weigh 1.
+    """
+    labels = batch["labels"]
+    logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
+    weight = None if weights is None else logits.new_tensor(weights)
+    if not labels.is_floating_point():
+        summed = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", ignore_index=IGNORED)
+        if weight is not None:
+            summed = summed * weight[labels.flatten().clamp(min=0)]
+        return summed.sum() / (labels != IGNORED).sum().clamp(min=1)
+    is_labelled = ~labels.isnan()
+    known = labels.nan_to_num()
+    if labels.dim() == 1:
+        losses = F.mse_loss(logits.squeeze(-1), known, reduction="none")
+    else:
+        losses = F.binary_cross_entropy_with_logits(logits, known, pos_weight=weight, reduction="none")
+    return (losses * is_labelled).sum() / is_labelled.sum().clamp(min=1)
+
+
 def labels_in(batch: Batch) -> int:
-    """Returns how many positions are labelled."""
-    return int((batch["labels"] != IGNORED).sum())
+    """Returns how many labels there are."""
+    labels = batch["labels"]
+    return int((~labels.isnan() if labels.is_floating_point() else labels != IGNORED).sum())
 
 
 def lengths_of_streams(batch: Batch) -> list[Lengths]:
@@ -133,3 +163,8 @@ LABELS = Objective(loss_of_model, lengths_of_texts, labels_in)
 def summary_tokens(label_smoothing: float) -> Objective:
     """Returns the objective of learning to write summaries."""
     return Objective(partial(summary_loss, label_smoothing=label_smoothing), lengths_of_summaries, labels_in)
+
+
+def weighted_labels(weights: Sequence[float] | None) -> Objective:
+    """Returns the objective of learning labels whose classes weigh differently; see `label_loss`."""
+    return Objective(partial(label_loss, weights=weights), lengths_of_texts, labels_in)

@@ -21,7 +21,7 @@ RUN_FILE = """
 name: reviews
 task: sequence_classification
 model: {source: roberta, max_length: 256, window: 32}
-data: {directory: prepared, source: IMDB, classes: [0, 1], bucket_batches: 4}
+data: {directory: prepared, source: IMDB, bucket_batches: 4}
 training: {zero_stage: 1, gradient_clipping: 1.0, checkpoint_every_steps: 2}
 phases:
 - {name: classify, sequence_length: 256, learning_rate: 1.0e-3, steps: 8, batch_size: 8, micro_batch_size: 4}
@@ -80,7 +80,7 @@ def test_reviews_are_classified_across_an_interruption_and_another_number_of_ran
     assert test["texts"] == len(table) == 30
     assert test["accuracy"] == pytest.approx(sum(line["label"] == line["prediction"] for line in table) / 30)
     in_report = json.loads((run / "report" / "tables" / "predictions-test.json").read_text())
-    assert in_report["columns"] == ["text", "label", "prediction", "0", "1"]
+    assert in_report["columns"] == ["text", "tokens", "label", "prediction", "0", "1"]
     page = Reader((run / "report" / "report.html").read_text())
     assert all(map(has_ink, page.pictures()))
     assert "test: accuracy" in page.text

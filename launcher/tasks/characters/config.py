@@ -1,7 +1,7 @@
 """Sections of a character model's run file: the model of the Longformer paper, its text, and how it is evaluated."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -111,10 +111,6 @@ class CharacterPhaseSection(PhaseSection):
 class CharacterRun(RunConfig):
     """A character language model that learns a text phase by phase."""
 
-    words: ClassVar[TaskWords] = TaskWords(
-        bits="bits_per_character", bits_short="BPC", scores=("bits_per_character",), score_short="BPC"
-    )
-
     # Left out when written: these run files had no task when there was but one, and keep their fingerprints.
     task: Literal["characters"] = Field(default="characters", exclude=True)
     """What is learned: here, to predict the next character."""
@@ -126,6 +122,10 @@ class CharacterRun(RunConfig):
     """The phases, in order."""
     evaluation: EvaluationSection = EvaluationSection()
     """How held-out text is evaluated after each phase."""
+
+    @property
+    def words(self) -> TaskWords:
+        return TaskWords(bits="bits_per_character", bits_short="BPC", scores=("bits_per_character",), score_short="BPC")
 
     @model_validator(mode="after")
     def _check_windows(self) -> Self:

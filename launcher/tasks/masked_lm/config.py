@@ -1,7 +1,7 @@
 """The sections of a run file for continued masked-LM pretraining: a short model made long, and its documents."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -92,13 +92,6 @@ class MaskedEvaluationSection(Section):
 class MaskedLMRun(PretrainedRun):
     """A RoBERTa made long that goes on learning to predict hidden tokens (Longformer paper, section 5)."""
 
-    words: ClassVar[TaskWords] = TaskWords(
-        bits="bits_per_masked_token",
-        bits_short="bits/masked token",
-        scores=("bits_per_masked_token",),
-        score_short="bits per masked token",
-    )
-
     task: Literal["masked_lm"]
     """What is learned: here, to predict hidden tokens of documents."""
     model: LongModelSection
@@ -107,6 +100,15 @@ class MaskedLMRun(PretrainedRun):
     """The documents."""
     evaluation: MaskedEvaluationSection = MaskedEvaluationSection()
     """How held-out documents are evaluated after each phase."""
+
+    @property
+    def words(self) -> TaskWords:
+        return TaskWords(
+            bits="bits_per_masked_token",
+            bits_short="bits/masked token",
+            scores=("bits_per_masked_token",),
+            score_short="bits per masked token",
+        )
 
     @property
     def tokenizer_path(self) -> Path:

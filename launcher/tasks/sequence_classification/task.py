@@ -1,4 +1,4 @@
-"""The task `sequence_classification`: an encoder made long learns to classify whole texts."""
+"""The task `sequence_classification`: an encoder made long learns the class, the classes or a number of whole texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,26 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
+from data_pipeline.shards.prepared import PreparedData
 from launcher.tasks.base import Evaluation, EvaluationRequest
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
-from launcher.tasks.sequence_classification.data import SequenceClassificationData
-from longformer.evaluation.classification import classification_scores
+from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
+from longformer.evaluation.classification import (
+    THRESHOLD,
+    Scores,
+    multi_label_scores,
+    regression_scores,
+    single_label_scores,
+)
 from longformer.evaluation.distributed import gathered
+from longformer.inference.classification import Reading, label_values
 from longformer.models import LongformerForSequenceClassification
+from longformer.training.objectives import Objective, weighted_labels
 
+SHORT = 512
+"""Tokens that a short model reads; what reading more gives is told beside it."""
 _SHOWN = 500
 """Characters of a text that stand in the table of predictions."""
 
@@ -30,58 +40,128 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
 
     @property
     def model_changes(self) -> dict[str, Any]:
-        return {"num_labels": len(self.config.data.classes)}
+        if self.config.data.problem == "regression":
+            return {"num_labels": 1, "problem_type": self._problem_type}
+        names = self.config.data.class_names
+        if names is None:
+            # Costs are asked for before the examples are read; a class more or less is nothing beside the encoder.
+            names = self.data.classes() if self.data.is_prepared else ("", "")
+        return {"num_labels": len(names), "problem_type": self._problem_type}
+
+    @property
+    def _problem_type(self) -> str:
+        """The name in config.json of Hugging Face's layout."""
+        problem = self.config.data.problem
+        return problem if problem == "regression" else f"{problem}_classification"
+
+    @property
+    def objective(self) -> Objective:
+        return weighted_labels(self.data.class_weights())
 
     def build_model(self, index: int, origin: Path | None) -> LongformerForSequenceClassification:
         model: LongformerForSequenceClassification = super().build_model(index, origin)
-        names = {str(number): str(name) for number, name in enumerate(self.config.data.classes)}
-        numbers = {name: int(number) for number, name in names.items()}
-        model.config = model.config.replaced(other={**model.config.other, "id2label": names, "label2id": numbers})
+        if classes := self.data.classes():
+            model.config.id2label = dict(enumerate(classes))
+        self._reading(index).keep_in(model.config)
         return model
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
-        """Returns accuracy and macro F1, and the probability of every class for every text."""
-        length = request.sequence_length or self.config.phases[index].sequence_length
-        texts = self.data.held_out(request.split, length=length, limit=self.config.evaluation.limit_documents)
-        batch_size = request.batch_size or self.config.evaluation.batch_size
-        padding = self.data.padding
+        """Returns scores (see `longformer.evaluation.classification`), and the prediction for every text.
 
-        def classify(batch: Sequence[np.ndarray], device: torch.device) -> list[list[float]]:
-            ids = [torch.from_numpy(text).to(device) for text in batch]
-            is_token = pad_sequence([torch.ones_like(text) for text in ids], batch_first=True)
-            input_ids = pad_sequence(ids, batch_first=True, padding_value=padding)
-            return model(input_ids=input_ids, attention_mask=is_token).logits.float().softmax(-1).tolist()
+        After a phase, of longer texts also the scores of the same model on their first SHORT tokens.
+        """
+        texts = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
+        reading = self._reading(index, request.sequence_length)
+        values = self._values(model, texts, reading, request)
+        scores = self._scores(values, texts)
+        beyond = sum(len(text.text) + 2 > reading.length for text in texts)
+        scores |= {"texts": len(texts), "longer_texts": beyond, "sequence_length": reading.length}
+        by_length = self._by_length(values, texts)
+        if len(by_length) > 1:
+            scores["by_length"] = by_length
+        if request.after_phase and reading.length > SHORT and any(len(text.text) + 2 > SHORT for text in texts):
+            short = self._values(model, texts, Reading(SHORT), request)
+            scores["first_512_tokens"] = _plain(self._scores(short, texts))
+        return Evaluation(scores, self._table(values, texts))
 
-        # Texts of similar length together, whatever the number of ranks.
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number].input_ids))
-        batches = [
-            [texts[number].input_ids for number in order[start : start + batch_size]]
-            for start in range(0, len(order), batch_size)
+    def _reading(self, index: int, length: int | None = None) -> Reading:
+        return Reading(length or self.config.phases[index].sequence_length, self.config.data.long_documents)
+
+    def _values(
+        self, model: Any, texts: Sequence[LabelledText], reading: Reading, request: EvaluationRequest
+    ) -> np.ndarray:
+        """Returns the probabilities of the classes, or the numbers, of every text: (texts, outputs)."""
+        special = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens
+        parts = [
+            (number, [special.begin, *part, special.end])
+            for number, text in enumerate(texts)
+            for part in reading.parts(text.text)
         ]
-        probabilities = dict(
-            zip(
-                order,
-                gathered(
-                    classify,
-                    batches,
-                    model,
-                    rank=request.rank,
-                    world_size=request.world_size,
-                    report_progress=request.report_progress,
-                ),
-                strict=True,
-            )
-        )
-        predicted = [int(np.argmax(probabilities[number])) for number in range(len(texts))]
-        classes, decode = list(map(str, self.config.data.classes)), self.data.decoder()
-        table = [
-            {
-                "text": decode(text.input_ids.tolist())[:_SHOWN],
-                "label": classes[text.label],
-                "prediction": classes[found],
-                "scores": dict(zip(classes, probabilities[number], strict=True)),
-            }
-            for number, (text, found) in enumerate(zip(texts, predicted, strict=True))
-        ]
-        scores = classification_scores(predicted, [text.label for text in texts])
-        return Evaluation({**scores, "texts": len(texts), "sequence_length": length}, table)
+        # Parts of similar length together, whatever the number of ranks.
+        parts.sort(key=lambda part: len(part[1]))
+        batch_size, problem_type = request.batch_size or self.config.evaluation.batch_size, self._problem_type
+        batches = [parts[start : start + batch_size] for start in range(0, len(parts), batch_size)]
+
+        def predict(batch: list[tuple[int, list[int]]], device: torch.device) -> list[tuple[int, list[float]]]:
+            ids = [ids for _, ids in batch]
+            values = label_values(model, ids, problem_type=problem_type, padding=special.padding, device=device)
+            return [(number, each) for (number, _), each in zip(batch, values.tolist(), strict=True)]
+
+        found: list[list[list[float]]] = [[] for _ in texts]
+        for number, each in gathered(
+            predict,
+            batches,
+            model,
+            rank=request.rank,
+            world_size=request.world_size,
+            report_progress=request.report_progress,
+        ):
+            found[number].append(each)
+        return np.array([np.mean(each, axis=0) for each in found])
+
+    def _scores(self, values: np.ndarray, texts: Sequence[LabelledText]) -> Scores:
+        expected = np.array([text.label for text in texts])
+        match self.config.data.problem:
+            case "regression":
+                return regression_scores(values[:, 0], expected)
+            case "multi_label":
+                return multi_label_scores(values, expected, self.data.classes())
+            case _:
+                return single_label_scores(values, expected, self.data.classes())
+
+    def _by_length(self, values: np.ndarray, texts: Sequence[LabelledText]) -> dict[str, Any]:
+        """Returns the scores of texts of up to 512 tokens, to 1,024, and so on, where there are any."""
+        groups: dict[int, list[int]] = {}
+        for number, text in enumerate(texts):
+            limit = SHORT
+            while len(text.text) + 2 > limit:
+                limit *= 2
+            groups.setdefault(limit, []).append(number)
+        found = {}
+        for limit, members in sorted(groups.items()):
+            scores = self._scores(values[members], [texts[number] for number in members])
+            found[f"up_to_{limit}_tokens"] = {**_plain(scores), "texts": len(members)}
+        return found
+
+    def _table(self, values: np.ndarray, texts: Sequence[LabelledText]) -> list[dict[str, Any]]:
+        classes, decode = self.data.classes(), self.data.decoder()
+        table = []
+        for text, each in zip(texts, values.tolist(), strict=True):
+            line: dict[str, Any] = {"text": decode(text.text)[:_SHOWN], "tokens": len(text.text) + 2}
+            match self.config.data.problem:
+                case "regression":
+                    line |= {"label": float(text.label), "prediction": each[0]}
+                case "multi_label":
+                    line["label"] = [name for name, holds in zip(classes, text.label, strict=True) if holds]
+                    line["prediction"] = [name for name, value in zip(classes, each, strict=True) if value >= THRESHOLD]
+                case _:
+                    line |= {"label": classes[int(text.label)], "prediction": classes[int(np.argmax(each))]}
+            if classes:
+                line["scores"] = dict(zip(classes, each, strict=True))
+            table.append(line)
+        return table
+
+
+def _plain(scores: Scores) -> Scores:
+    """Returns the numbers among scores, without intervals and classes."""
+    return {name: value for name, value in scores.items() if not isinstance(value, dict)}

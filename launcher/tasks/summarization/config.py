@@ -104,13 +104,6 @@ class SummarizationRun(PretrainedRun):
     min_length: ClassVar[int] = 16
     reader: ClassVar[str] = "the encoder"
 
-    words: ClassVar[TaskWords] = TaskWords(
-        bits="bits_per_token",
-        bits_short="bits/token",
-        scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
-        score_short="ROUGE-1",
-    )
-
     task: Literal["summarization"]
     """What is learned: here, to summarize documents."""
     model: SummarizerSection
@@ -119,6 +112,15 @@ class SummarizationRun(PretrainedRun):
     """The documents and their summaries."""
     evaluation: WritingSection = WritingSection()
     """How summaries are written when the model is evaluated after each phase, and in use."""
+
+    @property
+    def words(self) -> TaskWords:
+        return TaskWords(
+            bits="bits_per_token",
+            bits_short="bits/token",
+            scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
+            score_short="ROUGE-1",
+        )
 
     @model_validator(mode="after")
     def _check_target_length_and_zero_stage(self) -> Self:

@@ -1,0 +1,95 @@
+"""How texts are classified: what is read of one that is too long, and what follows from the logits of its parts.
+
+Training, evaluation and prediction share it through the `reading` of the model's config.json.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from longformer.errors import LongformerError
+
+_KEY = "reading"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a classifier reads of a text."""
+
+    length: int
+    """Tokens at a time, those that begin and end a text included."""
+    long_documents: str = "truncate_end"
+    """Of longer texts: `truncate_end` reads the beginning, `truncate_begin` the end, `windows` all of it in pieces
+    whose probabilities are averaged."""
+
+    @classmethod
+    def of(cls, config: Any, positions: int) -> Self:
+        """Returns the reading that a model's config tells of; else the beginning, as far as its `positions` go.
+
+        Raises:
+            LongformerError: the config tells of something else.
+        """
+        told = config.other.get(_KEY, {})
+        try:
+            reading = cls(**{"length": positions, **told})
+            reading.parts([0])
+        except (TypeError, ValueError):
+            raise LongformerError(f"{_KEY} of config.json is {told}, which is no way of reading texts") from None
+        return reading
+
+    def keep_in(self, config: Any) -> None:
+        """Notes the reading in a model's config."""
+        config.other = {**config.other, _KEY: asdict(self)}
+
+    def parts(self, text: Sequence[int], around: int = 2) -> list[Sequence[int]]:
+        """Returns what is read of a text, at least one part; windows differ in length by as little as their order.
+
+        Args:
+            text: token ids without special ones.
+            around: special tokens that each part gets.
+
+        Raises:
+            ValueError: there is no such way of reading.
+        """
+        room = self.length - around
+        if self.long_documents == "truncate_end":
+            return [text[:room]]
+        if self.long_documents == "truncate_begin":
+            return [text[max(0, len(text) - room) :]]
+        if self.long_documents != "windows":
+            raise ValueError(f"long_documents is {self.long_documents}")
+        last = max(0, len(text) - room)
+        starts = (min(last, room * number) for number in range(math.ceil(len(text) / room) or 1))
+        return [text[start : start + room] for start in starts]
+
+
+@torch.no_grad()
+def label_values(
+    model: Any,
+    texts: Sequence[Sequence[int]],
+    *,
+    problem_type: str,
+    padding: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Returns probabilities of classes, or of a regression the numbers, (texts, outputs) float32.
+
+    Args:
+        model: a `LongformerForSequenceClassification`, or an engine around it.
+        texts: token ids, special ones included.
+        problem_type: single_label_classification, multi_label_classification or regression.
+        padding: the token that fills up shorter texts.
+        device: where the model is.
+    """
+    rows = [torch.as_tensor(text, dtype=torch.long, device=device) for text in texts]
+    is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    input_ids = pad_sequence(rows, batch_first=True, padding_value=padding)
+    logits: Tensor = model(input_ids=input_ids, attention_mask=is_token).logits.float()
+    if problem_type == "multi_label_classification":
+        return logits.sigmoid()
+    return logits if problem_type == "regression" else logits.softmax(-1)
