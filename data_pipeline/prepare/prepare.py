@@ -17,7 +17,7 @@ from pathlib import Path
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses, TaskMap, in_this_process
-from data_pipeline.shards.manifest import FILE, CorpusRecord, Manifest, is_prepared
+from data_pipeline.shards.manifest import FILE, QUARANTINE_FILE, CorpusRecord, Manifest, is_prepared
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.shard import Example, ShardRecord, write_shard
 from data_pipeline.shards.staging import staged_directory, write_file
@@ -30,7 +30,6 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from data_pipeline.tokenizers.tokenizer import Tokenizer, TokenizerRecord, content_sha256
 
 SHARD_CHARACTERS = 1 << 24
-QUARANTINE_FILE = "quarantine.jsonl"
 _LEFT_OUT_SHOWN = 20
 """Files whose names the manifest holds; quarantine.jsonl has all."""
 
@@ -88,8 +87,7 @@ def prepare(
         left_out = examples.quarantine.left_out
         kept = sum(shard.examples for shards in splits.values() for shard in shards)
         if not kept:
-            reasons = "".join(f"; {name}: {reason}" for name, reason in islice(left_out.items(), 1))
-            raise DataError(f"source {corpus.source} holds no text: nothing to prepare{reasons}")
+            raise corpus.nothing(examples.quarantine)
         Manifest(
             corpus=CorpusRecord(
                 name=corpus.name,
@@ -222,18 +220,8 @@ def _check_unchanged(
     shard_characters: int,
 ) -> None:
     """Returns when `existing` is what was asked for; its content decides where the signature of the source differs."""
+    check_same(existing, tokenizer, corpus)
     manifest, record = existing.manifest, existing.manifest.corpus
-    if (record.name, dict(record.settings)) != (corpus.name, dict(corpus.settings)):
-        raise DataError(
-            f"{existing.location} already holds {record}, not {corpus}: choose another output directory or delete this "
-            "one"
-        )
-    if tokenizer is not None and content_sha256(tokenizer.content.encode()) != manifest.tokenizer.sha256:
-        raise DataError(
-            f"{existing.location} already holds {corpus} of another tokenizer: choose another output directory or "
-            "delete this one"
-        )
-    existing.check_files()
     if record.signature == signature:
         return
     found = [
@@ -246,6 +234,26 @@ def _check_unchanged(
         )
     # Known at the next start without reading it.
     replace(manifest, corpus=replace(record, signature=signature)).save(Path(existing.location))
+
+
+def check_same(existing: PreparedData, tokenizer: Tokenizer | None, corpus: Corpus) -> None:
+    """Checks that prepared data is what was asked for, as far as that is known without reading it.
+
+    Raises:
+        DataError: it is of another corpus or tokenizer, or a file is missing.
+    """
+    manifest, record = existing.manifest, existing.manifest.corpus
+    if (record.name, dict(record.settings)) != (corpus.name, dict(corpus.settings)):
+        raise DataError(
+            f"{existing.location} already holds {record}, not {corpus}: choose another output directory or delete this "
+            "one"
+        )
+    if tokenizer is not None and content_sha256(tokenizer.content.encode()) != manifest.tokenizer.sha256:
+        raise DataError(
+            f"{existing.location} already holds {corpus} of another tokenizer: choose another output directory or "
+            "delete this one"
+        )
+    existing.check_files()
 
 
 def _remove_leftovers(output: Path, manifest: Manifest) -> None:

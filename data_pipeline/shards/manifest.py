@@ -14,6 +14,8 @@ from data_pipeline.shards.staging import write_file
 from data_pipeline.tokenizers.tokenizer import SpecialTokens, TokenizerRecord
 
 FILE = "manifest.json"
+QUARANTINE_FILE = "quarantine.jsonl"
+"""Stands beside it where something was damaged or left out, and names all of it."""
 _FORMAT = "longformer-examples-1"
 
 
@@ -42,6 +44,16 @@ class CorpusRecord:
     """The first of their names, and why."""
     classes: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     """How many examples of every split have every class, by the name of the field; the classes in their order."""
+
+    @property
+    def omissions(self) -> list[str]:
+        """A line for each file that was left out, as far as their names are here, and one for what was damaged."""
+        lines = [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        if self.left_out_files > len(self.left_out):
+            lines.append(f"left out: {self.left_out_files - len(self.left_out):,} more, named in {QUARANTINE_FILE}")
+        if self.damaged_examples:
+            lines.append(f"damaged: {self.damaged_examples:,}, named in {QUARANTINE_FILE}")
+        return lines
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)

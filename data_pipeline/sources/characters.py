@@ -56,6 +56,7 @@ def characters(recipe: str, source: Path | None, *, limit_bytes: int | None = No
         split_rule=stream.split_rule,
         passes=2,
         tokenizer=stream.vocabulary,
+        begin=stream.beginning,
     )
 
 
@@ -157,6 +158,16 @@ class _Stream:
                 yield RawExample({TEXT: bytes(pending[:size])}, split=split)
                 del pending[:size]
 
+    def beginning(self, reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
+        """Yields the beginning of the text, which need not be of the size of an example."""
+        joined, begin = self._joined(reader, quarantine), b""
+        for chunk in joined:
+            begin += chunk
+            if len(begin) >= _SMALLEST_TEXT:
+                yield RawExample({TEXT: begin})
+                return
+        self._check_size(joined.size)
+
     def split_rule(self) -> str:
         """Returns in words how the text was divided; after it was read."""
         published, size = self.chosen.published_bytes, self._survey.size if self._survey else 0
@@ -176,9 +187,12 @@ class _Stream:
     def _surveyed(self, reader: DocumentReader) -> TextSurvey:
         if self._survey is None:
             self._survey = TextSurvey.of(self._joined(reader, Quarantine(0)))
-            if self._survey.size < _SMALLEST_TEXT:
-                raise DataError(
-                    f"source {self.source} holds only {self._survey.size} bytes of text: recipe {self.chosen.name} "
-                    f"needs at least {_SMALLEST_TEXT} to hold out some of them"
-                )
+            self._check_size(self._survey.size)
         return self._survey
+
+    def _check_size(self, size: int) -> None:
+        if size < _SMALLEST_TEXT:
+            raise DataError(
+                f"source {self.source} holds only {size} bytes of text: recipe {self.chosen.name} needs at least "
+                f"{_SMALLEST_TEXT} to hold out some of them"
+            )

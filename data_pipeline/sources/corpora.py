@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.errors import DataError
 from data_pipeline.sampling.order import sample_at
 from data_pipeline.sources.files import DocumentReader, names_inside
 from data_pipeline.sources.quarantine import Quarantine
@@ -65,6 +66,26 @@ class Corpus:
     """How often preparation reads the files."""
     tokenizer: Callable[[DocumentReader], Tokenizer] | None = None
     """Makes the tokenizer of a corpus that brings its own; None: one has to be chosen."""
+    begin: ReadExamples | None = None
+    """Yields what `read` does until the first example, where that is cheaper."""
+
+    def first(self, *, damaged_allowed: int) -> RawExample:
+        """Reads up to the first example, or what is damaged before it, as preparation does.
+
+        Raises:
+            DataError: preparation would stop there.
+        """
+        quarantine = Quarantine(damaged_allowed)
+        found = next((self.begin or self.read)(DocumentReader(self.files), quarantine), None)
+        if found is None:
+            raise self.nothing(quarantine)
+        return found
+
+    def nothing(self, quarantine: Quarantine) -> DataError:
+        """Returns the refusal of a corpus without text, with the first of what was left out or damaged."""
+        found = [*quarantine.left_out.items(), *quarantine.items()]
+        reasons = "".join(f"; {name}: {reason}" for name, reason in found[:1])
+        return DataError(f"source {self.source} holds no text: nothing to prepare{reasons}")
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses
-from data_pipeline.prepare.prepare import QUARANTINE_FILE, prepare
+from data_pipeline.prepare.prepare import prepare
 from data_pipeline.shards.manifest import FILE
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.characters import RECIPES, characters
@@ -195,8 +195,7 @@ def _show(prepared: PreparedData) -> None:
     facts.add_row("corpus", str(corpus))
     facts.add_row("source", corpus.path or "the running Python")
     facts.add_row("examples", f"{corpus.examples:,} in {corpus.files:,} files, {corpus.empty_examples:,} of them empty")
-    named = f", named in {QUARANTINE_FILE}" if corpus.damaged_examples else ""
-    facts.add_row("damaged", f"{corpus.damaged_examples:,}{named}")
+    facts.add_row("damaged", f"{corpus.damaged_examples:,}")
     facts.add_row("files left out", f"{corpus.left_out_files:,}")
     facts.add_row(
         "tokenizer", f"{tokenizer.vocabulary_size:,} tokens, {tokenizer.file}, sha256 {tokenizer.sha256[:12]}"
@@ -208,7 +207,5 @@ def _show(prepared: PreparedData) -> None:
         examples = sum(shard.examples for shard in shards)
         splits.add_row(name, f"{examples:,}", f"{prepared.tokens(name):,}", f"{len(shards):,}")
     Console().print(facts, splits, sep="\n", highlight=False, markup=False)
-    for name, reason in corpus.left_out.items():
-        print(f"left out: {name} ({reason})")
-    if corpus.left_out_files > len(corpus.left_out):
-        print(f"left out: {corpus.left_out_files - len(corpus.left_out):,} more, named in {QUARANTINE_FILE}")
+    for line in corpus.omissions:
+        print(line)

@@ -6,22 +6,24 @@ Nothing here imports torch: a run file is checked without it.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from data_pipeline.prepare.parallel import TaskMap
-from data_pipeline.prepare.prepare import prepare
+from data_pipeline.prepare.prepare import check_same, prepare
 from data_pipeline.sampling.base import Sequences, check_enough
 from data_pipeline.shards.manifest import is_prepared
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.sources.corpora import Corpus
+from data_pipeline.sources.corpora import SPLITS, Corpus
+from data_pipeline.sources.files import source_signature
 from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.config.run_config import RunConfig
 from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.errors import LongformerError
-from longformer.interop.model_folder import read_config
+from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
+from longformer.interop.sources import ENCODERS, check_convertible, check_length, source_length
 from longformer.interop.tokenizer import tokenizer_content
 
 if TYPE_CHECKING:  # brings torch
@@ -70,6 +72,30 @@ class RunCorpus:
             # Characters are read, not tokenised: there is no work to hand out.
             task_map=None if self.tokenizer is None else task_map,
         )
+
+    def check(self, tokenizer: TextTokenizer | None) -> list[str]:
+        """Returns notes on it: what was left out, or that it is not prepared yet.
+
+        Raises:
+            DataError: what lies there is something else, or has nothing to learn from or to evaluate on; or its first
+                example cannot be read.
+        """
+        source = self.corpus()
+        if not self.is_prepared:
+            source.first(damaged_allowed=self.damaged_allowed)
+            return [f"{self.directory} does not exist yet: it will be prepared when training starts"]
+        prepared = self.open()
+        check_same(prepared, tokenizer, source)
+        for split in SPLITS:
+            prepared.split(split)  # refuses an empty one
+        record = prepared.manifest.corpus
+        notes = [f"{self.directory}: {line}" for line in record.omissions]
+        if record.signature != source_signature(source.files):
+            notes.append(
+                f"{self.directory}: the source has changed since it was prepared; training reads it again, and stops "
+                "where its text is another"
+            )
+        return notes
 
     def opened_tokenizer(self) -> TextTokenizer:
         """Returns its tokenizer.
@@ -152,29 +178,32 @@ class TaskData(ABC, Generic[Config]):
     def check(self) -> list[str]:
         """Returns notes on what is unusual but allowed in the world around the run file.
 
-        Unless a task says otherwise: where the data is prepared, it holds a batch for every phase; where it is not,
-        its sources and tokenizers are there.
+        Unless a task says otherwise: the tokenizers fit; where the data is prepared, it is that of the run file, with a
+        batch for every phase and something to evaluate on; where it is not, the first example of its sources is read.
 
         Raises:
             LongformerError, DataError: the run cannot start.
         """
-        missing = [each for each in self.corpora() if not each.is_prepared]
-        for each in missing:
-            each.corpus()
-            if each.tokenizer is not None:
-                self.check_tokenizer(each)
-        if not missing:
+        notes = self.check_corpora()
+        if self.is_prepared:
             for index, phase in enumerate(self.config.phases):
                 check_enough(self.sequences(index), global_batch_size=phase.batch_size)
-        return [f"{each.directory} does not exist yet: it will be prepared when training starts" for each in missing]
+        return notes
 
-    def check_tokenizer(self, corpus: RunCorpus) -> None:
-        """Checks the tokenizer of a corpus that is not prepared yet.
+    def check_corpora(self) -> list[str]:
+        """Returns notes on the corpora, which share one tokenizer; errors as in `check`."""
+        corpora = self.corpora()
+        tokenizer = None if corpora[0].tokenizer is None else corpora[0].opened_tokenizer()
+        if tokenizer is not None:
+            self.check_tokenizer(tokenizer)
+        return [note for each in corpora for note in each.check(tokenizer)]
+
+    def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
+        """Checks that the tokenizer is one for the model.
 
         Raises:
-            LongformerError, DataError: it is missing, damaged, or not one for the model.
+            LongformerError: it is not.
         """
-        corpus.opened_tokenizer()
 
     def in_steps(self) -> Config:
         """Returns the config with everything in steps that the run file gives in epochs, from the prepared data.
@@ -232,17 +261,76 @@ class TaskData(ABC, Generic[Config]):
 class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
     """The data of a run whose model is made of `model.source`."""
 
+    families: ClassVar[Collection[str]] = tuple(ENCODERS)
+    """Values of `model_type` that the source may have."""
+    trained: ClassVar[Collection[str]] = ("longformer",)
+    """Those that the model may have that is made of it."""
+
+    def source_settings(self) -> dict[str, Any]:
+        """Returns what config.json of the source says.
+
+        Raises:
+            LongformerError: there is no model, its config.json is damaged, or it is of another family.
+        """
+        source = self.config.model.source
+        check_source(source)
+        settings = read_config(source)
+        if settings.get("model_type") not in self.families:
+            raise LongformerError(
+                f"model.source {source} is a model of the family {settings.get('model_type')}; this task takes "
+                f"{', '.join(self.families)}"
+            )
+        return settings
+
     def check(self) -> list[str]:
-        check_source(self.config.model.source)
+        settings = self.source_settings()
+        if self.config.init is None:
+            self.check_conversion(settings)
+        elif (Path(self.config.init) / CONFIG_FILE).is_file():  # not of a run or the registry
+            self.check_start(Path(self.config.init))
         return super().check()
 
-    def check_tokenizer(self, corpus: RunCorpus) -> None:
-        size = corpus.opened_tokenizer().vocabulary_size
-        known = read_config(self.config.model.source).get("vocab_size", 0)
-        if size > known:
+    def check_conversion(self, settings: Mapping[str, Any]) -> None:
+        """Checks that the model that the run file asks for can be made of the source, as its config.json tells.
+
+        Raises:
+            LongformerError: it cannot.
+        """
+        section = self.config.model
+        weight_names(section.source)  # refuses missing and damaged ones
+        try:
+            if settings["model_type"] in ENCODERS:
+                check_convertible(settings)
+            check_length(source_length(settings), section.max_length)
+        except (ValueError, LongformerError) as error:
+            raise LongformerError(f"model.source {section.source}: {error}") from error
+
+    def check_start(self, model: Path) -> None:
+        """Checks that the run can start from a model of the user's instead, as `init` asks.
+
+        Raises:
+            LongformerError: it is a model of another kind or shape.
+        """
+        settings, asked = read_config(model), self.config.init
+        family = settings.get("model_type")
+        if family not in self.trained:
             raise LongformerError(
-                f"the tokenizer {corpus.tokenizer} has {size:,} tokens, but the model knows only {known:,}; give the "
-                "model's own tokenizer"
+                f"init: {asked} is a model of the family {family}; this run trains {' or '.join(self.trained)}"
+            )
+        length = max(phase.sequence_length for phase in self.config.phases)
+        positions = source_length(settings)
+        if positions < length:
+            raise LongformerError(
+                f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the "
+                "model longer with `longformer convert`"
+            )
+
+    def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
+        size, known = tokenizer.vocabulary_size, read_config(self.config.model.source).get("vocab_size")
+        if known is not None and size > known:
+            raise LongformerError(
+                f"the tokenizer {self.corpora()[0].tokenizer} has {size:,} tokens, but the model knows only {known:,}; "
+                "give the model's own tokenizer"
             )
 
 

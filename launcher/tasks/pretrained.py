@@ -1,15 +1,15 @@
 """What the tasks share whose model is made of a short pretrained one: it comes from a folder and leaves as one."""
 
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from launcher.tasks.base import Data, PhaseCost, Task
-from launcher.tasks.sections import PretrainedRun, check_source
+from launcher.tasks.base import PhaseCost, Task
+from launcher.tasks.data import PretrainedData
+from launcher.tasks.sections import PretrainedRun
 from longformer.costs import masked_lm as costs
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
@@ -21,6 +21,7 @@ from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.longformer.config import LongformerConfig
 
 Config = TypeVar("Config", bound=PretrainedRun)
+Data = TypeVar("Data", bound=PretrainedData[Any])
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     """
 
     model_class: ClassVar[type[PretrainedModel]]
-    families: ClassVar[Collection[str]] = tuple(convert_encoder.FAMILIES)
-    """Values of `model_type` that the source may have."""
     has_start: ClassVar[bool] = True
     has_export: ClassVar[bool] = True
 
@@ -79,21 +78,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         return {}
 
     def check_start(self, model: Path) -> None:
-        settings, asked = read_config(model), self.config.init
-        family = self.model_class.family.config.family
-        if settings.get("model_type") != family:
-            raise LongformerError(
-                f"init: {asked} is a model of the family {settings.get('model_type')}; this run trains {family}"
-            )
-        length = max(phase.sequence_length for phase in self.config.phases)
-        positions = settings.get("max_encoder_position_embeddings")
-        if positions is None:  # of a Longformer, whose first positions after the padding's are its own
-            positions = settings["max_position_embeddings"] - settings.get("pad_token_id", 1) - 1
-        if positions < length:
-            raise LongformerError(
-                f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the "
-                "model longer with `longformer convert`"
-            )
+        self.data.check_start(model)
 
     def export(self, model: Path, target: Path) -> None:
         # What a phase leaves is a folder of Hugging Face's layout already.
@@ -126,17 +111,10 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         Raises:
             LongformerError: there is no model, its config.json is damaged, or it is of another family.
         """
-        source, stand_in = self.config.model.source, self.published_settings
-        if stand_in is not None and not (source / CONFIG_FILE).is_file():
+        stand_in = self.published_settings
+        if stand_in is not None and not (self.config.model.source / CONFIG_FILE).is_file():
             return stand_in
-        check_source(source)
-        settings = read_config(source)
-        if settings.get("model_type") not in self.families:
-            raise LongformerError(
-                f"model.source {source} is a model of the family {settings.get('model_type')}; this task takes "
-                f"{', '.join(self.families)}"
-            )
-        return settings
+        return self.data.source_settings()
 
     def parameters(self, origin: Path | None = None) -> int:
         with torch.device("meta"):

@@ -15,7 +15,7 @@ import numpy as np
 from data_pipeline.prepare.survey import Survey
 from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.planning.gpus import Gpu
-from longformer.interop import convert_encoder
+from longformer.interop.sources import source_length
 
 Content = dict[str, Any]
 """What a run file says, as YAML has it."""
@@ -45,10 +45,7 @@ class BaseModel:
     @property
     def length(self) -> int:
         """Tokens that it reads."""
-        if self.settings["model_type"] in convert_encoder.FAMILIES:
-            return convert_encoder.source_length(self.settings)
-        known = self.settings.get("max_encoder_position_embeddings")
-        return int(known or self.settings["max_position_embeddings"])
+        return source_length(self.settings)
 
     @property
     def window(self) -> int | None:

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.files import read_json, staging_of, sync_directory, sync_file, write_json
-from longformer.interop.model_folder import CONFIG_FILE
+from longformer.interop.model_folder import CONFIG_FILE, WEIGHT_FILES, weights_file
 
 GENERATION_FILE = "generation_config.json"
-# In the order in which they are preferred.
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # Those that weights have; what else there may be does not count.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -96,13 +94,8 @@ def plain_name(name: str) -> str:
 
 def stored_tensors(directory: Path, device: Device) -> dict[str, Tensor]:
     """Returns all tensors of a model directory by the names that they are stored under."""
-    for name in WEIGHT_FILES:
-        if (directory / name).is_file():
-            return read_file(directory / name, device)
-        index = directory / f"{name}.index.json"
-        if index.is_file():
-            return read_shards(index, device)
-    raise LongformerError(f"{directory} holds no weights: neither {' nor '.join(WEIGHT_FILES)}, whole or in shards")
+    file = weights_file(directory)
+    return read_shards(file, device) if file.suffix == ".json" else read_file(file, device)
 
 
 def read_shards(index: Path, device: Device) -> dict[str, Tensor]:

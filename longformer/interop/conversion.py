@@ -10,6 +10,7 @@ from torch import Tensor
 from longformer.errors import LongformerError
 from longformer.interop.fitting import HEADS, misfits, part_of
 from longformer.interop.huggingface import PARTS, config_class, config_from_json
+from longformer.interop.sources import check_length, setting
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,8 @@ def repeated_rows(table: Tensor, *, first: int, max_length: int) -> Tensor:
         ValueError: max_length would make the model shorter.
     """
     known = len(table) - first
-    if max_length < known:
-        raise ValueError(f"max_length must be at least the {known} tokens that the source reads, not {max_length}")
+    check_length(known, max_length)
     return table[first + torch.arange(max_length) % known]
-
-
-def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Returns what config.json says about something; null, as people's tools write it, says nothing."""
-    value = settings.get(name)
-    return default if value is None else value
 
 
 def architecture_of(settings: Mapping[str, Any]) -> str:

@@ -27,12 +27,13 @@ from longformer.interop.checkpoint_files import (
 from longformer.interop.conversion import Conversion, check_shapes
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import read_config
+from longformer.interop.sources import ENCODER_DECODERS, ENCODERS
 from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, open_content, tokenizer_content
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 
 CONVERTERS = {
-    **dict.fromkeys(convert_encoder.FAMILIES, convert_encoder.longformer_of),
-    **dict.fromkeys(convert_led.FAMILIES, convert_led.led_of),
+    **dict.fromkeys(ENCODERS, convert_encoder.longformer_of),
+    **dict.fromkeys(ENCODER_DECODERS, convert_led.led_of),
 }
 
 
@@ -69,7 +70,7 @@ def convert(
     name = settings.get("model_type")
     if name not in CONVERTERS:
         raise LongformerError(f"{source} is a model of the family {name}; convert knows {', '.join(CONVERTERS)}")
-    if name in convert_encoder.FAMILIES:
+    if name in ENCODERS:
         ends = ends_of_texts(tokenizer or source)
         settings |= {key: number for key, number in ends.items() if settings.get(key) is None}
     made = CONVERTERS[name](read_tensors(source), settings, source, max_length=max_length, window=window)

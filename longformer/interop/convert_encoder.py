@@ -1,7 +1,6 @@
 """RoBERTa, XLM-R, BERT and ELECTRA encoders become Longformers (spec 2.1), their heads too where one fits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,62 +16,14 @@ from longformer.interop.conversion import (
     copy_to_global,
     equal_length,
     repeated_rows,
-    setting,
 )
 from longformer.interop.families import LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
+from longformer.interop.sources import ENCODERS, EncoderFamily, check_convertible, heads_of, padding_of, setting
 from longformer.models.longformer.config import LongformerConfig
 
 POSITIONS = f"{BASE}embeddings.position_embeddings.weight"
-
-
-@dataclass(frozen=True)
-class Family:
-    """What sets a family of encoders apart."""
-
-    prefix: str
-    """Stands before the names of the encoder's tensors in a model with a head."""
-    counts_from_padding: bool
-    """Whether the first token stands at position pad_token_id + 1 (RoBERTa) or at 0 (BERT)."""
-    tokenizer: str
-    """Class of its tokenizer, for checkpoints that leave it to the family's name."""
-    heads: Mapping[str, str] = field(default_factory=dict)
-    """Its names of modules that a Longformer head has too, and theirs."""
-    head_uses_hidden_act: bool = False
-    """Whether its masked-LM head has the encoder's activation; a Longformer's always has gelu."""
-
-
-ROBERTA_HEADS = {name: name for name in ("lm_head", "classifier", "qa_outputs")}
-FAMILIES = {
-    "roberta": Family("roberta.", True, "RobertaTokenizer", ROBERTA_HEADS),
-    "xlm-roberta": Family("roberta.", True, "XLMRobertaTokenizer", ROBERTA_HEADS),
-    "longformer": Family("longformer.", True, "LongformerTokenizer", ROBERTA_HEADS),
-    "bert": Family(
-        "bert.",
-        False,
-        "BertTokenizer",
-        {
-            "cls.predictions.transform.dense": "lm_head.dense",
-            "cls.predictions.transform.LayerNorm": "lm_head.layer_norm",
-            "cls.predictions.decoder": "lm_head.decoder",
-            "cls.predictions.bias": "lm_head.bias",
-            "qa_outputs": "qa_outputs",
-        },
-        head_uses_hidden_act=True,
-    ),
-    "electra": Family(
-        "electra.",
-        False,
-        "ElectraTokenizer",
-        {
-            "generator_predictions.dense": "lm_head.dense",
-            "generator_predictions.LayerNorm": "lm_head.layer_norm",
-            "generator_lm_head": "lm_head.decoder",
-            "qa_outputs": "qa_outputs",
-        },
-    ),
-}
 
 
 def longformer_of(
@@ -90,9 +41,9 @@ def longformer_of(
         LongformerError: the encoder cannot be converted.
         ValueError: max_length is less than what the source reads.
     """
-    family = FAMILIES[settings["model_type"]]
+    family = ENCODERS[settings["model_type"]]
     check_convertible(settings)
-    tensors, left_out = longformer_names(saved, settings, family)
+    tensors, left_out = longformer_names(saved, settings)
     tensors = current_names(tensors)
     if setting(settings, "tie_word_embeddings", True):
         tensors = without_copies(tensors, LONGFORMER.tied)
@@ -119,40 +70,12 @@ def longformer_of(
     )
 
 
-def check_convertible(settings: Mapping[str, Any]) -> None:
-    """Raises LongformerError where a source does what a Longformer cannot."""
-    if setting(settings, "position_embedding_type", "absolute") != "absolute":
-        raise LongformerError(f"position_embedding_type {settings['position_embedding_type']!r} cannot be converted")
-    if setting(settings, "embedding_size", settings["hidden_size"]) != settings["hidden_size"]:
-        raise LongformerError(
-            f"the source projects embeddings of size {settings['embedding_size']} to {settings['hidden_size']}; "
-            "a Longformer has no such projection"
-        )
-    if settings.get("is_decoder"):
-        raise LongformerError("the source is a decoder; a Longformer encoder looks both ways")
-
-
-def source_length(settings: Mapping[str, Any]) -> int:
-    """Returns how many tokens an encoder reads, from its config.json."""
-    family = FAMILIES[settings["model_type"]]
-    return int(settings["max_position_embeddings"]) - (padding_of(settings) + 1 if family.counts_from_padding else 0)
-
-
-def padding_of(settings: Mapping[str, Any]) -> int:
-    """Returns the id of the padding token."""
-    return int(setting(settings, "pad_token_id", 1 if FAMILIES[settings["model_type"]].counts_from_padding else 0))
-
-
-def longformer_names(
-    saved: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family
-) -> tuple[dict[str, Tensor], list[str]]:
+def longformer_names(saved: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the tensors that a Longformer has a place for, under its names, and the names of the others."""
-    heads = family.heads
-    if family.head_uses_hidden_act and setting(settings, "hidden_act", "gelu") != "gelu":
-        heads = {theirs: ours for theirs, ours in heads.items() if not ours.startswith("lm_head")}
+    heads, prefix = heads_of(settings), ENCODERS[settings["model_type"]].prefix
     tensors, left_out = {}, []
     for name, tensor in saved.items():
-        bare = name.removeprefix(family.prefix)
+        bare = name.removeprefix(prefix)
         head = next((head for head in heads if name.startswith(f"{head}.") or name == head), None)
         if bare.startswith(BASE_MODULES) and not bare.endswith("position_ids"):
             tensors[BASE + bare] = tensor
@@ -163,7 +86,7 @@ def longformer_names(
     return tensors, sorted(left_out)
 
 
-def extended_positions(table: Tensor, family: Family, *, padding: int, max_length: int) -> Tensor:
+def extended_positions(table: Tensor, family: EncoderFamily, *, padding: int, max_length: int) -> Tensor:
     """Returns a position table for max_length tokens that repeats the source's rows block by block.
 
     The rows up to padding, which no token uses, are copied too where the source has them.

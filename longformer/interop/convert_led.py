@@ -1,7 +1,6 @@
 """BART and mBART become LEDs (spec 2.2): a long encoder, and the decoder as it was."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from longformer.interop.conversion import (
     copy_to_global,
     equal_length,
     repeated_rows,
-    setting,
 )
 from longformer.interop.families import LED
 from longformer.interop.fitting import without_copies
+from longformer.interop.sources import ENCODER_DECODERS, EncoderDecoderFamily, setting
 from longformer.models.led.config import LEDConfig
 
 BASE_PARTS = ("shared.", "encoder.", "decoder.")
@@ -31,32 +30,6 @@ PROJECTIONS = {
     "self_attn.k_proj.": "self_attn.longformer_self_attn.key.",
     "self_attn.v_proj.": "self_attn.longformer_self_attn.value.",
     "self_attn.out_proj.": "self_attn.output.",
-}
-
-
-@dataclass(frozen=True)
-class Family:
-    """What sets a family of encoder-decoders apart."""
-
-    prefix: str
-    """Stands before the names of the model's tensors where it has a head."""
-    tokenizer: str
-    """Class of its tokenizer, for checkpoints that leave it to the family's name."""
-    unused_positions: int
-    """Rows at the start of both position tables that belong to no token; an LED has none."""
-    normalizes_before: bool = False
-    """Whether layers normalise what they read, not what they give, and each stack its result."""
-    forced_end: int | None = None
-    """The token that ends a text at its greatest length where config.json does not say."""
-    start: int | None = None
-    """The token that the decoder starts with where config.json does not say; None = the one that begins a text."""
-
-
-FAMILIES = {
-    "bart": Family("model.", "BartTokenizer", 2, forced_end=2, start=2),
-    "mbart": Family("model.", "MBartTokenizer", 2, normalizes_before=True, forced_end=2),
-    "led": Family("led.", "LEDTokenizer", 0, start=2),
-    "longformer-led": Family("led.", "MBartTokenizer", 0, start=2),
 }
 
 
@@ -75,7 +48,7 @@ def led_of(
         LongformerError: the source lacks a table of positions.
         ValueError: max_length is less than what the source reads.
     """
-    family = FAMILIES[settings["model_type"]]
+    family = ENCODER_DECODERS[settings["model_type"]]
     tensors, left_out = led_names(saved, family)
     if setting(settings, "tie_word_embeddings", True):
         tensors = without_copies(tensors, LED.tied)
@@ -111,7 +84,7 @@ def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) 
     """Returns config.json of the LED that a model with these settings becomes; arguments as in `convert`."""
     written = settings.get("max_decoder_position_embeddings", settings.get("max_position_embeddings"))
     return {
-        **led_settings(settings, FAMILIES[settings["model_type"]]),
+        **led_settings(settings, ENCODER_DECODERS[settings["model_type"]]),
         "architectures": [led_architecture(settings)],
         "attention_window": [window] * settings["encoder_layers"],
         "max_encoder_position_embeddings": max_length,
@@ -119,7 +92,7 @@ def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) 
     }
 
 
-def led_names(saved: Mapping[str, Tensor], family: Family) -> tuple[dict[str, Tensor], list[str]]:
+def led_names(saved: Mapping[str, Tensor], family: EncoderDecoderFamily) -> tuple[dict[str, Tensor], list[str]]:
     """Returns the tensors that an LED has a place for, under its names, and the names of the others."""
     tensors, left_out = {}, []
     for name, tensor in saved.items():
@@ -145,7 +118,7 @@ def led_architecture(settings: Mapping[str, Any]) -> str:
     return "LEDModel"
 
 
-def led_settings(settings: Mapping[str, Any], family: Family) -> dict[str, Any]:
+def led_settings(settings: Mapping[str, Any], family: EncoderDecoderFamily) -> dict[str, Any]:
     """Returns config.json of the source as an LED has it; settings for generation stay.
 
     An LED of Hugging Face neither scales embeddings nor normalises before its layers, as mBART does. A model that

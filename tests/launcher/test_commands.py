@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from example_run import QUICKSTART, SHIPPED
+from safetensors.numpy import save_file
 
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.tokenizers.subword import train_tokenizer
@@ -46,8 +48,19 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
     """Return the arguments with which a shipped run file passes `check`, with its data and model made in a folder."""
     overrides = [f"data.directory={folder / 'absent'}"]
     config = load(path)
-    source = folder / "source.txt"
-    source.write_text("text")
+    recipe = getattr(config.data, "recipe", None)
+    source = folder / "source.jsonl"
+    record = {"document": "text", "summary": "text", "text": "text", "label": 1, "id": 1}
+    record |= {
+        "article": "text",
+        "abstract": "text",
+        "article_id": "1",
+        "article_text": ["text"],
+        "abstract_text": ["text"],
+    }
+    source.write_text(json.dumps(record))
+    if recipe is not None:
+        source.write_text({"enwik8": "<mediawiki", "text8": ""}.get(recipe, "") + "text " * 99)
     if isinstance(config, MaskedLMRun):
         overrides += [f"data.sources.{index}.path={source}" for index in range(len(config.data.sources))]
     elif path.stem != "quickstart":
@@ -55,8 +68,11 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
     if config.task != "characters":
         model = folder / "model"
         model.mkdir()
-        family = "roberta" if config.task == "masked_lm" else "bart"
-        (model / "config.json").write_text(json.dumps({"model_type": family, "vocab_size": 300}))
+        family = "bart" if config.task == "summarization" else "roberta"
+        positions = 512 if family == "bart" else 66
+        shape = {"vocab_size": 300, "hidden_size": 8, "max_position_embeddings": positions}
+        (model / "config.json").write_text(json.dumps({"model_type": family, **shape}))
+        save_file({"lm_head.bias": np.zeros(300)}, model / "model.safetensors")
         train_tokenizer(["some text"], vocabulary_size=261).save(model / "tokenizer.json")
         overrides.append(f"model.source={model}")
     return ["check", str(path), *overrides]
@@ -166,7 +182,7 @@ def test_check_as_json_tells_problems_and_notes(tmp_path: Path, capsys: pytest.C
     absent = f"data.directory={tmp_path / 'absent'}"
     good = check_json(capsys, absent, "phases.0.windows.3=129")
     assert good["notes"] == [
-        f"{tmp_path / 'absent'} does not exist yet: the data will be prepared when training starts",
+        f"{tmp_path / 'absent'} does not exist yet: it will be prepared when training starts",
         "phases[0]: the longest window (129) is longer than the sequences (128)",
     ]
     bad = check_json(capsys, absent, "seed=x", "model.dropout=7")
@@ -192,8 +208,8 @@ def test_check_counts_the_samples_of_prepared_text(prepared: PreparedData, capsy
 
 def test_check_refuses_data_of_another_recipe(prepared: PreparedData, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = check_json(capsys, f"data.directory={prepared.location}")
-    assert "holds text (version" in outcome["problems"][0]
-    assert "the run asks for python_library" in outcome["problems"][0]
+    assert "already holds text (version" in outcome["problems"][0]
+    assert "not python_library" in outcome["problems"][0]
 
 
 def test_configuration_reference_is_current() -> None:

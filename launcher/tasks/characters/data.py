@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.errors import DataError
 from data_pipeline.sampling.text import StreamSequences
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.stream import TokenStream
@@ -55,14 +54,13 @@ class CharacterData(TaskData[CharacterRun]):
         return len(self.symbols or bytes(_LARGEST_VOCABULARY))
 
     def check(self) -> list[str]:
-        if not self.is_prepared:
-            self._check_source()
-            note = f"{self.config.data.directory} does not exist yet: the data will be prepared when training starts"
-            return [note, *self._long_windows()]
-        data = PreparedData.open(self.directory)
-        self._check_recipe(data)
-        self._check_samples(data)
-        return [*self._short_text(data), *self._long_windows()]
+        self._check_source()
+        notes = [*self.check_corpora(), *self._long_windows()]
+        if self.is_prepared:
+            data = PreparedData.open(self.directory)
+            self._check_samples(data)
+            notes += self._short_text(data)
+        return notes
 
     def _check_source(self) -> None:
         source = self.config.data.source
@@ -75,14 +73,6 @@ class CharacterData(TaskData[CharacterRun]):
             )
         if source.is_file() and source.stat().st_size == 0:
             raise LongformerError(f"data.source {source} is empty; name another file")
-
-    def _check_recipe(self, data: PreparedData) -> None:
-        found, asked = data.manifest.corpus, self.config.data
-        if (found.name, found.settings.get("limit_bytes")) != (asked.recipe, asked.limit_bytes):
-            raise DataError(
-                f"data.directory {data.location} holds {found}, the run asks for {asked.recipe}, "
-                f"limit_bytes {asked.limit_bytes}; choose another data.directory"
-            )
 
     def _check_samples(self, data: PreparedData) -> None:
         tokens = data.tokens("train")

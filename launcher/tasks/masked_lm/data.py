@@ -1,11 +1,12 @@
 """The documents of a masked-LM run: training sequences of the mix, and held-out text with fixed masks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from data_pipeline.sampling.base import Sequences
 from data_pipeline.sampling.masking import MaskedSequences, Masking, masked_examples
@@ -19,34 +20,11 @@ from data_pipeline.tokenizers.tokenizer import SpecialTokens
 from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.masked_lm.config import MaskedLMRun
 from longformer.errors import LongformerError
+from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
+from longformer.interop.sources import heads_of, source_length
 
 HELD_OUT_SEED = 0
 """Of the masks of held-out text: the same for all runs, so that their scores compare."""
-
-PRETRAINED_HEADS = ("lm_head.", "cls.predictions.", "generator_predictions.")
-"""In the names of the weights that predict masked words: of RoBERTa and Longformer, BERT, ELECTRA."""
-
-
-def has_pretrained_head(source: Path) -> bool:
-    """Returns whether a model has learnt to predict masked words, as far as its weights are there.
-
-    Raises:
-        LongformerError: its weights are damaged.
-    """
-    whole = source / "model.safetensors"
-    if whole.is_file():
-        try:
-            with safe_open(whole, framework="numpy") as file:
-                names = list(file.keys())
-        except (OSError, SafetensorError) as error:
-            raise LongformerError(f"{whole} is damaged or cut short ({error}); copy it again") from error
-    elif any(source.glob("*.index.json")) or any(source.glob("*.bin")):
-        from longformer.interop.checkpoint_files import read_tensors  # which imports torch, which takes seconds
-
-        names = list(read_tensors(source, device="meta"))
-    else:
-        return True
-    return any(head in name for name in names for head in PRETRAINED_HEADS)
 
 
 @dataclass(frozen=True)
@@ -54,13 +32,27 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
     """Documents of several corpora, packed and mixed by weight; see `launcher.tasks.data.TaskData`."""
 
     def check(self) -> list[str]:
-        notes, source = super().check(), self.config.model.source
-        if self.config.init is None and not has_pretrained_head(source):
-            notes.append(
-                f"model.source {source} has no pretrained head for masked words, as sentence encoders have none: "
-                "training starts with a fresh one, and with the loss of a guess"
-            )
+        notes, init = super().check(), self.config.init
+        name, folder = ("model.source", self.config.model.source) if init is None else ("init:", Path(init))
+        # What a run or the registry holds is looked into when the run starts.
+        if (folder / CONFIG_FILE).is_file():
+            heads = [theirs for theirs, ours in heads_of(read_config(folder)).items() if ours.startswith("lm_head")]
+            names = weight_names(folder)
+            if not any(f"{head}.".encode() in names for head in heads):
+                notes.append(
+                    f"{name} {folder} has no pretrained head for masked words, as sentence encoders have none: "
+                    "training starts with a fresh one, and with the loss of a guess"
+                )
         return notes
+
+    def check_conversion(self, settings: Mapping[str, Any]) -> None:
+        super().check_conversion(settings)
+        section = self.config.model
+        if section.freeze_pretrained and source_length(settings) == section.max_length:
+            raise LongformerError(
+                f"model.source {section.source}: freeze_pretrained leaves nothing to train: the source reads "
+                f"{section.max_length} tokens already"
+            )
 
     def corpora(self) -> list[RunCorpus]:
         return [

@@ -5,7 +5,7 @@ import math
 from data_pipeline.prepare.survey import survey_documents
 from launcher.tasks.masked_lm.config import PUBLISHED
 from launcher.tasks.recipes import EPOCHS, TRAINED, Content, Recipe, RecipeRequest, schedule
-from longformer.interop.convert_encoder import FAMILIES
+from longformer.interop.sources import ENCODERS
 
 _BATCH_TOKENS = 2**18
 _MAX_STEPS = 65_000
@@ -34,7 +34,7 @@ def content(request: RecipeRequest, length: int) -> Content:
 
 
 RECIPE = Recipe(
-    families=tuple(FAMILIES),
+    families=tuple(ENCODERS),
     published=dict(PUBLISHED.items()),
     max_length=4_096,
     window=512,

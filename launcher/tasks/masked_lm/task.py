@@ -32,8 +32,8 @@ from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_toke
 from longformer.interop.checkpoint_files import read_tensors, write_folder
 from longformer.interop.conversion import copy_to_global
 from longformer.interop.convert import convert, copy_files
-from longformer.interop.convert_encoder import source_length
 from longformer.interop.model_folder import CONFIG_FILE, read_config
+from longformer.interop.sources import source_length
 from longformer.models import LongformerForMaskedLM
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.models.longformer.config import LongformerConfig

@@ -1,10 +1,11 @@
 """The documents with summaries of a run: sequences to learn from, and held-out documents to write about."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from data_pipeline.sampling.summaries import SummaryExample, SummaryFormat, SummarySequences, source_tokens
 from data_pipeline.shards.prepared import PreparedData
@@ -12,6 +13,9 @@ from data_pipeline.sources.summaries import summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.summarization.config import SummarizationRun
+from longformer.errors import LongformerError
+from longformer.interop.model_folder import read_config
+from longformer.interop.sources import ENCODER_DECODERS, decoder_length
 
 if TYPE_CHECKING:  # brings torch
     from longformer.evaluation.summaries import HeldOutDocument
@@ -20,6 +24,33 @@ if TYPE_CHECKING:  # brings torch
 @dataclass(frozen=True)
 class SummarizationData(PretrainedData[SummarizationRun]):
     """Documents and their summaries; see `launcher.tasks.data.TaskData`."""
+
+    families: ClassVar[Collection[str]] = tuple(ENCODER_DECODERS)
+    trained: ClassVar[Collection[str]] = ("led", "longformer-led")
+
+    def check_conversion(self, settings: Mapping[str, Any]) -> None:
+        super().check_conversion(settings)
+        self._check_decoder(settings)
+
+    def check_start(self, model: Path) -> None:
+        super().check_start(model)
+        self._check_decoder(read_config(model))
+
+    def _check_decoder(self, settings: Mapping[str, Any]) -> None:
+        positions = decoder_length(settings)
+        if positions is None:
+            return
+        learned, written = self.config.data.target_length, self.config.evaluation.max_length
+        # What is written last is never read.
+        for key, value, most in (
+            ("data.target_length", learned, positions),
+            ("evaluation.max_length", written, positions + 1),
+        ):
+            if value > most:
+                raise LongformerError(
+                    f"{key} is {value:,}, but the decoder of the model has {positions:,} positions: choose at most "
+                    f"{most:,}"
+                )
 
     def corpora(self) -> list[RunCorpus]:
         section = self.config.data

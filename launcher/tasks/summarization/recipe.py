@@ -7,7 +7,7 @@ import numpy as np
 from data_pipeline.prepare.survey import survey_summaries
 from launcher.tasks.recipes import COVERED, EPOCHS, TRAINED, Content, Recipe, RecipeRequest, covered, schedule
 from launcher.tasks.summarization.config import PUBLISHED
-from longformer.interop.convert_led import FAMILIES
+from longformer.interop.sources import ENCODER_DECODERS
 
 _FIRST_LENGTHS = (1_024, 4_096)
 """At which documents with summaries are read first."""
@@ -61,7 +61,7 @@ def content(request: RecipeRequest, length: int) -> Content:
 
 
 RECIPE = Recipe(
-    families=tuple(FAMILIES),
+    families=tuple(ENCODER_DECODERS),
     published=dict(PUBLISHED.items()),
     max_length=16_384,
     window=1_024,

@@ -1,6 +1,5 @@
 """The task `summarization`: a BART is made long, and learns to summarize documents phase by phase (spec 6)."""
 
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from longformer.evaluation.summaries import evaluate_summaries, summary_of
 from longformer.evaluation.words import text_units
 from longformer.files import write_json
 from longformer.interop.checkpoint_files import GENERATION_FILE
-from longformer.interop.convert_led import FAMILIES, long_settings
+from longformer.interop.convert_led import long_settings
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.models import LEDConfig, LEDForConditionalGeneration
@@ -34,7 +33,6 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
     model_class: ClassVar = LEDForConditionalGeneration
-    families: ClassVar[Collection[str]] = tuple(FAMILIES)
     table_name: ClassVar[str] = "summaries"
 
     @property
