@@ -53,6 +53,23 @@ def test_no_task_imports_another(imports: dict[str, set[str]]) -> None:
     assert crossings == []
 
 
+def test_every_cited_section_of_the_semantics_is_there() -> None:
+    page = Path("docs/semantics.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^##+ (\d(?:\.\d)?)", page, re.MULTILINE)
+    folders = (*PACKAGES, "configs", "docs", "tests")
+    files = [path for folder in folders for path in Path(folder).rglob("*.*") if path.suffix in (".py", ".md", ".yaml")]
+    cited = {
+        section
+        for path in files
+        for place in re.findall(
+            r"semantics\.md (\d(?:\.\d)?(?:(?:, | and )\d(?:\.\d)?)*)", path.read_text(encoding="utf-8")
+        )
+        for section in re.findall(r"\d(?:\.\d)?", place)
+    }
+    assert len(cited) > 10
+    assert cited <= set(sections)
+
+
 def test_every_file_that_the_architecture_names_is_there() -> None:
     page = Path("docs/architecture.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:launcher|longformer|data_pipeline|tests)/[\w/.]*)`", page)

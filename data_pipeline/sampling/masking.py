@@ -17,7 +17,7 @@ IGNORED = -100
 
 
 class Masking:
-    """BERT's masking (Devlin et al. 2019, 3.1; spec section 4): every token that is not special is chosen with
+    """BERT's masking (Devlin et al. 2019, 3.1; semantics.md 4): every token that is not special is chosen with
     probability `chosen`; of the chosen, 80 percent become the mask token, 10 percent a random ordinary token, and 10
     percent stay.
 

@@ -62,7 +62,7 @@ class SummaryFormat:
 
         Args:
             tokenizer: of the model.
-            begin_is_learned: the two conventions of teacher forcing (spec section 6), for models without languages.
+            begin_is_learned: the two conventions of teacher forcing (semantics.md 5), for models without languages.
                 True: labels are `<s> summary </s>`, and the decoder starts with `</s>`, as in Hugging Face. False:
                 labels are `summary </s>`, and the decoder starts with `<s>`, as in the Longformer authors' code.
         """

@@ -51,7 +51,7 @@ class StreamSequences:
 
 class PackedSequences:
     """Sequences of exactly `sequence_length` tokens, cut from all documents joined by the end token (FULL-SENTENCES
-    over whole documents, spec section 4): begin token, `sequence_length` - 2 tokens of the joined text, end token.
+    over whole documents, semantics.md 4): begin token, `sequence_length` - 2 tokens of the joined text, end token.
 
     The joined text goes on from sequence to sequence and from epoch to epoch, so no token is skipped and none is
     padding. A sequence is {"input_ids", "attention_mask"}, both (sequence_length,) int64; where a damaged document

@@ -1,8 +1,8 @@
 """Corpora of characters: text as one stream of bytes, cut into train, validation and test and into equal examples.
 
 The first 90 percent are for training, the next 5 for validation, the last 5 for test. At 100,000,000 bytes that is the
-published 90M/5M/5M split of enwik8 and text8 (spec 3.1). The source is read twice: once to know its size, the ends of
-its documents and the bytes that occur, once to cut it.
+published 90M/5M/5M split of enwik8 and text8 (semantics.md 3.1). The source is read twice: once to know its size, the
+ends of its documents and the bytes that occur, once to cut it.
 """
 
 import hashlib

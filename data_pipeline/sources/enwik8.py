@@ -1,4 +1,4 @@
-"""enwik8: the first 100,000,000 bytes of the English Wikipedia dump of March 2006, as bytes, markup and all (spec 3.1).
+"""enwik8: the first 100,000,000 bytes of the English Wikipedia dump of March 2006 with its markup (semantics.md 3.1).
 
 The source must begin as a Wikipedia XML dump does. A shorter piece is welcome, of a longer dump the first
 100,000,000 bytes are taken, for that is how enwik8 was made. Other text belongs to the recipe `text`.

@@ -1,4 +1,4 @@
-"""text8: 100,000,000 characters of Wikipedia as 26 small letters and the space (spec 3.1).
+"""text8: 100,000,000 characters of Wikipedia as 26 small letters and the space (semantics.md 3.1).
 
 Takes the text as published, or Wikipedia XML (enwik8, enwik9, a dump), which is cleaned by the rules published with
 text8: Matt Mahoney's filter of June 2006, in the public domain. The space stays a space; Transformer-XL's scripts

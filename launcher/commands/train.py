@@ -66,6 +66,7 @@ def train(
     asked = parse_ranks_option(ranks)
     at_first = _ranks_at_first(config, asked, backend)
     run = Run(RunPaths((run_directory or Path("runs") / config.name).resolve()), config)
+    typer.echo(f"run {config.name} in {run.paths.root}: making its data ready")
     if backend == "local" and not is_done(run):
         warm_up()  # first of all: a preparation would start the server of processes without what ranks import
     with connected(address) if backend == "ray" else nullcontext() as cluster:
@@ -183,7 +184,7 @@ def _go_on(
     start_run(run)
     outcome = Outcome(Status.FAILED)
     try:
-        with signals_noted() as stop, RunProgress(run):
+        with signals_noted() as stop, RunProgress(run, stop):
             if cluster is not None and ranks is not None:
                 on_ray = RayBackend(cluster, run, ranks, stop, _warn)
                 outcome = run_chain(run, on_ray, ranks=on_ray.ranks_now, warn=_warn)

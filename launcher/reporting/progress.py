@@ -26,10 +26,16 @@ from launcher.config.run_config import RunConfig
 from launcher.reporting.text import clock
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
+from launcher.training.signals import StopFlag
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 STEPS_AVERAGED = 20
+ACKNOWLEDGEMENTS = (
+    "stopping as soon as a checkpoint is written; another Ctrl-C ends the run at once, without one",
+    "ending at once; the steps since the last checkpoint will be done again",
+)
+"""What is said to the first and to the second request to stop."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,17 @@ def progress_snapshot(recent: Sequence[dict[str, Any]], config: RunConfig) -> Pr
 
 
 class RunProgress:
-    """Shows a run's progress from a thread: `with RunProgress(run): ...`."""
+    """Shows a run's progress from a thread: `with RunProgress(run, stop): ...`; requests to stop are acknowledged."""
 
-    def __init__(self, run: Run, *, console: Console | None = None) -> None:
+    def __init__(self, run: Run, stop: StopFlag, *, console: Console | None = None) -> None:
         self._run = run
+        self._requests, self._acknowledged = stop, 0
         self._config = run.config
         self._console = console or Console()
         self._metrics = MetricsFollower(run.paths.metrics_file)
         self._recent: deque[dict[str, Any]] = deque(maxlen=STEPS_AVERAGED)
         self._announced: set[int] = set()
+        self._begun: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="progress", daemon=True)
 
@@ -107,7 +115,7 @@ class RunProgress:
                     next_line, last_line = monotonic() + SECONDS_BETWEEN_PLAIN_LINES, line
 
     def _look(self) -> None:
-        """Takes in what was written since the last look, and announces phases that are done."""
+        """Takes in what was written since the last look, and tells what is done, what begins and what was asked."""
         for record in self._metrics.new_records():
             if self._recent and self._recent[-1]["phase_index"] != record["phase_index"]:
                 self._recent.clear()
@@ -125,6 +133,25 @@ class RunProgress:
                     highlight=False,
                     soft_wrap=True,
                 )
+            if index not in self._announced:
+                self._tell_beginning(index)
+                break
+        for sentence in ACKNOWLEDGEMENTS[self._acknowledged : self._requests.requests]:
+            self._console.print(sentence, highlight=False, soft_wrap=True)
+            self._acknowledged += 1
+
+    def _tell_beginning(self, index: int) -> None:
+        """Says once which phase begins, where no live display shows it."""
+        if index in self._begun or self._console.is_terminal:
+            return
+        self._begun.add(index)
+        phase = self._config.phases[index]
+        self._console.print(
+            f"{self._phase_title(index)} begins: {phase.total_steps:,} steps, sequences of "
+            f"{phase.sequence_length:,} tokens",
+            highlight=False,
+            soft_wrap=True,
+        )
 
     @property
     def _newest_phase_is_done(self) -> bool:

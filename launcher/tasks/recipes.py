@@ -1,6 +1,6 @@
 """What a task's recipe for new run files is, and what recipes share: steps, batches and learning rates.
 
-The published recipes (spec sections 4 and 6) are followed as far as the data goes. A task with a recipe has it as
+The published recipes (semantics.md 4, 5) are followed as far as the data goes. A task with a recipe has it as
 `RECIPE` in its recipe.py; `longformer new` finds it by the name that the registry gives it.
 """
 

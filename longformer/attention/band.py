@@ -26,7 +26,7 @@ class Block:
 class Band:
     """The keys a query sees: `left` before itself, itself, and `right` after, each `dilation` positions apart.
 
-    Longformer's window 512 is `Band(256, 256)`; a causal look-back of 512 is `Band(512, 0)` (spec 1.2).
+    Longformer's window 512 is `Band(256, 256)`; a causal look-back of 512 is `Band(512, 0)` (semantics.md 1.2).
 
     Raises:
         ValueError: a side is not an integer of 0 or more, or the dilation not one of 1 or more.

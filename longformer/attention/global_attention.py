@@ -1,4 +1,4 @@
-"""Global attention: global tokens attend to the whole sequence through projections of their own (spec 1.1)."""
+"""Global attention: global tokens attend to the whole sequence through projections of their own (semantics.md 1.1)."""
 
 import torch
 from torch import Tensor, nn

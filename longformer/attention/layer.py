@@ -13,7 +13,7 @@ from longformer.attention.sliding_window import sliding_window_attention
 
 
 class AttentionProbabilities(NamedTuple):
-    """Who looked at whom, in Hugging Face's documented format (spec 1.4), without dropout."""
+    """Who looked at whom, in Hugging Face's documented format (semantics.md 1.4), without dropout."""
 
     local: Tensor
     """(batch, heads, positions, global tokens + left + 1 + right): first the global keys in the order of their
@@ -90,7 +90,7 @@ class BandAndGlobalAttention(nn.Module):
 
 
 class LongformerSelfAttention(BandAndGlobalAttention):
-    """Every token attends to its band and to the global tokens; a global token attends to everyone (spec 1.1).
+    """Every token attends to its band and to the global tokens; a global token attends to everyone (semantics.md 1.1).
 
     The three local projections are one matrix product whose parts attention reads in place. Global tokens have
     projections of their own, whose result replaces the local one. Memory is linear in the positions.

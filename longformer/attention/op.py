@@ -36,7 +36,7 @@ def banded_attention(
 ) -> Tensor:
     """Lets every query attend to a band of keys around itself and to the global keys, through one softmax.
 
-    The semantics are those of Longformer's sliding window (spec 1.1, 1.2), with memory linear in the positions.
+    The semantics are those of Longformer's sliding window (semantics.md 1.1, 1.2), with memory linear in the positions.
 
     Args:
         query, key, value: (batch, positions, heads, head_dim), one floating dtype, any strides: views of a
@@ -48,7 +48,7 @@ def banded_attention(
         token_mask: bool (batch, positions), True = a real token. A padded position is seen by nobody and its
             own row of the result is exactly 0.
         global_mask: bool (batch, positions), True = a key that every query sees, once, inside the band or not.
-        relative_query: (batch, positions, heads, head_dim), the Transformer-XL position term (spec 3.2): adds
+        relative_query: (batch, positions, heads, head_dim), the Transformer-XL position term (semantics.md 3.2): adds
             `relative_query[b, i, h] . relative_key[m, h]` to the score of query i with the key in column m of
             its band, before scaling. Cannot be combined with `global_mask`.
         relative_key: (left + right + 1, heads, head_dim); column m is the key at i + (m - left) * dilation.

@@ -26,7 +26,7 @@ def parameter_count(config: LEDConfig) -> int:
 def training_flops(config: LEDConfig, source_length: int, *, target_length: int) -> float:
     """Returns the useful floating-point operations to train on one document: three times the forward pass.
 
-    Attention counts visible pairs only, and the first token's as global (spec section 6). Not counted: what is computed
+    Attention counts visible pairs only, and the first token's as global (semantics.md 5). Not counted: what is computed
     again in the backward pass.
 
     Args:

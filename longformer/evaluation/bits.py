@@ -1,10 +1,10 @@
 """Bits per character and bits per masked token, the two measures of the Longformer paper's language models.
 
-Bits per character (spec 3.4): overlapping sequences of which only the end is scored. Every character of a text except
-the very first, which nothing precedes, is scored exactly once.
+Bits per character (semantics.md 3.4): overlapping sequences of which only the end is scored. Every character of a text
+except the very first, which nothing precedes, is scored exactly once.
 
-Bits per masked token (spec 4): the masks belong to the text, not to the sequences that it is cut into, so models that
-read sequences of different lengths predict the same tokens.
+Bits per masked token (semantics.md 4): the masks belong to the text, not to the sequences that it is cut into, so
+models that read sequences of different lengths predict the same tokens.
 """
 
 import math

@@ -1,6 +1,6 @@
 """ROUGE of summaries, with confidence intervals, and the extracts that summaries are held against.
 
-The scores are those of Google's package `rouge_score`. Published figures differ in what they count (spec section 6), so
+The scores are those of Google's package `rouge_score`. Published figures differ in what they count (semantics.md 5), so
 both are given: with and without stemming, and beside rougeL, which takes a summary as one line, rougeLsum, which takes
 it sentence by sentence.
 """

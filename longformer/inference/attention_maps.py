@@ -55,7 +55,7 @@ def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | Non
 
 
 def dense_map(local: Tensor, of_global_tokens: Tensor | None, global_positions: Tensor) -> Tensor:
-    """Returns (heads, positions, positions) of one text's probabilities in Hugging Face's format (spec 1.4).
+    """Returns (heads, positions, positions) of one text's probabilities in Hugging Face's format (semantics.md 1.4).
 
     Args:
         local: (heads, positions, global tokens + window + 1).

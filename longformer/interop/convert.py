@@ -1,4 +1,4 @@
-"""Long models out of short ones: encoders become Longformers, BART and mBART become LEDs (spec 2).
+"""Long models out of short ones: encoders become Longformers, BART and mBART become LEDs (semantics.md 2).
 
 Nothing is learnt here. Positions beyond the source's table repeat it block by block, global projections start as
 copies of the local ones; where every token sees every other, the new model equals its source.

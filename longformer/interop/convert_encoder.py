@@ -1,4 +1,4 @@
-"""RoBERTa, XLM-R, BERT and ELECTRA encoders become Longformers (spec 2.1), their heads too where one fits."""
+"""RoBERTa, XLM-R, BERT and ELECTRA encoders become Longformers (semantics.md 2.1), their heads too where one fits."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""BART and mBART become LEDs (spec 2.2): a long encoder, and the decoder as it was."""
+"""BART and mBART become LEDs (semantics.md 2.2): a long encoder, and the decoder as it was."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Hugging Face's names, both ways: parameters (spec 1.6) and config.json (spec 1.7), older layouts included.
+"""Hugging Face's names, both ways: parameters and config.json (semantics.md 1.5, 1.6), older layouts included.
 
 Our modules are nested and named as theirs. The one difference: projections that read the same tensor are one with us
 (see `PACKINGS`), one each with them.

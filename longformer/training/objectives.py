@@ -68,7 +68,7 @@ class Objective:
 
 
 def next_character_loss(model: Model, batch: Batch) -> Tensor:
-    """Returns the mean cross-entropy in nats of every character given the ones before it (spec 3.1).
+    """Returns the mean cross-entropy in nats of every character given the ones before it (semantics.md 3.1).
 
     Args:
         model: maps tokens (batch, positions) to logits (batch, positions, vocabulary).
@@ -86,7 +86,7 @@ def loss_of_model(model: Model, batch: Batch) -> Tensor:
 
 
 def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tensor:
-    """Returns the mean cross-entropy in nats of the tokens of the summaries given those before them (spec 6).
+    """Returns the mean cross-entropy in nats of the tokens of the summaries given those before them (semantics.md 5).
 
     Args:
         model: an LED under Hugging Face's names.
@@ -157,7 +157,7 @@ def _row_sums(mask: Tensor) -> list[int]:
 
 NEXT_CHARACTER = Objective(next_character_loss, lengths_of_streams)
 LABELS = Objective(loss_of_model, lengths_of_texts, labels_in)
-"""What most models learn: the hidden words (spec 4), the class of a text, the class of every token."""
+"""What most models learn: the hidden words (semantics.md 4), the class of a text, the class of every token."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:

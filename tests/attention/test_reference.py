@@ -10,7 +10,7 @@ from longformer.attention import Band, banded_attention
 
 
 def attend_one_by_one(case: Case) -> torch.Tensor:
-    """Spell out spec 1.1 and 1.2 with loops over examples, heads, queries and keys."""
+    """Spell out semantics.md 1.1 and 1.2 with loops over examples, heads, queries and keys."""
     query, key, value = (case.inputs[name] for name in ("query", "key", "value"))
     batch, positions, heads, head_dim = query.shape
     options = case.options

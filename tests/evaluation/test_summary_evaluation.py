@@ -117,7 +117,7 @@ def test_label_smoothing_is_the_published_formula_per_token(smoothing: float) ->
 
 
 def test_a_decoder_that_starts_with_the_begin_token_reads_and_learns_what_the_authors_code_does() -> None:
-    """Their decoder reads ids[:-1] and learns ids[1:], where ids are `<s> summary </s>` (spec section 6)."""
+    """Their decoder reads ids[:-1] and learns ids[1:], where ids are `<s> summary </s>` (semantics.md 5)."""
     model = small_model()
     model.config = model.config.replaced(decoder_start_token_id=0)
     model.led.config = model.config

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from launcher.config.run_config import RunConfig
-from launcher.reporting.progress import RunProgress, progress_snapshot
+from launcher.reporting.progress import ACKNOWLEDGEMENTS, RunProgress, progress_snapshot
 from launcher.reporting.text import clock, short
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
+from launcher.training.signals import StopFlag
 
 
-def shown(run: Run, *, terminal: bool) -> str:
+def shown(run: Run, *, terminal: bool, stop: StopFlag | None = None) -> str:
     """Return everything that is drawn for the run as it stands."""
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100)
-    with RunProgress(run, console=console):
+    with RunProgress(run, stop or StopFlag(), console=console):
         pass
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
 
@@ -30,7 +31,8 @@ def shown(run: Run, *, terminal: bool) -> str:
 def test_run_in_its_second_phase_is_told_in_one_plain_line(created_run: Run) -> None:
     write_steps(created_run, records(created_run.config)[:40])
     write_result(created_run, 0)
-    first, second = shown(created_run, terminal=False).splitlines()
+    first, begins, second = shown(created_run, terminal=False).splitlines()
+    assert begins == "phase 2/3 medium begins: 20 steps, sequences of 256 tokens"
     assert first == "phase 1/3 short done: 3.000 BPC on held-out text, 30 steps in 0:07"
     assert re.fullmatch(
         r"phase 2/3 medium  step 10/20  loss 2\.\d+  BPC 3\.\d+  4,500 tokens/s  MFU 30%  about 0:27 left", second
@@ -49,9 +51,18 @@ def test_phase_that_is_trained_but_not_judged_is_being_evaluated(created_run: Ru
     assert "evaluating on held-out text" in shown(created_run, terminal=False)
 
 
-def test_run_without_a_step_waits_on_a_terminal_and_is_silent_elsewhere(created_run: Run) -> None:
+def test_run_without_a_step_waits_on_a_terminal_and_tells_elsewhere_what_begins(created_run: Run) -> None:
     assert "waiting for the first step" in shown(created_run, terminal=True)
-    assert shown(created_run, terminal=False) == ""
+    assert shown(created_run, terminal=False) == "phase 1/3 short begins: 30 steps, sequences of 128 tokens\n"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("requests", [0, 1, 2, 3])
+def test_each_request_to_stop_is_acknowledged_once(created_run: Run, requests: int, terminal: bool) -> None:
+    stop = StopFlag()
+    stop.requests = requests
+    said = shown(created_run, terminal=terminal, stop=stop)
+    assert [said.count(sentence) for sentence in ACKNOWLEDGEMENTS] == [min(requests, 1), int(requests > 1)]
 
 
 def test_time_left_counts_the_tokens_of_the_coming_phases(config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""Claims: LED folders go in and out unchanged, in every layout of spec 1.6, and what is wrong is named."""
+"""Claims: LED folders go in and out unchanged, in every layout of semantics.md 1.5, and what is wrong is named."""
 
 import json
 import logging

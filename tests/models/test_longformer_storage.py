@@ -1,4 +1,4 @@
-"""Claims: Longformer folders go in and out unchanged, in every layout of spec 1.6, and what is wrong is named."""
+"""Claims: Longformer folders go in and out unchanged, in every layout of semantics.md 1.5, and faults are named."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""New run files for continued masked-LM pretraining, after the published recipe (spec 4)."""
+"""New run files for continued masked-LM pretraining, after the published recipe (semantics.md 4)."""
 
 import math
 

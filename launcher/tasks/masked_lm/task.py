@@ -1,4 +1,4 @@
-"""The task `masked_lm`: a short encoder is made long, and goes on learning to predict hidden tokens (spec 4)."""
+"""The task `masked_lm`: a short encoder is made long and goes on learning to predict hidden tokens (semantics.md 4)."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -102,7 +102,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     def export(self, model: Path, target: Path) -> None:
         """Writes the model with its global projections copied from the trained local ones.
 
-        Pretraining has no global token and teaches those projections nothing (spec 2.1, step 5).
+        Pretraining has no global token and teaches those projections nothing (semantics.md 2.1).
         """
         tensors = {name: tensor for name, tensor in read_tensors(model).items() if "_global." not in name}
         copy_to_global(tensors)
@@ -133,7 +133,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         return report_of(self.config, self.data, run)
 
     def evaluate_run(self, run: Run, request: EvaluationRequest) -> EvaluatedRun:
-        """Returns the paper's table (spec 4), with as many trained models as there are finished phases.
+        """Returns the paper's table (semantics.md 4), with as many trained models as there are finished phases.
 
         Every model is evaluated on the same hidden tokens: the source at its own length, the long model with random
         new positions, with copied ones, and after each phase.

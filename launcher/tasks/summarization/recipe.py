@@ -1,4 +1,4 @@
-"""New run files for summarization, after the published recipe (spec 6)."""
+"""New run files for summarization, after the published recipe (semantics.md 5)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The task `summarization`: a BART is made long, and learns to summarize documents phase by phase (spec 6)."""
+"""The task `summarization`: a BART is made long, and learns to summarize documents phase by phase (semantics.md 5)."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -24,7 +24,7 @@ class CausalSelfAttention(nn.Module):
     """Every position attends to itself and `window` earlier ones, each head at its own dilation.
 
     With transformer_xl positions the score is (q + u).k + (q + v).(W_r R[distance]) (arXiv 1901.02860, section 3.3);
-    W_r belongs to the layer, u and v are shared by all layers. No projection has a bias (spec 3.2).
+    W_r belongs to the layer, u and v are shared by all layers. No projection has a bias (semantics.md 3.2).
     """
 
     def __init__(self, config: CharacterModelConfig, layer: int, *, backend: str) -> None:

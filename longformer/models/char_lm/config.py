@@ -11,7 +11,7 @@ CHARACTER_MODEL_SIZES: dict[str, dict[str, int]] = {
     "small": {"layers": 12, "hidden_size": 512, "heads": 8, "feedforward_size": 2048},
     "large": {"layers": 30, "hidden_size": 512, "heads": 8, "feedforward_size": 2048},
 }
-"""Shapes by name: `small` and `large` are the paper's (table 12, spec 3.2), `tiny` learns on a CPU in minutes."""
+"""Shapes by name: `small` and `large` are the paper's (semantics.md 3.2), `tiny` learns on a CPU in minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class CharacterModelConfig:
     """Look-back of each layer, bottom to top, in units of its dilation: a position sees itself and this many earlier
     ones. No weight depends on it, so training phases may change it."""
     dilations: tuple[int, ...]
-    """Dilation of each layer, bottom to top; 1 = none. The paper's table counts gaps: its 0 is our 1 (spec 1.2)."""
+    """Dilation of each layer, bottom to top; 1 = none. The paper counts gaps: its 0 is our 1 (semantics.md 1.2)."""
     dilated_heads: int = 2
     """How many heads of a layer use its dilation (the last ones); the others look at every position."""
     position: Literal["transformer_xl", "rotary"] = "transformer_xl"

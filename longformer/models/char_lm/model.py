@@ -41,7 +41,7 @@ class Layer(nn.Module):
 
 
 class CharacterLM(nn.Module):
-    """Predicts every next character of a text (spec 3.2; dropout where Transformer-XL has it).
+    """Predicts every next character of a text (semantics.md 3.2; dropout where Transformer-XL has it).
 
     Input and output embedding are one matrix. A last LayerNorm stands before the output: without it a pre-LayerNorm
     stack would hand over sums of any size. Projections start from a normal distribution of deviation

@@ -16,7 +16,7 @@ ACTIVATION_NAMES = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "sw
 
 @dataclass(kw_only=True)
 class WindowedConfig:
-    """Base of the configs; fields carry Hugging Face's names (spec 1.7).
+    """Base of the configs; fields carry Hugging Face's names (semantics.md 1.6).
 
     Fields are checked when the config is made. Transformers' Trainer and pipelines, and peft, set and read further
     attributes, such as `use_cache`: they are kept in `other`.

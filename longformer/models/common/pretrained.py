@@ -44,7 +44,7 @@ class PretrainedModel(nn.Module):
         out; both are logged.
 
         Args:
-            directory: holds config.json and the weights, in a layout of spec 1.6.
+            directory: holds config.json and the weights, in a layout of semantics.md 1.5.
             dtype: of the weights; None = as they are stored.
             changes: fields of the config to change, such as num_labels.
 

@@ -1,4 +1,5 @@
-"""The parts of an LED, nested and named as in Hugging Face (spec 1.6): BART blocks, which normalise what they give.
+"""The parts of an LED, nested and named as in Hugging Face (semantics.md 1.5): BART blocks, which normalise what they
+give.
 
 On request they are mBART's, which normalise what they read.
 """

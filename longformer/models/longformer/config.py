@@ -1,4 +1,4 @@
-"""What a Longformer encoder is made of, under Hugging Face's names (spec 1.7): plain values, checked when made."""
+"""What a Longformer encoder is made of, under Hugging Face's names (semantics.md 1.6): values checked when made."""
 
 from dataclasses import dataclass
 from typing import ClassVar

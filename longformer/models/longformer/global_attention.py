@@ -1,4 +1,4 @@
-"""Which tokens a head makes global when its user does not say (spec 1.3)."""
+"""Which tokens a head makes global when its user does not say (semantics.md 1.3)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The parts of a Longformer encoder, nested and named as in Hugging Face (spec 1.6): post-LayerNorm RoBERTa blocks."""
+"""The parts of a Longformer encoder, named as in Hugging Face (semantics.md 1.5): post-LayerNorm RoBERTa blocks."""
 
 import torch
 from torch import Tensor, nn
