@@ -4,9 +4,9 @@ Only the first documents are looked at, in the fixed order of preparation; the w
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from data_pipeline.errors import DataError
-from data_pipeline.sources.corpora import TEXT, Corpus
+from data_pipeline.sources.corpora import SPLITS, TEXT, Corpus, NamedSplits
 from data_pipeline.sources.documents import documents, find_documents
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
@@ -63,6 +63,13 @@ class Survey:
 
     notes: tuple[str, ...] = ()
     """What looks wrong: much that cannot be read, lists, summaries as long as their documents."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """Documents of each split, where names of files tell of splits; estimated likewise."""
+
+    @property
+    def damaged_allowed(self) -> int:
+        """Twice what is damaged; nothing where that is much, for then something else is wrong."""
+        return 0 if self.damaged > _MUCH_DAMAGED * self.documents else 2 * self.damaged
 
     @property
     def tokens(self) -> int:
@@ -106,10 +113,12 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
 
     quarantine = Quarantine(COUNTED)
     examples = corpus.read(DocumentReader(corpus.files, report_progress), quarantine)
-    measured = [example.texts for example in islice(examples, MEASURED)]
-    if not measured:
-        raise DataError(f"{corpus.source} holds no document that can be read: {quarantine.items()[0][1]}")
-    read = len(measured) + sum(1 for _ in islice(examples, COUNTED - MEASURED))
+    first_ones = list(islice(examples, MEASURED))
+    if not first_ones:
+        raise corpus.nothing(quarantine)
+    measured = [example.texts for example in first_ones]
+    splits = Counter(each.split for each in chain(first_ones, islice(examples, COUNTED - MEASURED)))
+    read = splits.total()
     texts = [str(each.get(DOCUMENT, each.get(TEXT))) for each in measured]
     written = [str(text) for each in measured for name, text in each.items() if name.startswith(SUMMARY)]
     count = read if read < COUNTED else round(read * total / done)
@@ -117,7 +126,8 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
     if len(damaged := quarantine.items()) > _MUCH_DAMAGED * read:
         name, reason = damaged[0]
         notes.append(
-            f"{len(damaged):,} of {len(damaged) + read:,} records cannot be read; the first is {name}: {reason}"
+            f"{len(damaged):,} of {len(damaged) + read:,} records cannot be read, and the run file allows none; the "
+            f"first is {name}: {reason}"
         )
     first = [str(each[f"{SUMMARY}0"]) for each in measured if f"{SUMMARY}0" in each]
     alike = sum(2 * len(text) > len(document) for text, document in zip(first, texts, strict=False))
@@ -137,7 +147,29 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
         damaged=round(len(quarantine.items()) * count / read),
         languages=_languages([text[:_CHARACTERS] for text in texts]),
         notes=tuple(notes),
+        splits=_splits(corpus, splits, count),
     )
+
+
+def _splits(corpus: Corpus, read: Counter[str | None], count: int) -> dict[str, int]:
+    """Returns how many documents every split has that names tell of; nothing where none do.
+
+    Args:
+        corpus: all of it.
+        read: the documents that were read, by split.
+        count: how many there are.
+    """
+    found = {split: number for split, number in read.items() if split is not None}
+    if found and read.total() < count and corpus.source is not None:
+        # Those read first are of the first files: the sizes of all tell more.
+        names = NamedSplits.of(corpus.source, corpus.files).names
+        sizes = Counter[str]()
+        for file in corpus.files:
+            sizes[names.get(str(file)) or "train"] += file.stat().st_size
+        found = {split: round(count * size / sizes.total()) for split, size in sizes.items()}
+    if found and "train" not in found:
+        raise DataError(f"{corpus.source} holds no training documents: its names tell only of {', '.join(found)}")
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _lengths(texts: list[str], tokenizer: TextTokenizer | None) -> np.ndarray:

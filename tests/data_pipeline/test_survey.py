@@ -106,5 +106,22 @@ def test_what_looks_wrong_is_told(tmp_path: Path) -> None:
         write_lines(tmp_path / "alike.jsonl", [record | {"summary": record["text"]}] * 3), None
     ).notes
     assert "at least half as long as their documents" in note
-    (note,) = survey_documents(write_lines(tmp_path / "damaged.jsonl", [record, *["x"] * 3]), None).notes
-    assert "3 of 4 records cannot be read; the first is" in note
+    survey = survey_documents(write_lines(tmp_path / "damaged.jsonl", [record, *["x"] * 3]), None)
+    (note,) = survey.notes
+    assert "3 of 4 records cannot be read, and the run file allows none; the first is" in note
+    assert survey.damaged_allowed == 0
+    assert survey_documents(write_lines(tmp_path / "good.jsonl", [record] * 99 + ["x"]), None).damaged_allowed == 2
+
+
+def test_splits_that_names_tell_of_are_counted(tmp_path: Path) -> None:
+    record = {"text": "long words " * 4, "summary": "short"}
+    write_lines(tmp_path / "test.jsonl", [record] * 7)
+    with pytest.raises(DataError, match="holds no training documents: its names tell only of test"):
+        survey_summaries(tmp_path, None)
+    write_lines(tmp_path / "train.jsonl", [record] * 40)
+    assert survey_summaries(tmp_path, None).splits == {"train": 38, "validation": 2, "test": 7}
+    write_lines(tmp_path / "dev.jsonl", [record] * 3)
+    write_lines(tmp_path / "train.jsonl", [record] * COUNTED)
+    estimated = survey_summaries(tmp_path, None).splits
+    shares = [count / sum(estimated.values()) for count in estimated.values()]
+    assert shares == pytest.approx([count / (COUNTED + 10) for count in (COUNTED, 3, 7)], rel=0.1)

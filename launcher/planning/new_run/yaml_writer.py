@@ -17,8 +17,8 @@ _REASONS = {
     "model.window": "neighbours that a token sees, both sides together",
     "data.directory": "made by `longformer train`, and used again",
     "data.sources.0.weight": "add corpora, each with its share of the rows",
-    "data.sources.0.damaged_allowed": "twice what was found",
-    "data.damaged_allowed": "twice what was found",
+    "data.sources.0.damaged_allowed": "twice what was found; none where that is much",
+    "data.damaged_allowed": "twice what was found; none where that is much",
     "data.masked": "share of the tokens to predict, as published",
     "data.target_length": f"tokens of a summary; holds {COVERED} % of them whole",
     "data.bucket_batches": "documents of similar length together",
@@ -44,6 +44,8 @@ def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
     about = "about " if survey.documents > COUNTED else ""
     yield f"Written by `longformer new` from the look of {request.data}:"
     yield f"  {about}{survey.documents:,} documents in {survey.kind}, {_fields(survey.fields)}"
+    if survey.splits:
+        yield f"  by their names: {', '.join(f'{count:,} for {split}' for split, count in survey.splits.items())}"
     yield f"  tokens of a document: half have at most {half:,}, {COVERED} % at most {most:,}, the longest {longest:,}"
     if len(survey.summary_lengths):
         yield f"  tokens of a summary: half have at most {int(np.median(survey.summary_lengths)):,}"
@@ -57,7 +59,8 @@ def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
     asked, given = covered(survey.lengths), content["phases"][-1]["sequence_length"]
     if given < asked:
         yield f"Rows of {given:,} tokens cut or part longer documents: more does not fit, or is not published."
-    yield f"Phases read the {TRAINED:.0%} that are not held out up to {EPOCHS} times; learning rates are published."
+    read = f"{survey.splits['train']:,} for training" if survey.splits else f"{TRAINED:.0%} that are not held out"
+    yield f"Phases read the {read} up to {EPOCHS} times; learning rates are published."
 
 
 def _fields(fields: str) -> str:

@@ -24,7 +24,7 @@ def content(request: RecipeRequest, length: int) -> Content:
         "model": request.model_section(length),
         "data": {
             "directory": f"data/{request.name}",
-            "sources": [corpus | {"damaged_allowed": 2 * survey.damaged}],
+            "sources": [corpus | {"damaged_allowed": survey.damaged_allowed}],
             "masked": 0.15,
         },
         "training": request.training_section(gradient_clipping=5.0, adam_betas=[0.9, 0.98], adam_epsilon=1e-6),

@@ -19,7 +19,7 @@ _EVALUATED = 500
 def content(request: RecipeRequest, length: int) -> Content:
     """Returns the content of a run file whose longest sequences have a length."""
     survey = request.survey
-    documents = math.ceil(TRAINED * survey.documents)
+    documents = survey.splits.get("train") or math.ceil(TRAINED * survey.documents)
     batch_size = request.batch_size(documents, _BATCH_DOCUMENTS)
     target_length = min(1_024, max(32, 16 * math.ceil(covered(survey.summary_lengths) / 16)))
     lengths = [*(shorter for shorter in _FIRST_LENGTHS if shorter < length), length]
@@ -43,7 +43,7 @@ def content(request: RecipeRequest, length: int) -> Content:
             "layout": survey.fields,
             "target_length": target_length,
             "label_smoothing": 0.1,
-            "damaged_allowed": 2 * survey.damaged,
+            "damaged_allowed": survey.damaged_allowed,
             "bucket_batches": 32,
         },
         "training": request.training_section(gradient_clipping=1.0, adam_betas=[0.9, 0.999], adam_epsilon=1e-8),
