@@ -1,7 +1,9 @@
 """`longformer status` and `longformer logs`: how a run goes that another process or a cluster drives."""
 
 import json
+import os
 import shlex
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +29,7 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Directory of a
 def status(
     run_directory: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Say whether a run is waiting, running, stopped or finished, and how far it is; of a sweep, every run."""
+    """Say whether a run is waiting, starting, running, stopped or finished, and how far; of a sweep, every run."""
     run = RunPaths(run_directory)
     sweep = runs_of(run)
     found = [run_status(task) | {"values": values} for task, values in sweep] or [run_status(run)]
@@ -95,7 +97,7 @@ def run_status(paths: RunPaths) -> dict[str, Any]:
     queued = submission.queued() if submission else None
     return {
         "run": str(paths.root),
-        "state": _state(paths, run, queued),
+        "state": _state(paths, run, submission, queued),
         "submission": submission and asdict(submission),
         "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
         "standing": run and _snapshot(run),
@@ -103,24 +105,27 @@ def run_status(paths: RunPaths) -> dict[str, Any]:
     }
 
 
-Activity = Literal["waiting", "running"]
+Activity = Literal["waiting", "starting", "running"]
+"""Starting: its process prepares data or imports what it needs, and nothing is trained yet."""
 
 
 def activity(paths: RunPaths) -> Activity | None:
-    """Returns whether a run waits in a queue or is running; None where it does neither."""
+    """Returns whether a run waits in a queue, starts or is running; None where it does nothing."""
     submission = Submission.of(paths)
-    return _activity(paths, submission.queued() if submission else None)
+    return _activity(paths, submission, submission.queued() if submission else None)
 
 
-def _activity(paths: RunPaths, queued: tuple[str, str, str] | None) -> Activity | None:
+def _activity(paths: RunPaths, submission: Submission | None, queued: tuple[str, str, str] | None) -> Activity | None:
     if paths.is_running() or (queued and queued[1] in ("RUNNING", "COMPLETING")):
         return "running"
+    if submission and submission.is_starting(paths):
+        return "starting"
     return "waiting" if queued else None
 
 
-def _state(paths: RunPaths, run: Run | None, queued: tuple[str, str, str] | None) -> str:
+def _state(paths: RunPaths, run: Run | None, submission: Submission | None, queued: tuple[str, str, str] | None) -> str:
     is_finished = run is not None and len(run.finished_results()) == len(run.config.phases)
-    return _activity(paths, queued) or ("finished" if is_finished else "stopped")
+    return _activity(paths, submission, queued) or ("finished" if is_finished else "stopped")
 
 
 def _check(run: RunPaths) -> None:
@@ -228,6 +233,10 @@ def _stop(run: RunPaths, *, save: bool) -> None:
     submission = Submission.of(run)
     if submission is None:
         run.identity()
+    elif submission.is_starting(run):
+        os.killpg(int(submission.jobs[0]), signal.SIGTERM)
+        print("stopped before it began to train; `longformer submit` goes on with the run")
+        return
     elif queued := submission.queued():
         job, *following = submission.jobs[submission.jobs.index(queued[0]) :]
         if run.is_running():

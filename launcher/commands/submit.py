@@ -1,6 +1,6 @@
 """`longformer submit`: hand a run to Slurm's queue, to a Ray cluster, or to a process of its own on this machine."""
 
-import os
+import dataclasses
 import shlex
 import subprocess
 import sys
@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from data_pipeline.errors import DataError
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm.batch_script import JobRequest, batch_script
-from launcher.backends.slurm.commands import check_slurm, submit_job
+from launcher.backends.slurm.commands import check_slurm, nodes_of, submit_job
 from launcher.config.load import load
+from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange, parse_ranks_option
 from launcher.runs.paths import RunPaths
 from launcher.runs.submission import Submission, check_free, code_directory, copy_code
@@ -34,7 +36,7 @@ def submit(
     address: Annotated[
         str | None, typer.Option(help="With --backend ray: its dashboard, such as http://HOST:8265.")
     ] = None,
-    ranks: Annotated[str, typer.Option(help="With --backend ray: as for `longformer train`.")] = "1",
+    ranks: Annotated[str, typer.Option(help="With --backend ray or local: as for `longformer train`.")] = "1",
     nodes: Annotated[str, typer.Option(help="Nodes; or a range, such as 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node; 0 trains on processors.")] = 0,
     ranks_per_node: Annotated[
@@ -60,7 +62,9 @@ def submit(
     container: Annotated[str | None, typer.Option(help="Image for Apptainer to work in; with --ray.")] = None,
     pyxis: Annotated[bool, typer.Option("--pyxis", help="The image is for Slurm's plugin Pyxis.")] = False,
     run_directory: Annotated[Path | None, typer.Option(help="Where the run lies; runs/NAME unless given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the batch script.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the batch script, or the command of the other backends.")
+    ] = False,
 ) -> None:
     """Submit a run as a job that goes on by itself until the run is done; the same command again resumes it."""
     tasks = combinations(sweep or [])
@@ -81,33 +85,42 @@ def submit(
         tasks=len(tasks) if sweep else None,
     )
     submitted = RunPaths((run_directory or Path("runs") / config.name).resolve())
-    script = batch_script(
-        request,
-        name=config.name,
-        run_directory=submitted.root,
-        code=code_directory(submitted),
-        data=config.data.directory.resolve(),
-    )
     runs = {submitted: config}
     if sweep:
         runs = {
             run_of(submitted, index): load(run_file, [*(overrides or []), *values, f"name={config.name}-{index}"])
             for index, values in enumerate(tasks)
         }
-    for one in runs.values():
-        for possible in request.possible_ranks():
-            one.check_ranks(possible)
-    if dry_run:
-        print(script, end="")
-        return
-    if backend == "ray":
-        address = ray_jobs.check_address(address)
-        for phase in config.phases:
-            phase.possible_ranks(parse_ranks_option(ranks))
     if backend == "slurm":
-        check_slurm()
-    elif sweep or chain > 1:
-        raise LongformerError("--sweep and --chain are for --backend slurm")
+        if not dry_run:
+            check_slurm()
+        for one in runs.values():
+            for possible in request.possible_ranks():
+                one.check_ranks(possible)
+        request = _with_defaults(request, list(runs.values()))
+        handed_over = batch_script(
+            request,
+            name=config.name,
+            run_directory=submitted.root,
+            code=code_directory(submitted),
+            data=config.data.directory.resolve(),
+        )
+    else:
+        if sweep or chain > 1:
+            raise LongformerError("--sweep and --chain are for --backend slurm")
+        asked = parse_ranks_option(str(ranks_per_node) if backend == "local" and ranks_per_node else ranks)
+        for phase in config.phases:
+            phase.possible_ranks(asked)
+        if backend == "ray":
+            address = ray_jobs.check_address(address)
+            handed_over = _ray_command(submitted, asked)
+        elif asked.min != asked.max:
+            raise LongformerError(f"--ranks {asked}: only --backend ray can choose between numbers of ranks; give one")
+        else:
+            handed_over = _local_command(submitted, asked)
+    if dry_run:
+        print(handed_over.rstrip())
+        return
     for note in dict.fromkeys(note for one in runs.values() for note in data_of(one).check()):
         typer.echo(f"note: {note}", err=True)
     for run, one in runs.items():
@@ -117,11 +130,11 @@ def submit(
         write_atomically(run.submission_directory / "run.yaml", one.to_yaml().encode())
     copy_code(submitted)
     if backend == "slurm":
-        jobs = _hand_to_slurm(submitted, script, chain)
+        jobs = _hand_to_slurm(submitted, handed_over, chain)
     elif address is not None:
-        jobs = [_hand_to_ray(submitted, address, name=config.name, ranks=parse_ranks_option(ranks))]
+        jobs = [ray_jobs.submit_job(address, handed_over, name=config.name)]
     else:
-        jobs = [_start_here(submitted, ranks=request.ranks_per_node)]
+        jobs = [_start_here(handed_over)]
     if sweep:
         record_sweep(submitted, tasks)
     for index, run in enumerate(runs):
@@ -142,23 +155,48 @@ def _hand_to_slurm(submitted: RunPaths, script: str, chain: int) -> list[str]:
     return jobs
 
 
-def _hand_to_ray(run: RunPaths, address: str, *, name: str, ranks: RankRange) -> str:
-    """Lets a Ray cluster start the driver on its head; returns the URL of the job."""
+def _with_defaults(request: JobRequest, configs: list[RunConfig]) -> JobRequest:
+    """Returns the request with processors and memory for the neediest of the runs; prints notes on both."""
+    from launcher.backends.slurm.defaults import job_defaults  # brings torch
+    from launcher.planning.node_needs import NodeNeeds, node_needs
+
+    needs: NodeNeeds | None = None
+    for config in configs:
+        try:
+            one = node_needs(
+                config,
+                ranks=request.possible_ranks()[0],
+                ranks_of_node=request.ranks_per_node,
+                on_gpu=request.gpus_per_node > 0,
+            )
+        except (LongformerError, DataError):
+            needs = None
+            break
+        if needs is None or one.memory > needs.memory:
+            needs = one
+    found = job_defaults(request, needs, nodes_of(request.partition))
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    return dataclasses.replace(request, options=request.options + found.options)
+
+
+def _ray_command(run: RunPaths, ranks: RankRange) -> str:
+    """Returns what the head of a Ray cluster does, for its shell."""
     settings = [f"{name}={value}" for name, value in _environment(run).items()]
     command = shlex.join(["env", *settings, *_driver(run), "--backend", "ray", "--ranks", str(ranks)])
-    where, log = shlex.quote(str(Path.cwd())), shlex.quote(str(run.job_log))
-    return ray_jobs.submit_job(address, f"cd {where} && exec {command} >>{log} 2>&1", name=name)
+    return f"cd {shlex.quote(str(Path.cwd()))} && exec {command} >>{shlex.quote(str(run.job_log))} 2>&1"
 
 
-def _start_here(run: RunPaths, *, ranks: int) -> str:
-    """Starts a driver that outlives this command; returns its process number."""
-    command = [*_driver(run), "--ranks", str(ranks)]
-    environment = os.environ | _environment(run)
-    with run.job_log.open("ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    return str(process.pid)
+def _local_command(run: RunPaths, ranks: RankRange) -> str:
+    """Returns what a process of its own on this machine does, for a shell."""
+    settings = [f"{name}={value}" for name, value in _environment(run).items()]
+    command = shlex.join(["env", *settings, *_driver(run), "--ranks", str(ranks)])
+    return f"exec {command} </dev/null >>{shlex.quote(str(run.job_log))} 2>&1"
+
+
+def _start_here(command: str) -> str:
+    """Lets a shell become a driver that outlives this command; returns its process number."""
+    return str(subprocess.Popen(["sh", "-c", command], start_new_session=True).pid)
 
 
 def _driver(run: RunPaths) -> list[str]:

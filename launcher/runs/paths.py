@@ -184,6 +184,13 @@ class RunPaths:
             return True
         return False
 
+    def latest_owner(self) -> int | None:
+        """Returns the process of the driver that holds the directory, or held it last; None where none has."""
+        try:
+            return int((self.root / ".lock").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+
     @property
     def _stop_file(self) -> Path:
         return self.root / "stop"

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm import commands as slurm_commands
 from launcher.config.sections import BackendName
@@ -58,6 +60,15 @@ class Submission:
             return ray_jobs.queued_job(self.jobs)
         return slurm_commands.queued_job(self.jobs) if self.backend == "slurm" else None
 
+    def is_starting(self, run: RunPaths) -> bool:
+        """Returns whether the run's own process lives on this machine and has not taken the run directory yet."""
+        if self.backend != "local" or run.latest_owner() == int(self.jobs[0]):
+            return False
+        try:
+            return str(run.root.resolve()) in " ".join(psutil.Process(int(self.jobs[0])).cmdline())
+        except psutil.Error:  # it has ended
+            return False
+
     def cancel(self, jobs: Sequence[str]) -> None:
         """Takes jobs out of the queue, or end them at once; those that are over stay as they are."""
         (ray_jobs.stop_jobs if self.backend == "ray" else slurm_commands.cancel_jobs)(jobs)
@@ -103,7 +114,7 @@ def check_free(run: RunPaths) -> None:
         job, state, _ = queued
         where = "on its Ray cluster" if submission.backend == "ray" else "in Slurm's queue"
         raise LongformerError(f"{run.root} has job {job} {where} ({state}); `longformer stop {run.in_shell}` ends it")
-    if run.is_running():
+    if run.is_running() or (submission and submission.is_starting(run)):
         raise LongformerError(f"a run is going on in {run.root}; `longformer stop {run.in_shell}` ends it")
 
 

@@ -5,13 +5,19 @@ import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from example_run import QUICKSTART
 
-from launcher.backends.slurm.batch_script import seconds_of
+from launcher.backends.slurm.batch_script import JobRequest, seconds_of
+from launcher.backends.slurm.commands import NodeKind
+from launcher.backends.slurm.defaults import JobDefaults, job_defaults
 from launcher.cli import main
+from launcher.config.load import load
+from launcher.planning.node_needs import NodeNeeds, node_needs
+from launcher.planning.plan import phase_cost
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.runs.sweep import combinations
@@ -46,6 +52,68 @@ def test_a_dry_run_prints_a_script_that_bash_accepts_and_touches_nothing(
     }
     assert '--ranks "$((SLURM_JOB_NUM_NODES * 4))"' in text
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_asks_for_what_its_ranks_need_and_for_their_gpus_share_of_the_nodes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = load(QUICKSTART, ["data.loader_workers=2"])
+    alone = node_needs(config, ranks=8, ranks_of_node=4, on_gpu=False)
+    assert alone.processors == 4 * 3
+    assert alone.memory > 4 * phase_cost(config, 2, ranks=8, on_gpu=False).memory.total + 4 * 2**30
+
+    request = JobRequest(
+        nodes="2", gpus_per_node=4, ranks_per_node=4, time="60", partition=None, checkpoint_seconds=120
+    )
+    large = NodeKind(processors=128, memory=1000 * 2**30, gpus=8, time_limit="1-00:00:00")
+    needs = NodeNeeds(processors=12, memory=30 * 2**30)
+    assert job_defaults(request, needs, [large]) == JobDefaults(("cpus-per-task=64", "mem=512000M"), ())
+    assert job_defaults(request, needs, []) == JobDefaults(("cpus-per-task=12", "mem=30720M"), ())
+    assert job_defaults(replace(request, options=("exclusive",)), needs, [large]).options == ("mem=0",)
+    own = ("cpus-per-task=7", "mem-per-cpu=2G")
+    assert job_defaults(replace(request, options=own), needs, [large]) == JobDefaults((), ())
+
+    small = NodeKind(processors=2, memory=8 * 2**30, gpus=4, time_limit="infinite")
+    tight = job_defaults(replace(request, time=None), needs, [small])
+    assert tight.options == ("cpus-per-task=2", "mem=8192M")
+    assert [note.partition(" want ")[0] for note in tight.notes[:1]] == ["4 ranks of a node"]
+    assert "about 30 GiB, but the partition's nodes have 8 GiB" in tight.notes[1]
+    assert "without --time the partition's own limit holds (infinite)" in tight.notes[2]
+
+    assert main(["submit", str(QUICKSTART), "--dry-run", "--ranks-per-node", "4", "data.loader_workers=2"]) == 0
+    said = capsys.readouterr()
+    assert "#SBATCH --cpus-per-task=12\n" in said.out
+    assert "without --time" in said.err
+
+
+def test_a_dry_run_of_another_backend_prints_the_command_that_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "my runs" / "one"
+    train = ["-m", "launcher.cli", "train", str(run / "submission" / "run.yaml"), "--run-directory", str(run)]
+    address = ("--address", "http://head:8265")
+    words = shlex.split(script(capsys, "--backend", "ray", *address, "--ranks", "2-4", "--run-directory", str(run)))
+    assert words[:4] == ["cd", str(tmp_path), "&&", "exec"]
+    assert words[words.index("-m") :] == [
+        *train,
+        "--backend",
+        "ray",
+        "--ranks",
+        "2-4",
+        ">>" + str(run / "logs/job.log"),
+        "2>&1",
+    ]
+    words = shlex.split(script(capsys, "--backend", "local", "--ranks", "2", "--run-directory", str(run)))
+    assert words[words.index("-m") :] == [
+        *train,
+        "--ranks",
+        "2",
+        "</dev/null",
+        ">>" + str(run / "logs/job.log"),
+        "2>&1",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,6 +259,10 @@ def test_a_local_job_runs_by_itself_and_can_be_asked_for_and_stopped(
     assert main(command) == 0
     job = json.loads((run.submission_directory / "job.json").read_text())["jobs"][0]
     assert capsys.readouterr().out.startswith(f"process {job};")
+    assert main(["status", str(run.root)]) == 0
+    assert capsys.readouterr().out == "starting\n"
+    assert main(command) == 2
+    assert "a run is going on" in capsys.readouterr().err
     assert (run.submission_directory / "code" / "launcher" / "cli.py").exists()
     while not run.metrics_file.exists():
         assert Path(f"/proc/{job}").exists(), run.job_log.read_text()

@@ -1,8 +1,10 @@
 """Slurm's commands: the only place that calls sbatch, squeue, sinfo and scancel."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from longformer.errors import LongformerError
@@ -16,6 +18,34 @@ _REMEDIES = {
     "processors": "lower --sbatch cpus-per-task",
 }
 """What to do about a refusal in which Slurm uses these words."""
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """Nodes of a partition that are alike."""
+
+    processors: int
+    memory: int
+    """Bytes."""
+    gpus: int
+    time_limit: str
+    """Of a job that names none."""
+
+
+def nodes_of(partition: str | None) -> list[NodeKind]:
+    """Returns the kinds of nodes of a partition, of the default one for None; none where Slurm cannot be asked."""
+    if shutil.which("sinfo") is None:
+        return []
+    named = [f"--partition={partition}"] if partition else []
+    answer = _slurm("sinfo", "--noheader", "--exact", *named, "--format=%P|%c|%m|%G|%L|%l")
+    kinds = []
+    for line in answer.stdout.splitlines() if answer.returncode == 0 else ():
+        name, processors, memory, resources, default, limit = line.split("|")
+        if partition or name.endswith("*"):
+            gpus = sum(int(count) for count in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", resources))
+            time_limit = limit if default == "n/a" else default
+            kinds.append(NodeKind(int(processors), int(memory) * 2**20, gpus, time_limit))
+    return kinds
 
 
 def check_slurm() -> None:
