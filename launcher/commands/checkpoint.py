@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from launcher.reporting.terminal import terminal, terminal_table
 from launcher.reporting.text import short
 from launcher.runs.run import Run
 from longformer.errors import LongformerError, WorkFailed
@@ -68,24 +67,27 @@ def list_checkpoints(run_directory: RunPath, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([entry.as_json() for entry in entries], indent=2))
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    # Where the terminal is narrow, what is known of a checkpoint goes on in a further line, its name never.
-    table.add_column("checkpoint", no_wrap=True)
-    for heading in ("phase", "step", "tokens", "written by", "size", "at"):
-        table.add_column(heading, justify="right" if heading in ("step", "tokens", "size") else "left", overflow="fold")
+    if not entries:
+        print(f"{run_directory} has no checkpoint yet")
+        return
+    rows = []
     for entry in entries:
         manifest = entry.manifest
         ranks = f"{manifest.ranks} rank{'s' if manifest.ranks > 1 else ''}, ZeRO {manifest.zero_stage}"
-        table.add_row(
-            entry.path.name,
-            manifest.phase,
-            f"{manifest.progress.step:,}",
-            short(manifest.progress.tokens),
-            ranks + (", for any" if manifest.is_universal else ""),
-            f"{short(entry.size)}B",
-            datetime.fromtimestamp((entry.path / MANIFEST_FILE).stat().st_mtime).isoformat(" ", "minutes"),
+        rows.append(
+            (
+                entry.path.name,
+                manifest.phase,
+                f"{manifest.progress.step:,}",
+                short(manifest.progress.tokens),
+                ranks + (", for any" if manifest.is_universal else ""),
+                f"{short(entry.size)}B",
+                datetime.fromtimestamp((entry.path / MANIFEST_FILE).stat().st_mtime).isoformat(" ", "minutes"),
+            )
         )
-    Console().print(table if entries else f"{run_directory} has no checkpoint yet")
+    headings = ("checkpoint", "phase", "step", "tokens", "written by", "size", "at")
+    # A name is that of a step, which two phases may share.
+    terminal().print(terminal_table(headings, rows, names=2, words=("written by", "at")))
 
 
 @app.command("verify")
@@ -156,12 +158,8 @@ def diff(first: CheckpointPath, second: CheckpointPath, as_json: AsJson = False)
     if not moved:
         print(f"all {len(weights)} weights are identical")
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("weight", overflow="fold")
-    table.add_column("largest difference", no_wrap=True)
-    for name, difference in sorted(moved.items(), key=lambda item: -item[1]):
-        table.add_row(name, f"{difference:.3g}")
-    Console().print(table)
+    rows = [(name, f"{difference:.3g}") for name, difference in sorted(moved.items(), key=lambda item: -item[1])]
+    terminal().print(terminal_table(("weight", "largest difference"), rows))
     print(f"{len(moved)} of {len(weights)} weights differ")
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses
@@ -30,6 +29,7 @@ from data_pipeline.sources.summaries import LAYOUTS, SUMMARIES, summaries
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.backends.ray.task_map import RayTasks
 from launcher.commands.output_file import writable
+from launcher.reporting.terminal import terminal, terminal_table
 from launcher.tasks.data import open_tokenizer
 
 app = typer.Typer(no_args_is_help=True)
@@ -191,21 +191,26 @@ def _progress_bar(description: str) -> Iterator[ReportProgress]:
 def _show(prepared: PreparedData) -> None:
     manifest = prepared.manifest
     corpus, tokenizer = manifest.corpus, manifest.tokenizer
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row("corpus", str(corpus))
-    facts.add_row("source", corpus.path or "the running Python")
-    facts.add_row("examples", f"{corpus.examples:,} in {corpus.files:,} files, {corpus.empty_examples:,} of them empty")
-    facts.add_row("damaged", f"{corpus.damaged_examples:,}")
-    facts.add_row("files left out", f"{corpus.left_out_files:,}")
-    facts.add_row(
-        "tokenizer", f"{tokenizer.vocabulary_size:,} tokens, {tokenizer.file}, sha256 {tokenizer.sha256[:12]}"
+    facts = [
+        ("corpus", str(corpus)),
+        ("source", corpus.path or "the running Python"),
+        ("examples", f"{corpus.examples:,} in {corpus.files:,} files, {corpus.empty_examples:,} of them empty"),
+        ("damaged", f"{corpus.damaged_examples:,}"),
+        ("files left out", f"{corpus.left_out_files:,}"),
+        ("tokenizer", f"{tokenizer.vocabulary_size:,} tokens, {tokenizer.file}, sha256 {tokenizer.sha256[:12]}"),
+        ("split", corpus.split_rule),
+        ("fingerprint", manifest.fingerprint),
+    ]
+    splits = [
+        (name, f"{sum(shard.examples for shard in shards):,}", f"{prepared.tokens(name):,}", f"{len(shards):,}")
+        for name, shards in manifest.splits.items()
+    ]
+    terminal().print(
+        terminal_table(("", ""), facts, words=("",)),
+        terminal_table(("split", "examples", "tokens", "shards"), splits),
+        sep="\n",
+        highlight=False,
+        markup=False,
     )
-    facts.add_row("split", corpus.split_rule)
-    facts.add_row("fingerprint", manifest.fingerprint)
-    splits = Table("split", "examples", "tokens", "shards")
-    for name, shards in manifest.splits.items():
-        examples = sum(shard.examples for shard in shards)
-        splits.add_row(name, f"{examples:,}", f"{prepared.tokens(name):,}", f"{len(shards):,}")
-    Console().print(facts, splits, sep="\n", highlight=False, markup=False)
     for line in corpus.omissions:
         print(line)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +15,7 @@ from launcher.config.load import load
 from launcher.doctor.examination import checks_of_this_machine, examine
 from launcher.doctor.finding import Finding, Level, worst
 from launcher.doctor.nodes import examine_nodes
+from launcher.reporting.terminal import terminal, terminal_table
 
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.MISS: "bold red"}
 
@@ -45,7 +44,7 @@ def doctor(
     if as_json:
         print(json.dumps({"level": level, **content}, indent=1))
     else:
-        console = Console()
+        console = terminal()
         for table in tables:
             console.print(table)
         console.print(_SUMMARY[level])
@@ -81,11 +80,13 @@ _NOTHING = (Finding("", Level.WARN, "not examined"),)
 
 def _table(title: str, *groups: tuple[str, Iterable[Finding]]) -> Table:
     """Returns a table of findings; a group with a name shows it in place of the check's."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, collapse_padding=True)
-    for nodes, findings in groups:
-        for each in findings:
-            remedy = Text(f"\n{each.remedy}" if each.remedy else "", style="dim")
-            table.add_row(
-                Text(each.level, style=_STYLES[each.level]), Text(nodes or each.check), Text(each.found) + remedy
-            )
-    return table
+    rows = [
+        (
+            Text(each.level, style=_STYLES[each.level]),
+            nodes or each.check,
+            Text(each.found) + Text(f"\n{each.remedy}" if each.remedy else "", style="dim"),
+        )
+        for nodes, findings in groups
+        for each in findings
+    ]
+    return terminal_table(("", "", ""), rows, title=title, names=2, words=("",))

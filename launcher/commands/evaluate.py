@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from launcher.reporting.terminal import terminal
 from launcher.runs.run import Run
 from launcher.tasks.base import EvaluationRequest
 from launcher.tasks.registry import task_of_run
@@ -45,4 +45,4 @@ def evaluate(
     if as_json:
         print(json.dumps(evaluated.values, indent=2))
     else:
-        Console().print(evaluated.text)
+        terminal().print(evaluated.text)

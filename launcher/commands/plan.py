@@ -7,8 +7,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +16,8 @@ from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import RECOMPUTATION, USABLE, ZERO_STAGES, Forecast, PhaseForecast, fits, forecast
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.plan import RunPlan, plan_run
-from launcher.reporting.text import add_columns, clock, short
+from launcher.reporting.terminal import terminal, terminal_table
+from launcher.reporting.text import clock, short
 from launcher.tasks.registry import data_of
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
@@ -73,22 +72,10 @@ def _notes(config: RunConfig) -> list[str]:
 
 
 def _show(result: RunPlan) -> None:
-    headings = (
-        "phase",
-        "length",
-        "steps",
-        "tokens",
-        "epochs",
-        "batch",
-        "GiB",
-        "FLOPs",
-        "time",
-    )
+    headings = ("phase", "length", "steps", "tokens", "epochs", "batch", "GiB", "FLOPs", "time")
     title = f"{result.name}: {result.parameters:,} parameters, {result.ranks} ranks"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    add_columns(table, *headings)
-    for phase in result.phases:
-        table.add_row(
+    rows = [
+        (
             phase.name,
             f"{phase.sequence_length:,}",
             f"{phase.steps:,}",
@@ -99,8 +86,10 @@ def _show(result: RunPlan) -> None:
             short(phase.flops),
             clock(phase.seconds_at_peak),
         )
-    console = Console()
-    console.print(table)
+        for phase in result.phases
+    ]
+    console = terminal()
+    console.print(terminal_table(headings, rows, title=title))
     console.print(
         "batch: sequences per rank and forward pass x passes per step; GiB: memory per rank for weights, gradients, "
         "optimizer and activations; tokens: read and written, padding not counted; time: at the devices' measured "
@@ -136,7 +125,7 @@ def show_forecast(
         totals = {"seconds": result.seconds, "shards": shards, "nodes": nodes, "notes": notes}
         print(json.dumps(asdict(result) | totals, indent=1))
         return
-    console = Console()
+    console = terminal()
     console.print(_memory_table(config, result))
     console.print(_time_table(result))
     console.print(_assumptions(config, result, nodes, shards), style="dim", highlight=False)
@@ -155,17 +144,14 @@ def show_forecast(
 def _memory_table(config: RunConfig, result: Forecast) -> Table:
     chosen = config.training.zero_stage
     title = f"{config.name} on {result.gpus} x {result.gpu.name}: GB of each GPU, by ZeRO stage"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    table.add_column("phase", no_wrap=True)
-    for stage in ZERO_STAGES:
-        table.add_column(f"{stage}, chosen" if stage == chosen else str(stage), justify="right", overflow="fold")
-    for heading in ("weights", "gradients", "optimizer", "activations"):
-        table.add_column(heading, justify="right", style="dim", overflow="fold")
+    stages = [f"{stage}, chosen" if stage == chosen else str(stage) for stage in ZERO_STAGES]
+    parts = ("weights", "gradients", "optimizer", "activations")
+    rows: list[list[str | Text]] = []
     for phase in result.phases:
         own = phase.memory[chosen]
-        parts = (own.parameters, own.gradients, own.optimizer, own.activations)
-        table.add_row(phase.name, *_totals(phase, result.gpu), *(f"{part / 1e9:.2f}" for part in parts))
-    return table
+        numbers = (own.parameters, own.gradients, own.optimizer, own.activations)
+        rows.append([phase.name, *_totals(phase, result.gpu), *(f"{number / 1e9:.2f}" for number in numbers)])
+    return terminal_table(("phase", *stages, *parts), rows, title=title, dim=parts)
 
 
 def _totals(phase: PhaseForecast, gpu: Gpu) -> list[Text]:
@@ -178,18 +164,21 @@ def _totals(phase: PhaseForecast, gpu: Gpu) -> list[Text]:
 
 
 def _time_table(result: Forecast) -> Table:
-    table = Table(box=box.SIMPLE, collapse_padding=True)
-    add_columns(table, "phase", "seconds a step", "time", "between checkpoints", "checkpoints a day")
-    for phase in result.phases:
-        table.add_row(
+    rows = [
+        (
             phase.name,
             f"{phase.step_seconds:.3g}",
             clock(phase.seconds),
             clock(phase.checkpoint_seconds),
-            f"{short(result.bytes_a_day(phase))}B",
+            f"{phase.checkpoints:,}",
+            f"{short(phase.checkpoints * result.checkpoint_bytes)}B",
         )
-    table.add_row("all", "", clock(result.seconds), "", "")
-    return table
+        for phase in result.phases
+    ]
+    written = sum(phase.checkpoints for phase in result.phases)
+    rows.append(("all", "", clock(result.seconds), "", f"{written:,}", f"{short(written * result.checkpoint_bytes)}B"))
+    headings = ("phase", "seconds a step", "time", "between checkpoints", "checkpoints", "written")
+    return terminal_table(headings, rows)
 
 
 def _assumptions(config: RunConfig, result: Forecast, nodes: int, shards: int | None) -> str:

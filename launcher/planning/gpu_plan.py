@@ -4,6 +4,7 @@ Everything is computed: memory by the formulas of longformer/costs, time from th
 speed and an assumed share of it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ class PhaseForecast:
     """Of the whole phase, without evaluation."""
     checkpoint_seconds: float
     """Between two checkpoints."""
+    checkpoints: int
+    """How many are written, that of the end included."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,6 @@ class Forecast:
     def seconds(self) -> float:
         """Of all phases."""
         return sum(phase.seconds for phase in self.phases)
-
-    def bytes_a_day(self, phase: PhaseForecast) -> float:
-        """Returns what a phase's checkpoints write in a day."""
-        return self.checkpoint_bytes * 24 * 3600 / phase.checkpoint_seconds
 
 
 def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
@@ -98,6 +97,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
                 step_seconds=step,
                 seconds=step * phase.total_steps,
                 checkpoint_seconds=step * min(training.checkpoint_every_steps, phase.total_steps),
+                checkpoints=math.ceil(phase.total_steps / training.checkpoint_every_steps),
             )
         )
     permanent = training.permanent_checkpoint_every_steps
@@ -192,7 +192,7 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
                 f"phases[{index}] ({phase.name}) needs about {memory.total / 1e9:.0f} GB of each {gpu.name}, of which "
                 f"{USABLE:.0%} can be filled: {_remedy(config, index, gpu, gpus)}"
             )
-        if phase.checkpoint_seconds < OFTEN_SECONDS:
+        if phase.checkpoints > 1 and phase.checkpoint_seconds < OFTEN_SECONDS:
             yield (
                 f"phases[{index}] ({phase.name}) writes a checkpoint every {clock(phase.checkpoint_seconds)}; raise "
                 "training.checkpoint_every_steps"

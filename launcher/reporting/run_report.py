@@ -12,13 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as TerminalTable
 
 from launcher.reporting.figures import curve
 from launcher.reporting.html import Figure, Page, Section, Table, write_page
-from launcher.reporting.text import add_columns, clock, flattened, markdown_table, short
+from launcher.reporting.terminal import terminal, terminal_table
+from launcher.reporting.text import clock, flattened, markdown_table, short
 from launcher.runs.paths import MetricsFollower
 from launcher.runs.run import Run
 from launcher.tasks.base import Task, TaskReport
@@ -40,7 +39,7 @@ def report_run(run: Run, task: Task[Any, Any], console: Console | None = None) -
     write_summary(run, addition, parameters=parameters)
     write_html_report(run, addition.sections, parameters=parameters)
     write_tables(run, {**_prediction_tables(run, task), **addition.tables})
-    show_summary(run, addition, parameters=parameters, console=console or Console())
+    show_summary(run, addition, parameters=parameters, console=console or terminal())
 
 
 def write_summary(run: Run, addition: TaskReport, *, parameters: int) -> None:
@@ -88,11 +87,7 @@ def show_summary(run: Run, addition: TaskReport, *, parameters: int, console: Co
     """Prints the table of phases and the test scores."""
     headings, rows = phase_table(run, addition)
     title = f"{run.config.name}: {_title(run, parameters)}"
-    table = TerminalTable(title=title, title_justify="left", box=box.SIMPLE, collapse_padding=True)
-    add_columns(table, *headings)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    console.print(terminal_table(headings, rows, title=title))
     for sentence in verdict(run, addition):
         console.print(sentence, highlight=False)
 

@@ -1,10 +1,7 @@
 """Numbers and tables as a person writes them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from typing import Any
 
 
 def clock(seconds: float) -> str:
@@ -28,13 +25,6 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """Returns a table in Markdown, numbers to the right of a first column of names, without a newline at its end."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def add_columns(table: "Table", names: str, *numbers: str) -> None:
-    """Gives a table for a terminal its headings: names are never cut, numbers go on below where there is no room."""
-    table.add_column(names, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", overflow="fold")
 
 
 def flattened(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

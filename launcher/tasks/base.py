@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import Progress
-from rich.table import Table
 from torch import Tensor, nn
 
 from launcher.reporting.html import Section
+from launcher.reporting.terminal import terminal_table
 from launcher.reporting.text import flattened
 from launcher.runs.run import Run
 from launcher.tasks.data import BatchShare, Config, TaskData
@@ -239,12 +238,8 @@ class Task(ABC, Generic[Config, Data]):
         written = self.write_table(run.paths.root, request.split, evaluation)
         if written is not None:
             values["table"] = str(written)
-        table = Table(
-            "score", "value", title=f"{result / 'model'} on {request.split}", title_justify="left", box=box.SIMPLE
-        )
-        table.columns[1].justify = "right"
-        for name, value in flattened(evaluation.scores):
-            table.add_row(name, value)
+        title = f"{result / 'model'} on {request.split}"
+        table = terminal_table(("score", "value"), list(flattened(evaluation.scores)), title=title)
         return EvaluatedRun(table, values)
 
     def check_data(self, run: Run) -> None:

@@ -31,7 +31,7 @@ def test_time_is_operations_over_assumed_speed() -> None:
         work = phase.total_steps * phase.batch_size * flops * RECOMPUTATION
         assert planned.seconds == pytest.approx(work / (8 * 0.25 * 989e12))
         assert planned.checkpoint_seconds == pytest.approx(planned.seconds / phase.total_steps * 1000)
-        assert plan.bytes_a_day(planned) == pytest.approx(plan.checkpoint_bytes * 86400 / planned.checkpoint_seconds)
+        assert planned.checkpoints == -(-phase.total_steps // 1000)
     assert plan.seconds == pytest.approx(sum(phase.seconds for phase in plan.phases))
     halved = forecast(config, GPUS["h100"], gpus=16, mfu=0.25)
     assert halved.seconds == pytest.approx(plan.seconds / 2)
@@ -55,6 +55,17 @@ def test_higher_stages_need_less_for_states() -> None:
 def test_a_checkpoint_holds_weights_averages_and_masters() -> None:
     assert [checkpoint_bytes(10, "bf16", stage) for stage in (0, 2)] == [140, 140]
     assert [checkpoint_bytes(10, "fp32", stage) for stage in (0, 1, 3)] == [120, 160, 120]
+
+
+def test_only_checkpoints_that_will_be_written_are_warned_of() -> None:
+    """A phase of 114 steps writes one, at its end, however short its steps are."""
+    short = ("phases.0.steps=114", "phases.0.warmup_steps=0")
+    once = forecast(large(*short), GPUS["h100"], gpus=8, mfu=0.3)
+    assert (once.phases[0].checkpoints, once.phases[0].checkpoint_seconds < 60) == (1, True)
+    assert not any("phases[0] (2k) writes a checkpoint" in warning for warning in once.warnings)
+    often = forecast(large(*short, "training.checkpoint_every_steps=100"), GPUS["h100"], gpus=8, mfu=0.3)
+    assert often.phases[0].checkpoints == 2
+    assert any("phases[0] (2k) writes a checkpoint every" in warning for warning in often.warnings)
 
 
 def test_what_does_not_fit_is_warned_of_with_a_setting_that_does() -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from launcher.commands.bench.busy import Busy, write_and_print
 from launcher.commands.output_file import Measurements, writable_picture
+from launcher.reporting.terminal import terminal
 from longformer.benchmarks.attention import Absence, Comparison, Measurement, compare, compare_busy_attention
 from longformer.benchmarks.attention_engines import BLOCKED, FUSED
 from longformer.benchmarks.machine import machine
@@ -121,7 +122,7 @@ def attention(
 def print_results(comparison: Comparison) -> None:
     """Prints a table for each pattern, and below it who is missing and why."""
     for name in dict.fromkeys(pattern(each.setting) for each in comparison.measurements):
-        Console().print(as_table(name, [each for each in comparison.measurements if pattern(each.setting) == name]))
+        terminal().print(as_table(name, [each for each in comparison.measurements if pattern(each.setting) == name]))
         for line in missing([each for each in comparison.absences if pattern(each.setting) == name]):
             Console().print(line, style="dim", highlight=False)
 
@@ -134,7 +135,7 @@ def as_table(title: str, measurements: list[Measurement]) -> Table:
     table.add_column("engine", no_wrap=True)
     headings = ("forward\nms", "backward\nms", "/ ours", "useful\nTFLOP/s", "of\npeak", "adds\nMiB", "saves\nMiB")
     for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for each in measurements:
         # Ours come first at every length, the fused engine before the portable one.
         base = next(other for other in measurements if other.setting == each.setting)

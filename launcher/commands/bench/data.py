@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from data_pipeline.loading.benchmark import measure_loader, measure_preparation
 from data_pipeline.shards.prepared import PreparedData
 from launcher.commands.output_file import Measurements
+from launcher.reporting.terminal import terminal, terminal_table
 from launcher.tasks.data import open_tokenizer
 from longformer.benchmarks.machine import machine
 from longformer.files import write_json
@@ -41,13 +39,16 @@ def data(
         for count in workers or [0, 1, 2]
         for cold in (True, False)
     ]
-    table = Table("workers", "page cache", "first batch", "tokens / s", box=box.SIMPLE_HEAD)
-    for speed in speeds:
-        page_cache = "cold" if speed.cold else "warm"
-        table.add_row(
-            str(speed.workers), page_cache, f"{speed.first_batch_seconds:.2f} s", f"{speed.tokens_per_second:,.0f}"
+    rows = [
+        (
+            str(speed.workers),
+            "cold" if speed.cold else "warm",
+            f"{speed.first_batch_seconds:.2f} s",
+            f"{speed.tokens_per_second:,.0f}",
         )
-    Console().print(table)
+        for speed in speeds
+    ]
+    terminal().print(terminal_table(("workers", "page cache", "first batch", "tokens / s"), rows, names=2))
     if json_file is not None:
         write_json(
             json_file,

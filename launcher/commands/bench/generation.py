@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from launcher.commands.output_file import Measurements
+from launcher.reporting.terminal import terminal, terminal_table
 from longformer.benchmarks.generation import OURS, WritingMeasurement, compare_writing
 from longformer.benchmarks.machine import machine
 from longformer.files import write_json
@@ -32,22 +32,23 @@ def generate(
     if json_file is not None:
         results = [asdict(measurement) for measurement in measurements]
         write_json(json_file, {"machine": machine("cpu"), "measurements": results})
-    Console().print(as_table(measurements, f"LED-base, {positions:,} tokens read, {new_tokens} written, {beams} beams"))
+    terminal().print(
+        as_table(measurements, f"LED-base, {positions:,} tokens read, {new_tokens} written, {beams} beams")
+    )
 
 
 def as_table(measurements: list[WritingMeasurement], title: str) -> Table:
     """Returns the measurements as a table, every part beside ours."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("", no_wrap=True)
     parts = ("seconds", "reading_seconds", "writing_seconds")
+    headings = [""]
     for part in parts:
-        table.add_column(part.replace("_seconds", " s").replace("seconds", "in all s"), justify="right", no_wrap=True)
-        table.add_column("/ ours", justify="right", no_wrap=True)
+        headings += [part.replace("_seconds", " s").replace("seconds", "in all s"), "/ ours"]
     ours = next(each for each in measurements if each.contender == OURS)
+    rows = []
     for each in measurements:
-        cells = []
+        cells = [each.contender]
         for part in parts:
             value = getattr(each, part)
             cells += [f"{value:.2f}", f"{value / getattr(ours, part):.1f}x"]
-        table.add_row(each.contender, *cells)
-    return table
+        rows.append(cells)
+    return terminal_table(headings, rows, title=title)

@@ -5,12 +5,12 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from launcher.commands.bench.busy import Busy, write_and_print
 from launcher.commands.output_file import Measurements
+from launcher.reporting.terminal import terminal, terminal_table
 from longformer.benchmarks.machine import machine
 from longformer.benchmarks.step import StepMeasurement, compare_busy_steps, compare_steps
 from longformer.benchmarks.step_models import OURS
@@ -50,7 +50,7 @@ def step(
     if json_file is not None:
         results = [asdict(measurement) for measurement in measurements]
         write_json(json_file, {"machine": machine("cpu"), "measurements": results})
-    Console().print(as_table(model.value, measurements))
+    terminal().print(as_table(model.value, measurements))
     for measurement in measurements:
         if measurement.failure is not None:
             Console().print(measurement.failure, style="dim", highlight=False)
@@ -58,25 +58,26 @@ def step(
 
 def as_table(model: str, measurements: list[StepMeasurement]) -> Table:
     """Returns the measurements, ours beside every contender at the same length."""
-    table = Table(title=f"training step of {model}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("tokens", "contender", "seconds", "tokens/s", "ours is", "peak MiB", "ours needs"):
-        table.add_column(heading, justify="left" if heading == "contender" else "right", no_wrap=True)
+    headings = ("tokens", "contender", "seconds", "tokens/s", "ours is", "peak MiB", "ours needs")
     ours = {each.positions: each for each in measurements if each.contender == OURS}
+    rows = []
     for each in measurements:
         base = ours[each.positions]
         if each.seconds is None or each.peak_bytes is None:
-            table.add_row(f"{each.positions:,}", each.contender, "-", "-", "-", "-", "-")
+            rows.append((f"{each.positions:,}", each.contender, *["-"] * 5))
             continue
         compared = ("-", "-")
         if base.seconds is not None and base.peak_bytes is not None:
             compared = (f"{each.seconds / base.seconds:.2f}x as fast", f"{base.peak_bytes / each.peak_bytes:.2f} of it")
-        table.add_row(
-            f"{each.positions:,}",
-            each.contender,
-            f"{each.seconds:.2f}",
-            f"{each.tokens_per_second:,.0f}",
-            compared[0],
-            f"{each.peak_bytes / 2**20:,.0f}",
-            compared[1],
+        rows.append(
+            (
+                f"{each.positions:,}",
+                each.contender,
+                f"{each.seconds:.2f}",
+                f"{each.tokens_per_second:,.0f}",
+                compared[0],
+                f"{each.peak_bytes / 2**20:,.0f}",
+                compared[1],
+            )
         )
-    return table
+    return terminal_table(headings, rows, title=f"training step of {model}", names=2)

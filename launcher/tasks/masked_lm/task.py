@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 from torch import Tensor, nn
 
+from launcher.reporting.terminal import terminal_table
 from launcher.runs.run import Run
 from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, PhaseCost, TaskReport
 from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
@@ -216,14 +216,6 @@ def _with_random_positions(start: Path) -> LongformerForMaskedLM:
 
 
 def _table(models: list[ComparedModel], *, split: str, scored: int) -> Table:
-    table = Table(
-        title=f"bits per masked token on {split}: {scored:,} tokens, the same for every model",
-        title_justify="left",
-        box=box.SIMPLE,
-    )
-    table.add_column("model")
-    table.add_column("rows of", justify="right")
-    table.add_column("bits", justify="right")
-    for each in models:
-        table.add_row(each.model, f"{each.sequence_length:,}", f"{each.bits_per_masked_token:.3f}")
-    return table
+    title = f"bits per masked token on {split}: {scored:,} tokens, the same for every model"
+    rows = [(each.model, f"{each.sequence_length:,}", f"{each.bits_per_masked_token:.3f}") for each in models]
+    return terminal_table(("model", "rows of", "bits"), rows, title=title)
