@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from data_pipeline.errors import DataError
 from launcher.backends.ray import jobs as ray_jobs
 from launcher.backends.slurm.batch_script import JobRequest, batch_script
 from launcher.backends.slurm.commands import check_slurm, nodes_of, submit_job
@@ -158,23 +157,12 @@ def _hand_to_slurm(submitted: RunPaths, script: str, chain: int) -> list[str]:
 def _with_defaults(request: JobRequest, configs: list[RunConfig]) -> JobRequest:
     """Returns the request with processors and memory for the neediest of the runs; prints notes on both."""
     from launcher.backends.slurm.defaults import job_defaults  # brings torch
-    from launcher.planning.node_needs import NodeNeeds, node_needs
+    from launcher.planning.node_needs import node_needs
 
-    needs: NodeNeeds | None = None
-    for config in configs:
-        try:
-            one = node_needs(
-                config,
-                ranks=request.possible_ranks()[0],
-                ranks_of_node=request.ranks_per_node,
-                on_gpu=request.gpus_per_node > 0,
-            )
-        except (LongformerError, DataError):
-            needs = None
-            break
-        if needs is None or one.memory > needs.memory:
-            needs = one
-    found = job_defaults(request, needs, nodes_of(request.partition))
+    ranks, on_gpu = request.possible_ranks()[0], request.gpus_per_node > 0
+    needs = [node_needs(config, ranks=ranks, ranks_of_node=request.ranks_per_node, on_gpu=on_gpu) for config in configs]
+    neediest = max(needs, key=lambda each: (each.memory or 0, each.processors))
+    found = job_defaults(request, neediest, nodes_of(request.partition))
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     return dataclasses.replace(request, options=request.options + found.options)

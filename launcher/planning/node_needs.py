@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpu_plan import checkpoint_bytes
 from launcher.planning.plan import phase_cost
 from launcher.tasks.registry import task_of
+from longformer.errors import LongformerError
 
 _GIB = 2**30
 _OF_A_RANK = {"cpu": 2 * _GIB, "gpu": 6 * _GIB}
@@ -21,24 +23,27 @@ class NodeNeeds:
     """What the ranks of one machine need."""
 
     processors: int
-    memory: int
-    """Bytes."""
+    memory: int | None
+    """Bytes; None where the model is not there yet."""
 
 
 def node_needs(config: RunConfig, *, ranks: int, ranks_of_node: int, on_gpu: bool) -> NodeNeeds:
-    """Returns what a machine must have where `ranks_of_node` of all ranks work.
+    """Returns what a machine must have where `ranks_of_node` of all ranks work, which can share the batches."""
+    try:
+        memory = _memory(config, ranks=ranks, ranks_of_node=ranks_of_node, on_gpu=on_gpu)
+    except (LongformerError, DataError):
+        memory = None
+    return NodeNeeds(processors=ranks_of_node * (1 + config.data.loader_workers), memory=memory)
 
-    Raises:
-        LongformerError: the batches cannot be divided over the ranks, or the model's size is not known.
-    """
-    training, loaders = config.training, config.data.loader_workers
-    indexes = range(len(config.phases))
-    parameters = task_of(config).parameters()
+
+def _memory(config: RunConfig, *, ranks: int, ranks_of_node: int, on_gpu: bool) -> int:
+    training, parameters = config.training, task_of(config).parameters()
     # At the end of a phase every rank has all weights in fp32.
     held = 4 * parameters
     if on_gpu and training.checkpoint_in_background:
         held += checkpoint_bytes(parameters, training.precision, training.zero_stage) // ranks
     if not on_gpu:
-        held += max(phase_cost(config, index, ranks=ranks, on_gpu=False).memory.total for index in indexes)
-    rank = _OF_A_RANK["gpu" if on_gpu else "cpu"] + loaders * _OF_A_LOADER + round(_MARGIN * held)
-    return NodeNeeds(processors=ranks_of_node * (1 + loaders), memory=_OF_THE_DRIVER + ranks_of_node * rank)
+        phases = range(len(config.phases))
+        held += max(phase_cost(config, index, ranks=ranks, on_gpu=False).memory.total for index in phases)
+    own = _OF_A_RANK["gpu" if on_gpu else "cpu"] + config.data.loader_workers * _OF_A_LOADER
+    return _OF_THE_DRIVER + ranks_of_node * (own + round(_MARGIN * held))

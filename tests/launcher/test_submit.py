@@ -84,6 +84,7 @@ def test_a_job_asks_for_what_its_ranks_need_and_for_their_gpus_share_of_the_node
     assert main(["submit", str(QUICKSTART), "--dry-run", "--ranks-per-node", "4", "data.loader_workers=2"]) == 0
     said = capsys.readouterr()
     assert "#SBATCH --cpus-per-task=12\n" in said.out
+    assert "#SBATCH --mem=" in said.out
     assert "without --time" in said.err
 
 

@@ -22,30 +22,29 @@ class JobDefaults:
     """What the user may want to know of them, and of limits that nobody set."""
 
 
-def job_defaults(request: JobRequest, needs: NodeNeeds | None, nodes: Sequence[NodeKind]) -> JobDefaults:
+def job_defaults(request: JobRequest, needs: NodeNeeds, nodes: Sequence[NodeKind]) -> JobDefaults:
     """Returns processors, memory and notes for a request; what the user has set stays.
 
     Args:
         request: what the user asks for.
-        needs: of the run on each node; None where its memory cannot be known yet.
+        needs: of the run on each node.
         nodes: kinds of nodes of the partition; none where Slurm cannot be asked.
     """
     asked = {option.partition("=")[0] for option in request.options}
     fitting = [node for node in nodes if node.gpus >= request.gpus_per_node]
     options, notes = [], []
     if not asked & {"cpus-per-task", "cpus-per-gpu", "exclusive"}:
-        needed = needs.processors if needs else request.ranks_per_node
-        processors = _share([node.processors for node in fitting], needed, request, fitting)
+        processors = _share([node.processors for node in fitting], needs.processors, request, fitting)
         options.append(f"cpus-per-task={processors}")
-        if processors < needed:
+        if processors < needs.processors:
             notes.append(
-                f"{request.ranks_per_node} ranks of a node want {needed} processors, but the partition's nodes have "
-                f"{processors}: they share them"
+                f"{request.ranks_per_node} ranks of a node want {needs.processors} processors, but the partition's "
+                f"nodes have {processors}: they share them"
             )
     if not asked & {"mem", "mem-per-cpu", "mem-per-gpu"}:
         if "exclusive" in asked:
             options.append("mem=0")  # all of it
-        elif needs is None:
+        elif needs.memory is None:
             notes.append("the job asks for no memory, since the model is not there yet: set it with --sbatch mem=64G")
         else:
             needed = -(-(needs.memory + _OF_RAY * request.ray) // _MIB)
