@@ -95,7 +95,7 @@ def fresh_model(tokenizer: Path, target: Path, *, positions: int = 128, seed: in
 def write_documents(texts: Iterator[str], path: Path) -> None:
     """Write JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for text in texts:
             file.write(json.dumps({"text": text}) + "\n")
 

@@ -68,33 +68,38 @@ class SummaryFormat:
         """
         around, special = tokenizer.format, tokenizer.special
         ends = (special.begin, special.end)
-        languages = [token for token in (*around.before, *around.after) if token not in ends]
+        read = next((token for token in (*around.before, *around.after) if token not in ends), None)
+        written = read if around.target_language is None else around.target_language
         begin: tuple[int, ...] = ()
-        if languages and languages[0] in around.after:
-            start, forced = languages[0], None
-        elif languages:
-            start, begin, forced = special.end, (languages[0],), languages[0]
+        forced: int | None = None
+        if read is not None and written is not None:
+            if read in around.after:
+                start = written
+            else:
+                start, begin, forced = special.end, (written,), written
         elif begin_is_learned:
-            start, begin, forced = special.end, (special.begin,), None
+            start, begin = special.end, (special.begin,)
         else:
-            start, forced = special.begin, None
+            start = special.begin
         return cls(around, start, begin, special.end, forced)
 
 
 def source_tokens(
-    document: np.ndarray, query: np.ndarray, around: TextFormat, *, length: int
+    document: np.ndarray, query: np.ndarray, around: TextFormat, *, length: int, query_length: int
 ) -> tuple[np.ndarray, int]:
     """Returns what an encoder reads, and how many of its first tokens attend globally.
 
     It reads what the tokenizer makes of a text, such as `<s> document </s>`, with a global first token; where there is
     a query, what it makes of a pair, such as `<s> query </s> </s> document </s>`, with the query global too. The
-    document's end is skipped where it is too long; of the query at most half of `length` is read.
+    document's end is left out where `length` does not hold it.
 
     Args:
         document, query: 1-D int64, without special tokens; an empty query is none.
         around: what stands around them.
+        length: tokens that are read at most, special ones included.
+        query_length: tokens of the query that are read at most.
     """
-    asked = query[: length // 2 - 3]
+    asked = query[:query_length]
     front = np.concatenate([around.before, asked, around.between if len(query) else ()])
     tokens = np.concatenate([front, document[: length - len(front) - len(around.after)], around.after])
     return tokens.astype(np.int64), max(1, len(around.before) + len(asked)) if len(query) else 1
@@ -109,6 +114,7 @@ class SummarySequences:
 
     Args:
         source_length: tokens that the encoder reads at most, special ones included.
+        query_length: tokens of a query that it reads at most.
         target_length: tokens that are learned at most, special ones included.
         form: that of the tokenizer. The model has to be given its `start` as `decoder_start_token_id`.
 
@@ -117,7 +123,16 @@ class SummarySequences:
         DataError: the split was not prepared as documents with summaries.
     """
 
-    def __init__(self, split: Split, *, form: SummaryFormat, source_length: int, target_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        form: SummaryFormat,
+        source_length: int,
+        query_length: int,
+        target_length: int,
+        seed: int,
+    ) -> None:
         for name, length in (("source_length", source_length), ("target_length", target_length)):
             if length < _SHORTEST:
                 raise ValueError(f"{name} must be at least {_SHORTEST}, got {length}")
@@ -131,6 +146,7 @@ class SummarySequences:
         self.padding: Mapping[str, int | float] = {"input_ids": self._special.padding, "labels": IGNORED}
         self._split = split
         self._source_length = source_length
+        self._query_length = query_length
         self._target_length = target_length
         self._form = form
         self._line = ShuffledExamples(split, seed)
@@ -146,7 +162,13 @@ class SummarySequences:
         summary = example.summaries[position // self.per_epoch % len(example.summaries)]
         text = summary[: self._target_length - 1 - len(form.begin)]
         labels = np.concatenate([form.begin, text, [form.end]]).astype(np.int64)
-        source = source_tokens(example.document, example.query, form.source, length=self._source_length)
+        source = source_tokens(
+            example.document,
+            example.query,
+            form.source,
+            length=self._source_length,
+            query_length=self._query_length,
+        )
         return _sequence(*source, labels)
 
     def length(self, position: int) -> int:

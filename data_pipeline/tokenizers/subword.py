@@ -4,6 +4,7 @@ Documents are tokenised as plain text: `<mask>` written in a document is six cha
 stands around documents, <s> and </s>, is added when sequences are packed, not here.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,10 +96,14 @@ class TextTokenizer:
         parts, last = pair.sequence_ids, len(pair) - 1
         first, second = (place for place, part in enumerate(parts) if part is not None and parts.index(part) == place)
         end_of_first, end_of_second = (last - parts[::-1].index(part) for part in (0, 1))
+        processor = self._tokenizer.post_processor
+        listed = json.loads(processor.__getstate__()).get("special_tokens", {}) if processor is not None else {}
+        unused = [token["ids"][0] for token in listed.values() if token["ids"][0] not in pair.ids]
         return TextFormat(
             before=tuple(pair.ids[:first]),
             between=tuple(pair.ids[end_of_first + 1 : second]),
             after=tuple(pair.ids[end_of_second + 1 :]),
+            target_language=next(iter(unused), None),
         )
 
     def decode(self, ids: Iterable[int]) -> str:

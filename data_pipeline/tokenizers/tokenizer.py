@@ -36,6 +36,8 @@ class TextFormat:
     between: tuple[int, ...]
     after: tuple[int, ...]
     """`</s>` or [SEP]; of mBART `</s>` and the language."""
+    target_language: int | None = None
+    """What stands for the language around texts that are written, where that is another one."""
 
 
 class Tokenizer(Protocol):

@@ -25,7 +25,7 @@ def in_own_process(module: str, *arguments: str, what: str, environment: Mapping
         LongformerError: the process failed; the message says at `what`.
     """
     command = [sys.executable, "-m", module, *arguments]
-    with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+    with TemporaryFile("w+", encoding="utf-8") as output, TemporaryFile("w+", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         peak = 0
         while process.poll() is None:

@@ -17,6 +17,7 @@ from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.inference.classification import Reading, label_values
+from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
@@ -203,8 +204,14 @@ class Predictor:
 
     def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
         """Returns what an LED writes about a text, or about a text with regard to a query; `settings` are those of
-        `generate`. The first token and the query are global."""
-        read = self._read(query, text, names=("query", "text"), shortened=1) if query else self._read(text)
+        `generate`. The first token and the query are global; of the query `longest_query` tokens are read."""
+        if query:
+            names = ("query", "text")
+            tokens = self._encode(query, text, names=names)
+            asked = tokens.limited(longest_query(self._positions), part=0, name=names[0])
+            read = asked.shortened(self._positions, part=1, names=names)
+        else:
+            read = self._read(text)
         is_global = torch.tensor([[bool(query) and part == 0 for part in read.parts]]).long()
         is_global[:, 0] = 1
         written = self.model.generate(read.batch(), global_attention_mask=is_global, **settings)

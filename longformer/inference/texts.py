@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -58,8 +58,17 @@ class Tokens(NamedTuple):
             f"{positions:,}",
             len(self.ids),
         )
-        left_out = set(of_part[-excess:])
-        kept = [place for place in range(len(self.ids)) if place not in left_out]
+        return self._without(set(of_part[-excess:]))
+
+    def limited(self, count: int, *, part: int, name: str) -> Self:
+        """Returns the tokens with the first `count` of one text at most, of this name; its end is left out."""
+        of_part = [place for place, each in enumerate(self.parts) if each == part]
+        if len(of_part) > count:
+            log.warning("the %s has %s tokens, %s are read", name, f"{len(of_part):,}", f"{count:,}")
+        return self._without(set(of_part[count:]))
+
+    def _without(self, places: Collection[int]) -> Self:
+        kept = [place for place in range(len(self.ids)) if place not in places]
         return type(self)(
             [self.ids[place] for place in kept],
             [self.parts[place] for place in kept],

@@ -265,15 +265,20 @@ def _set_ends(tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
 
 
 def _set_language(tokenizer: Tokenizer, name: str, settings: Mapping[str, Any]) -> None:
-    """Ends (mBART) or begins (mBART-50) every text with the source language, as transformers does."""
+    """Ends (mBART) or begins (mBART-50) every text with the source language, as transformers does.
+
+    The target's language is in the template's list of tokens without standing in it: that is how who writes summaries
+    learns of it, from the tokenizer alone.
+    """
     language, end = str(settings.get("src_lang") or "en_XX"), _named(settings, "eos_token", "</s>")
     if tokenizer.token_to_id(language) is None and not settings.get("src_lang"):
         return  # none of mBART's vocabularies
     before, after = ([language], [end]) if name.startswith("MBart50") else ([], [end, language])
+    words = dict.fromkeys((*before, *after, str(settings.get("tgt_lang") or language)))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=[*before, "$A", *after],
         pair=[*before, "$A", "$B", *after],
-        special_tokens=[(word, _id(tokenizer, word)) for word in (*before, *after)],
+        special_tokens=[(word, _id(tokenizer, word)) for word in words],
     )
 
 

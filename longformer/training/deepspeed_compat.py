@@ -169,7 +169,7 @@ def merge_shards(source: Path, target: Path) -> None:
         strict=True,
         inject_missing_state=False,
     )
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         ds_to_universal.main(options)
     (target.parent / "latest_universal").unlink()
     _complete_for_every_stage(target)

@@ -24,6 +24,7 @@ from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.summaries import DOCUMENT, IDENTIFIER, QUERY, SUMMARY, summaries
 from data_pipeline.tokenizers.subword import TextTokenizer
+from longformer.inference.queries import longest_query
 from longformer.interop.tokenizer import read_tokenizer, tokenizer_content
 from tests.data_pipeline.random_texts import random_texts
 
@@ -201,7 +202,11 @@ def test_the_encoder_reads_begin_query_and_document_and_the_query_is_global(
 ) -> None:
     special = prepared.manifest.tokenizer.special_tokens
     tokens, global_tokens = source_tokens(
-        np.arange(200, 200 + document), np.arange(100, 100 + query), prepared.tokenizer.format, length=length
+        np.arange(200, 200 + document),
+        np.arange(100, 100 + query),
+        prepared.tokenizer.format,
+        length=length,
+        query_length=longest_query(length),
     )
     begin, end = special.begin, special.end
     asked = list(range(100, 100 + query))[: length // 2 - 3]
@@ -217,7 +222,7 @@ def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str
     document = "The cells <mask> bind\nthe receptor."
     ours = TextTokenizer(tokenizer_content(folder))
     asked, text = (tokens.astype(np.int64) for tokens in ours.encode_batch([query, document]))
-    tokens, global_tokens = source_tokens(text, asked, ours.format, length=64)
+    tokens, global_tokens = source_tokens(text, asked, ours.format, length=64, query_length=29)
     theirs = read_tokenizer(folder)
     encoding = theirs.encode(query, document) if query else theirs.encode(document)
     assert tokens.tolist() == encoding.ids
@@ -226,7 +231,7 @@ def test_what_is_read_in_training_is_what_the_tokenizer_writes_in_use(query: str
 
 def sequences_of(prepared: PreparedData, **changes: object) -> SummarySequences:
     form = SummaryFormat.of(prepared.tokenizer, begin_is_learned=bool(changes.pop("begin_is_learned", True)))
-    options = {"form": form, "source_length": 64, "target_length": 32, "seed": 1, **changes}
+    options = {"form": form, "source_length": 64, "query_length": 29, "target_length": 32, "seed": 1, **changes}
     return SummarySequences(prepared.split("train"), **options)  # type: ignore[arg-type]
 
 
@@ -242,13 +247,15 @@ def test_both_conventions_of_teacher_forcing_learn_the_same_text(prepared: Prepa
 
 
 def test_a_document_with_several_summaries_is_learned_with_another_one_in_every_epoch(prepared: PreparedData) -> None:
-    sequences = sequences_of(prepared, target_length=10_000, source_length=10_000)
+    sequences = sequences_of(prepared, target_length=10_000, source_length=10_000, query_length=10_000)
     by_document: dict[bytes, list[bytes]] = {}
     for position in range(2 * sequences.per_epoch):
         sequence = sequences.sequence(position)
         by_document.setdefault(sequence["input_ids"].tobytes(), []).append(sequence["labels"].tobytes())
     several = {
-        source_tokens(sample.document, sample.query, prepared.tokenizer.format, length=10_000)[0].tobytes()
+        source_tokens(sample.document, sample.query, prepared.tokenizer.format, length=10_000, query_length=10_000)[
+            0
+        ].tobytes()
         for sample in read_samples(prepared.split("train"))
         if len(sample.summaries) == 2
     }
@@ -324,7 +331,7 @@ def test_a_damaged_sample_is_an_empty_document_from_which_nothing_is_learned(
     first = int(permutation(len(split.shards), (1, "shards", 0))[0])
     split._shard(first).index.members["checksum"][0] += np.uint64(1)
     form = SummaryFormat.of(prepared.tokenizer)
-    damaged = SummarySequences(split, form=form, source_length=64, target_length=32, seed=1)
+    damaged = SummarySequences(split, form=form, source_length=64, query_length=29, target_length=32, seed=1)
     changed = []
     for position in range(sequences.per_epoch):
         sequence, other = sequences.sequence(position), damaged.sequence(position)

@@ -4,9 +4,6 @@ transformers itself is asked with `split_special_tokens=True` where it has the s
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,24 +148,18 @@ def test_a_converted_folder_names_its_special_tokens(tmp_path: Path) -> None:
         assert theirs(plain)["input_ids"] == read_tokenizer(folder).encode(plain).ids
 
 
-def test_another_locale_changes_nothing(tmp_path: Path) -> None:
-    unigram(transformers.XLMRobertaTokenizer, tmp_path)
-    code = (
-        "import sys, pathlib; from longformer.interop.tokenizer import tokenizer_content\n"
-        "sys.stdout.buffer.write(tokenizer_content(pathlib.Path(sys.argv[1])).encode())"
-    )
-    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-X", "utf8=0", "-c", code, str(tmp_path)]
-    printed = subprocess.run(command, env={**os.environ, **locale}, stdout=subprocess.PIPE, check=True).stdout
-    assert printed.decode() == tokenizer_content(tmp_path)
-
-
-def test_an_mbart_reads_its_language_behind_a_document_and_starts_with_it(tmp_path: Path) -> None:
-    theirs = unigram(transformers.MBartTokenizer, tmp_path, src_lang="de_DE")
+@pytest.mark.parametrize("languages", [{"src_lang": "de_DE"}, {"tgt_lang": "de_DE"}])
+def test_an_mbart_reads_its_language_behind_a_document_and_starts_with_the_summarys(
+    languages: dict[str, str], tmp_path: Path
+) -> None:
+    unigram(transformers.MBartTokenizer, tmp_path, **languages)
+    theirs = transformers.MBartTokenizer.from_pretrained(tmp_path)
     tokenizer = TextTokenizer(tokenizer_content(tmp_path))
     form, text = SummaryFormat.of(tokenizer), "the court says"
     (ids,) = tokenizer.encode_batch([text])
-    read, global_tokens = source_tokens(ids.astype(np.int64), np.empty(0, dtype=np.int64), form.source, length=64)
+    read, global_tokens = source_tokens(
+        ids.astype(np.int64), np.empty(0, dtype=np.int64), form.source, length=64, query_length=29
+    )
     assert read.tolist() == theirs(text)["input_ids"] == read_tokenizer(tmp_path).encode(text).ids
     assert global_tokens == 1
     language = theirs.convert_tokens_to_ids("de_DE")
@@ -179,11 +170,16 @@ def test_an_mbart_reads_its_language_behind_a_document_and_starts_with_it(tmp_pa
     assert (form.start, form.forced_begin) == (language, None)
 
 
-def test_an_mbart_50_is_made_to_write_its_language_first(tmp_path: Path) -> None:
-    unigram(transformers.MBartTokenizer, tmp_path)
-    config = json.loads((tmp_path / "tokenizer_config.json").read_bytes())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "MBart50Tokenizer"}))
+@pytest.mark.parametrize("languages", [{}, {"tgt_lang": "de_DE"}])
+def test_an_mbart_50_is_made_to_write_the_language_of_its_summaries_first(
+    languages: dict[str, str], tmp_path: Path
+) -> None:
+    unigram(transformers.MBart50Tokenizer, tmp_path, **languages)
+    theirs = transformers.MBart50Tokenizer.from_pretrained(tmp_path)
     tokenizer = TextTokenizer(tokenizer_content(tmp_path))
-    form, language = SummaryFormat.of(tokenizer), read_tokenizer(tmp_path).token_to_id("en_XX")
-    assert (form.source.before, form.source.after) == ((language,), (2,))
-    assert (form.start, form.begin, form.forced_begin) == (2, (language,), language)
+    form, text = SummaryFormat.of(tokenizer), "the court says"
+    (ids,) = tokenizer.encode_batch([text])
+    assert [*form.source.before, *ids.tolist(), *form.source.after] == theirs(text)["input_ids"]
+    written = theirs(text_target=text)["input_ids"]
+    assert [*form.begin, *ids.tolist(), form.end] == written
+    assert (form.start, form.forced_begin) == (2, written[0])

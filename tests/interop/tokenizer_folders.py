@@ -33,7 +33,7 @@ _ALPHABET = dict.fromkeys(
 
 def byte_level(folder: Path, **config: object) -> None:
     """Writes vocab.json and merges.txt of a small RoBERTa, and tokenizer_config.json."""
-    alphabet = sorted(transformers.convert_slow_tokenizer.bytes_to_unicode().values())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, "Ġt", "he", "Ġthe", "<mask>"]
     write_json(folder / "vocab.json", {word: number for number, word in enumerate(words)})
     (folder / "merges.txt").write_text("#version: 0.2\nĠ t\nh e\nĠt he\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.summarization.config import SummarizationRun
 from longformer.errors import LongformerError
+from longformer.inference.queries import longest_query
 from longformer.interop.model_folder import read_config
 from longformer.interop.sources import ENCODER_DECODERS, decoder_length
 
@@ -65,11 +66,12 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         ]
 
     def sequences(self, index: int) -> SummarySequences:
-        data = self._opened()
+        data, length = self._opened(), self.config.phases[index].sequence_length
         return SummarySequences(
             data.split("train"),
             form=self.form(data.tokenizer),
-            source_length=self.config.phases[index].sequence_length,
+            source_length=length,
+            query_length=longest_query(length),
             target_length=self.config.data.target_length,
             seed=self.seed(index),
         )
@@ -96,7 +98,13 @@ class SummarizationData(PretrainedData[SummarizationRun]):
         around, decode = data.tokenizer.format, data.tokenizer.decode
         found = []
         for example in islice(self._examples(split), limit):
-            tokens, global_tokens = source_tokens(example.document, example.query, around, length=source_length)
+            tokens, global_tokens = source_tokens(
+                example.document,
+                example.query,
+                around,
+                length=source_length,
+                query_length=longest_query(source_length),
+            )
             found.append(
                 HeldOutDocument(
                     identifier=example.identifier,
