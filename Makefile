@@ -49,6 +49,7 @@ test-slow: setup
 
 lint: setup
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --preview --select PLW1514 launcher longformer data_pipeline benchmarks configs slurm  # UTF-8, always
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy launcher longformer data_pipeline configs/install.py
 	@$(BIN)/lint-imports

@@ -6,6 +6,7 @@ exit code 2 for bad input, 1 when the work failed, 75 for "stopped on request, s
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` (default: those of the process) and returns its exit code."""
+    _speak_utf8()
     os.environ.update(wait_policy())  # before a command imports torch; what it starts inherits it
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -93,6 +95,13 @@ def application(name: str) -> typer.Typer:
         else:
             app.command(command_name, short_help=command.summary)(target)
     return app
+
+
+def _speak_utf8() -> None:
+    """Reads and writes UTF-8 through files and pipes, whatever the locale; a terminal has the locale's encoding."""
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors=errors)
 
 
 def _show_version(wanted: bool) -> None:

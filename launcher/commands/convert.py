@@ -23,12 +23,23 @@ def convert(
     freeze_pretrained: Annotated[
         bool, typer.Option("--freeze-pretrained", help="Let training change the new position rows only.")
     ] = False,
+    special_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--special-token", metavar="TOKEN", help="Special token that stands for itself in documents; repeat."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the names of all tensors as JSON.")] = False,
 ) -> None:
     """Make a Longformer or an LED of a short model: positions repeat, global projections start as the local ones."""
     try:
         report = convert_model(
-            source, target, max_length=max_length, window=window, freeze_pretrained=freeze_pretrained
+            source,
+            target,
+            max_length=max_length,
+            window=window,
+            freeze_pretrained=freeze_pretrained,
+            special_tokens=special_tokens or None,
         )
     except ValueError as error:
         raise LongformerError(str(error)) from error

@@ -60,6 +60,12 @@ def prepare_command(
         Path | None,
         typer.Option(help="Recipes of subwords: tokenizer.json, or a folder with vocab.json and merges.txt."),
     ] = None,
+    special_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--special-token", metavar="TOKEN", help="Special token that stands for itself in documents; repeat."
+        ),
+    ] = None,
     field: Annotated[
         str, typer.Option(help="documents, labelled: where records (JSON, CSV, Parquet) keep the text.")
     ] = "text",
@@ -84,6 +90,8 @@ def prepare_command(
         raise DataError(f"{recipe} takes no --as: only documents and labelled texts can be text or records")
     if encoding is not None and recipe not in _OF_SUBWORDS:
         raise DataError(f"recipe {recipe} takes no --encoding: its tokens are the bytes as they are")
+    if recipe in RECIPES and special_tokens:
+        raise DataError(f"recipe {recipe} takes no --special-token: its tokens are characters")
     if recipe in RECIPES and tokenizer is not None:
         raise DataError(f"recipe {recipe} takes no --tokenizer: its tokens are characters; recipe documents takes one")
     corpus: Corpus
@@ -98,7 +106,9 @@ def prepare_command(
         raise DataError(f"{recipe} is not a known recipe: did you mean {near[0]}?")
     else:
         corpus = characters(recipe, source, limit_bytes=limit_bytes)
-    chosen = open_tokenizer(_given("tokenizer", recipe, tokenizer)) if recipe in _OF_SUBWORDS else None
+    chosen = None
+    if recipe in _OF_SUBWORDS:
+        chosen = open_tokenizer(_given("tokenizer", recipe, tokenizer), special_tokens or None)
     was_there = (output / FILE).exists()
     try:
         with _progress_bar(f"preparing {recipe}") as report_progress:

@@ -125,13 +125,13 @@ def text_of(source: str) -> str:
     Raises:
         LongformerError: it is empty, or named and cannot be read.
     """
-    if source == "-":
-        text = sys.stdin.read()
-    else:
-        try:
+    try:
+        if source == "-":
+            text = sys.stdin.read()
+        else:
             text = Path(source).read_text(encoding="utf-8") if is_file(source) else source
-        except (OSError, UnicodeDecodeError) as error:
-            raise LongformerError(f"{source} cannot be read as UTF-8 text: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LongformerError(f"{source} cannot be read as UTF-8 text: {error}") from error
     if not text.strip():
         raise LongformerError("the text is empty")
     return text

@@ -134,8 +134,10 @@ def bring_start_model(run: Run, data: InputData) -> str | None:
         return None
     with open_model(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
         found = Exportable.find(model.folder)
-        task_of(config, data.directory).check_start(found.model)
+        task = task_of(config, data.directory)
+        task.check_start(found.model)
         found.write(run.paths.start_directory)
+        task.settle_start(run.paths.start_directory)
         return model.origin
 
 

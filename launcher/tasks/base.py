@@ -155,6 +155,9 @@ class Task(ABC, Generic[Config, Data]):
             LongformerError: it is a model of another kind or shape.
         """
 
+    def settle_start(self, start: Path) -> None:
+        """Writes into the run's own copy of that model what the run decides: how it reads texts and writes them."""
+
     def export(self, model: Path, target: Path) -> None:
         """Writes the last phase's model in the form that others use; only where `has_export`."""
         raise NotImplementedError

@@ -24,7 +24,7 @@ from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
 from longformer.interop.sources import ENCODERS, check_convertible, check_length, source_length
-from longformer.interop.tokenizer import tokenizer_content
+from longformer.interop.tokenizer import has_tokenizer, open_content, read_tokenizer, tokenizer_content
 
 if TYPE_CHECKING:  # brings torch
     from data_pipeline.loading.batches import Batches
@@ -309,7 +309,7 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
         """Checks that the run can start from a model of the user's instead, as `init` asks.
 
         Raises:
-            LongformerError: it is a model of another kind or shape.
+            LongformerError: it is a model of another kind, shape or vocabulary.
         """
         settings, asked = read_config(model), self.config.init
         family = settings.get("model_type")
@@ -324,6 +324,14 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
                 f"init: {asked} reads {positions:,} tokens, but a phase has {length:,}; shorten the phase, or make the "
                 "model longer with `longformer convert`"
             )
+        corpus = self.corpora()[0]
+        if has_tokenizer(model) and corpus.tokenizer is not None:
+            of_data = open_content(tokenizer_content(corpus.tokenizer, corpus.special_tokens))
+            if read_tokenizer(model).get_vocab() != of_data.get_vocab():
+                raise LongformerError(
+                    f"init: {asked} has another vocabulary than {corpus.tokenizer}, whose tokens the data holds; give "
+                    "the run a tokenizer of the same vocabulary"
+                )
 
     def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
         size, known = tokenizer.vocabulary_size, read_config(self.config.model.source).get("vocab_size")

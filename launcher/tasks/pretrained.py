@@ -14,9 +14,11 @@ from longformer.costs import masked_lm as costs
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.interop import convert_encoder
-from longformer.interop.convert import convert, copy_files
+from longformer.interop.added_tokens import read_settings
+from longformer.interop.convert import convert, copy_files, write_tokenizer
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import CONFIG_FILE, read_config
+from longformer.interop.tokenizer import FILES
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.longformer.config import LongformerConfig
 
@@ -79,6 +81,19 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
 
     def check_start(self, model: Path) -> None:
         self.data.check_start(model)
+
+    def settle_start(self, start: Path) -> None:
+        """Gives the model the tokenizer of the data: what it reads in use is then what it has learned from."""
+        settings = read_settings(start)
+        for name in FILES:
+            (start / name).unlink(missing_ok=True)
+        write_tokenizer(
+            self.tokenizer,
+            start,
+            settings.get("tokenizer_class", "PreTrainedTokenizerFast"),
+            settings.get("model_max_length", self.config.model.max_length),
+            self.config.data.special_tokens,
+        )
 
     def export(self, model: Path, target: Path) -> None:
         # What a phase leaves is a folder of Hugging Face's layout already.

@@ -61,8 +61,8 @@ def added_tokens(
             listed[number] = AddedToken(content, special=is_special, normalized=not is_special)
         listed |= {token["id"]: _token(token, special=False) for token in whole}
     found = {token.content: token for _, token in sorted(listed.items())}
-    for token in found.values():
-        token.special |= token.content in set(map(content_of, named))
+    for content in set(map(content_of, named)) & found.keys():
+        found[content].special = True
     for token in [*named, *(settings.get(_EXTRA, settings.get(OTHERS)) or [])]:
         if content_of(token) not in present:
             found.setdefault(content_of(token), _token(token, special=True))

@@ -7,9 +7,12 @@ import pytest
 import torch
 import transformers
 
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
+from longformer.interop.tokenizer import read_tokenizer
 from longformer.models import LEDForConditionalGeneration, LongformerForMaskedLM
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from tests.interop.tokenizer_folders import byte_level
 
 IMDB = Path("configs/run/imdb_small.yaml").resolve()
 
@@ -39,6 +42,26 @@ def test_convert_makes_a_longer_model_and_reports_it(tmp_path: Path, capsys: pyt
     assert model(torch.randint(3, 20, (1, 50))).logits.shape == (1, 50, 20)
     assert main(["convert", *arguments]) == 2
     assert "holds a model already" in capsys.readouterr().err
+
+
+def test_special_tokens_named_to_the_commands_are_tokens_in_data_and_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_source(tmp_path / "short")
+    byte_level(tmp_path / "short", additional_special_tokens=["<doc-sep>", "<other>"])
+    (tmp_path / "lines.jsonl").write_text('{"text": "a<doc-sep>b<other>"}\n' * 40)
+    prepare = ["data", "prepare", "documents", "--source", str(tmp_path / "lines.jsonl"), "--output"]
+    for name in ("<doc-sep>", "[DEID]"):
+        named = ["--special-token", name]
+        arguments = [str(tmp_path / "short"), str(tmp_path / name), "--max-length", "50", *named]
+        tokenizer = ["--tokenizer", str(tmp_path / "short"), *named]
+        statuses = main(["convert", *arguments]), main([*prepare, str(tmp_path / f"data {name}"), *tokenizer])
+        assert statuses == ((0, 0) if name == "<doc-sep>" else (2, 2))
+    assert capsys.readouterr().err.count("has no token [DEID]; its special tokens are") == 2
+    read = read_tokenizer(tmp_path / "<doc-sep>").encode("a<doc-sep>b<other>", add_special_tokens=False)
+    assert read.tokens[:4] == ["a", "<doc-sep>", "b", "<"]
+    example = next(iter(PreparedData.open(tmp_path / "data <doc-sep>").split("train").examples()))
+    assert example.tokens["text"].tolist() == read.ids
 
 
 def test_convert_prints_every_tensor_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,18 +45,25 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
         return summary_tokens(self.config.data.label_smoothing)
 
     def write_start(self, target: Path) -> None:
-        """Writes the converted model, with the settings for generation that the run file has."""
         super().write_start(target)
-        settings = read_config(target)
+        self._write_settings(target)
+
+    def settle_start(self, start: Path) -> None:
+        super().settle_start(start)
+        self._write_settings(start)
+
+    def _write_settings(self, folder: Path) -> None:
+        """Writes how the model starts a summary, and the settings for generation that the run file has."""
+        settings = read_config(folder)
         form = self.data.form(self.data.corpora()[0].opened_tokenizer())
         settings["decoder_start_token_id"] = form.start
         settings["forced_bos_token_id"] = form.forced_begin
-        write_json(target / CONFIG_FILE, settings)
+        write_json(folder / CONFIG_FILE, settings)
         special = {name: settings.get(name, default) for name, default in _SPECIAL_TOKENS.items()}
         own = {"decoder_start_token_id": form.start, "forced_eos_token_id": form.end}
         if form.forced_begin is not None:
             own["forced_bos_token_id"] = form.forced_begin
-        write_json(target / GENERATION_FILE, special | own | self.config.evaluation.generation)
+        write_json(folder / GENERATION_FILE, special | own | self.config.evaluation.generation)
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns ROUGE of what the model writes about the documents of a split, and of extracts beside it."""
