@@ -45,7 +45,7 @@ def make_source(folder: Path, family: str) -> None:
 
 def run_of(folder: Path, *, evaluation: dict[str, int] | None = None, **changes: object) -> SummarizationRun:
     """Returns a run on the source and the lines of a folder."""
-    data = {"directory": folder / "data", "source": folder / "lines.jsonl", "layout": LAYOUT}
+    data = {"directory": folder / "data", "source": folder / "lines.jsonl", "layout": LAYOUT, "target_length": 32}
     return SummarizationRun.model_validate(
         {
             "name": "one-format",
