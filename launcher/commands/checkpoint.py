@@ -16,6 +16,7 @@ from launcher.runs.run import Run
 from longformer.errors import LongformerError, WorkFailed
 from longformer.training.checkpoints.manifest import MANIFEST_FILE, Manifest, damage
 from longformer.training.checkpoints.store import (
+    best_before,
     committed_checkpoints,
     newest_good_checkpoint,
     prune_checkpoints,
@@ -124,13 +125,13 @@ def prune(
     run_directory: RunPath,
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest of every phase stay.")] = 1,
 ) -> None:
-    """Remove old checkpoints of a run that is not running; the newest whole one of every phase always stays."""
+    """Remove old checkpoints of a run that is not running; the newest whole and the best of every phase always stay."""
     run = Run.open(run_directory)
     with run.paths.locked():
         before = list(_entries(run))
         for directory in _directories(run):
             good = newest_good_checkpoint(directory, warn=lambda problem: typer.echo(f"warning: {problem}", err=True))
-            prune_checkpoints(directory, keep, spared=good)
+            prune_checkpoints(directory, keep, spared=[] if good is None else [good, best_before(good)])
         left = {entry.path for entry in _entries(run)}
     freed = sum(entry.size for entry in before if entry.path not in left)
     print(f"removed {len(before) - len(left)} of {len(before)} checkpoints, {short(freed)}B")

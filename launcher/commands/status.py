@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from launcher.reporting.progress import STEPS_AVERAGED, progress_snapshot
+from launcher.reporting.sweep_summary import summarize_sweep, sweep_table
+from launcher.reporting.terminal import terminal
 from launcher.reporting.text import clock
 from launcher.runs.compare import compare_runs
 from launcher.runs.paths import MetricsFollower, RunPaths
@@ -32,7 +34,7 @@ def status(
     """Say whether a run is waiting, starting, running, stopped or finished, and how far; of a sweep, every run."""
     run = RunPaths(run_directory)
     sweep = runs_of(run)
-    found = [run_status(task) | {"values": values} for task, values in sweep] or [run_status(run)]
+    found = [_status_in_sweep(task) | {"values": values} for task, values in sweep] or [run_status(run)]
     if as_json:
         print(json.dumps(found if sweep else found[0], indent=2))
         return
@@ -102,6 +104,20 @@ def run_status(paths: RunPaths) -> dict[str, Any]:
         "queued": queued and dict(zip(("job", "state", "reason"), queued, strict=True)),
         "standing": run and _snapshot(run),
         "ranks": paths.ranks() if paths.is_running() else [],
+    }
+
+
+def _status_in_sweep(paths: RunPaths) -> dict[str, Any]:
+    """Returns the status of a run of a sweep, which may not have begun: on one machine they follow each other."""
+    if paths.exists or Submission.of(paths) is not None:
+        return run_status(paths)
+    return {
+        "run": str(paths.root),
+        "state": "waiting",
+        "submission": None,
+        "queued": None,
+        "standing": None,
+        "ranks": [],
     }
 
 
@@ -204,6 +220,19 @@ def diff(
             )
         print(f"largest relative difference of losses: {found.largest_relative_difference:.3g}")
     return 0 if found.parting is None else 1
+
+
+@app.command("summary")
+def summary(
+    sweep_directory: Annotated[Path, typer.Argument(metavar="SWEEP_DIR", help="Directory of a sweep.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show mean and standard deviation over the seeds of a sweep of what held-out data was scored by."""
+    groups = summarize_sweep(RunPaths(sweep_directory))
+    if as_json:
+        print(json.dumps([asdict(group) for group in groups], indent=2))
+    else:
+        terminal().print(sweep_table(groups))
 
 
 _SECONDS_BETWEEN_STATES = 0.2

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +21,11 @@ from launcher.config.run_config import RunConfig
 from launcher.config.sections import BackendName, RankRange, parse_ranks_option
 from launcher.reporting.progress import RunProgress
 from launcher.reporting.run_report import report_run
+from launcher.reporting.sweep_summary import summarize_sweep, sweep_table
+from launcher.reporting.terminal import terminal
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
+from launcher.runs.sweep import check_continues, combinations, record_sweep, run_of
 from launcher.tasks.data import InputData, TaskData
 from launcher.tasks.registry import data_of, task_of, task_of_run
 from launcher.tracking.callbacks import finish_run, start_run
@@ -56,16 +60,51 @@ def train(
         str | None,
         typer.Option(metavar="MODEL", help="Start from models:/NAME@ALIAS or a folder; the same as init=MODEL."),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE,VALUE", help="A run per value, such as seed=1,2,3, one after the other."),
+    ] = None,
 ) -> int:
     """Train a model phase by phase, as a run file says; the same command again goes on where it stopped."""
     if backend == "torchrun" and rank_and_ranks()[0] > 0:
         follow()
         return 0
     written_init = [] if init is None else [f"init={json.dumps(init)}"]
-    config = load(run_file, [*(overrides or []), *written_init])
+    values = [*(overrides or []), *written_init]
+    config = load(run_file, values)
+    paths = RunPaths((run_directory or Path("runs") / config.name).resolve())
     asked = parse_ranks_option(ranks)
+    if not sweep:
+        return _train(Run(paths, config), asked, backend, address)
+    if backend != "local":
+        raise LongformerError("--sweep trains on this machine; `longformer submit --sweep` makes jobs of Slurm's of it")
+    return _train_sweep(paths, sweep, lambda own: load(run_file, [*values, *own]), asked)
+
+
+def _train_sweep(
+    sweep: RunPaths, axes: Sequence[str], config_with: Callable[[Sequence[str]], RunConfig], ranks: RankRange
+) -> int:
+    """Trains the runs of a sweep that are not done, one after the other; returns the exit code of the last."""
+    tasks = combinations(axes)
+    check_continues(sweep, tasks)
+    name = config_with([]).name
+    runs = [
+        Run(run_of(sweep, index), config_with([*values, f"name={name}-{index}"])) for index, values in enumerate(tasks)
+    ]
+    record_sweep(sweep, tasks)
+    for run, values in zip(runs, tasks, strict=True):
+        typer.echo(f"{run.paths.root}: {' '.join(values)}")
+        code = _train(run, ranks, "local", None)
+        if code != 0:
+            return code
+    terminal().print(sweep_table(summarize_sweep(sweep)))
+    return 0
+
+
+def _train(run: Run, asked: RankRange, backend: BackendName, address: str | None) -> int:
+    """Trains a run or goes on with it; returns the exit code."""
+    config = run.config
     at_first = _ranks_at_first(config, asked, backend)
-    run = Run(RunPaths((run_directory or Path("runs") / config.name).resolve()), config)
     typer.echo(f"run {config.name} in {run.paths.root}: making its data ready")
     if backend == "local" and not is_done(run):
         warm_up()  # first of all: a preparation would start the server of processes without what ranks import

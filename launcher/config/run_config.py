@@ -4,11 +4,12 @@ A config is immutable and consistent; `launcher.config.load` reads one from a YA
 `fingerprint()` train the same model in the same way. What only one task knows stands in `launcher/tasks`.
 """
 
+import difflib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, model_validator
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from launcher.config.sections import (
     MAY_CHANGE,
+    BestSection,
     ClusterSection,
     Count,
     DataSection,
@@ -27,6 +29,8 @@ from launcher.config.sections import (
 )
 from launcher.config.yaml_file import Location
 from longformer.training.checkpoints.copies import CheckpointCopies
+
+Mode = Literal["max", "min"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ class TaskWords:
     """Keys of a split in evaluation.json by which held-out text is evaluated, the most important first."""
     score_short: str
     """The first of them for a line of text."""
+    metrics: Mapping[str, Mode] | None = None
+    """Every number of an evaluation that can tell the best step of a phase, and which of two values is the better one;
+    None where the task leaves that to the run file."""
 
 
 class RunConfig(Section):
@@ -79,7 +86,22 @@ class RunConfig(Section):
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise ValueError(f"phases[{index}].name is {name!r}, which an earlier phase has already")
+        for index, phase in enumerate(self.phases):
+            self._check_best(phase, f"phases[{index}].best")
         return self
+
+    def _check_best(self, phase: PhaseSection, path: str) -> None:
+        if phase.best is None:
+            return
+        known = self.words.metrics
+        if known is not None and phase.best.metric not in known:
+            raise ValueError(f"{path}.{unknown_metric(phase.best.metric, known)}")
+        if known is None and phase.best.mode is None:
+            raise ValueError(f"{path}.mode is missing: say whether the max or the min of {phase.best.metric} is best")
+
+    def higher_is_better(self, best: BestSection) -> bool:
+        """Returns whether the higher of two values of the metric is the better one."""
+        return (best.mode or (self.words.metrics or {})[best.metric]) == "max"
 
     def check_ranks(self, ranks: int) -> None:
         """Raises LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
@@ -122,6 +144,14 @@ class RunConfig(Section):
 
     def _content(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
+
+
+def unknown_metric(metric: str, known: Iterable[str]) -> str:
+    """Returns the sentence about a metric that an evaluation does not have, with the nearest that it has."""
+    names = list(known)
+    nearest = difflib.get_close_matches(metric, names, n=1, cutoff=0.5)
+    suggestion = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(names)}"
+    return f"metric is {metric!r}, which no evaluation of this task has ({suggestion})"
 
 
 def may_change(field: FieldInfo) -> bool:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction as Ratio
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -113,6 +113,10 @@ class TrainingSection(Section):
     """Largest norm of the gradient over all parameters; larger ones are scaled down to it."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of AdamW."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of each layer over that of the one above it, down to the embeddings; 1 = the same for all."""
+    freeze_layers: Count = 0
+    """Leave so many of the lowest layers as they are, and the embeddings with them; 0 = train everything."""
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of AdamW's two moving averages."""
     adam_epsilon: PositiveNumber = 1.0e-8
@@ -159,6 +163,31 @@ class Batching:
     accumulation_steps: int
 
 
+class IntervalSection(Section):
+    """How much is learned from one evaluation to the next: so many steps, or epochs."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps."""
+    epochs: PositiveNumber | None = None
+    """Times through the training data, such as 0.5."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        _check_steps_or_epochs(self.steps, self.epochs)
+        return self
+
+
+class BestSection(Section):
+    """By which evaluation the best step of a phase is told, and how long a better one is waited for."""
+
+    metric: str
+    """Name of a score in the evaluation, such as accuracy."""
+    mode: Literal["max", "min"] | None = None
+    """Which of two values is better; `null` = as the task has it."""
+    patience: PositiveInt | None = None
+    """Training ends after so many evaluations in a row without a new best one; `null` = never before the last step."""
+
+
 class PhaseSection(Section):
     """One phase of the training; each starts from the weights of the one before."""
 
@@ -183,6 +212,11 @@ class PhaseSection(Section):
     """Sequences in a global batch, over all ranks."""
     micro_batch_size: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation."""
+    evaluate_every: IntervalSection | None = None
+    """Evaluate held-out data within the phase every so often, `{steps: 200}` or `{epochs: 0.5}`, and at its end."""
+    best: BestSection | None = None
+    """Let the phase's result be the step with the best evaluation: `metric`, `mode`, `patience`, such as
+    `{metric: accuracy, patience: 3}`; `null` = it is the last step."""
     optimizer: Literal["keep", "reset"] = "keep"
     """Whether the optimizer's moving averages go on from the phase before or start anew."""
     resources: Annotated[ResourcesSection, MAY_CHANGE] = ResourcesSection()
@@ -190,9 +224,9 @@ class PhaseSection(Section):
 
     @model_validator(mode="after")
     def _check_steps_and_batch(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            problem = "missing, and epochs too" if self.steps is None else f"{self.steps} beside epochs {self.epochs:g}"
-            raise ValueError(f"steps is {problem}: give one of both (null takes back what another file says)")
+        _check_steps_or_epochs(self.steps, self.epochs)
+        if self.best is not None and self.evaluate_every is None:
+            raise ValueError("best needs evaluate_every: how often is it looked for, such as {epochs: 0.5}")
         if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, more than the phase's steps ({self.steps})")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
@@ -210,7 +244,7 @@ class PhaseSection(Section):
     @property
     def counts_epochs(self) -> bool:
         """Whether something in the phase is given in epochs."""
-        return self.epochs is not None
+        return self.epochs is not None or (self.evaluate_every is not None and self.evaluate_every.epochs is not None)
 
     def in_steps(self, samples: int) -> Self:
         """Returns the phase with everything in steps that is given in epochs of so many samples.
@@ -218,15 +252,24 @@ class PhaseSection(Section):
         Raises:
             LongformerError: the warm-up is longer than the phase.
         """
-        if self.epochs is None:
-            return self
-        steps = _steps_of(self.epochs, samples, self.batch_size)
-        if self.warmup_steps > steps:
-            raise LongformerError(
-                f"phase {self.name}: warmup_steps is {self.warmup_steps}, but {self.epochs:g} epochs of {samples:,} "
-                f"samples in batches of {self.batch_size} are only {steps:,} steps"
-            )
-        return self.model_copy(update={"steps": steps, "epochs": None})
+        changes: dict[str, Any] = {}
+        if self.epochs is not None:
+            steps = _steps_of(self.epochs, samples, self.batch_size)
+            changes = {"steps": steps, "epochs": None}
+            if self.warmup_steps > steps:
+                raise LongformerError(
+                    f"phase {self.name}: warmup_steps is {self.warmup_steps}, but {self.epochs:g} epochs of "
+                    f"{samples:,} samples in batches of {self.batch_size} are only {steps:,} steps"
+                )
+        if self.evaluate_every is not None and self.evaluate_every.epochs is not None:
+            every = _steps_of(self.evaluate_every.epochs, samples, self.batch_size)
+            changes["evaluate_every"] = IntervalSection(steps=every)
+        return self.model_copy(update=changes)
+
+    @property
+    def evaluate_every_steps(self) -> int | None:
+        """Steps between two evaluations within the phase, known as `total_steps` is; None = there are none."""
+        return None if self.evaluate_every is None else self.evaluate_every.steps
 
     @property
     def positions_per_step(self) -> int:
@@ -277,6 +320,13 @@ class PhaseSection(Section):
                 f"be divided over no number of ranks from {allowed.min} to {allowed.max}; widen the range"
             )
         return tuple(possible)
+
+
+def _check_steps_or_epochs(steps: int | None, epochs: float | None) -> None:
+    """Raises ValueError unless exactly one is given."""
+    if (steps is None) == (epochs is None):
+        problem = "missing, and epochs too" if steps is None else f"{steps} beside epochs {epochs:g}"
+        raise ValueError(f"steps is {problem}: give one of both (null takes back what another file says)")
 
 
 def _steps_of(epochs: float, samples: int, batch_size: int) -> int:

@@ -103,6 +103,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
     permanent = training.permanent_checkpoint_every_steps
     lasting = sum(phase.total_steps // permanent for phase in config.phases) if permanent else 0
     kept = len(config.phases) * training.checkpoints_kept + lasting + 1
+    kept += sum(phase.best is not None for phase in config.phases)
     return Forecast(
         gpu=gpu,
         gpus=gpus,

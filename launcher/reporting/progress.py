@@ -120,7 +120,7 @@ class RunProgress:
             if self._recent and self._recent[-1]["phase_index"] != record["phase_index"]:
                 self._recent.clear()
             self._recent.append(record)
-        for index, phase in enumerate(self._config.phases):
+        for index in range(len(self._config.phases)):
             result = self._run.result_directory(index) / "evaluation.json"
             if index not in self._announced and result.exists():
                 self._announced.add(index)
@@ -129,7 +129,7 @@ class RunProgress:
                 score = evaluation["validation"][words.scores[0]]
                 self._console.print(
                     f"{self._phase_title(index)} done: {score:.3f} {words.score_short} on held-out text, "
-                    f"{phase.total_steps:,} steps in {clock(evaluation['seconds'])}",
+                    f"{evaluation['steps']:,} steps in {clock(evaluation['seconds'])}",
                     highlight=False,
                     soft_wrap=True,
                 )

@@ -115,10 +115,34 @@ def phase_table(run: Run, addition: TaskReport) -> tuple[list[str], list[list[st
 
 
 def verdict(run: Run, addition: TaskReport) -> list[str]:
-    """Returns the test scores, what the task says of them, and what checkpoints took."""
+    """Returns the test scores, which step's model it is, what the task says of them, and what checkpoints took."""
     test = run.evaluations()[-1]["test"]
     scores = ", ".join(f"{test[score]:.3f} {score.replace('_', ' ')}" for score in run.config.words.scores)
-    return [f"Test: {scores}. Checkpoints took {_saving_seconds(run):.1f} s from training.", *addition.notes]
+    return [
+        f"Test: {scores}. Checkpoints took {_saving_seconds(run):.1f} s from training.",
+        *best_steps(run),
+        *addition.notes,
+    ]
+
+
+def best_steps(run: Run) -> list[str]:
+    """Returns a sentence for every phase whose result is its best step."""
+    sentences = []
+    for phase, evaluation in zip(run.config.phases, run.evaluations(), strict=True):
+        if phase.best is None:
+            continue
+        metric = phase.best.metric
+        if metric not in evaluation["validation"]:
+            sentences.append(f"No evaluation in phase {phase.name} had a {metric}: the model is that of its last step.")
+            continue
+        value = evaluation["validation"][metric]
+        said = f"The model of phase {phase.name} is that of step {evaluation['result_step']:,}, the best by {metric} "
+        said += f"({value:.4g} on the validation split)"
+        if evaluation["steps"] < phase.total_steps:
+            said += f"; training ended after step {evaluation['steps']:,} of {phase.total_steps:,}, since "
+            said += f"{phase.best.patience} evaluations in a row had brought nothing better"
+        sentences.append(f"{said}.")
+    return sentences
 
 
 def write_tables(run: Run, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -176,7 +200,7 @@ def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int)
             ("run file", f"{run.paths.config_file.name}, fingerprint {identity.config_fingerprint[:12]}"),
         ),
         sections=(
-            learning_section(records, config.words.bits.replace("_", " ")),
+            learning_section(records, config.words.bits.replace("_", " "), validation_curves(run)),
             evaluation_section([phase.name for phase in config.phases], evaluations),
             *sections,
             speed_section(records),
@@ -189,12 +213,27 @@ def write_html_report(run: Run, sections: Sequence[Section], *, parameters: int)
     return path
 
 
-def learning_section(records: Sequence[dict[str, Any]], bits: str) -> Section:
+def validation_curves(run: Run) -> list[Figure]:
+    """Returns the curves of what was evaluated within phases: the task's first score, and those that tell the best."""
+    lines = MetricsFollower(run.paths.evaluations_file).new_records()
+    chosen = [phase.best.metric for phase in run.config.phases if phase.best is not None]
+    figures = []
+    for metric in dict.fromkeys([run.config.words.scores[0], *chosen]):
+        points = [(line["tokens"], line["validation"][metric]) for line in lines if metric in line["validation"]]
+        if points:
+            name = metric.replace("_", " ")
+            picture = curve(f"Validation, {name}", name, *zip(*points, strict=True))
+            figures.append(Figure(picture, f"{name} of the validation split within the phases, and its running mean."))
+    return figures
+
+
+def learning_section(records: Sequence[dict[str, Any]], bits: str, validation: Sequence[Figure] = ()) -> Section:
     """Returns the curves of the loss and of the learning rate, from the records of metrics.jsonl.
 
     Args:
         records: one per step.
         bits: what the loss in bits is called, such as bits per token.
+        validation: curves of held-out data, shown behind that of the loss.
     """
     some = _thinned(records)
     tokens = [record["tokens"] for record in some]
@@ -205,6 +244,7 @@ def learning_section(records: Sequence[dict[str, Any]], bits: str) -> Section:
         "",
         (
             Figure(curve("Training loss", bits, tokens, losses), f"Training loss as {bits}, and its running mean."),
+            *validation,
             Figure(curve("Learning rate", "learning rate", tokens, rates), "Learning rate of every step."),
         ),
     )

@@ -57,6 +57,11 @@ class RunPaths:
         return self.root / "metrics.jsonl"
 
     @property
+    def evaluations_file(self) -> Path:
+        """One evaluation within a phase a line, written by rank 0."""
+        return self.root / "evaluations.jsonl"
+
+    @property
     def job_log(self) -> Path:
         """What the driver of a submitted run printed."""
         return self.root / "logs" / "job.log"

@@ -37,16 +37,33 @@ def run_of(sweep: RunPaths, index: int) -> RunPaths:
 
 def record_sweep(sweep: RunPaths, runs: Sequence[tuple[str, ...]]) -> None:
     """Writes down the overrides of every run of a sweep."""
+    sweep.submission_directory.mkdir(parents=True, exist_ok=True)
     write_json(_file(sweep), runs)
+
+
+def check_continues(sweep: RunPaths, runs: Sequence[tuple[str, ...]]) -> None:
+    """Checks that the runs of a sweep are those that lie in its directory, or those and further ones behind them.
+
+    Raises:
+        LongformerError: another sweep or a single run lies there.
+    """
+    before = overrides_of(sweep)
+    if sweep.exists or list(runs[: len(before)]) != before:
+        there = "a run" if sweep.exists else f"a sweep of {' '.join(before[0])} and others"
+        raise LongformerError(f"{sweep.root} holds {there}; choose another --run-directory or name")
+
+
+def overrides_of(sweep: RunPaths) -> list[tuple[str, ...]]:
+    """Returns the overrides of every run of a sweep; nothing where the directory is not a sweep's."""
+    try:
+        return [tuple(overrides) for overrides in json.loads(_file(sweep).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
 
 
 def runs_of(sweep: RunPaths) -> list[tuple[RunPaths, str]]:
     """Returns every run of a sweep with its overrides in words; nothing where the directory is not a sweep's."""
-    try:
-        runs = json.loads(_file(sweep).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    return [(run_of(sweep, index), " ".join(overrides)) for index, overrides in enumerate(runs)]
+    return [(run_of(sweep, index), " ".join(overrides)) for index, overrides in enumerate(overrides_of(sweep))]
 
 
 def _file(sweep: RunPaths) -> Path:

@@ -36,8 +36,10 @@ class EvaluationRequest:
     """Which held-out data is evaluated, how, and which part of the work is this rank's."""
 
     split: str
+    within_phase: bool = False
+    """Whether the phase goes on afterwards: only scores are asked for."""
     after_phase: bool = False
-    """Whether a phase has just ended: limits of the run file that are for that moment hold."""
+    """Whether a phase has just ended."""
     sequence_length: int | None = None
     stride: int | None = None
     batch_size: int | None = None

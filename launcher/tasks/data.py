@@ -5,6 +5,7 @@ Nothing here imports torch: a run file is checked without it.
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -286,9 +287,20 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
         settings = self.source_settings()
         if self.config.init is None:
             self.check_conversion(settings)
+            self._check_frozen_layers(settings)
         elif (Path(self.config.init) / CONFIG_FILE).is_file():  # not of a run or the registry
             self.check_start(Path(self.config.init))
         return super().check()
+
+    def _check_frozen_layers(self, settings: Mapping[str, Any]) -> None:
+        counted = ("encoder_layers", "decoder_layers") if "encoder_layers" in settings else ("num_hidden_layers",)
+        # What is not said is as the family has it, and known once the model is built.
+        layers = sum(settings.get(name) or math.inf for name in counted)
+        if self.config.training.freeze_layers > layers:
+            raise LongformerError(
+                f"training.freeze_layers is {self.config.training.freeze_layers}, but model.source "
+                f"{self.config.model.source} has {layers} layers"
+            )
 
     def check_conversion(self, settings: Mapping[str, Any]) -> None:
         """Checks that the model that the run file asks for can be made of the source, as its config.json tells.

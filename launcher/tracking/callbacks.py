@@ -41,6 +41,7 @@ def finish_run(run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
         tracked = _mlflow_run(run)
         try:
             tracked.send_steps()
+            tracked.send_evaluations()
             tracked.send_checkpoints()
             tracked.send_phases()
             tracked.send_report()
@@ -91,6 +92,7 @@ class MlflowCallback(_FollowingCallback):
     def _look(self, *, last_time: bool) -> None:
         self._tracked = self._tracked or _mlflow_run(self._run)
         self._tracked.send_steps()
+        self._tracked.send_evaluations()
         self._tracked.send_checkpoints()
         if last_time:
             self._tracked.send_phases()

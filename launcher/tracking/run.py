@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -74,6 +75,7 @@ class MlflowRun:
         else:
             self.run_id, self._experiment_id = tracked.info.run_id, tracked.info.experiment_id
         self._metrics = MetricsFollower(run.paths.metrics_file)
+        self._evaluations = MetricsFollower(run.paths.evaluations_file)
         self._training_seconds = 0.0
         self._checkpoints: set[str] = set()
 
@@ -149,6 +151,25 @@ class MlflowRun:
             self._metrics = MetricsFollower(self._run.paths.metrics_file)  # read them again next time
             raise
 
+    def send_evaluations(self) -> None:
+        """Sends the evaluations within phases that MLflow does not have yet, as `train/validation_SCORE`."""
+        records = self._evaluations.new_records()
+        now = _milliseconds(time.time())
+        try:
+            for name in self._config.words.scores if records else ():
+                key = f"train/validation_{name}"
+                arrived = {metric.step for metric in self._client.get_metric_history(self.run_id, key)}
+                missing = [
+                    Metric(key, float(record["validation"][name]), now, record["global_step"])
+                    for record in records
+                    if record["global_step"] not in arrived and name in record["validation"]
+                ]
+                for batch in _batches(missing, _METRICS_PER_REQUEST):
+                    self._client.log_batch(self.run_id, metrics=batch)
+        except Exception:
+            self._evaluations = MetricsFollower(self._run.paths.evaluations_file)  # read them again next time
+            raise
+
     def send_checkpoints(self) -> None:
         """Makes MLflow point to the checkpoints that exist now."""
         on_disk = {str(path) for path in self._run.paths.all_checkpoints()}
@@ -167,12 +188,14 @@ class MlflowRun:
         known = {child.data.tags["longformer.phase"]: child for child in children}
         last_step = 0
         for index, phase in enumerate(self._config.phases):
-            last_step += phase.total_steps
             path = self._run.result_directory(index) / "evaluation.json"
+            if not path.exists():
+                break
+            evaluation = json.loads(path.read_text(encoding="utf-8"))
+            last_step += evaluation["steps"]
             child = known.get(phase.name)
-            if path.exists() and (child is None or child.info.status != "FINISHED"):
+            if child is None or child.info.status != "FINISHED":
                 child_id = child.info.run_id if child else None
-                evaluation = json.loads(path.read_text(encoding="utf-8"))
                 self._send_phase(index, evaluation, child_id, last_step=last_step, ended=path.stat().st_mtime)
 
     def _send_phase(

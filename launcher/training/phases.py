@@ -16,7 +16,12 @@ from launcher.tasks.registry import task_of, task_of_run
 from longformer.errors import LongformerError
 from longformer.files import committed_directory
 from longformer.training.checkpoints.manifest import Manifest
-from longformer.training.checkpoints.store import committed_checkpoints, newest_good_checkpoint
+from longformer.training.checkpoints.store import (
+    checkpoint_path,
+    committed_checkpoints,
+    newest_good_checkpoint,
+    step_of,
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class PhaseTask:
     resume_from: Path | None
     """Verified checkpoint of this phase to go on from."""
     optimizer_from: Path | None
-    """Verified last checkpoint of the phase before, whose optimizer state is kept."""
+    """Verified checkpoint of the phase before that its result was made of; its optimizer state is kept."""
 
 
 class Status(Enum):
@@ -103,17 +108,17 @@ def _task(run: Run, index: int, ranks: int, warn: Callable[[str], None]) -> Phas
     resume_from = _newest_checkpoint(run, index, warn)
     optimizer_from = None
     if resume_from is None and index > 0 and phase.optimizer == "keep":
-        optimizer_from = _last_checkpoint_of(run, index - 1, warn)
+        optimizer_from = _checkpoint_of_result(run, index - 1, warn)
     zero_stage = run.config.training.zero_stage
     fitting = [
-        checkpoint and _fitting(checkpoint, ranks=ranks, zero_stage=zero_stage)
+        checkpoint and fitting_checkpoint(checkpoint, ranks=ranks, zero_stage=zero_stage)
         for checkpoint in (resume_from, optimizer_from)
     ]
     return PhaseTask(run, index, ranks, *fitting)
 
 
-def _fitting(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
-    """Returns the checkpoint, or its universal copy where it was written by other ranks or another ZeRO stage."""
+def fitting_checkpoint(checkpoint: Path, *, ranks: int, zero_stage: int) -> Path:
+    """Returns a verified checkpoint, or its universal copy where other ranks or another ZeRO stage have written it."""
     if Manifest.read(checkpoint).fits(ranks=ranks, zero_stage=zero_stage):
         return checkpoint
     # Only needed here, and it imports DeepSpeed, which takes seconds.
@@ -129,16 +134,17 @@ def _newest_checkpoint(run: Run, index: int, warn: Callable[[str], None]) -> Pat
     return newest if copies is None else copies.fetch_newer(directory, newest, warn)
 
 
-def _last_checkpoint_of(run: Run, index: int, warn: Callable[[str], None]) -> Path:
-    phase = run.config.phases[index]
-    checkpoint = _newest_checkpoint(run, index, warn)
-    if checkpoint is None or Manifest.read(checkpoint).progress.step != phase.total_steps:
-        result = run.result_directory(index)
+def _checkpoint_of_result(run: Run, index: int, warn: Callable[[str], None]) -> Path:
+    result = run.result_directory(index)
+    progress = Manifest.read(result).progress
+    last = _newest_checkpoint(run, index, warn)
+    if last is None or step_of(last) != progress.step:
         raise LongformerError(
-            f"the next phase keeps the optimizer of phase {phase.name}, whose last checkpoint is missing or damaged; "
-            f"remove {result} to train that phase's last steps again"
+            f"the next phase keeps the optimizer of phase {run.config.phases[index].name}, whose last checkpoint is "
+            f"missing or damaged; remove {result} to train that phase's last steps again"
         )
-    return checkpoint
+    # The best one is as good as the last, of which it is a part.
+    return last if progress.best_step is None else checkpoint_path(last.parent, progress.best_step)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ task of the run is.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,14 @@ from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, Task
 from launcher.tasks.registry import task_of_run
 from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
+from launcher.training.evaluations import PhaseEvaluations
 from launcher.training.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
-from launcher.training.phases import PhaseTask
+from launcher.training.phases import PhaseTask, fitting_checkpoint
 from longformer.costs.peak import measured_peak_flops
-from longformer.training.checkpoints.manifest import Manifest
+from longformer.errors import LongformerError
+from longformer.models.common.layer_order import freeze_lower_layers
+from longformer.training.checkpoints.manifest import Manifest, damage
+from longformer.training.checkpoints.store import checkpoint_path
 from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
@@ -62,9 +66,12 @@ def train_one_phase(
         torch.use_deterministic_algorithms(True)
     batches = work.parts.batches(task.phase_index, ranks, work.run.paths.skipped_batches(task.phase_index))
     torch.manual_seed(work.config.seed)  # of fresh weights
-    engine = TrainingEngine(
-        work.parts.build_model(task.phase_index, work.origin).to(ranks.device), work.engine_settings(), ranks
-    )
+    model = work.parts.build_model(task.phase_index, work.origin).to(ranks.device)
+    try:
+        freeze_lower_layers(model, work.config.training.freeze_layers)
+    except ValueError as error:
+        raise LongformerError(f"training.freeze_layers: {error}") from error
+    engine = TrainingEngine(model, work.engine_settings(), ranks)
     mfu_meter = work.mfu_meter()
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
@@ -74,6 +81,17 @@ def train_one_phase(
     )
     checkpoints = work.checkpoint_writer(engine)
     callbacks = [*watchers, *work.callbacks()]
+
+    def evaluate(split: str, *, within_phase: bool) -> Evaluation:
+        report_progress = leaving_if_asked(ranks, stop_requested, heartbeat)
+        return work.evaluate(engine, split, report_progress, within_phase=within_phase)
+
+    evaluations = PhaseEvaluations(
+        work.run,
+        task.phase_index,
+        lambda: evaluate("validation", within_phase=True),
+        writes=ranks.is_first,
+    )
     try:
         outcome, progress = train_phase(
             engine,
@@ -85,6 +103,7 @@ def train_one_phase(
             checkpoints=checkpoints,
             progress=progress,
             guard=work.guard(progress),
+            evaluations=evaluations.within(),
             callbacks=callbacks,
             stop_requested=stop_requested,
             heartbeat=heartbeat,
@@ -95,16 +114,21 @@ def train_one_phase(
             work.run.paths.skip_batch(task.phase_index, bad.data["position"], str(bad))
         torch.distributed.barrier()
         return PhaseOutcome.ROLLED_BACK
-    if outcome is PhaseOutcome.STOPPED:
-        return outcome
-    try:
-        report_progress = leaving_if_asked(ranks, stop_requested, heartbeat)
-        evaluations = {split: work.evaluate(engine, split, report_progress) for split in work.evaluation_splits}
     except StopRequested:
         return PhaseOutcome.STOPPED
-    evaluation = {split: evaluated.scores for split, evaluated in evaluations.items()} | {
+    if outcome is PhaseOutcome.STOPPED:
+        return outcome
+    result_step = progress.step if progress.best_step is None else progress.best_step
+    if result_step != progress.step:
+        work.restore_best(engine, result_step)
+    try:
+        evaluated = {split: evaluate(split, within_phase=False) for split in work.evaluation_splits}
+    except StopRequested:
+        return PhaseOutcome.STOPPED
+    evaluation = {split: each.scores for split, each in evaluated.items()} | {
         "seconds": progress.seconds,
-        "steps": work.phase.total_steps,
+        "result_step": result_step,
+        "steps": progress.step,
         "tokens": progress.tokens - work.tokens_before,
         "peak_memory_bytes": peak_memory_bytes(engine),
     }
@@ -112,7 +136,7 @@ def train_one_phase(
     if ranks.is_first:
         commit_result(
             work.run.result_directory(task.phase_index),
-            write_model=lambda target: work.write_model(weights, evaluations, target),
+            write_model=lambda target: work.write_model(weights, evaluated, target),
             evaluation=evaluation,
             manifest=checkpoints.manifest(progress, batches.state_dict()),
         )
@@ -143,7 +167,7 @@ class _PhaseWork:
 
     @property
     def evaluation_splits(self) -> list[str]:
-        """The splits that the phase is evaluated on."""
+        """The splits that the phase is evaluated on at its end."""
         is_last = self.task.phase_index == len(self.config.phases) - 1
         return ["validation", "test"] if is_last else ["validation"]
 
@@ -152,10 +176,18 @@ class _PhaseWork:
         """What only the run's task knows."""
         return task_of_run(self.run)
 
-    def evaluate(self, engine: TrainingEngine, split: str, report_progress: Callable[[int, int], None]) -> Evaluation:
+    def evaluate(
+        self,
+        engine: TrainingEngine,
+        split: str,
+        report_progress: Callable[[int, int], None],
+        *,
+        within_phase: bool,
+    ) -> Evaluation:
         request = EvaluationRequest(
             split=split,
-            after_phase=True,
+            within_phase=within_phase,
+            after_phase=not within_phase,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
             report_progress=report_progress,
@@ -195,6 +227,7 @@ class _PhaseWork:
             accumulation_steps=batching.accumulation_steps,
             gradient_clipping=training.gradient_clipping,
             weight_decay=training.weight_decay,
+            layer_decay=training.layer_decay,
             adam_betas=training.adam_betas,
             adam_epsilon=training.adam_epsilon,
         )
@@ -209,7 +242,26 @@ class _PhaseWork:
             return Progress()
         if self.task.optimizer_from:
             restore_weights_and_optimizer(self.task.optimizer_from, engine)
-        return replace(Manifest.read(self._previous_result).progress, step=0, seconds=0.0)
+        return Manifest.read(self._previous_result).progress.at_start_of_next_phase()
+
+    def restore_best(self, engine: TrainingEngine, step: int) -> None:
+        """Puts weights and optimizer back to where the best evaluation was; all ranks must call it.
+
+        Raises:
+            LongformerError: the checkpoint was damaged meanwhile.
+        """
+        best = checkpoint_path(self.run.checkpoints_directory(self.task.phase_index), step)
+        world_size, zero_stage = self.ranks.world_size, self.config.training.zero_stage
+        if self.ranks.is_first:
+            problem = damage(best)
+            if problem:
+                raise LongformerError(
+                    f"the best checkpoint of phase {self.phase.name} cannot be read any more ({problem}); resume goes "
+                    "back to one before it"
+                )
+            fitting_checkpoint(best, ranks=world_size, zero_stage=zero_stage)
+        torch.distributed.barrier()
+        restore_weights_and_optimizer(fitting_checkpoint(best, ranks=world_size, zero_stage=zero_stage), engine)
 
     def info(self) -> PhaseInfo:
         return PhaseInfo(
@@ -228,6 +280,7 @@ class _PhaseWork:
             decay=self.phase.decay,
             decay_part=self.phase.decay_part,
             checkpoint_every_steps=self.config.training.checkpoint_every_steps,
+            evaluate_every_steps=self.phase.evaluate_every_steps,
         )
 
     def guard(self, progress: Progress) -> LossGuard:

@@ -60,8 +60,9 @@ class TrainingEngine:
             raise LongformerError(f"fp16 is not available on this {ranks.device.type}; choose precision bf16 or fp32")
         self.settings = settings
         self.ranks = ranks
-        groups = parameter_groups(model, settings.weight_decay)
+        groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
         self._weight_decays = [group["weight_decay"] for group in groups]
+        self._lr_scales = [group["lr_scale"] for group in groups]
         self._ordered_parameters: list[nn.Parameter] = [each for group in groups for each in group["params"]]
         optimizer = torch.optim.AdamW(
             groups,
@@ -88,13 +89,13 @@ class TrainingEngine:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
             objective: the loss of a micro-batch. Where micro-batches hold different numbers of predictions, each
                 prediction of the global batch counts alike, on whichever rank it is.
-            learning_rate: of this step.
+            learning_rate: of this step, for the highest layers.
             guard: checks the loss; what it refuses changes no weight on any rank.
             flops: returns the useful operations to train on a sequence.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
+            group["lr"] = learning_rate * scale
         total_loss = 0.0
         refusal = None
         micro_batches = list(islice(batches, self.settings.accumulation_steps))

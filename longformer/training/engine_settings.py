@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from longformer.costs.memory import LARGEST_BUCKET
+from longformer.models.common.layer_order import layer_heights
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -25,12 +26,17 @@ class EngineSettings:
     """Forward passes per optimizer step."""
     gradient_clipping: float
     weight_decay: float
+    layer_decay: float
+    """Learning rate of a layer over that of the one above it."""
     adam_betas: tuple[float, float]
     adam_epsilon: float
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Returns AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
+
+    With a `layer_decay` below 1 there are groups for every height of `layer_heights`, the lowest first. `lr_scale` of a
+    group is what its learning rate is to be multiplied by: 1 for the highest, and `layer_decay` less for each below.
 
     Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
     the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
@@ -41,15 +47,22 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         if isinstance(module, nn.Embedding | nn.LayerNorm)
         for parameter in module.parameters(recurse=False)
     }
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    heights = layer_heights(model) if layer_decay < 1.0 else {}
+    top = max(heights.values(), default=0)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
         # DeepSpeed cannot do with a group of frozen parameters.
         if parameter.requires_grad:
-            (decayed if is_matrix else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            groups.setdefault((heights.get(name, 0), not is_matrix), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_plain else weight_decay,
+            "lr_scale": layer_decay ** (top - height),
+        }
+        for (height, is_plain), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:

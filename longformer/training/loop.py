@@ -12,6 +12,7 @@ from typing import Any
 from longformer.errors import LongformerError
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.engine import StepOutcome, TrainingEngine
+from longformer.training.evaluations import IntervalEvaluation
 from longformer.training.guards import LossGuard
 from longformer.training.objectives import BatchSource, Lengths, Objective
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress, StepRecord
@@ -58,11 +59,14 @@ def train_phase(
     checkpoints: CheckpointWriter,
     progress: Progress,
     guard: LossGuard,
+    evaluations: IntervalEvaluation | None = None,
     callbacks: Sequence[Callback] = (),
     stop_requested: Callable[[], bool] = lambda: False,
     heartbeat: Callable[[], None] = lambda: None,
 ) -> tuple[PhaseOutcome, Progress]:
     """Trains from `progress` to the end of the phase, or to the step border after a request to stop.
+
+    A checkpoint is committed before every evaluation: whatever ends an evaluation, the run goes on with it again.
 
     Raises:
         LongformerError: a loss was refused, too many steps were skipped, a checkpoint cannot be written.
@@ -74,7 +78,18 @@ def train_phase(
         callback.on_phase_start(phase, progress)
     started = time.perf_counter()
     saving_seconds = 0.0
-    while progress.step < phase.steps:
+    while True:
+        if (
+            evaluations is not None
+            and progress.evaluated_step != progress.step
+            and schedule.evaluation_is_due(progress.step, phase.steps)
+        ):
+            checkpoints.finish()
+            progress = evaluations.after(progress)
+            started = time.perf_counter()
+        if progress.step == phase.steps or (evaluations is not None and evaluations.are_enough(progress)):
+            checkpoints.finish()
+            return PhaseOutcome.COMPLETED, progress
         learning_rate = schedule.learning_rate_at(progress.step, phase.steps)
         data_before = batches.state_dict()
         outcome = engine.train_step(
@@ -114,10 +129,9 @@ def train_phase(
             heartbeat()
             saving_seconds = time.perf_counter() - started
             started += saving_seconds
-        if outcome.stop_requested:
-            break
-    checkpoints.finish()
-    return PhaseOutcome.COMPLETED if progress.step == phase.steps else PhaseOutcome.STOPPED, progress
+        if outcome.stop_requested and progress.step < phase.steps:
+            checkpoints.finish()
+            return PhaseOutcome.STOPPED, progress
 
 
 def _follow_policy(guard: LossGuard, reason: str, data_before: dict[str, Any]) -> None:

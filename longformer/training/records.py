@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,18 @@ class Progress:
     """Batches whose update was thrown away because the gradient was not finite, the run so far."""
     seconds: float = 0.0
     """Wall time of this phase's steps, however often it was interrupted."""
+    evaluated_step: int = 0
+    """Step of this phase after which held-out data was evaluated last; 0 = it was not."""
+    best_step: int | None = None
+    """Step of this phase with the best evaluation; None where none is to be told, or there was none yet."""
+    best_score: float | None = None
+    """What it was told by."""
+    evaluations_since_best: int = 0
+    """How many evaluations came after it."""
+
+    def at_start_of_next_phase(self) -> Self:
+        """Returns what goes on from one phase to the next."""
+        return type(self)(global_step=self.global_step, tokens=self.tokens, skipped_steps=self.skipped_steps)
 
 
 @dataclass(frozen=True, kw_only=True)

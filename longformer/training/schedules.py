@@ -1,4 +1,4 @@
-"""Learning rate and checkpoint interval as pure functions of the step, so that nothing about them needs saving."""
+"""Learning rate, checkpoints and evaluations as pure functions of the step, so that nothing about them needs saving."""
 
 import math
 from dataclasses import dataclass
@@ -9,13 +9,15 @@ Decay = Literal["constant", "linear", "cosine", "cubic", "wsd"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Learning rate and checkpoints over the steps of a phase."""
+    """Learning rate, checkpoints and evaluations over the steps of a phase."""
 
     learning_rate: float
     warmup_steps: int
     decay: Decay
     decay_part: float
     checkpoint_every_steps: int
+    evaluate_every_steps: int | None = None
+    """None = not within the phase."""
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """Returns the learning rate of a 0-based step."""
@@ -29,8 +31,14 @@ class Schedule:
         )
 
     def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
-        """Returns whether a checkpoint follows this step: at the interval and at the end."""
-        return steps_done == total_steps or steps_done % self.checkpoint_every_steps == 0
+        """Returns whether a checkpoint follows this step: at the interval, before evaluations and at the end."""
+        at_interval = steps_done % self.checkpoint_every_steps == 0
+        return at_interval or steps_done == total_steps or self.evaluation_is_due(steps_done, total_steps)
+
+    def evaluation_is_due(self, steps_done: int, total_steps: int) -> bool:
+        """Returns whether held-out data is evaluated after this step: at the interval, if any, and at the end."""
+        every = self.evaluate_every_steps
+        return every is not None and (steps_done == total_steps or steps_done % every == 0)
 
 
 def learning_rate_at(

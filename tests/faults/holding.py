@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +26,8 @@ def held_at(run_directory: Path, place: str) -> Iterator[Callable[[], bool]]:
 
     Args:
         run_directory: of the run.
-        place: the global step after whose record it waits, or EVALUATION for the start of a phase's evaluation.
+        place: the global step after whose record it waits, EVALUATION for the start of an evaluation, or "EVALUATION n"
+            for the n-th that its process begins.
 
     Yields:
         Whether it waits there now.
@@ -59,6 +61,7 @@ def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None
             while hold.exists():
                 time.sleep(0.001)
 
+    evaluations = count(1)
     write, leaving_if_asked = MetricsFile.on_step_end, launcher.training.worker.leaving_if_asked
 
     def write_and_wait(file: MetricsFile, record: StepRecord) -> None:
@@ -68,6 +71,7 @@ def _run_rank_that_can_be_held(task: PhaseTask, rank: int, *others: Any) -> None
     def wait_before_evaluation(*arguments: Any) -> Callable[[int, int], None]:
         if rank == 0:
             wait_at(EVALUATION)
+            wait_at(f"{EVALUATION} {next(evaluations)}")
         return leaving_if_asked(*arguments)
 
     with (

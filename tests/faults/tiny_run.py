@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,10 +48,11 @@ def tiny_config(
     steps: tuple[int, int] = STEPS,
     loader_workers: int = 0,
     batch_size: int = 4,
+    learning: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> RunConfig:
-    """Return the config of the run; dropout makes every rank's random state matter."""
-    phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": batch_size}
+    """Return the config of the run; dropout makes every rank's random state matter, `learning` goes to both phases."""
+    phase = {"learning_rate": 1e-2, "warmup_steps": 3, "batch_size": batch_size, **(learning or {})}
     content = {
         "name": "tiny",
         "model": {"layers": 2, "hidden_size": 16, "heads": 2, "feedforward_size": 32, "dropout": dropout},
@@ -122,6 +123,10 @@ class TinyRun:
             {split: json.loads(path.read_text()).get(split) for split in ("validation", "test")}
             for path in sorted(self.run.paths.root.glob("phases/*/result/evaluation.json"))
         ]
+
+    def evaluated(self) -> list[dict[str, Any]]:
+        """Return the lines of evaluations.jsonl."""
+        return [json.loads(line) for line in self.run.paths.evaluations_file.read_text().splitlines()]
 
     def checkpoints(self, phase: int = 0) -> list[str]:
         """Return the names of a phase's committed checkpoints."""

@@ -1,6 +1,7 @@
-"""A phase may be given in epochs: every command makes the same steps of them, and a run keeps those."""
+"""A phase and its evaluations may be given in epochs: every command makes the same steps of them; a run keeps those."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +12,16 @@ from hypothesis import strategies as st
 
 from launcher.cli import main
 from launcher.config.load import load
+from launcher.config.run_config import RunConfig, TaskWords
 from launcher.config.sections import PhaseSection
+from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
+from launcher.tasks.base import Evaluation
+from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.registry import data_of
+from launcher.training.evaluations import PhaseEvaluations
 from longformer.errors import LongformerError
+from longformer.training.records import Progress
 
 TEXT = 2_000
 LENGTH, BATCH = 16, 4
@@ -74,6 +81,38 @@ def test_check_plan_train_and_resume_make_the_same_steps_of_epochs(
     assert json.loads(capsys.readouterr().out)["phases"][0]["steps"] == steps
     assert main(["train", str(run_file)]) == 0, "the same command is of the same run"
     assert main(["resume", "runs/short"]) == 0
+
+
+def test_evaluations_in_epochs_become_steps_too(run_file: Path) -> None:
+    overrides = ["phases.0.evaluate_every={epochs: 0.5}", "phases.0.best={metric: bits_per_character}"]
+    data = data_of(load(run_file, overrides))
+    data.prepare()
+    phase = data.in_steps().phases[0]
+    assert phase.evaluate_every_steps == -(-data.sequences(0).per_epoch // (2 * BATCH))
+
+
+class TaskThatNamesNoMetrics(CharacterRun):
+    """Leaves it to the run file which score is the best."""
+
+    @property
+    def words(self) -> TaskWords:
+        return replace(super().words, metrics=None)
+
+
+def test_a_metric_that_no_evaluation_has_ends_the_first_one_where_the_task_names_none(
+    run_file: Path, tmp_path: Path
+) -> None:
+    overrides = ["phases.0.evaluate_every={steps: 2}", "phases.0.best={metric: bits_per_character, mode: min}"]
+    config = load(run_file, overrides)
+
+    def first_score(config: RunConfig) -> float | None:
+        run = Run(RunPaths(tmp_path), config)
+        evaluations = PhaseEvaluations(run, 0, lambda: Evaluation({"bits": 1.0, "language": "en"}), writes=False)
+        return evaluations.within().evaluate(Progress(step=2))
+
+    assert first_score(config) != first_score(config), "one of its own without a value is not a number"
+    with pytest.raises(LongformerError, match=r"^phases\[0\].best.metric is 'bits_per_character', .*bits"):
+        first_score(TaskThatNamesNoMetrics.model_validate(config.model_dump()))
 
 
 def test_a_warm_up_longer_than_the_epochs_is_refused(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,15 @@ def test_value_out_of_range_names_value_and_expectation(written: Path) -> None:
     assert refusal(written) == f"{written}: phases[0].steps is -5, but it should be greater than 0"
 
 
+def test_a_metric_that_no_evaluation_has_is_refused_with_the_nearest(written: Path) -> None:
+    assert (
+        "phases[0].best.metric is 'bits_per_charakter', which no evaluation of this task has (did you mean "
+        in refusal(
+            written, "phases.0.evaluate_every={steps: 2}", "phases.0.best={metric: bits_per_charakter, mode: min}"
+        )
+    )
+
+
 def test_problem_of_an_override_names_the_override(written: Path) -> None:
     assert refusal(written, "model.dropout=1.5") == (
         "override model.dropout=1.5: model.dropout is 1.5, but it should be less than 1"
@@ -126,6 +135,11 @@ def test_several_problems_are_told_at_once_one_line_each(written: Path) -> None:
         ("phases.0.warmup_steps=6", "phases[0].warmup_steps is 6, more than the phase's steps (5)"),
         ("phases.0.epochs=2", "phases[0].steps is 5 beside epochs 2: give one of both"),
         ("phases.0.steps=null", "phases[0].steps is missing, and epochs too: give one of both"),
+        ("phases.0.best={metric: bits_per_character}", "phases[0].best needs evaluate_every"),
+        (
+            "phases.0.evaluate_every={steps: 2, epochs: 1}",
+            "phases[0].evaluate_every.steps is 2 beside epochs 1: give one of both",
+        ),
         ("phases.0.micro_batch_size=3", "phases[0].micro_batch_size is 3, which does not divide batch_size (4)"),
         ("evaluation.stride=4096", "evaluation.stride is 4096, more than sequence_length (2048)"),
         ("model.heads=3", "model.hidden_size must be an even multiple of heads"),

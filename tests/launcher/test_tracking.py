@@ -1,5 +1,6 @@
 """MLflow follows a run: nothing lost, nothing twice, never in the way. The real MLflow on a real SQLite file."""
 
+import json
 import shutil
 import socket
 import time
@@ -52,6 +53,11 @@ def steps_of(client: MlflowClient, run_id: str, metric: str = "train/loss") -> l
     return sorted(point.step for point in client.get_metric_history(run_id, metric))
 
 
+def write_evaluations(run: Run, steps: list[int]) -> None:
+    lines = [{"global_step": step, "validation": {"bits_per_character": 3.0 - step / 100}} for step in steps]
+    run.paths.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -93,18 +99,21 @@ def test_run_continued_from_an_earlier_checkpoint_logs_no_step_twice(
     steps = records(created_run.config)
     run_id = start(created_run)
     write_steps(created_run, steps[:25])
+    write_evaluations(created_run, [10, 20])
     finish_run(created_run, status="KILLED")
     assert mlflow_client.get_run(run_id).info.status == "KILLED"
 
     assert start(created_run) == run_id
     assert mlflow_client.get_run(run_id).info.status == "RUNNING"
     write_steps(created_run, steps[20:40])  # goes on from a checkpoint at step 20
+    write_evaluations(created_run, [10, 20, 30])
     write_result(created_run, 0)
     finish_run(created_run, status="FAILED")
     finish_run(created_run, status="FAILED")
 
     assert mlflow_client.get_run(run_id).info.status == "FAILED"
     assert steps_of(mlflow_client, run_id) == list(range(1, 41))
+    assert steps_of(mlflow_client, run_id, "train/validation_bits_per_character") == [10, 20, 30]
     assert steps_of(mlflow_client, run_id, "validation/bits_per_character") == [30]
     experiment = mlflow_client.get_run(run_id).info.experiment_id
     assert len(mlflow_client.search_runs([experiment])) == 2  # the run and its first phase

@@ -22,6 +22,7 @@ SETTINGS = EngineSettings(
     accumulation_steps=1,
     gradient_clipping=1.0,
     weight_decay=0.1,
+    layer_decay=1.0,
     adam_betas=(0.9, 0.99),
     adam_epsilon=1e-8,
 )

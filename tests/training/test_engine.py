@@ -28,11 +28,19 @@ STEPS, SIZE = 8, 8
 
 @pytest.fixture(scope="module")
 def plain_pytorch() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
-    """The oracle: one process, whole batches, no DeepSpeed."""
+    return train_plainly()
+
+
+def train_plainly(**rates: float) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """The oracle: one process, whole batches, no DeepSpeed; `rates` are learning rates of modules other than 0.01."""
     model = SmallModel()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, SETTINGS.weight_decay), lr=0.01, betas=SETTINGS.adam_betas, eps=SETTINGS.adam_epsilon
-    )
+    groups = [
+        {"params": [parameter], "weight_decay": group["weight_decay"], "lr": rates.get(name.split(".")[0], 0.01)}
+        for group in parameter_groups(model, SETTINGS.weight_decay)
+        for name, parameter in model.named_parameters()
+        if any(parameter is each for each in group["params"])
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=SETTINGS.adam_betas, eps=SETTINGS.adam_epsilon)
     losses, norms = [], []
     for step in range(STEPS):
         loss = next_character_loss(model, {"tokens": global_batch(step, SIZE)})
@@ -55,6 +63,16 @@ def test_every_zero_stage_trains_like_plain_pytorch(zero_stage: Any, world_size:
         assert weights.keys() == expected_weights.keys()
         for name, expected in expected_weights.items():
             np.testing.assert_allclose(weights[name], expected, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16")])
+def test_lower_layers_learn_by_a_lower_rate(zero_stage: Any, precision: Any) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision, layer_decay=0.25)
+    losses, _, expected = train_plainly(embedding=0.01 * 0.25)
+    found, _, weights = in_ranks(2, train_small, settings, STEPS, SIZE)[0]
+    tolerance = 1e-4 if precision == "fp32" else 0.05
+    np.testing.assert_allclose(found, losses, atol=tolerance)
+    assert abs(weights["embedding.weight"] - expected["embedding.weight"]).max() < 2 * tolerance
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,14 @@ from tests.training.small_model import SETTINGS, micro_batches, no_spikes, small
 GLOBAL_BATCH = 12
 
 
-def settings_for(ranks: int, zero_stage: Any, precision: Any = "fp32") -> EngineSettings:
-    return replace(SETTINGS, zero_stage=zero_stage, precision=precision, micro_batch_size=GLOBAL_BATCH // ranks)
+def settings_for(ranks: int, zero_stage: Any, precision: Any = "fp32", layer_decay: float = 1.0) -> EngineSettings:
+    return replace(
+        SETTINGS,
+        zero_stage=zero_stage,
+        precision=precision,
+        micro_batch_size=GLOBAL_BATCH // ranks,
+        layer_decay=layer_decay,
+    )
 
 
 def step_losses(ranks: Any, engine: TrainingEngine, first_step: int, steps: int) -> list[float]:
@@ -73,16 +79,16 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("precision", "frozen"), [("fp32", True), ("bf16", False)])
+@pytest.mark.parametrize(("precision", "frozen", "layer_decay"), [("fp32", True, 1.0), ("bf16", False, 0.5)])
 @pytest.mark.parametrize(("written", "present"), CHANGES)
 def test_another_number_of_ranks_and_another_stage_go_on_with_the_same_losses(
-    written: tuple[int, int], present: tuple[int, int], precision: str, frozen: bool, tmp_path: Path
+    written: tuple[int, int], present: tuple[int, int], precision: str, frozen: bool, layer_decay: float, tmp_path: Path
 ) -> None:
     train, resume = (partial(function, frozen=frozen) for function in (train_and_save, go_on))
-    expected, weights = in_ranks(written[0], train, settings_for(*written, precision), tmp_path)[0]
+    expected, weights = in_ranks(written[0], train, settings_for(*written, precision, layer_decay), tmp_path)[0]
     (checkpoint,) = committed_checkpoints(tmp_path)
     copy = universal_copy(checkpoint)
-    found, restored, manifest = in_ranks(present[0], resume, settings_for(*present, precision), copy)[0]
+    found, restored, manifest = in_ranks(present[0], resume, settings_for(*present, precision, layer_decay), copy)[0]
     numpy.testing.assert_equal(restored, weights)
     # Later losses tell whether moments, step counters and decay came along; sums run in another order now.
     assert found == pytest.approx(expected, rel=1e-3)

@@ -125,11 +125,21 @@ class CharacterRun(RunConfig):
 
     @property
     def words(self) -> TaskWords:
-        return TaskWords(bits="bits_per_character", bits_short="BPC", scores=("bits_per_character",), score_short="BPC")
+        return TaskWords(
+            bits="bits_per_character",
+            bits_short="BPC",
+            scores=("bits_per_character",),
+            score_short="BPC",
+            metrics={"bits_per_character": "min"},
+        )
 
     @model_validator(mode="after")
     def _check_windows(self) -> Self:
         layers = self.model.shape["layers"]
+        if self.training.freeze_layers > layers:
+            raise ValueError(
+                f"training.freeze_layers is {self.training.freeze_layers}, but the model has {layers} layers"
+            )
         for index, phase in enumerate(self.phases):
             if len(phase.windows) != layers:
                 raise ValueError(

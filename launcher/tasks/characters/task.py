@@ -58,7 +58,7 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
         stride = request.stride or settings.stride
         if stride > sequence_length:
             raise LongformerError(f"the stride ({stride}) must not exceed the sequence length ({sequence_length})")
-        is_limited = request.after_phase and request.split == "validation"
+        is_limited = (request.within_phase or request.after_phase) and request.split == "validation"
         result = evaluate_bits_per_character(
             model,
             self.data.text(request.split, settings.limit_tokens if is_limited else None),

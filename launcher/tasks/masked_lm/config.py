@@ -108,12 +108,22 @@ class MaskedLMRun(PretrainedRun):
             bits_short="bits/masked token",
             scores=("bits_per_masked_token",),
             score_short="bits per masked token",
+            metrics={"bits_per_masked_token": "min"},
         )
 
     @property
     def tokenizer_path(self) -> Path:
         """Where the tokenizer is read from."""
         return self.data.tokenizer or self.model.source
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> Self:
+        if self.model.freeze_pretrained and self.training.freeze_layers:
+            raise ValueError(
+                f"training.freeze_layers is {self.training.freeze_layers}, which freezes the new positions too, but "
+                "nothing else is trained with model.freeze_pretrained; give one of both"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_zero_stage(self) -> Self:

@@ -185,8 +185,9 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         yield "long, random new positions", _with_random_positions(start), length
         yield "long, copied positions", LongformerForMaskedLM.from_pretrained(start), length
         steps = 0
-        for phase, result in zip(self.config.phases, run.finished_results(), strict=False):
-            steps += phase.total_steps
+        finished = zip(self.config.phases, run.finished_results(), run.evaluations(), strict=False)
+        for phase, result, evaluation in finished:
+            steps += evaluation["steps"]
             yield f"+ {steps:,} steps ({phase.name})", LongformerForMaskedLM.from_pretrained(result / "model"), length
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.sources.labels import Problem
-from launcher.config.run_config import TaskWords
+from launcher.config.run_config import Mode, TaskWords
 from launcher.config.sections import PositiveNumber
 from launcher.tasks.sections import LabelEvaluationSection, LabelledSection, PretrainedRun
 
@@ -68,6 +68,24 @@ class ClassifiedSection(LabelledSection):
         return self.label if isinstance(self.label, tuple) else self.classes
 
 
+_OF_ALL_CLASSES: dict[str, Mode] = {
+    **dict.fromkeys(("macro_precision", "macro_recall", "macro_f1", "micro_f1", "auroc", "average_precision"), "max"),
+    "ece": "min",
+}
+_METRICS: dict[str, dict[str, Mode]] = {
+    "single_label": {"accuracy": "max", "mcc": "max", **_OF_ALL_CLASSES},
+    "multi_label": {"exact_match": "max", "micro_precision": "max", "micro_recall": "max", **_OF_ALL_CLASSES},
+    "regression": {
+        "mean_absolute_error": "min",
+        "root_mean_squared_error": "min",
+        "r2": "max",
+        "pearson": "max",
+        "spearman": "max",
+    },
+}
+"""Scores that can tell the best step of a phase."""
+
+
 class SequenceClassificationRun(PretrainedRun):
     """An encoder made long that learns to classify texts (Longformer paper, section 6)."""
 
@@ -85,4 +103,7 @@ class SequenceClassificationRun(PretrainedRun):
             "multi_label": (("micro_f1", "macro_f1"), "micro F1"),
             "regression": (("mean_absolute_error", "root_mean_squared_error"), "mean error"),
         }[self.data.problem]
-        return TaskWords(bits="bits_per_label", bits_short="bits/label", scores=scores, score_short=short)
+        metrics = _METRICS[self.data.problem]
+        return TaskWords(
+            bits="bits_per_label", bits_short="bits/label", scores=scores, score_short=short, metrics=metrics
+        )

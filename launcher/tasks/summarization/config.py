@@ -120,6 +120,7 @@ class SummarizationRun(PretrainedRun):
             bits_short="bits/token",
             scores=("rouge1", "rouge2", "rougeL", "rougeLsum"),
             score_short="ROUGE-1",
+            metrics={"rouge1": "max", "rouge2": "max", "rougeL": "max", "rougeLsum": "max"},
         )
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from typing import Any
 from longformer.errors import LongformerError
 from longformer.files import empty_staging, sync_file
 from longformer.training.checkpoints.manifest import MANIFEST_FILE, Manifest, damage
-from longformer.training.checkpoints.store import commit, step_of
+from longformer.training.checkpoints.store import best_before, commit, step_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class CheckpointCopies:
     def fetch_newer(self, directory: Path, present: Path | None, warn: Callable[[str], None]) -> Path | None:
         """Fetches the newest whole copy into `directory` where it is newer than the checkpoint that is there already.
 
+        With it comes the best one before it.
+
         Returns:
             The newest checkpoint there is now, or None without any.
         """
@@ -64,11 +66,26 @@ class CheckpointCopies:
                 problem = damage(staging)
                 if problem is None:
                     commit(staging, directory / name)
+                    problem = self._fetch_best(directory / name, names)
+                if problem is None:
                     return directory / name
                 warn(f"{self.url}/{name}: {problem}; going back to the copy before it")
         except Exception as error:  # every storage has exceptions of its own
             warn(f"{self.url} cannot be read ({error}); going on without it")
         return present
+
+    def _fetch_best(self, checkpoint: Path, names: list[str]) -> str | None:
+        """Fetches the best checkpoint before a fetched one where it is not there; returns what is wrong with it."""
+        best = best_before(checkpoint)
+        if best is None or damage(best) is None:
+            return None
+        if best.name not in names:
+            return f"the best checkpoint before it, {best.name}, is missing"
+        staging = self._fetch(best.name, best.parent)
+        problem = damage(staging)
+        if problem is None:
+            commit(staging, best)
+        return problem
 
     def _fetch(self, name: str, directory: Path) -> Path:
         storage, root = self._storage()

@@ -4,11 +4,11 @@ A directory counts only under its final name, which it gets by one rename after 
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from longformer.files import commit_directory
-from longformer.training.checkpoints.manifest import damage
+from longformer.training.checkpoints.manifest import Manifest, damage
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
@@ -31,10 +31,21 @@ def committed_checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"))
 
 
+def best_before(checkpoint: Path) -> Path | None:
+    """Returns where the checkpoint lies that was the best when this one was written, None where none was to be told."""
+    step = Manifest.read(checkpoint).progress.best_step
+    return None if step is None else checkpoint_path(checkpoint.parent, step)
+
+
 def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path | None:
-    """Returns the newest checkpoint whose every file is as written, or None; each damaged one is told to `warn`."""
+    """Returns the newest checkpoint whose every file is as written, and that of the best one before it, or None.
+
+    Each damaged one is told to `warn`.
+    """
     for checkpoint in reversed(committed_checkpoints(directory)):
         problem = damage(checkpoint)
+        if problem is None and (best := best_before(checkpoint)):
+            problem = damage(best)
         if problem is None:
             return checkpoint
         warn(f"{problem}; going back to the checkpoint before it")
@@ -42,7 +53,7 @@ def newest_good_checkpoint(directory: Path, warn: Callable[[str], None]) -> Path
 
 
 def prune_checkpoints(
-    directory: Path, keep: int, *, permanent_every: int | None = None, spared: Path | None = None
+    directory: Path, keep: int, *, permanent_every: int | None = None, spared: Collection[Path | None] = ()
 ) -> None:
     """Removes old checkpoints, and what died processes left half-written or half-removed.
 
@@ -50,11 +61,11 @@ def prune_checkpoints(
         directory: the checkpoints of a phase.
         keep: how many of the newest stay.
         permanent_every: checkpoints at multiples of so many steps stay too; None = no others stay.
-        spared: one more that stays.
+        spared: others that stay.
     """
     for checkpoint in committed_checkpoints(directory)[:-keep]:
         is_permanent = permanent_every is not None and step_of(checkpoint) % permanent_every == 0
-        if not is_permanent and checkpoint != spared:
+        if not is_permanent and checkpoint not in spared:
             remove_checkpoint(checkpoint)
     kept = {universal_path(checkpoint) for checkpoint in committed_checkpoints(directory)}
     for copy in set(directory.glob("universal-*")) - kept:
@@ -69,6 +80,13 @@ def commit(staging: Path, target: Path) -> None:
         # Only a damaged checkpoint is ever written again: training went back behind it.
         remove_checkpoint(target)
     commit_directory(staging, target)
+
+
+def remove_later(checkpoint: Path) -> None:
+    """Removes the checkpoints of later steps: training went back behind them, because they could not be used."""
+    for other in committed_checkpoints(checkpoint.parent):
+        if step_of(other) > step_of(checkpoint):
+            remove_checkpoint(other)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:

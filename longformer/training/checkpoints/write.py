@@ -18,10 +18,12 @@ from longformer.files import empty_staging, staging_of, sync_file
 from longformer.training.checkpoints.copies import CheckpointCopies
 from longformer.training.checkpoints.manifest import Manifest, describe_file
 from longformer.training.checkpoints.store import (
+    best_before,
     checkpoint_path,
     commit,
     committed_checkpoints,
     prune_checkpoints,
+    remove_later,
 )
 from longformer.training.engine import TrainingEngine
 from longformer.training.records import Progress
@@ -43,7 +45,7 @@ class CheckpointWriter:
         phase: name of the phase.
         phase_index: its place in the run.
         config_fingerprint: of the run's config.
-        kept: how many of the newest checkpoints stay.
+        kept: how many of the newest checkpoints stay; the best one stays beside them.
         permanent_every: checkpoints at multiples of so many steps stay for good; None = none do.
         in_background: whether training goes on meanwhile.
         copies: where every committed checkpoint is copied to; a failure there is only warned of.
@@ -120,7 +122,10 @@ class CheckpointWriter:
         if self.engine.ranks.is_first:
             replace(manifest, files=files).write(staging)
             commit(staging, target)
-            prune_checkpoints(self.directory, self._kept, permanent_every=self._permanent_every)
+            remove_later(target)
+            prune_checkpoints(
+                self.directory, self._kept, permanent_every=self._permanent_every, spared=[best_before(target)]
+            )
             self._copy(target)
         torch.distributed.barrier(self._group)
 
