@@ -101,6 +101,8 @@ def stored_tensors(directory: Path, device: Device) -> dict[str, Tensor]:
 def read_shards(index: Path, device: Device) -> dict[str, Tensor]:
     """Returns the tensors of all files that an index names."""
     homes: dict[str, str] = read_json(index).get("weight_map", {})
+    if not isinstance(homes, dict) or not homes:
+        raise LongformerError(f"{index} has no weight_map, which says where each tensor lies; copy it again")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(homes.values())):
         path = index.parent / name

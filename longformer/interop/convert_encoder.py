@@ -20,7 +20,7 @@ from longformer.interop.conversion import (
 from longformer.interop.families import LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
-from longformer.interop.sources import ENCODERS, EncoderFamily, check_convertible, heads_of, padding_of, setting
+from longformer.interop.sources import ENCODERS, EncoderFamily, check_convertible, heads_of, number, padding_of, setting
 from longformer.models.longformer.config import LongformerConfig
 
 POSITIONS = f"{BASE}embeddings.position_embeddings.weight"
@@ -105,7 +105,7 @@ def long_config(settings: Mapping[str, Any], *, max_length: int, window: int) ->
             "model_type": "longformer",
             "pad_token_id": padding,
             "sep_token_id": setting(settings, "sep_token_id", setting(settings, "eos_token_id", 2)),
-            "attention_window": [window] * settings["num_hidden_layers"],
+            "attention_window": [window] * number(settings, "num_hidden_layers"),
             # The rows up to padding's belong to no token.
             "max_position_embeddings": max_length + padding + 1,
         },

@@ -18,7 +18,7 @@ from longformer.interop.conversion import (
 )
 from longformer.interop.families import LED
 from longformer.interop.fitting import without_copies
-from longformer.interop.sources import ENCODER_DECODERS, EncoderDecoderFamily, setting
+from longformer.interop.sources import ENCODER_DECODERS, EncoderDecoderFamily, number, setting
 from longformer.models.led.config import LEDConfig
 
 BASE_PARTS = ("shared.", "encoder.", "decoder.")
@@ -86,7 +86,7 @@ def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) 
     return {
         **led_settings(settings, ENCODER_DECODERS[settings["model_type"]]),
         "architectures": [led_architecture(settings)],
-        "attention_window": [window] * settings["encoder_layers"],
+        "attention_window": [window] * number(settings, "encoder_layers"),
         "max_encoder_position_embeddings": max_length,
         "max_decoder_position_embeddings": written,
     }

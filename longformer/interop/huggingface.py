@@ -150,6 +150,9 @@ def config_from_json(values: Mapping[str, Any], kind: type[Config]) -> Config:
     fields = {
         name: value for name, value in values.items() if name in known and (value is not None or name == "problem_type")
     }
+    for each in dataclasses.fields(kind):
+        if each.type in (int, float) and isinstance(fields.get(each.name), str):
+            raise LongformerError(f"config.json says {each.name} is {fields[each.name]!r}, which is no number")
     try:
         return kind(**fields, other={name: values[name] for name in values.keys() - known})
     except (TypeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """The models that can be made long: what sets their families apart, and what their config.json tells before anything
 that takes seconds is imported."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,11 +89,23 @@ def setting(settings: Mapping[str, Any], name: str, default: Any) -> Any:
     return default if value is None else value
 
 
+def number(settings: Mapping[str, Any], name: str) -> int:
+    """Returns what config.json must say about a size.
+
+    Raises:
+        LongformerError: it does not, or says something else than a number.
+    """
+    value = settings.get(name)
+    if not isinstance(value, int):
+        raise LongformerError(f"config.json must say {name}, a number, not {json.dumps(value)}")
+    return value
+
+
 def check_convertible(settings: Mapping[str, Any]) -> None:
     """Raises LongformerError where a source does what a Longformer cannot."""
     if setting(settings, "position_embedding_type", "absolute") != "absolute":
         raise LongformerError(f"position_embedding_type {settings['position_embedding_type']!r} cannot be converted")
-    if settings.get("embedding_size") not in (None, settings["hidden_size"]):
+    if settings.get("embedding_size") not in (None, number(settings, "hidden_size")):
         raise LongformerError(
             f"the source projects embeddings of size {settings['embedding_size']} to {settings['hidden_size']}; "
             "a Longformer has no such projection"

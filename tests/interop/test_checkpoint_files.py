@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import transformers
 from longformer.errors import LongformerError
 from longformer.inference.inspect import inspect_folder
 from longformer.interop.checkpoint_files import read_tensors, write_folder
+from longformer.models import LongformerForMaskedLM
 
 CONFIG = transformers.LongformerConfig(
     vocab_size=30,
@@ -54,6 +56,23 @@ def test_the_original_layout_is_recognised_and_a_cut_file_is_not_described(tmp_p
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(LongformerError, match="damaged or cut short"):
         inspect_folder(tmp_path)
+
+
+def test_weights_of_several_precisions_are_read_in_the_one_that_holds_all(tmp_path: Path) -> None:
+    model = transformers.LongformerForMaskedLM(CONFIG).eval()
+    model.longformer.encoder.to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    ours = LongformerForMaskedLM.from_pretrained(tmp_path)
+    assert ours.dtype == torch.float32
+    ids = torch.randint(3, 30, (1, 20))
+    torch.testing.assert_close(ours(ids).logits, model.float()(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [{}, {"weight_map": []}, {"weight_map": {}}])
+def test_an_index_that_names_no_shards_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(LongformerError, match="has no weight_map"):
+        read_tensors(tmp_path)
 
 
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o027, 0o077])

@@ -240,6 +240,9 @@ def test_a_config_with_nulls_is_converted_as_if_they_were_not_there(family: str,
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("num_hidden_layers", None, "config.json must say num_hidden_layers, a number, not null"),
+        ("hidden_size", "16", 'config.json must say hidden_size, a number, not "16"'),
+        ("intermediate_size", "24", "config.json says intermediate_size is '24', which is no number"),
         ("max_position_embeddings", 50, "max_position_embeddings 50, but the weights have 34 positions"),
         ("vocab_size", 41, r"word_embeddings.weight has shape \(40, 16\) instead of \(41, 16\)"),
         ("type_vocab_size", 3, "token_type_embeddings.weight has shape"),
@@ -248,7 +251,7 @@ def test_a_config_with_nulls_is_converted_as_if_they_were_not_there(family: str,
         ("num_hidden_layers", 1, r"encoder\.layer\.1\.\S* is unknown"),
     ],
 )
-def test_a_config_that_contradicts_the_weights_is_refused(key: str, value: int, message: str, tmp_path: Path) -> None:
+def test_a_config_that_contradicts_the_weights_is_refused(key: str, value: Any, message: str, tmp_path: Path) -> None:
     make_source("roberta", tmp_path / "short")
     file = tmp_path / "short" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))

@@ -31,9 +31,11 @@ def report_of(config: MaskedLMRun, data: MaskedLMData, run: Run) -> TaskReport:
     """
     model = LongformerForMaskedLM.from_pretrained(run.newest_result() / "model")
     tokens, hidden = data.held_out("test")
-    length = min(_SHOWN, config.phases[-1].sequence_length, len(tokens))
-    ids, labels = (torch.as_tensor(each[:length]) for each in (tokens, hidden))
-    tokenizer = data.tokenizer()
+    length = min(_SHOWN, config.phases[-1].sequence_length - 2, len(tokens))
+    special, tokenizer = data.special_tokens, data.tokenizer()
+    # A row as in evaluation, and as a text is read by itself.
+    ids = torch.tensor([special.begin, *tokens[:length], special.end])
+    labels = torch.tensor([IGNORED, *hidden[:length], IGNORED])
     pieces = tokenizer.pieces(ids.tolist())
     about = f"The first {length} tokens of the test text; a token sees {config.model.window // 2} on each side."
     guesses = (Example((("text", "".join(pieces)),)), _guesses(model, ids, labels, tokenizer.decode))

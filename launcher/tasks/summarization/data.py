@@ -29,6 +29,16 @@ class SummarizationData(PretrainedData[SummarizationRun]):
     families: ClassVar[Collection[str]] = tuple(ENCODER_DECODERS)
     trained: ClassVar[Collection[str]] = ("led", "longformer-led")
 
+    def check(self) -> list[str]:
+        notes, longest = super().check(), self.config.model.max_length
+        judged = self.config.phases[-1].sequence_length
+        if self.config.init is None and judged < longest:
+            notes.append(
+                f"the last phase reads {judged:,} of the {longest:,} tokens of model.max_length: longer documents are "
+                "cut there when summaries are judged, while the exported model reads on"
+            )
+        return notes
+
     def check_conversion(self, settings: Mapping[str, Any]) -> None:
         super().check_conversion(settings)
         self._check_decoder(settings)

@@ -134,11 +134,11 @@ class WindowedConfig:
         windows = self.attention_window
         windows = (windows,) * layers if isinstance(windows, int) else tuple(windows)
         self.attention_window = windows
+        for window in windows:
+            if not isinstance(window, int) or window <= 0 or window % 2:
+                raise ValueError(f"attention_window must be even and positive, got {window!r}")
         if len(windows) != layers:
             raise ValueError(f"attention_window must be one number or one per layer ({layers}), got {len(windows)}")
-        for window in windows:
-            if window <= 0 or window % 2:
-                raise ValueError(f"attention_window must be even and positive, got {window}")
 
     def check_activation(self, name: str) -> None:
         """Raises ValueError unless the field of this name holds a known activation."""

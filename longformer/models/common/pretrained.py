@@ -1,6 +1,7 @@
 """What all models share: fresh weights, Hugging Face folders in and out, activation checkpointing."""
 
 from collections.abc import Collection, Container
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -45,7 +46,7 @@ class PretrainedModel(nn.Module):
 
         Args:
             directory: holds config.json and the weights, in a layout of semantics.md 1.5.
-            dtype: of the weights; None = as they are stored.
+            dtype: of the weights; None = as they are stored, of several precisions the one that holds all.
             changes: fields of the config to change, such as num_labels.
 
         Raises:
@@ -66,11 +67,12 @@ class PretrainedModel(nn.Module):
             strict=False,
             assign=True,
         )
-        stored = next(iter(fitting.values())).dtype
+        # A model computes in one precision; where several are stored, in one that holds them all.
+        stored = reduce(torch.promote_types, {tensor.dtype for tensor in fitting.values()})
         model._make_fresh({model._own_name(name) for name in fresh}, stored)
         model.tie_weights()
         model.config.name_or_path = str(directory)
-        return model.to(dtype).eval()
+        return model.to(dtype or stored).eval()
 
     def save_pretrained(self, directory: Path | str) -> None:
         """Writes a folder that this class and Hugging Face read; config.json comes last and says that it is whole.
