@@ -54,7 +54,7 @@ def single_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes
     def scores(weights: np.ndarray) -> dict[str, float]:
         matrix = confusion(weights)
         right = np.diag(matrix)
-        by_class = _f1_parts(right, matrix.sum(0), matrix.sum(1))
+        by_class = f1_parts(right, matrix.sum(0), matrix.sum(1))
         accuracy = right.sum() / matrix.sum()
         return {
             "accuracy": accuracy,
@@ -66,8 +66,8 @@ def single_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes
         }
 
     matrix = confusion(np.ones(len(expected)))
-    per_class = _per_class(classes, _f1_parts(np.diag(matrix), matrix.sum(0), matrix.sum(1)), matrix.sum(1))
-    return {**_with_confidence(scores, len(expected), probabilities.size), "per_class": per_class}
+    per_class = _per_class(classes, f1_parts(np.diag(matrix), matrix.sum(0), matrix.sum(1)), matrix.sum(1))
+    return {**with_confidence(scores, len(expected), probabilities.size), "per_class": per_class}
 
 
 def multi_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes: Sequence[str]) -> Scores:
@@ -94,17 +94,17 @@ def multi_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes:
 
     def scores(weights: np.ndarray) -> dict[str, float]:
         right, found, wanted = weights @ hits, weights @ predicted, weights @ holds
-        micro = _f1_parts(right.sum(), found.sum(), wanted.sum())
+        micro = f1_parts(right.sum(), found.sum(), wanted.sum())
         return {
             "exact_match": weights @ exact / weights.sum(),
             **{f"micro_{name}": float(value) for name, value in micro.items()},
-            **_macro(_f1_parts(right, found, wanted), np.ones(len(classes), dtype=bool)),
+            **_macro(f1_parts(right, found, wanted), np.ones(len(classes), dtype=bool)),
             **_ranked(rankings, weights),
             "ece": calibration.error(np.repeat(weights, len(classes))),
         }
 
-    per_class = _per_class(classes, _f1_parts(hits.sum(0), predicted.sum(0), holds.sum(0)), holds.sum(0))
-    return {**_with_confidence(scores, len(expected), probabilities.size), "per_class": per_class}
+    per_class = _per_class(classes, f1_parts(hits.sum(0), predicted.sum(0), holds.sum(0)), holds.sum(0))
+    return {**with_confidence(scores, len(expected), probabilities.size), "per_class": per_class}
 
 
 def regression_scores(predicted: np.ndarray, expected: np.ndarray) -> Scores:
@@ -135,7 +135,7 @@ def regression_scores(predicted: np.ndarray, expected: np.ndarray) -> Scores:
             "spearman": _correlation(_ranks(found), _ranks(wanted)),
         }
 
-    return _with_confidence(scores, len(expected), len(expected))
+    return with_confidence(scores, len(expected), len(expected))
 
 
 def _check_any(expected: np.ndarray) -> None:
@@ -143,7 +143,7 @@ def _check_any(expected: np.ndarray) -> None:
         raise ValueError("there is no text to score")
 
 
-def _with_confidence(scores: Callable[[np.ndarray], dict[str, float]], texts: int, values: int) -> Scores:
+def with_confidence(scores: Callable[[np.ndarray], dict[str, float]], texts: int, values: int) -> Scores:
     """Returns the scores of all texts, and between which values 95 % of those of resamples lie (percentiles)."""
     found = {name: float(value) for name, value in scores(np.ones(texts)).items() if np.isfinite(value)}
     fewest, most = _RESAMPLES
@@ -160,7 +160,7 @@ def _with_confidence(scores: Callable[[np.ndarray], dict[str, float]], texts: in
     return {**found, "confidence_95": confidence}
 
 
-def _f1_parts(right: Any, found: Any, wanted: Any) -> dict[str, Any]:
+def f1_parts(right: Any, found: Any, wanted: Any) -> dict[str, Any]:
     """Returns precision, recall and F1 of counts of any shape; 0 where nothing was found or wanted."""
     with np.errstate(invalid="ignore", divide="ignore"):
         parts = {"precision": right / found, "recall": right / wanted, "f1": 2 * right / (found + wanted)}
