@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses, TaskMap, in_this_process
@@ -21,7 +24,7 @@ from data_pipeline.shards.manifest import FILE, QUARANTINE_FILE, CorpusRecord, M
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.shard import Example, ShardRecord, write_shard
 from data_pipeline.shards.staging import staged_directory, write_file
-from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, split_of
+from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, pieces_field, split_of
 from data_pipeline.sources.files import DocumentReader, ReportProgress, source_signature
 from data_pipeline.sources.labels import ClassCounts
 from data_pipeline.sources.quarantine import Quarantine
@@ -123,11 +126,13 @@ class ShardTask:
     split: str
     name: str
     examples: list[tuple[int, RawExample]]
+    words: tuple[str, ...]
+    """As in `Corpus`."""
 
     @property
     def text_sha256(self) -> str:
         """The identity of the examples before they are tokenised."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(" ".join(self.words).encode())
         for number, example in self.examples:
             fields = json.dumps(dict(example.fields), sort_keys=True).encode()
             texts = [(name, text if isinstance(text, bytes) else text.encode()) for name, text in example.texts.items()]
@@ -147,16 +152,32 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
             return task.split, ShardRecord(**written)
     record_file.unlink(missing_ok=True)
     tokenizer = _opened(task.directory / task.tokenizer.file, task.tokenizer.sha256)
-    encoded = tokenizer.encode_batch(text for _, example in task.examples for text in example.texts.values())
-    found = (
-        Example(number, dict(raw.fields), {name: next(encoded) for name in raw.texts}) for number, raw in task.examples
-    )
     # What holds no token is skipped.
-    with_tokens = (example for example in found if any(map(len, example.tokens.values())))
+    with_tokens = (example for example in _tokenised(task, tokenizer) if any(map(len, example.tokens.values())))
     record = write_shard(task.directory, task.name, with_tokens, text_sha256=text_sha256)
     # Written last: where it is, the shard is whole.
     write_file(record_file, json.dumps({"tokenizer_sha256": task.tokenizer.sha256, **asdict(record)}).encode())
     return task.split, record
+
+
+def _tokenised(task: ShardTask, tokenizer: Tokenizer) -> Iterator[Example]:
+    def texts(*, are_words: bool) -> Iterator[Any]:
+        named = (each for _, example in task.examples for each in example.texts.items())
+        return (text for name, text in named if (name in task.words) == are_words)
+
+    encoded = tokenizer.encode_batch(texts(are_words=False))
+    words: Iterator[tuple[np.ndarray, list[int]]] = iter(())
+    if task.words:
+        assert isinstance(tokenizer, TextTokenizer), "characters have no pieces"
+        words = tokenizer.encode_words(text.split("\n") for text in texts(are_words=True))
+    for number, raw in task.examples:
+        fields, tokens = dict(raw.fields), {}
+        for name in raw.texts:
+            if name in task.words:
+                tokens[name], fields[pieces_field(name)] = next(words)
+            else:
+                tokens[name] = next(encoded)
+        yield Example(number, fields, tokens)
 
 
 @lru_cache(maxsize=1)
@@ -174,6 +195,7 @@ class _NumberedExamples:
         self.quarantine = Quarantine(damaged_allowed)
         self.count = 0
         self.classes = ClassCounts()
+        self.words = corpus.words
         self._counted = corpus.classes
         self._examples = corpus.read(self.reader, self.quarantine)
 
@@ -198,7 +220,7 @@ def _shard_tasks(
 
     def task(split: str) -> ShardTask:
         name = f"{split}-{shards[split]:06d}"
-        task = ShardTask(directory, tokenizer, split, name, pending[split])
+        task = ShardTask(directory, tokenizer, split, name, pending[split], examples.words)
         shards[split] += 1
         pending[split], characters[split] = [], 0
         return task

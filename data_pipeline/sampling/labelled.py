@@ -13,6 +13,7 @@ from data_pipeline.sampling.masking import IGNORED
 from data_pipeline.sampling.order import sample_at
 from data_pipeline.sampling.shuffle import Piece, ShuffledExamples
 from data_pipeline.shards.prepared import Split
+from data_pipeline.shards.shard import Example
 from data_pipeline.sources.labels import Problem
 
 LongDocuments = Literal["truncate_end", "truncate_begin", "windows"]
@@ -126,7 +127,7 @@ class LabelledSequences:
             text, label = np.empty(0, dtype=np.int64), self._no_label()
         else:
             text = read.tokens[self._text][shown].astype(np.int64)
-            label = self._label_of(read.fields)
+            label = self._label_of(read, shown)
         tokens = np.concatenate([[self._special.begin], text, [self._special.end]])
         return {"input_ids": tokens, "attention_mask": np.ones(len(tokens), dtype=np.int64), "labels": label}
 
@@ -136,10 +137,8 @@ class LabelledSequences:
         shape = () if self._problem == "regression" else len(self._numbers)
         return np.full(shape, np.nan, dtype=np.float32)
 
-    def _label_of(self, fields: Mapping[str, Any]) -> np.ndarray:
-        if self._label not in fields:
-            raise DataError(f"{self.name} has no field {self._label}: it has {', '.join(fields) or 'none'}")
-        value = fields[self._label]
+    def _label_of(self, example: Example, shown: slice) -> np.ndarray:
+        value = self._value_of(example.fields)
         if self._problem == "regression":
             return np.array(value, dtype=np.float32)
         if self._problem == "single_label":
@@ -147,6 +146,11 @@ class LabelledSequences:
         label = np.zeros(len(self._numbers), dtype=np.float32)
         label[[self._number_of(each) for each in value]] = 1
         return label
+
+    def _value_of(self, fields: Mapping[str, Any]) -> Any:
+        if self._label not in fields:
+            raise DataError(f"{self.name} has no field {self._label}: it has {', '.join(fields) or 'none'}")
+        return fields[self._label]
 
     def _number_of(self, name: str) -> int:
         if name not in self._numbers:

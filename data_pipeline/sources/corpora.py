@@ -60,6 +60,8 @@ class Corpus:
     read: ReadExamples
     split_rule: Callable[[], str] = lambda: DRAWN_BY_NUMBER
     """Tells in words how examples come to their split; called after they were read."""
+    words: tuple[str, ...] = ()
+    """Texts that are words, one a line: how many token ids each has is kept in the field `pieces_field`."""
     classes: tuple[str, ...] = ()
     """Fields that hold a class, or a list of classes, whose names are counted."""
     passes: int = 1
@@ -90,6 +92,11 @@ class Corpus:
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)
         return f"{self.name} ({settings})" if settings else self.name
+
+
+def pieces_field(text: str) -> str:
+    """Returns the name of the field that tells how many token ids each word of a text has."""
+    return f"{text}_pieces"
 
 
 def split_of(number: int) -> str:

@@ -176,6 +176,22 @@ def text_damage(text: str, encoding: str) -> str | None:
     return f"it is not {known} but looks like {best.encoding}: {_remedy(best.encoding)}"
 
 
+def lines_of(name: str, text: Iterator[str]) -> Iterator[str]:
+    """Yields the lines of a text, without their line feeds.
+
+    Raises:
+        DataError: one is too long, as lines of damaged files are; the sentence names the file.
+    """
+    rest = ""
+    for chunk in text:
+        *lines, rest = (rest + chunk).split("\n")
+        if len(rest) > _LONGEST_RECORD:
+            raise DataError(f"{name} is damaged: one of its lines does not end; mend it")
+        yield from lines
+    if rest:
+        yield rest
+
+
 def field_of(record: Mapping[str, Any], name: str) -> Any:
     """Returns a field of a record.
 
@@ -324,7 +340,7 @@ def _json_record(name: str, text: str, encoding: str) -> Record:
 
 def _json_lines(name: str, text: Iterator[str], encoding: str, fields: Collection[str]) -> Iterator[Record]:
     # At line feeds only: text may hold every other character at which Python would begin a new line.
-    for number, line in enumerate(_lines(name, text), start=1):
+    for number, line in enumerate(lines_of(name, text), start=1):
         if line.strip():
             yield _json_record(f"{name}:{number}", line, encoding)
 
@@ -375,7 +391,7 @@ def _csv_rows(name: str, text: Iterator[str], encoding: str, fields: Collection[
     text = (each.replace("\r", "\n") for each in chain([head], text)) if "\n" not in head else chain([head], text)
     csv.field_size_limit(_LONGEST_RECORD)  # a document is longer than the default of 131,072
     # Strict: a quote where none may stand would otherwise swallow the rows up to the next one in silence.
-    rows = csv.reader((line + "\n" for line in _lines(name, text)), delimiter=delimiter, strict=True)
+    rows = csv.reader((line + "\n" for line in lines_of(name, text)), delimiter=delimiter, strict=True)
     columns: list[str] | None = None
     while True:
         row: list[str] | csv.Error
@@ -452,17 +468,6 @@ def _parquet_rows(name: str, source: Path | Document, fields: Collection[str]) -
             for row in batch.to_pylist():
                 number += 1
                 yield Record(f"{name}:{number}", lambda row=row: row)  # type: ignore[misc]
-
-
-def _lines(name: str, text: Iterator[str]) -> Iterator[str]:
-    rest = ""
-    for chunk in text:
-        *lines, rest = (rest + chunk).split("\n")
-        if len(rest) > _LONGEST_RECORD:
-            raise DataError(f"{name} is damaged: one of its lines does not end; mend it")
-        yield from lines
-    if rest:
-        yield rest
 
 
 @contextmanager

@@ -5,7 +5,7 @@ stands around documents, <s> and </s>, is added when sequences are packed, not h
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -88,6 +88,17 @@ class TextTokenizer:
         """Yields what the library itself returns for every text, untouched."""
         for batch in _batches(texts):
             yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+
+    def encode_words(self, texts: Iterable[Sequence[str]]) -> Iterator[tuple[np.ndarray, list[int]]]:
+        """Yields the ids of every text that is given as words (1-D `token_type`), and how many each word has.
+
+        They are those of transformers with `is_split_into_words=True`; a word such as a lone zero-width space may have
+        none.
+        """
+        for words in texts:
+            found = self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
+            pieces = np.bincount(np.array(found.word_ids, dtype=np.int64), minlength=len(words))
+            yield np.array(found.ids, dtype=self.token_type), pieces.tolist()
 
     @property
     def format(self) -> TextFormat:

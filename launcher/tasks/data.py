@@ -25,7 +25,7 @@ from launcher.tasks.sections import PretrainedRun, check_source
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
 from longformer.interop.sources import ENCODERS, check_convertible, check_length, source_length
-from longformer.interop.tokenizer import has_tokenizer, open_content, read_tokenizer, tokenizer_content
+from longformer.interop.tokenizer import for_words, has_tokenizer, open_content, read_tokenizer, tokenizer_content
 
 if TYPE_CHECKING:  # brings torch
     from data_pipeline.loading.batches import Batches
@@ -57,6 +57,8 @@ class RunCorpus:
     """So many examples may be unreadable."""
     special_tokens: tuple[str, ...] | None = None
     """Special tokens that stand for themselves in documents; None: those that the tokenizer's folder names."""
+    is_words: bool = False
+    """Whether its texts are words, which the tokenizer is given one by one."""
 
     @property
     def is_prepared(self) -> bool:
@@ -105,7 +107,7 @@ class RunCorpus:
             LongformerError, DataError: there is none, or it is not one that can be used.
         """
         assert self.tokenizer is not None, "it brings its own"
-        return open_tokenizer(self.tokenizer, self.special_tokens)
+        return open_tokenizer(self.tokenizer, self.special_tokens, is_words=self.is_words)
 
     def open(self) -> PreparedData:
         """Returns what was prepared.
@@ -354,12 +356,13 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
             )
 
 
-def open_tokenizer(path: Path, special_tokens: Sequence[str] | None = None) -> TextTokenizer:
+def open_tokenizer(path: Path, special_tokens: Sequence[str] | None = None, *, is_words: bool = False) -> TextTokenizer:
     """Returns the tokenizer of a folder or a tokenizer.json, the same for training and in use.
 
-    Arguments and errors as in `longformer.interop.tokenizer.tokenizer_content`.
+    Arguments and errors as in `longformer.interop.tokenizer.tokenizer_content`; `is_words` as in `RunCorpus`.
     """
-    return TextTokenizer(tokenizer_content(path, special_tokens))
+    content = tokenizer_content(path, special_tokens)
+    return TextTokenizer(for_words(content) if is_words else content)
 
 
 def _joined(fingerprints: list[str]) -> str:

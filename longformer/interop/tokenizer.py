@@ -107,6 +107,22 @@ def tokenizer_content(path: Path, special_tokens: Sequence[str] | None = None) -
         raise LongformerError(f"{file} is damaged ({error}); copy it again") from error
 
 
+def for_words(content: str) -> str:
+    """Returns the content of a tokenizer.json whose tokenizer is given words one by one, and reads them as in a text.
+
+    A byte-level one puts a space before each, as transformers asks for (`add_prefix_space=True`) where texts are split
+    into words; others need none, or do so by themselves.
+    """
+    whole = json.loads(content)
+    parts = [whole["pre_tokenizer"]]
+    while parts:
+        part = parts.pop() or {}
+        parts += part.get("pretokenizers", [])
+        if part.get("type") == "ByteLevel":
+            part["add_prefix_space"] = True
+    return json.dumps(whole, ensure_ascii=False)
+
+
 def read_tokenizer(directory: Path) -> Tokenizer:
     """Returns the tokenizer of a model, which adds the tokens that begin, part and end texts, and cuts none.
 
