@@ -90,14 +90,16 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
         ]
         step = phase.batch_size * phase_sequences(config, index).flops(costs[0]) / speed
         step *= RECOMPUTATION if training.activation_checkpointing else 1
+        # Before every evaluation there is a checkpoint, too.
+        every = min(training.checkpoint_every_steps, phase.evaluate_every_steps or phase.total_steps, phase.total_steps)
         phases.append(
             PhaseForecast(
                 name=phase.name,
                 memory=tuple(cost.memory for cost in costs),
                 step_seconds=step,
                 seconds=step * phase.total_steps,
-                checkpoint_seconds=step * min(training.checkpoint_every_steps, phase.total_steps),
-                checkpoints=math.ceil(phase.total_steps / training.checkpoint_every_steps),
+                checkpoint_seconds=step * every,
+                checkpoints=math.ceil(phase.total_steps / every),
             )
         )
     permanent = training.permanent_checkpoint_every_steps
