@@ -65,7 +65,7 @@ def test_every_zero_stage_trains_like_plain_pytorch(zero_stage: Any, world_size:
             np.testing.assert_allclose(weights[name], expected, atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16")])
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16")])
 def test_lower_layers_learn_by_a_lower_rate(zero_stage: Any, precision: Any) -> None:
     settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision, layer_decay=0.25)
     losses, _, expected = train_plainly(embedding=0.01 * 0.25)
