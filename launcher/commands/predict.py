@@ -13,7 +13,7 @@ import typer
 
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
-from longformer.inference.predictor import Candidate, Predictor, task_of
+from longformer.inference.predictor import Candidate, Label, Predictor, task_of
 from longformer.interop.model_folder import CONFIG_FILE
 
 
@@ -55,6 +55,7 @@ def predict(
         check_options(chosen, question, choices)
         predictor = Predictor.load(folder, chosen)
     result: Any
+    entities: list[Label] | None = None
     match chosen:
         case Task.fill_mask:
             result = predictor.fill_mask(text, top=top)
@@ -62,6 +63,7 @@ def predict(
             result = predictor.classify(text)[:top]
         case Task.label:
             result = predictor.label(text)
+            entities = predictor.entities(text, result)
         case Task.choose:
             result = predictor.choose(text, choices or [])[:top]
         case Task.answer:
@@ -70,7 +72,8 @@ def predict(
         case Task.summarize:
             result = summary(predictor, text, max_new_tokens=max_new_tokens, num_beams=num_beams)
     if as_json:
-        print(json.dumps({"task": chosen, "result": result}, default=asdict, indent=1, ensure_ascii=False))
+        answer = {"task": chosen, "result": result} | ({} if entities is None else {"entities": entities})
+        print(json.dumps(answer, default=asdict, indent=1, ensure_ascii=False))
     elif chosen is Task.fill_mask:
         for number, candidates in enumerate(result, 1):
             print(f"mask {number}")
@@ -78,7 +81,7 @@ def predict(
     elif chosen is Task.summarize:
         print(result)
     elif chosen is Task.label:
-        for each in result:
+        for each in result if entities is None else entities:
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
     else:
         show(result)

@@ -53,6 +53,12 @@ TASKS = {
     "summarization": TaskSpec(
         "launcher.tasks.summarization", "SummarizationRun", "SummarizationData", "SummarizationTask", "summarize"
     ),
+    "token_classification": TaskSpec(
+        "launcher.tasks.token_classification",
+        "TokenClassificationRun",
+        "TokenClassificationData",
+        "TokenClassificationTask",
+    ),
 }
 DEFAULT = "characters"
 """The task of a run file that names none."""

@@ -1,14 +1,16 @@
 """The sections of a run file that tasks share: prepared data, and a short pretrained model that is made long."""
 
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from launcher.config.run_config import RunConfig
-from launcher.config.sections import Count, DataSection, Section
+from launcher.config.sections import Count, DataSection, PositiveNumber, Section
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, hub_hint
+
+ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class PretrainedSection(Section):
@@ -50,6 +52,34 @@ class LabelledSection(TokenizedSection):
     """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
 
 
+class ClassesSection(LabelledSection):
+    """Which examples with classes are learned."""
+
+    classes: tuple[ClassName, ...] | None = None
+    """Names of the classes, in the order of the model's outputs; `null` = those of the training examples."""
+    class_weights: Literal["balanced"] | dict[ClassName, PositiveNumber] | None = None
+    """How much the labels of each class count in the loss: a number for every class by its name, or `balanced`: all
+    classes as much as another, however rare; `null` = every label counts the same."""
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if self.classes is not None and (len(set(self.classes)) != len(self.classes) or len(self.classes) < 2):
+            raise ValueError(f"classes is {list(self.classes)}, but it should be two or more different labels")
+        return self
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        known, weights = self.class_names, self.class_weights
+        if known and isinstance(weights, dict) and set(weights) != set(known):
+            raise ValueError(f"class_weights names {list(weights)}, but the classes are {list(known)}")
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Returns the names of the classes, none of what has no classes; None where the training examples decide."""
+        return self.classes
+
+
 class LabelEvaluationSection(Section):
     """How much of the held-out examples is evaluated, and how many at a time."""
 
@@ -81,6 +111,13 @@ class PretrainedRun(RunConfig):
                     f"{self.min_length} to model.max_length ({self.model.max_length}) tokens"
                 )
         return self
+
+
+class ClassesRun(PretrainedRun):
+    """What the run files share whose labels are classes."""
+
+    data: ClassesSection
+    """The examples and their labels."""
 
 
 def check_source(source: Path) -> None:

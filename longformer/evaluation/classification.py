@@ -20,7 +20,9 @@ _RESAMPLES = (100, 1_000)
 _RESAMPLED_VALUES = 200_000_000
 
 
-def single_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes: Sequence[str]) -> Scores:
+def single_label_scores(
+    probabilities: np.ndarray, expected: np.ndarray, classes: Sequence[str], documents: np.ndarray | None = None
+) -> Scores:
     """Returns how well one class per text is predicted.
 
     Precision, recall and F1 are the plain mean over all classes that are predicted or expected (macro) or of all
@@ -31,6 +33,8 @@ def single_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes
         probabilities: (texts, classes) float, of every text every class.
         expected: (texts,) int, the number of the class.
         classes: their names.
+        documents: (texts,) int, where the texts are parts of documents, such as words: the number of the one that each
+            belongs to. The bootstrap then draws documents.
 
     Returns:
         accuracy, macro_precision, macro_recall, macro_f1, micro_f1, mcc, auroc, average_precision and ece (expected
@@ -67,7 +71,7 @@ def single_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes
 
     matrix = confusion(np.ones(len(expected)))
     per_class = _per_class(classes, f1_parts(np.diag(matrix), matrix.sum(0), matrix.sum(1)), matrix.sum(1))
-    return {**with_confidence(scores, len(expected), probabilities.size), "per_class": per_class}
+    return {**with_confidence(scores, len(expected), probabilities.size, documents), "per_class": per_class}
 
 
 def multi_label_scores(probabilities: np.ndarray, expected: np.ndarray, classes: Sequence[str]) -> Scores:
@@ -143,15 +147,25 @@ def _check_any(expected: np.ndarray) -> None:
         raise ValueError("there is no text to score")
 
 
-def with_confidence(scores: Callable[[np.ndarray], dict[str, float]], texts: int, values: int) -> Scores:
-    """Returns the scores of all texts, and between which values 95 % of those of resamples lie (percentiles)."""
+def with_confidence(
+    scores: Callable[[np.ndarray], dict[str, float]], texts: int, values: int, documents: np.ndarray | None = None
+) -> Scores:
+    """Returns the scores of all texts, and between which values 95 % of those of resamples lie (percentiles).
+
+    Args:
+        scores: of texts that weigh as an array (texts,) says.
+        texts: their number.
+        values: how many numbers each call of `scores` reads; of very many there are fewer resamples.
+        documents: as in `single_label_scores`.
+    """
+    drawn_from = texts if documents is None else int(documents.max()) + 1
     found = {name: float(value) for name, value in scores(np.ones(texts)).items() if np.isfinite(value)}
     fewest, most = _RESAMPLES
     random = np.random.default_rng(0)
     resampled = []
     for _ in range(min(most, max(fewest, _RESAMPLED_VALUES // values))):
-        drawn = np.bincount(random.integers(texts, size=texts), minlength=texts).astype(np.float64)
-        resampled.append(scores(drawn))
+        drawn = np.bincount(random.integers(drawn_from, size=drawn_from), minlength=drawn_from).astype(np.float64)
+        resampled.append(scores(drawn if documents is None else drawn[documents]))
     confidence = {}
     for name in found:
         values_of_name = np.array([each[name] for each in resampled])

@@ -42,6 +42,11 @@ class Reading:
             raise LongformerError(f"{_KEY} of config.json is {told}, which is no way of reading texts") from None
         return reading
 
+    @staticmethod
+    def is_kept_in(config: Any) -> bool:
+        """Returns whether a model's config tells of a reading, as those of models trained here do."""
+        return _KEY in config.other
+
     def keep_in(self, config: Any) -> None:
         """Notes the reading in a model's config."""
         config.other = {**config.other, _KEY: asdict(self)}
@@ -56,16 +61,21 @@ class Reading:
         Raises:
             ValueError: there is no such way of reading.
         """
+        return [text[span] for span in self.spans(len(text), around)]
+
+    def spans(self, tokens: int, around: int = 2) -> list[slice]:
+        """Returns which of the tokens of a text are read, as `parts`, given how many it has."""
         room = self.length - around
+        last = max(0, tokens - room)
         if self.long_documents == "truncate_end":
-            return [text[:room]]
-        if self.long_documents == "truncate_begin":
-            return [text[max(0, len(text) - room) :]]
-        if self.long_documents != "windows":
+            starts = [0]
+        elif self.long_documents == "truncate_begin":
+            starts = [last]
+        elif self.long_documents == "windows":
+            starts = [min(last, room * number) for number in range(math.ceil(tokens / room) or 1)]
+        else:
             raise ValueError(f"long_documents is {self.long_documents}")
-        last = max(0, len(text) - room)
-        starts = (min(last, room * number) for number in range(math.ceil(len(text) / room) or 1))
-        return [text[start : start + room] for start in starts]
+        return [slice(start, start + room) for start in starts]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch.nn.utils.rnn import pad_sequence
@@ -16,13 +17,15 @@ from torch.nn.utils.rnn import pad_sequence
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
+from longformer.evaluation.entities import entities, has_entities
 from longformer.inference.classification import Reading, label_values
+from longformer.inference.labelling import word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
 from longformer.interop.special_text import as_tokens
-from longformer.interop.tokenizer import open_content, read_tokenizer
+from longformer.interop.tokenizer import for_words, open_content, read_tokenizer, tokenizer_content
 
 
 class Task(NamedTuple):
@@ -58,11 +61,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Label:
-    """What a token of a text was found to be."""
+    """What a token, a word or an entity of a text was found to be."""
 
     text: str
     start: int
-    """Where the token begins in the text, in characters."""
+    """Where it begins in the text, in characters."""
     label: str
     score: float
     """Its probability."""
@@ -100,7 +103,10 @@ class Predictor:
         if task == "fill-mask":
             masks = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
             tokenizer = open_content(as_tokens(tokenizer, masks, str(directory)).to_str())
-        return cls(getattr(models, architecture).from_pretrained(directory), tokenizer)
+        model = getattr(models, architecture).from_pretrained(directory)
+        if task == "label" and Reading.is_kept_in(model.config):
+            tokenizer = open_content(for_words(tokenizer_content(directory)))
+        return cls(model, tokenizer)
 
     @torch.no_grad()
     def fill_mask(self, text: str, *, top: int) -> list[list[Candidate]]:
@@ -152,7 +158,13 @@ class Predictor:
 
     @torch.no_grad()
     def label(self, text: str) -> list[Label]:
-        """Returns the most probable class of every token of a text, in order."""
+        """Returns the most probable class of every word of a text (see `words_of`), in order.
+
+        What is read of a longer text is what the model was trained and evaluated with; see `Reading`. Of a model that
+        tells of no reading, which was trained elsewhere, the labels are of tokens.
+        """
+        if Reading.is_kept_in(self.model.config):
+            return self._label_words(text)
         read = self._read(text)
         best = self.model(read.batch()).logits[0].softmax(-1).max(-1)
         return [
@@ -162,6 +174,50 @@ class Predictor:
             )
             if part is not None
         ]
+
+    def entities(self, text: str, labels: Sequence[Label]) -> list[Label] | None:
+        """Returns the entities in a text, given the labels of its words; the score is the mean of theirs.
+
+        None where the labels of the model's classes tell of none; see `has_entities`.
+        """
+        if not Reading.is_kept_in(self.model.config) or not has_entities(self.model.config.id2label.values()):
+            return None
+        found = []
+        for first, behind, kind in entities([label.label for label in labels]):
+            words = labels[first:behind]
+            end = words[-1].start + len(words[-1].text)
+            score = sum(word.score for word in words) / len(words)
+            found.append(Label(text[words[0].start : end], words[0].start, kind, score))
+        return found
+
+    def _label_words(self, text: str) -> list[Label]:
+        check_text(text, "text")
+        words = words_of(text)
+        encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
+        own = [place for place, word in enumerate(encoding.word_ids) if word is not None]
+        if not own:
+            raise LongformerError("the text holds nothing but characters that the tokenizer leaves out")
+        numbers, firsts = np.unique([encoding.word_ids[place] for place in own], return_index=True)
+        reading = Reading.of(self.model.config, self._positions)
+        parts = word_parts(
+            reading,
+            [encoding.ids[place] for place in own],
+            firsts,
+            before=encoding.ids[: own[0]],
+            after=encoding.ids[own[-1] + 1 :],
+        )
+        if reading.long_documents != "windows" and len(parts[0].ids) < len(encoding.ids):
+            Tokens.of(encoding).shortened(reading.length, part=0, names=("text",))  # says how much is left out
+        found = []
+        for part in parts:
+            (values,) = word_values(self.model, [part], padding=self.model.config.pad_token_id)
+            best = values.max(-1)
+            for number, score, index in zip(
+                numbers[part.words].tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+            ):
+                start, end = words[number]
+                found.append(Label(text[start:end], start, self._class_name(index), score))
+        return found
 
     @torch.no_grad()
     def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:

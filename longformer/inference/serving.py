@@ -40,7 +40,11 @@ def _classify(predictor: Predictor, record: Record, parameters: Record) -> Recor
 
 
 def _label(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    return {"labels": list(map(asdict, predictor.label(record["text"])))}
+    labels = predictor.label(record["text"])
+    answer = {"labels": list(map(asdict, labels))}
+    if (entities := predictor.entities(record["text"], labels)) is not None:
+        answer["entities"] = list(map(asdict, entities))
+    return answer
 
 
 def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:

@@ -1,0 +1,87 @@
+"""The words of a run and their labels: sequences to learn from, and held-out texts to label."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from data_pipeline.sampling.masking import IGNORED
+from data_pipeline.sampling.tagged import TaggedSequences
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.corpora import TEXT
+from data_pipeline.sources.labelled import LABEL
+from data_pipeline.sources.tagged import tagged
+from launcher.tasks.classes import ClassesData
+from launcher.tasks.data import RunCorpus
+from launcher.tasks.token_classification.config import TokenClassificationRun
+
+
+@dataclass(frozen=True)
+class TaggedText:
+    """A held-out text and the labels of its words; those of which the tokenizer makes nothing are none of them."""
+
+    text: list[int]
+    """Token ids without special ones."""
+    firsts: np.ndarray
+    """(words,) int: where the first token of each word stands."""
+    labels: np.ndarray
+    """(words,) int: the number of the class of each."""
+
+
+@dataclass(frozen=True)
+class TokenClassificationData(ClassesData[TokenClassificationRun]):
+    """Texts of words with a label each; see `launcher.tasks.data.TaskData`."""
+
+    def corpora(self) -> list[RunCorpus]:
+        section = self.config.data
+        corpus = partial(tagged, section.source, words=section.words, labels=section.labels, encoding=section.encoding)
+        return [
+            RunCorpus(
+                self.directory,
+                corpus,
+                self.config.model.source,
+                section.damaged_allowed,
+                section.special_tokens,
+                is_words=True,
+            )
+        ]
+
+    def sequences(self, index: int) -> TaggedSequences:
+        return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
+
+    @property
+    def bucket_batches(self) -> int:
+        return self.config.data.bucket_batches
+
+    def held_out(self, split: str, *, limit: int | None) -> list[TaggedText]:
+        """Returns the first `limit` texts of a split, or all, whole.
+
+        Raises:
+            DataError: prepared texts are missing or damaged, or have a label that is none of the classes.
+        """
+        sequences = self._sequences(split, self.config.model.max_length, seed=0)
+        shards = enumerate(PreparedData.open(self.directory).split(split).shards)
+        examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
+        found = []
+        for example in islice(examples, limit):
+            labels = example["labels"][1:-1]
+            firsts = np.flatnonzero(labels != IGNORED)
+            found.append(TaggedText(example["input_ids"][1:-1].tolist(), firsts, labels[firsts]))
+        return found
+
+    def decoder(self) -> Callable[[list[int]], str]:
+        """Returns what turns token ids of a word into the word."""
+        return PreparedData.open(self.directory).tokenizer.decode
+
+    def _sequences(self, split: str, length: int, seed: int) -> TaggedSequences:
+        return TaggedSequences(
+            PreparedData.open(self.directory).split(split),
+            text=TEXT,
+            label=LABEL,
+            classes=self.classes(),
+            sequence_length=length,
+            seed=seed,
+            long_documents=self.config.data.long_documents,
+        )

@@ -1,0 +1,198 @@
+"""Claims about labelling words: what a run learns, judges and exports is what `predict` answers."""
+
+import json
+import random
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LongformerForTokenClassification, RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
+
+from data_pipeline.prepare.parallel import in_this_process
+from launcher.cli import main
+from launcher.config.load import load
+from launcher.tasks.base import EvaluationRequest, Task
+from launcher.tasks.data import BatchShare
+from launcher.tasks.registry import task_of
+from longformer.evaluation.entities import entity_scores
+from longformer.inference.labelling import words_of
+from longformer.inference.predictor import Predictor
+
+RUN_FILE = """
+name: names
+task: token_classification
+model: {source: roberta, max_length: 128, window: 16}
+data: {directory: prepared, source: words, class_weights: balanced}
+training: {zero_stage: 1}
+phases:
+- {name: label, sequence_length: 32, learning_rate: 1.0e-2, steps: 40, batch_size: 8}
+"""
+NAMES = [["Anna"], ["Anna", "Smith"], ["New", "York", "City"], ["Berlin"]]
+TYPES = ["PER", "PER", "LOC", "LOC"]
+OTHERS = ["he", "went", "to", "the", "unbelievably", "(", ")", ".", "U.S.", "naïveté"]
+
+
+def make_words(folder: Path) -> None:
+    """Writes texts of about 60 words, names among them, as JSON lines."""
+    generator = random.Random(0)
+    folder.mkdir()
+    for split, count in (("train", 60), ("validation", 6), ("test", 6)):
+        lines = []
+        for _ in range(count):
+            words, labels = [], []
+            while len(words) < 60:
+                if generator.random() < 0.2:
+                    number = generator.randrange(len(NAMES))
+                    words += NAMES[number]
+                    labels += [f"{'I' if place else 'B'}-{TYPES[number]}" for place in range(len(NAMES[number]))]
+                else:
+                    words.append(generator.choice(OTHERS))
+                    labels.append("O")
+            lines.append(json.dumps({"words": words, "labels": labels}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small RoBERTa of random weights, RoBERTa's tokenizer, words with labels, and a run file."""
+    folder = tmp_path_factory.mktemp("words")
+    torch.manual_seed(0)
+    config = RobertaConfig(
+        vocab_size=50_265, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=66, pad_token_id=1, type_vocab_size=1,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(folder / "roberta")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(test_data / "tokenizer_gpt2_roberta" / name, folder / "roberta")
+    make_words(folder / "words")
+    (folder / "run.yaml").write_text(RUN_FILE)
+    return folder
+
+
+def trained(task: Task[Any, Any], folder: Path) -> Any:
+    """Returns the model of a task after its steps, written to a folder too."""
+    task.data.prepare(in_this_process)
+    task.write_start(folder / "start")
+    model: Any = task.build_model(0, folder / "start")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for batch in islice(task.data.batches(0, BatchShare(0, 1, 8), ()), 40):
+        optimizer.zero_grad()
+        task.objective.loss(model, batch).backward()
+        optimizer.step()
+    task.write_model(0, dict(model.named_parameters()), folder / "start", folder / "model")
+    return model.eval()
+
+
+def test_what_is_reported_is_what_the_exported_model_answers(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    task = task_of(load("run.yaml"))
+    model = trained(task, workplace)
+    evaluation = task.evaluate(model, 0, EvaluationRequest(split="test"))
+    records = [json.loads(line) for line in Path("words/test.jsonl").read_text().splitlines()]
+    assert evaluation.scores["micro_f1"] == 1.0
+    assert evaluation.scores["longer_texts"] == evaluation.scores["texts"] == len(evaluation.table) == len(records)
+    # Every word once, though each text is read in several windows.
+    assert evaluation.scores["words"] == sum(len(record["words"]) for record in records)
+    assert evaluation.scores["unread_words"] == 0
+    assert {name: each["entities"] for name, each in evaluation.scores["per_type"].items()} == {
+        name: sum(record["labels"].count(f"B-{name}") for record in records) for name in ("LOC", "PER")
+    }
+    predictor = Predictor.load(Path("model"), "label")
+    for record, line in zip(records, evaluation.table, strict=True):
+        assert (line["words"], line["label"]) == (record["words"], record["labels"])
+        # One word a line: the words as they are.
+        labels = predictor.label("\n".join(record["words"]))
+        assert [each.text for each in labels] == record["words"]
+        assert [each.label for each in labels] == line["prediction"]
+    # The reading and the classes lie in the folder, which transformers reads with the same logits.
+    config = json.loads(Path("model/config.json").read_text())
+    assert config["id2label"] == {"0": "B-LOC", "1": "B-PER", "2": "I-LOC", "3": "I-PER", "4": "O"}
+    assert config["reading"] == {"length": 32, "long_documents": "windows"}
+    theirs = LongformerForTokenClassification.from_pretrained("model").eval()
+    tokenizer = RobertaTokenizer.from_pretrained("model", add_prefix_space=True)
+    batch = tokenizer(records[0]["words"][:20], is_split_into_words=True, return_tensors="pt")
+    torch.testing.assert_close(model(**batch).logits, theirs(**batch).logits, rtol=1e-4, atol=1e-4)
+
+    text = "to the (unbelievably) New York City went Anna Smith."
+    assert main(["predict", "model", text, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [each["text"] for each in answer["result"]][-3:] == ["Anna", "Smith", "."]
+    assert [(each["label"], each["text"]) for each in answer["entities"]] == [
+        ("LOC", "New York City"), ("PER", "Anna Smith")
+    ]  # fmt: skip
+    assert all(text[each["start"] :].startswith(each["text"]) for each in answer["entities"])
+
+
+def test_what_is_not_read_is_counted_and_plain_labels_are_scored_by_word(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    for split in ("train", "validation", "test"):
+        lines = map(json.loads, Path(f"words/{split}.jsonl").read_text().splitlines())
+        plain = [{**line, "labels": [int(label != "O") for label in line["labels"]]} for line in lines]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, plain)))
+    overrides = [f"data.source={tmp_path}", f"data.directory={tmp_path / 'out'}", "data.long_documents=truncate_end"]
+    task = task_of(load("run.yaml", overrides))
+    task.data.prepare(in_this_process)
+    task.write_start(tmp_path / "start")
+    evaluation = task.evaluate(task.build_model(0, tmp_path / "start"), 0, EvaluationRequest(split="test"))
+    scores = evaluation.scores
+    pairs = [pair for line in evaluation.table for pair in zip(line["label"], line["prediction"], strict=True)]
+    read = [pair for pair in pairs if pair[1] is not None]
+    assert (scores["words"], scores["unread_words"]) == (len(pairs), len(pairs) - len(read))
+    assert 0 < len(read) < len(pairs)
+    assert scores["accuracy"] == pytest.approx(sum(label == found for label, found in read) / len(read))
+    assert set(scores["per_class"]) == {"0", "1"}
+
+
+def test_words_of_a_text_are_parted_by_white_space_and_marks_at_their_ends() -> None:
+    def found(text: str) -> list[str]:
+        return [text[start:end] for start, end in words_of(text)]
+
+    assert found("(In New-York,  U.S.) it's 5 €… ") == [
+        "(", "In", "New-York", ",", "U.S", ".", ")", "it's", "5", "€", "…"
+    ]  # fmt: skip
+    assert found("नमस्ते।") == ["नमस्ते", "।"]
+    assert found("U.S.\n\n(\n5%\n") == ["U.S.", "(", "5%"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("data.words=1", "both should be fields of records, or both numbers of columns"),
+        ("data.labels=words", "words and labels are both words"),
+        ("data.classes=[O]", "should be two or more different labels"),
+    ],
+)
+def test_impossible_data_is_refused(
+    change: str, sentence: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    assert main(["check", "run.yaml", change]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_a_run_labels_words_from_its_data_to_its_report(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    assert main(["train", "run.yaml", "data.directory=again"]) == 0
+    result = workplace / "runs" / "names" / "phases" / "01-label" / "result"
+    test = json.loads((result / "evaluation.json").read_text())["test"]
+    table = [json.loads(line) for line in (result / "predictions-test.jsonl").read_text().splitlines()]
+    again = entity_scores([line["label"] for line in table], [line["prediction"] for line in table])
+    assert test["micro_f1"] == pytest.approx(again["micro_f1"])
+    assert test["micro_f1"] > 0.9
+    capsys.readouterr()
+    assert main(["evaluate", "runs/names", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["micro_f1"] == pytest.approx(test["micro_f1"])
+    assert main(["predict", "runs/names", "\n".join(table[0]["words"]), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [each["label"] for each in answer["result"]] == table[0]["prediction"]
