@@ -71,6 +71,49 @@ def scores_by_length(lengths: Sequence[int], scores: Mapping[str, Sequence[float
     return png(canvas)
 
 
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Returns how often each class was taken for each, (classes, classes) by what it is and what it was taken for.
+
+    Colours are shares of the row.
+    """
+    size = 2.2 + 0.45 * len(classes)
+    canvas = Canvas(figsize=(size + 1, size), layout="constrained")
+    axes = canvas.add_subplot()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.6 else INK
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=8)
+    names = [name if len(name) <= 20 else f"{name[:19]}…" for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    dress(axes, "Confusions", "taken for", "is")
+    axes.grid(visible=False)
+    return png(canvas)
+
+
+def reliability_diagram(probabilities: np.ndarray, right: np.ndarray, *, bins: int = 10) -> bytes:
+    """Returns how many statements of about the same probability were right, and how many statements there are.
+
+    Args:
+        probabilities: (statements,) from 0 to 1.
+        right: (statements,) bool.
+        bins: of equal width.
+    """
+    canvas = Canvas(figsize=(9, 3.6), layout="constrained")
+    axes, below = canvas.subplots(1, 2)
+    bin_of = np.minimum((probabilities * bins).astype(int), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    filled = counts > 0
+    means = [np.bincount(bin_of, values, minlength=bins)[filled] / counts[filled] for values in (probabilities, right)]
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
+    axes.plot(*means, marker="o", color=BLUE)
+    dress(axes, "Reliability", "probability", "share that is right")
+    below.bar((np.arange(bins) + 0.5) / bins, counts, width=0.9 / bins, color=BLUE)
+    dress(below, "How sure", "probability", "statements")
+    return png(canvas)
+
+
 def attention_picture(maps: Mapping[str, np.ndarray]) -> bytes:
     """Returns who attends to whom, a panel for each map (positions, positions) by its title.
 

@@ -20,6 +20,21 @@ _RESAMPLES = (100, 1_000)
 _RESAMPLED_VALUES = 200_000_000
 
 
+def label_scores(problem: str, values: np.ndarray, expected: np.ndarray, classes: Sequence[str]) -> Scores:
+    """Returns the scores of a problem: single_label, multi_label or regression.
+
+    Args:
+        problem: decides which of the functions below scores.
+        values: (texts, outputs) float, probabilities of the classes or the number.
+        expected: as these functions take it.
+        classes: their names; of a regression none.
+    """
+    if problem == "regression":
+        return regression_scores(values[:, 0], expected)
+    scores = multi_label_scores if problem == "multi_label" else single_label_scores
+    return scores(values, expected, classes)
+
+
 def single_label_scores(
     probabilities: np.ndarray, expected: np.ndarray, classes: Sequence[str], documents: np.ndarray | None = None
 ) -> Scores:

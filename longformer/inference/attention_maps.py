@@ -54,6 +54,18 @@ def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | Non
     ]
 
 
+@torch.no_grad()
+def first_token_attention(model: Any, ids: Tensor) -> Tensor:
+    """Returns how much the first token attends to every position, (positions,), the mean of the last layer's heads.
+
+    Args:
+        model: a classifier whose first token is global, in evaluation mode.
+        ids: (positions,) long.
+    """
+    of_global: Tensor = model(input_ids=ids[None], output_attentions=True).global_attentions[-1]
+    return of_global[0, :, :, 0].mean(0)
+
+
 def dense_map(local: Tensor, of_global_tokens: Tensor | None, global_positions: Tensor) -> Tensor:
     """Returns (heads, positions, positions) of one text's probabilities in Hugging Face's format (semantics.md 1.4).
 

@@ -83,7 +83,8 @@ def test_reviews_are_classified_across_an_interruption_and_another_number_of_ran
     assert in_report["columns"] == ["text", "tokens", "label", "prediction", "0", "1"]
     page = Reader((run / "report" / "report.html").read_text())
     assert all(map(has_ink, page.pictures()))
-    assert "test: accuracy" in page.text
+    for told in ("test: accuracy", "Surest mistakes", "TF-IDF and a linear model", "Does reading more help?"):
+        assert told in page.text
 
     monkeypatch.chdir(workplace)
     assert main(["evaluate", "runs/reviews", "--json"]) == 0
@@ -96,3 +97,49 @@ def test_reviews_are_classified_across_an_interruption_and_another_number_of_ran
     capsys.readouterr()
     assert main(["predict", "models:/reviews@champion", table[0]["text"], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"] == from_run
+
+
+PROBLEMS = {
+    "several": "problem: multi_label, label: [even, small], class_weights: balanced, long_documents: windows",
+    "number": "problem: regression, label: number, long_documents: truncate_begin",
+    "one": "label: parity, class_weights: {odd: 1.0, even: 2.0}, long_documents: windows",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_labels_of_every_kind_are_learned_and_the_export_predicts_what_the_run_reported(
+    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts are longer than the sequences, so all ways of reading them count."""
+    with (workplace / "numbers.jsonl").open("w") as file:
+        for number in range(240):
+            words = [["even", "odd"][number % 2], "small" if number < 100 else "large"]
+            text = " ".join(words * (1 + number % 4))
+            labels = {"even": 1 - number % 2, "small": number < 100, "number": number / 100}
+            file.write(json.dumps({"text": text, "parity": ["even", "odd"][number % 2]} | labels) + "\n")
+    (workplace / f"{name}.yaml").write_text(f"""
+name: {name}
+task: sequence_classification
+model: {{source: roberta, max_length: 64, window: 16}}
+data: {{directory: {name}-data, source: numbers.jsonl, {PROBLEMS[name]}}}
+training: {{zero_stage: 0, gradient_clipping: 1.0}}
+phases:
+- {{name: only, sequence_length: 6, learning_rate: 1.0e-2, steps: 80, batch_size: 8}}
+""")
+    monkeypatch.chdir(workplace)
+    assert main(["train", f"{name}.yaml"]) == 0
+    result = Path("runs", name, "phases", "01-only", "result")
+    test = json.loads((result / "evaluation.json").read_text())["test"]
+    assert test["longer_texts"] > 0
+    if name == "number":
+        assert test["mean_absolute_error"] < 0.8
+    else:
+        assert test["macro_f1"] > 0.6
+    capsys.readouterr()
+    table = [json.loads(line) for line in (result / "predictions-test.jsonl").read_text().splitlines()]
+    for line in table:
+        assert main(["predict", f"runs/{name}/export", line["text"], "--json"]) == 0
+        found = {each["text"]: each["score"] for each in json.loads(capsys.readouterr().out)["result"]}
+        expected = line.get("scores", {"number": line["prediction"]})
+        assert found == pytest.approx(expected, abs=1e-5)

@@ -10,17 +10,12 @@ import torch
 from torch import nn
 
 from data_pipeline.shards.prepared import PreparedData
-from launcher.tasks.base import Evaluation, EvaluationRequest
+from launcher.runs.run import Run
+from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
-from longformer.evaluation.classification import (
-    THRESHOLD,
-    Scores,
-    multi_label_scores,
-    regression_scores,
-    single_label_scores,
-)
+from longformer.evaluation.classification import THRESHOLD, Scores, label_scores
 from longformer.evaluation.distributed import gathered
 from longformer.inference.classification import Reading, label_values
 from longformer.models import LongformerForSequenceClassification
@@ -60,8 +55,7 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
 
     def build_model(self, index: int, origin: Path | None) -> LongformerForSequenceClassification:
         model: LongformerForSequenceClassification = super().build_model(index, origin)
-        if classes := self.data.classes():
-            model.config.id2label = dict(enumerate(classes))
+        model.config.id2label = dict(enumerate(self.data.classes() or (str(self.config.data.label),)))
         self._reading(index).keep_in(model.config)
         return model
 
@@ -81,8 +75,14 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
             scores["by_length"] = by_length
         if request.after_phase and reading.length > SHORT and any(len(text.text) + 2 > SHORT for text in texts):
             short = self._values(model, texts, Reading(SHORT), request)
-            scores["first_512_tokens"] = _plain(self._scores(short, texts))
+            scores["first_512_tokens"] = _without_classes(self._scores(short, texts))
         return Evaluation(scores, self._table(values, texts))
+
+    def report(self, run: Run) -> TaskReport:
+        # Plotting takes seconds to import, which ranks need not.
+        from launcher.tasks.sequence_classification.report import report_of
+
+        return report_of(self.config, self.data, run)
 
     def _reading(self, index: int, length: int | None = None) -> Reading:
         return Reading(length or self.config.phases[index].sequence_length, self.config.data.long_documents)
@@ -121,13 +121,7 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
 
     def _scores(self, values: np.ndarray, texts: Sequence[LabelledText]) -> Scores:
         expected = np.array([text.label for text in texts])
-        match self.config.data.problem:
-            case "regression":
-                return regression_scores(values[:, 0], expected)
-            case "multi_label":
-                return multi_label_scores(values, expected, self.data.classes())
-            case _:
-                return single_label_scores(values, expected, self.data.classes())
+        return label_scores(self.config.data.problem, values, expected, self.data.classes())
 
     def _by_length(self, values: np.ndarray, texts: Sequence[LabelledText]) -> dict[str, Any]:
         """Returns the scores of texts of up to 512 tokens, to 1,024, and so on, where there are any."""
@@ -140,7 +134,7 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         found = {}
         for limit, members in sorted(groups.items()):
             scores = self._scores(values[members], [texts[number] for number in members])
-            found[f"up_to_{limit}_tokens"] = {**_plain(scores), "texts": len(members)}
+            found[f"up_to_{limit}_tokens"] = {**_without_classes(scores), "texts": len(members)}
         return found
 
     def _table(self, values: np.ndarray, texts: Sequence[LabelledText]) -> list[dict[str, Any]]:
@@ -162,6 +156,5 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         return table
 
 
-def _plain(scores: Scores) -> Scores:
-    """Returns the numbers among scores, without intervals and classes."""
-    return {name: value for name, value in scores.items() if not isinstance(value, dict)}
+def _without_classes(scores: Scores) -> Scores:
+    return {name: value for name, value in scores.items() if name != "per_class"}
