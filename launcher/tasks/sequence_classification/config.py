@@ -12,6 +12,9 @@ from launcher.tasks.sections import ClassesRun, ClassesSection, LabelEvaluationS
 class ClassifiedSection(ClassesSection):
     """Which labelled texts are learned, from records or from a folder of text files for every class."""
 
+    layout: Literal["records", "hyperpartisan", "hyperpartisan_clean"] = "records"
+    """What `source` holds: `records` with named fields or a folder for every class; or the files of SemEval-2019 task 4
+    by article, in the splits of the Longformer paper, which leak, or in clean ones."""
     text: str = "text"
     """Field that holds the text."""
     label: str | tuple[str, ...] = "label"

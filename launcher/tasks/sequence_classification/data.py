@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numpy as np
 
 from data_pipeline.sampling.labelled import LabelledSequences
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.sources.corpora import TEXT
+from data_pipeline.sources.corpora import TEXT, Corpus
+from data_pipeline.sources.hyperpartisan import hyperpartisan
 from data_pipeline.sources.labelled import LABEL, labelled
 from launcher.tasks.classes import ClassesData
 from launcher.tasks.data import RunCorpus
@@ -32,8 +32,21 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
 
     def corpora(self) -> list[RunCorpus]:
         section = self.config.data
-        corpus = partial(
-            labelled,
+        return [
+            RunCorpus(
+                self.directory,
+                self._corpus,
+                self.config.model.source,
+                section.damaged_allowed,
+                section.special_tokens,
+            )
+        ]
+
+    def _corpus(self) -> Corpus:
+        section = self.config.data
+        if section.layout != "records":
+            return hyperpartisan(section.source, "clean" if section.layout == "hyperpartisan_clean" else "published")
+        return labelled(
             section.source,
             texts={TEXT: section.text},
             fields={LABEL: section.label},
@@ -41,9 +54,6 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
             encoding=section.encoding,
             read_as=section.read_as,
         )
-        return [
-            RunCorpus(self.directory, corpus, self.config.model.source, section.damaged_allowed, section.special_tokens)
-        ]
 
     def sequences(self, index: int) -> LabelledSequences:
         return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
