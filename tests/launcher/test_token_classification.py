@@ -20,6 +20,7 @@ from launcher.tasks.registry import task_of
 from longformer.evaluation.entities import entity_scores
 from longformer.inference.labelling import words_of
 from longformer.inference.predictor import Predictor
+from longformer.inference.serving import open_model
 
 RUN_FILE = """
 name: names
@@ -127,6 +128,8 @@ def test_what_is_reported_is_what_the_exported_model_answers(
         ("LOC", "New York City"), ("PER", "Anna Smith")
     ]  # fmt: skip
     assert all(text[each["start"] :].startswith(each["text"]) for each in answer["entities"])
+    served = open_model(Path("model"), "label")({"text": text}, {})
+    assert served == {"labels": answer["result"], "entities": answer["entities"]}
 
 
 def test_what_is_not_read_is_counted_and_plain_labels_are_scored_by_word(
