@@ -2,16 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline.errors import DataError
 from data_pipeline.prepare.parallel import LocalProcesses
@@ -21,7 +17,7 @@ from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.characters import RECIPES, characters
 from data_pipeline.sources.corpora import TEXT, Corpus
 from data_pipeline.sources.documents import DOCUMENTS, documents, find_documents, read_documents
-from data_pipeline.sources.files import DocumentReader, ReportProgress
+from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.labelled import LABEL, LABELLED, labelled
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.records import Reading
@@ -29,6 +25,7 @@ from data_pipeline.sources.summaries import LAYOUTS, SUMMARIES, summaries
 from data_pipeline.tokenizers.subword import train_tokenizer
 from launcher.backends.ray.task_map import RayTasks
 from launcher.commands.output_file import writable
+from launcher.reporting.bytes_bar import bytes_bar
 from launcher.reporting.terminal import terminal, terminal_table
 from launcher.tasks.data import open_tokenizer
 
@@ -111,7 +108,7 @@ def prepare_command(
         chosen = open_tokenizer(_given("tokenizer", recipe, tokenizer), special_tokens or None)
     was_there = (output / FILE).exists()
     try:
-        with _progress_bar(f"preparing {recipe}") as report_progress:
+        with bytes_bar(f"preparing {recipe}") as report_progress:
             prepared = prepare(
                 corpus,
                 output=output,
@@ -141,7 +138,7 @@ def train_tokenizer_command(
     if output.exists():
         raise DataError(f"{output} exists already: choose another name or delete it")
     files = find_documents(source)
-    with _progress_bar("reading documents") as report_progress:
+    with bytes_bar("reading documents") as report_progress:
         reading = Reading((field,), encoding, read_as)
         found = read_documents(files, DocumentReader(files, report_progress), reading, quarantine=Quarantine(0))
         trained = train_tokenizer((document.text for document in found), vocabulary_size=vocabulary_size)
@@ -179,23 +176,6 @@ def _given(name: str, recipe: str, path: Path | None) -> Path:
     if path is None:
         raise DataError(f"{recipe} need a {name}: give --{name}")
     return path
-
-
-@contextmanager
-def _progress_bar(description: str) -> Iterator[ReportProgress]:
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(prepared: PreparedData) -> None:

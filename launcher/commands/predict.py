@@ -1,4 +1,4 @@
-"""`longformer predict`: run a Longformer or an LED on a text."""
+"""`longformer predict`: run a Longformer or an LED on a text, or on every record of a file or folder."""
 
 import json
 import logging
@@ -11,9 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from launcher.commands.output_file import writable
+from launcher.commands.predict_files import predict_files
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Label, Predictor, task_of
+from longformer.inference.serving import ABILITIES
 from longformer.interop.model_folder import CONFIG_FILE
 
 
@@ -35,7 +38,13 @@ def predict(
             metavar="RUN_DIR|MODEL", help="A run, the folder of a Longformer or an LED, or models:/NAME@ALIAS."
         ),
     ],
-    source: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="The text, a file of it, or - to read it here.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT|FILE|-",
+            help="The text, a file of it, or - to read it here; with --output a file or folder of records or texts.",
+        ),
+    ],
     task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
     question: Annotated[str | None, typer.Option(help="What the text is to answer.")] = None,
     choices: Annotated[
@@ -45,9 +54,26 @@ def predict(
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of the longest summary.")] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Summaries followed at the same time.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(callback=writable, help="Answer every record or text of FILE, as JSON lines in this new file."),
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--field", metavar="NAME=FIELD", help="With --output: where records keep it, as text=body; repeat."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="With --output: texts of similar length that are classified at a time.")
+    ] = 8,
 ) -> None:
     """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""
     logging.basicConfig(format="%(message)s")
+    if output is not None:
+        parameters = {"top": top, "max_new_tokens": max_new_tokens, "num_beams": num_beams}
+        _predict_all(model, Path(source), output, task, fields or [], parameters, batch_size)
+        return
     text = text_of(source)
     with open_model(model) as found:
         folder = model_folder(found.folder)
@@ -85,6 +111,36 @@ def predict(
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
     else:
         show(result)
+
+
+def _predict_all(
+    model: str,
+    source: Path,
+    output: Path,
+    task: Task | None,
+    fields: list[str],
+    parameters: dict[str, Any],
+    batch_size: int,
+) -> None:
+    if output.exists():
+        raise LongformerError(f"{output} exists already: choose another name or delete it")
+    named = dict(each.partition("=")[::2] for each in fields)
+    with open_model(model) as found:
+        folder = model_folder(found.folder)
+        ability = task or _task_of(folder)
+        if ability not in ABILITIES:
+            raise LongformerError(f"{folder} chooses between texts, which files cannot be asked for")
+        asked, known = ABILITIES[ability].example, ABILITIES[ability].parameters
+        if unknown := [name for name in named if name not in asked or not named[name]]:
+            raise LongformerError(f"--field {unknown[0]}: write {' or '.join(f'{name}=FIELD' for name in asked)}")
+        given = {name: value for name, value in parameters.items() if name in known and value is not None}
+        counts = predict_files(folder, ability, source, output, fields=named, parameters=given, batch_size=batch_size)
+    print(f"{output}: {counts.records:,} records")
+    if counts.cut:
+        print(f"{counts.cut:,} texts have more tokens than are read: the rest of each was left out")
+    if counts.failed:
+        print(f"{counts.failed:,} records have no answer; each says why under `error`", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _task_of(folder: Path) -> str:

@@ -52,7 +52,7 @@ class Reading:
         config.other = {**config.other, _KEY: asdict(self)}
 
     def parts(self, text: Sequence[int], around: int = 2) -> list[Sequence[int]]:
-        """Returns what is read of a text, at least one part; windows follow each other, and the last ends with the text.
+        """Returns what is read of a text, at least one part; windows follow each other, the last ends with the text.
 
         Args:
             text: token ids without special ones.

@@ -133,12 +133,49 @@ class Predictor:
             for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
         ]
 
-    @torch.no_grad()
     def classify(self, text: str) -> list[Candidate]:
         """Returns all classes, the most probable first; where several may hold, each has a probability of its own.
 
         What is read of a longer text is what the model was trained and evaluated with; see `Reading`.
         """
+        (found,) = self.classify_all([text], batch_size=1)
+        if isinstance(found, LongformerError):
+            raise found
+        return found
+
+    def classify_all(self, texts: Sequence[Any], *, batch_size: int) -> list[list[Candidate] | LongformerError]:
+        """Returns the classes of every text as `classify` does, or why a text has none.
+
+        Args:
+            texts: any number; what is no text has none.
+            batch_size: texts, or windows of them, of similar length that are read at a time.
+        """
+        parts: list[tuple[int, list[int]]] = []
+        found: list[list[Candidate] | LongformerError] = [[] for _ in texts]
+        for number, text in enumerate(texts):
+            try:
+                parts += [(number, part) for part in self._parts(text)]
+            except LongformerError as error:
+                found[number] = error
+        parts.sort(key=lambda part: len(part[1]))
+        config = self.model.config
+        problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else "regression")
+        values: dict[int, list[torch.Tensor]] = {}
+        for start in range(0, len(parts), batch_size):
+            batch = parts[start : start + batch_size]
+            read = label_values(
+                self.model, [ids for _, ids in batch], problem_type=problem, padding=config.pad_token_id
+            )
+            for (number, _), each in zip(batch, read, strict=True):
+                values.setdefault(number, []).append(each)
+        for number, of_parts in values.items():
+            scores = torch.stack(of_parts).mean(0).tolist()
+            candidates = [Candidate(self._class_name(index), score) for index, score in enumerate(scores)]
+            found[number] = sorted(candidates, key=lambda candidate: -candidate.score)
+        return found
+
+    def _parts(self, text: str) -> list[list[int]]:
+        """Returns what a classifier reads of a text, a part at a time."""
         tokens = self._encode(text)
         own = [place for place, part in enumerate(tokens.parts) if part is not None]
         before, after = tokens.ids[: own[0]], tokens.ids[own[-1] + 1 :]
@@ -146,15 +183,7 @@ class Predictor:
         parts = reading.parts([tokens.ids[place] for place in own], len(before) + len(after))
         if reading.long_documents != "windows" and len(parts[0]) < len(own):
             tokens.shortened(reading.length, part=0, names=("text",))  # says how much is left out
-        config = self.model.config
-        problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else "regression")
-        values = [
-            label_values(self.model, [[*before, *part, *after]], problem_type=problem, padding=config.pad_token_id)
-            for part in parts
-        ]
-        scores = torch.cat(values).mean(0)
-        found = [Candidate(self._class_name(index), score) for index, score in enumerate(scores.tolist())]
-        return sorted(found, key=lambda candidate: -candidate.score)
+        return [[*before, *part, *after] for part in parts]
 
     @torch.no_grad()
     def label(self, text: str) -> list[Label]:

@@ -4,7 +4,7 @@ A folder answers by what it holds: a Longformer or an LED by its architecture, a
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,37 @@ def open_model(folder: Path, ability: str, **settings: Any) -> Answer:
         return kind.answer(predictor, record, parameters, **settings)
 
     return answer
+
+
+def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Record, int], list[Record]]:
+    """Returns what answers many records, called with them, the parameters, and how many are read at a time.
+
+    A record that cannot be answered says why under `error`; all others are answered as by `open_model`. Texts are
+    classified together, others one by one.
+
+    Arguments and errors as in `open_model`.
+    """
+    predictor = _predictor(folder, ability)
+    kind = ABILITIES[ability]
+
+    def answer_all(records: Sequence[Record], parameters: Record, batch_size: int) -> list[Record]:
+        if isinstance(predictor, Predictor) and ability == "classify":
+            found = predictor.classify_all([record.get("text") for record in records], batch_size=batch_size)
+            return [
+                {"error": str(each)} if isinstance(each, LongformerError) else {"classes": list(map(asdict, each))}
+                for each in found
+            ]
+        return [answer(record, parameters) for record in records]
+
+    def answer(record: Record, parameters: Record) -> Record:
+        try:
+            for name in kind.example:
+                check_text(record.get(name), name)
+            return kind.answer(predictor, record, parameters)
+        except (LongformerError, ValueError) as error:
+            return {"error": str(error)}
+
+    return answer_all
 
 
 def example_of(folder: Path, ability: str) -> Record:

@@ -100,6 +100,37 @@ def test_a_text_is_classified_as_hugging_face_does(run: Run, test_data: Path, tm
     assert [each["score"] for each in result] == sorted(found.values(), reverse=True)
 
 
+def test_every_record_of_a_folder_is_answered_as_it_would_be_alone_and_bad_ones_say_why(
+    run: Run, test_data: Path, tmp_path: Path, paper: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_model(tmp_path / "model", test_data, "LongformerForSequenceClassification", num_labels=3)
+    source, output = tmp_path / "source", tmp_path / "out" / "found.jsonl"
+    source.mkdir()
+    texts = [paper[start : start + length] for start, length in ((0, 40), (100, 1_000), (50, 200), (0, 10_000))]
+    rows = [{"id": number, "body": text} for number, text in enumerate(texts)] + [{"id": 4}, {"id": 5, "body": " "}]
+    (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    command = ["predict", str(tmp_path / "model"), str(source), "--output", str(output), "--field", "text=body"]
+    assert main([*command, "--batch-size", "3"]) == 1
+    told = capsys.readouterr()
+    assert f"{output}: 7 records" in told.out
+    assert "1 texts have more tokens than are read" in told.out
+    assert "3 records have no answer" in told.err
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["source"] for line in found] == [f"{source / 'rows.jsonl'}:{number}" for number in range(1, 8)]
+    assert [line.get("id") for line in found] == [0, 1, 2, 3, 4, 5, None]
+    for line, text in zip(found, texts, strict=False):
+        alone = run("predict", tmp_path / "model", text)["result"]
+        assert [each["text"] for each in line["classes"]] == [each["text"] for each in alone]
+        assert [each["score"] for each in line["classes"]] == pytest.approx([each["score"] for each in alone], abs=1e-5)
+    assert [line["error"].split(":")[0] for line in found[4:6]] == ["the text is missing", "the text is empty"]
+    assert "cannot be read" in found[6]["error"]
+    before = output.read_bytes()
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    assert [file.name for file in output.parent.iterdir()] == [output.name]
+
+
 def test_an_answer_is_the_most_probable_piece_of_the_text(
     run: Run, test_data: Path, tmp_path: Path, paper: str
 ) -> None:

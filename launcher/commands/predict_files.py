@@ -1,0 +1,130 @@
+"""`longformer predict --output`: run a model on every record of a file or folder."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.records import Reading, contents, joined_text, text_damage
+from data_pipeline.sources.text import files_below
+from launcher.reporting.bytes_bar import bytes_bar
+from longformer.errors import LongformerError
+from longformer.inference.serving import ABILITIES, open_for_many
+
+_TOGETHER = 1_024
+"""Records that are sorted by length and answered together."""
+_ALL = 1 << 62
+
+
+class Counts(NamedTuple):
+    """How a file was answered."""
+
+    records: int
+    failed: int
+    """Those that could not be read or answered, which say why."""
+    cut: int
+    """Texts of which the end was not read."""
+
+
+class _Asked(NamedTuple):
+    name: str
+    """`file.jsonl:17`."""
+    record: dict[str, Any]
+    damage: str | None = None
+
+
+def predict_files(
+    folder: Path,
+    ability: str,
+    source: Path,
+    output: Path,
+    *,
+    fields: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    batch_size: int,
+) -> Counts:
+    """Answers all records of a file or folder, in their order, as JSON lines; the output is there when all are done.
+
+    Args:
+        folder: of the model.
+        ability: a name in `longformer.inference.serving.ABILITIES`.
+        source: records in any form that is known, or texts.
+        output: the file to write.
+        fields: names of the fields that hold what is asked, where they are others.
+        parameters: of the request, the same for all.
+        batch_size: texts of similar length that a classifier reads at a time.
+
+    Raises:
+        LongformerError, DataError: the model or the source cannot be read.
+        OSError: the output cannot be written.
+    """
+    answer_all = open_for_many(folder, ability)
+    wanted = {name: fields.get(name, name) for name in ABILITIES[ability].example}
+    settings = {**ABILITIES[ability].parameters, **parameters}
+    files = files_below(source, recipe="predict", expects="JSON lines, JSON arrays, CSV, Parquet or text")
+    staging = output.with_name(f".{output.name}.part")
+    records = failed = 0
+    cut = _FirstOnly()
+    log = logging.getLogger("longformer.inference.texts")
+    log.addFilter(cut)
+    try:
+        with bytes_bar("predicting") as report_progress, staging.open("w", encoding="utf-8") as file:
+            reader = DocumentReader(files, report_progress)
+            asked_for = _records(files, reader, wanted)
+            while group := list(islice(asked_for, _TOGETHER)):
+                good = [asked.record for asked in group if asked.damage is None]
+                answers = iter(answer_all(good, settings, batch_size))
+                for asked in group:
+                    found = {"error": asked.damage} if asked.damage is not None else next(answers)
+                    records, failed = records + 1, failed + ("error" in found)
+                    rest = {name: value for name, value in asked.record.items() if name not in wanted}
+                    file.write(json.dumps({"source": asked.name, **rest, **found}, ensure_ascii=False) + "\n")
+        if not records:
+            raise LongformerError(f"{source} holds no text")
+        staging.replace(output)
+    finally:
+        log.removeFilter(cut)
+        staging.unlink(missing_ok=True)
+    return Counts(records, failed, cut.count)
+
+
+def _records(files: list[Path], reader: DocumentReader, wanted: Mapping[str, str]) -> Iterator[_Asked]:
+    """Yields every record with what is asked under the model's names, and the other fields as they are."""
+    quarantine = Quarantine(_ALL)
+    text = next(iter(wanted)) if len(wanted) == 1 else None
+    for file in files:
+        for content in contents(file, reader, Reading(list(wanted.values())), quarantine):
+            if content.form == "text":
+                whole = "".join(content.text)
+                damage = text_damage(whole, content.encoding)
+                if text is None:
+                    damage = f"it is a text, but {' and '.join(wanted.values())} are asked for: give records"
+                yield _Asked(content.name, {} if text is None or damage else {text: whole}, damage)
+                continue
+            for record in content.records:
+                try:
+                    values = record.load()
+                    asked = {name: joined_text(values[field]) for name, field in wanted.items() if values.get(field)}
+                except (ValueError, TypeError, AttributeError) as error:
+                    yield _Asked(record.name, {}, f"the record cannot be read ({error})")
+                else:
+                    rest = {name: value for name, value in values.items() if name not in wanted.values()}
+                    yield _Asked(record.name, {**rest, **asked})
+    for name, reason in quarantine.items():
+        yield _Asked(name, {}, reason)
+
+
+class _FirstOnly(logging.Filter):
+    """Lets the first warning through and counts all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.count += 1
+        return self.count == 1
