@@ -64,7 +64,8 @@ def shortened(run_file: dict[str, Any]) -> dict[str, Any]:
     if is_quickstart:
         run_file["model"] |= {"layers": 2, "hidden_size": 64, "feedforward_size": 128}
     for phase in run_file.get("phases", []):
-        phase["steps"] = min(phase["steps"], 50 if is_quickstart else 5)
+        phase.pop("epochs", None)
+        phase["steps"] = min(phase.get("steps", 5), 50 if is_quickstart else 5)
         phase["warmup_steps"] = min(phase.get("warmup_steps", 0), phase["steps"])
         if is_quickstart:
             phase["windows"] = phase["windows"][-2:]
