@@ -71,9 +71,13 @@ def predict(
     """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""
     logging.basicConfig(format="%(message)s")
     if output is not None:
+        if question is not None or choices:
+            raise LongformerError("--question and --choice are for one text; with --output records hold what is asked")
         parameters = {"top": top, "max_new_tokens": max_new_tokens, "num_beams": num_beams}
         _predict_all(model, Path(source), output, task, fields or [], parameters, batch_size)
         return
+    if fields:
+        raise LongformerError("--field is for the records of a file: give --output too, the file for their answers")
     text = text_of(source)
     with open_model(model) as found:
         folder = model_folder(found.folder)

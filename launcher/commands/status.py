@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -263,7 +264,8 @@ def _stop(run: RunPaths, *, save: bool) -> None:
     if submission is None:
         run.identity()
     elif submission.is_starting(run):
-        os.killpg(int(submission.jobs[0]), signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.killpg(int(submission.jobs[0]), signal.SIGTERM)
         print("stopped before it began to train; `longformer submit` goes on with the run")
         return
     elif queued := submission.queued():

@@ -326,7 +326,7 @@ def _check_steps_or_epochs(steps: int | None, epochs: float | None) -> None:
     """Raises ValueError unless exactly one is given."""
     if (steps is None) == (epochs is None):
         problem = "missing, and epochs too" if steps is None else f"{steps} beside epochs {epochs:g}"
-        raise ValueError(f"steps is {problem}: give one of both (null takes back what another file says)")
+        raise ValueError(f"steps is {problem}: give one of the two (null takes back what another file says)")
 
 
 def _steps_of(epochs: float, samples: int, batch_size: int) -> int:

@@ -38,8 +38,8 @@ class TokenizedSection(DataSection):
     in use; all others are text there. `null` = those that the tokenizer's folder names, as a trained model's does."""
 
 
-class LabelledSection(TokenizedSection):
-    """Which labelled examples are learned."""
+class ClassesSection(TokenizedSection):
+    """Which examples with classes are learned."""
 
     source: Path
     """File of records (JSON lines, JSON array, CSV, TSV, Parquet), or a folder of such files whose names tell train,
@@ -50,11 +50,6 @@ class LabelledSection(TokenizedSection):
     """So many records may be unreadable or without a label; they are skipped and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
-
-
-class ClassesSection(LabelledSection):
-    """Which examples with classes are learned."""
-
     classes: tuple[ClassName, ...] | None = None
     """Names of the classes, in the order of the model's outputs; `null` = those of the training examples."""
     class_weights: Literal["balanced"] | dict[ClassName, PositiveNumber] | None = None

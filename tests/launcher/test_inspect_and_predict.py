@@ -263,6 +263,8 @@ def test_commands_word_their_refusals(
         (["predict", "bare", "A text.", "--task", "classify"], "has no weights for classify"),
         (["predict", "answers", "missing.txt", "--question", "Why?"], "missing.txt does not exist"),
         (["predict", "answers", "", "--question", "Why?"], "the text is empty"),
+        (["predict", "answers", "rows.csv", "--question", "Why?", "--output", "out.jsonl"], "are for one text; with"),
+        (["predict", "answers", "A text.", "--field", "text=body"], "--field is for the records of a file"),
         (["predict", "untold", "A text."], "holds no tokenizer that can be read"),
         (["inspect", "other"], "is a model of the family gpt2, not a Longformer or an LED"),
         (["inspect", "nowhere"], "config.json is missing"),

@@ -121,7 +121,7 @@ class MaskedLMRun(PretrainedRun):
         if self.model.freeze_pretrained and self.training.freeze_layers:
             raise ValueError(
                 f"training.freeze_layers is {self.training.freeze_layers}, which freezes the new positions too, but "
-                "nothing else is trained with model.freeze_pretrained; give one of both"
+                "nothing else is trained with model.freeze_pretrained; give one of the two"
             )
         return self
 
