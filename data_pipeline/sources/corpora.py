@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,17 @@ class NamedSplits:
         return cls(names, files)
 
     def __bool__(self) -> bool:
-        return any(self.names.values())
+        return bool(self.told)
+
+    @cached_property
+    def told(self) -> set[str]:
+        """The splits that names tell of."""
+        return {split for split in self.names.values() if split is not None}
 
     @property
     def missing(self) -> list[str]:
         """Splits for evaluation that no name tells of though names tell of others; drawn from training examples."""
-        return [split for split in SPLITS[1:] if self and split not in self.names.values()]
+        return [split for split in SPLITS[1:] if self and split not in self.told]
 
     @property
     def rule(self) -> str:

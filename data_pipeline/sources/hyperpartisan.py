@@ -102,8 +102,8 @@ def _elements(file: Path, reader: DocumentReader) -> list[ElementTree.Element]:
 
 
 def _published_splits(file: Path, reader: DocumentReader, texts: Mapping[str, str]) -> dict[str, list[str]]:
-    names = {int(name): name for name in texts}
     try:
+        names = {int(name): name for name in texts}
         published = json.loads(_content(file, reader))
         return {split: [names[number] for number in published[theirs]] for split, theirs in _PUBLISHED.items()}
     except (ValueError, KeyError, TypeError) as error:

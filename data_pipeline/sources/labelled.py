@@ -21,7 +21,7 @@ from data_pipeline.sources.text import files_below
 
 LABELLED = "labelled"
 LABEL = "label"
-"""The field of an example that holds the name of its folder."""
+"""The field of an example that holds its label, such as the name of its folder."""
 
 
 def labelled(

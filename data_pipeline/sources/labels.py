@@ -118,12 +118,14 @@ class ClassCounts:
         """Checks that there is something to learn, and that nothing else is asked.
 
         Raises:
-            DataError: all training examples have the same class, or another split has one that none of them has, or
-                the classes look like identifiers.
+            DataError: no training example has a class or all have the same, or another split has one that none of them
+                has, or the classes look like identifiers.
         """
         for splits in self.counts.values():
             learned = splits.get("train", Counter())
             _check_no_identifiers(learned)
+            if not learned:
+                raise DataError("no training example has a label: name the field that holds the labels")
             if len(learned) == 1:
                 (only,) = learned
                 raise DataError(

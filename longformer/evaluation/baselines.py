@@ -7,7 +7,7 @@ import numpy as np
 
 def tfidf_predictions(
     texts: Sequence[str], labels: np.ndarray, asked: Sequence[str], *, problem: str, outputs: int
-) -> np.ndarray:
+) -> np.ndarray | None:
     """Returns what a linear model of weighted words and pairs of words (TF-IDF) predicts.
 
     Args:
@@ -19,14 +19,19 @@ def tfidf_predictions(
         outputs: number of classes; 1 of a regression.
 
     Returns:
-        (texts asked, outputs) float: probabilities of the classes, or the number.
+        (texts asked, outputs) float: probabilities of the classes, or the number; None where no two texts share a word,
+        as in languages that write no spaces.
     """
     # They take seconds to import, and only the report asks for them.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression, Ridge
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=min(2, len(texts)), sublinear_tf=True, max_features=200_000)
-    learned, found = vectorizer.fit_transform(texts), vectorizer.transform(asked)
+    try:
+        learned = vectorizer.fit_transform(texts)
+    except ValueError:  # no words are left
+        return None
+    found = vectorizer.transform(asked)
     if problem == "regression":
         return np.asarray(Ridge().fit(learned, labels).predict(found)).reshape(-1, 1)
 

@@ -37,6 +37,8 @@ class Reading:
         told = config.other.get(_KEY, {})
         try:
             reading = cls(**{"length": positions, **told})
+            if not 2 < reading.length <= positions:
+                raise ValueError(f"length is {reading.length}")
             reading.parts([0])
         except (TypeError, ValueError):
             raise LongformerError(f"{_KEY} of config.json is {told}, which is no way of reading texts") from None

@@ -68,6 +68,11 @@ def test_what_is_missing_or_damaged_is_one_sentence(test_data: Path, tmp_path: P
     with pytest.raises(DataError, match="does not hold the published splits of these articles"):
         read_all(tmp_path, "published")
     (articles,) = tmp_path.glob("articles*")
+    (truth,) = tmp_path.glob("ground-truth*")
+    truth.write_bytes(b'<articles><article id="x" hyperpartisan="true"/></articles>')
+    articles.write_bytes(b'<articles><article id="x">text</article></articles>')
+    with pytest.raises(DataError, match="does not hold the published splits of these articles"):
+        read_all(tmp_path, "published")
     articles.write_bytes(lzma.compress(b"<articles><article>"))
     with pytest.raises(DataError, match="is no XML"):
         read_all(tmp_path, "clean")

@@ -232,6 +232,7 @@ def test_windows_of_a_long_text_take_turns_and_ends_are_cut_where_asked(
 @pytest.mark.parametrize(
     ("labels", "problem", "sentence"),
     [
+        ([[]] * 3, "multi_label", "no training example has a label"),
         (["a"] * 9, "single_label", "labels of the training examples are 'a': there is nothing to tell apart"),
         (
             [f"id{number}" for number in range(60)],

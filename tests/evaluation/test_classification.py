@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn import metrics
 
+from longformer.evaluation.baselines import tfidf_predictions
 from longformer.evaluation.classification import (
     _Ranking,
     multi_label_scores,
@@ -109,3 +110,12 @@ def test_regression_is_scored_by_error_and_correlation_and_constants_have_none()
 def test_nothing_to_score_is_refused() -> None:
     with pytest.raises(ValueError, match="no text to score"):
         single_label_scores(np.empty((0, 2)), np.empty(0, dtype=int), ["a", "b"])
+
+
+def test_a_linear_model_of_words_needs_words_that_texts_share() -> None:
+    labels = np.array([0, 1, 0, 1])
+    options = {"problem": "single_label", "outputs": 2}
+    found = tfidf_predictions(["good film", "bad film", "good end", "bad end"], labels, ["good", "bad"], **options)
+    assert found is not None
+    assert found.argmax(1).tolist() == [0, 1]
+    assert tfidf_predictions(["这是一部好电影", "另一部坏电影", "好结局", "坏结局"], labels, ["好"], **options) is None

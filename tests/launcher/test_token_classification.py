@@ -17,10 +17,13 @@ from launcher.config.load import load
 from launcher.tasks.base import EvaluationRequest, Task
 from launcher.tasks.data import BatchShare
 from launcher.tasks.registry import task_of
+from longformer.errors import LongformerError
 from longformer.evaluation.entities import entity_scores
+from longformer.inference.classification import Reading
 from longformer.inference.labelling import words_of
 from longformer.inference.predictor import Predictor
 from longformer.inference.serving import open_model
+from longformer.models import LongformerConfig
 
 RUN_FILE = """
 name: names
@@ -179,6 +182,15 @@ def test_impossible_data_is_refused(
     monkeypatch.chdir(workplace)
     assert main(["check", "run.yaml", change]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "told", [{"length": 2, "long_documents": "windows"}, {"length": 513}, {"long_documents": "some"}, {"stride": 1}, []]
+)
+def test_a_config_that_tells_of_no_way_of_reading_is_refused(told: Any) -> None:
+    config = LongformerConfig(other={"reading": told})
+    with pytest.raises(LongformerError, match="which is no way of reading texts"):
+        Reading.of(config, 512)
 
 
 @pytest.mark.slow

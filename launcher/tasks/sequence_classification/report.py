@@ -59,7 +59,7 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
 
 
 def _words_baseline(config: SequenceClassificationRun, data: SequenceClassificationData) -> dict[str, Any] | None:
-    """Returns the test scores of a linear model of words; None where there are too many texts."""
+    """Returns the test scores of a linear model of words; None where there are too many texts, or no words."""
     split = PreparedData.open(data.directory).manifest.splits["train"]
     if sum(shard.examples for shard in split) > _SMALL:
         return None
@@ -72,6 +72,8 @@ def _words_baseline(config: SequenceClassificationRun, data: SequenceClassificat
         problem=config.data.problem,
         outputs=max(1, len(data.classes())),
     )
+    if values is None:
+        return None
     return label_scores(config.data.problem, values, np.array([text.label for text in test]), data.classes())
 
 
