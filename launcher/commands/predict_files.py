@@ -34,6 +34,9 @@ class _Asked(NamedTuple):
     name: str
     """`file.jsonl:17`."""
     record: dict[str, Any]
+    """What the model is asked, under its names."""
+    rest: dict[str, Any]
+    """The other fields."""
     damage: str | None = None
 
 
@@ -48,6 +51,8 @@ def predict_files(
     batch_size: int,
 ) -> Counts:
     """Answers all records of a file or folder, in their order, as JSON lines; the output is there when all are done.
+
+    Files that cannot be read at all come last.
 
     Args:
         folder: of the model.
@@ -81,8 +86,8 @@ def predict_files(
                 for asked in group:
                     found = {"error": asked.damage} if asked.damage is not None else next(answers)
                     records, failed = records + 1, failed + ("error" in found)
-                    rest = {name: value for name, value in asked.record.items() if name not in wanted}
-                    file.write(json.dumps({"source": asked.name, **rest, **found}, ensure_ascii=False) + "\n")
+                    line = {"source": asked.name, "record": asked.rest, **found}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
         if not records:
             raise LongformerError(f"{source} holds no text")
         staging.replace(output)
@@ -93,7 +98,6 @@ def predict_files(
 
 
 def _records(files: list[Path], reader: DocumentReader, wanted: Mapping[str, str]) -> Iterator[_Asked]:
-    """Yields every record with what is asked under the model's names, and the other fields as they are."""
     quarantine = Quarantine(_ALL)
     text = next(iter(wanted)) if len(wanted) == 1 else None
     for file in files:
@@ -103,19 +107,19 @@ def _records(files: list[Path], reader: DocumentReader, wanted: Mapping[str, str
                 damage = text_damage(whole, content.encoding)
                 if text is None:
                     damage = f"it is a text, but {' and '.join(wanted.values())} are asked for: give records"
-                yield _Asked(content.name, {} if text is None or damage else {text: whole}, damage)
+                yield _Asked(content.name, {} if text is None or damage else {text: whole}, {}, damage)
                 continue
             for record in content.records:
                 try:
                     values = record.load()
                     asked = {name: joined_text(values[field]) for name, field in wanted.items() if values.get(field)}
                 except (ValueError, TypeError, AttributeError) as error:
-                    yield _Asked(record.name, {}, f"the record cannot be read ({error})")
+                    yield _Asked(record.name, {}, {}, f"the record cannot be read ({error})")
                 else:
                     rest = {name: value for name, value in values.items() if name not in wanted.values()}
-                    yield _Asked(record.name, {**rest, **asked})
+                    yield _Asked(record.name, asked, rest)
     for name, reason in quarantine.items():
-        yield _Asked(name, {}, reason)
+        yield _Asked(name, {}, {}, reason)
 
 
 class _FirstOnly(logging.Filter):

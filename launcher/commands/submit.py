@@ -17,7 +17,7 @@ from launcher.config.run_config import RunConfig
 from launcher.config.sections import RankRange, parse_ranks_option
 from launcher.runs.paths import RunPaths
 from launcher.runs.submission import Submission, check_free, code_directory, copy_code
-from launcher.runs.sweep import combinations, record_sweep, run_of
+from launcher.runs.sweep import check_continues, combinations, record_sweep, run_of
 from launcher.tasks.registry import data_of
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
@@ -122,6 +122,8 @@ def submit(
         return
     for note in dict.fromkeys(note for one in runs.values() for note in data_of(one).check()):
         typer.echo(f"note: {note}", err=True)
+    if sweep:
+        check_continues(submitted, tasks)
     for run, one in runs.items():
         check_free(run)
         for directory in (run.submission_directory, run.job_log.parent):

@@ -132,7 +132,7 @@ def best_steps(run: Run) -> list[str]:
         if phase.best is None:
             continue
         metric = phase.best.metric
-        if metric not in evaluation["validation"]:
+        if not math.isfinite(evaluation["validation"].get(metric, math.nan)):
             sentences.append(f"No evaluation in phase {phase.name} had a {metric}: the model is that of its last step.")
             continue
         value = evaluation["validation"][metric]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.labelled import LABEL
-from launcher.tasks.data import PretrainedData
+from launcher.tasks.data import InputData, PretrainedData
 from launcher.tasks.sections import ClassesRun
 from longformer.errors import LongformerError
 
@@ -16,6 +17,17 @@ Config = TypeVar("Config", bound=ClassesRun)
 @dataclass(frozen=True)
 class ClassesData(PretrainedData[Config], Generic[Config]):
     """Examples whose classes were counted while they were prepared."""
+
+    def check(self) -> list[str]:
+        notes = super().check()
+        if self.is_prepared:
+            self.class_weights()
+        return notes
+
+    def prepare(self, task_map: TaskMap | None = None) -> InputData:
+        found = super().prepare(task_map)
+        self.class_weights()
+        return found
 
     def classes(self) -> tuple[str, ...]:
         """Returns the names of the classes, none of a regression.

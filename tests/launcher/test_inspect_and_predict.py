@@ -117,7 +117,7 @@ def test_every_record_of_a_folder_is_answered_as_it_would_be_alone_and_bad_ones_
     assert "3 records have no answer" in told.err
     found = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["source"] for line in found] == [f"{source / 'rows.jsonl'}:{number}" for number in range(1, 8)]
-    assert [line.get("id") for line in found] == [0, 1, 2, 3, 4, 5, None]
+    assert [line["record"].get("id") for line in found] == [0, 1, 2, 3, 4, 5, None]
     for line, text in zip(found, texts, strict=False):
         alone = run("predict", tmp_path / "model", text)["result"]
         assert [each["text"] for each in line["classes"]] == [each["text"] for each in alone]

@@ -193,6 +193,17 @@ def test_a_config_that_tells_of_no_way_of_reading_is_refused(told: Any) -> None:
         Reading.of(config, 512)
 
 
+def test_weights_of_other_classes_are_refused_before_any_rank_starts(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    weighted = ["run.yaml", "name=weighted", "data.directory=weighted", "data.class_weights={B-NOBODY: 2.0}"]
+    for command in ("train", "check"):  # the first prepares what the second looks at
+        assert main([command, *weighted]) == 2
+        assert "data.class_weights names ['B-NOBODY'], but the classes are" in capsys.readouterr().err
+    assert not list(workplace.glob("runs/weighted/logs/*"))
+
+
 @pytest.mark.slow
 def test_a_run_labels_words_from_its_data_to_its_report(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
