@@ -102,6 +102,7 @@ class ClassCounts:
     """How often every class stands in every split, by the name of the field."""
 
     counts: dict[str, dict[str, Counter[str]]] = field(default_factory=dict)
+    _training_examples: Counter[str] = field(default_factory=Counter)
 
     def add(self, split: str, name: str, label: str | list[str]) -> None:
         """Counts the label, or the labels, of an example.
@@ -110,8 +111,10 @@ class ClassCounts:
             DataError: they look like identifiers.
         """
         found = self.counts.setdefault(name, {}).setdefault(split, Counter())
+        known = len(found)
         found.update(label if isinstance(label, list) else [label])
-        if len(found) % 1_000 == 0:  # said before all of a large corpus is read
+        self._training_examples[name] += split == "train"
+        if len(found) // 1_000 > known // 1_000:  # said before all of a large corpus is read
             _check_no_identifiers(found)
 
     def check(self) -> None:
@@ -121,13 +124,14 @@ class ClassCounts:
             DataError: no training example has a class or all have the same, or another split has one that none of them
                 has, or the classes look like identifiers.
         """
-        for splits in self.counts.values():
+        for field_name, splits in self.counts.items():
             learned = splits.get("train", Counter())
             _check_no_identifiers(learned)
             if not learned:
                 raise DataError("no training example has a label: name the field that holds the labels")
-            if len(learned) == 1:
-                (only,) = learned
+            only = next(iter(learned))
+            # Of several labels one class can be learned, where some examples do not have it.
+            if len(learned) == 1 and learned[only] >= self._training_examples[field_name]:
                 raise DataError(
                     f"all {learned[only]:,} labels of the training examples are {only!r}: there is nothing to tell "
                     "apart"

@@ -141,9 +141,9 @@ def _predict_all(
         counts = predict_files(folder, ability, source, output, fields=named, parameters=given, batch_size=batch_size)
     print(f"{output}: {counts.records:,} records")
     if counts.cut:
-        print(f"{counts.cut:,} texts have more tokens than are read: the rest of each was left out")
+        print(f"texts with more tokens than are read, whose rest was left out: {counts.cut:,}")
     if counts.failed:
-        print(f"{counts.failed:,} records have no answer; each says why under `error`", file=sys.stderr)
+        print(f"records without an answer, each of which says why under `error`: {counts.failed:,}", file=sys.stderr)
         raise typer.Exit(1)
 
 

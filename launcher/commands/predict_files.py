@@ -77,7 +77,10 @@ def predict_files(
     log = logging.getLogger("longformer.inference.texts")
     log.addFilter(cut)
     try:
-        with bytes_bar("predicting") as report_progress, staging.open("w", encoding="utf-8") as file:
+        with (
+            bytes_bar("predicting") as report_progress,
+            staging.open("w", encoding="utf-8", errors="replace") as file,
+        ):
             reader = DocumentReader(files, report_progress)
             asked_for = _records(files, reader, wanted)
             while group := list(islice(asked_for, _TOGETHER)):
@@ -87,7 +90,8 @@ def predict_files(
                     found = {"error": asked.damage} if asked.damage is not None else next(answers)
                     records, failed = records + 1, failed + ("error" in found)
                     line = {"source": asked.name, "record": asked.rest, **found}
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    # Parquet holds dates, decimals and bytes, JSON halves of surrogate pairs.
+                    file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
         if not records:
             raise LongformerError(f"{source} holds no text")
         staging.replace(output)

@@ -259,6 +259,17 @@ def test_labels_that_cannot_be_learned_are_one_sentence(
     assert sentence in str(caught.value)
 
 
+def test_one_class_can_be_learned_where_some_examples_do_not_have_it(
+    small_tokenizer: TextTokenizer, tmp_path: Path
+) -> None:
+    lines = [json.dumps({"text": "word", "label": label}) + "\n" for label in [["a"], [], ["a"], [], ["a"]]]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    corpus = labelled(tmp_path, texts={"text": "text"}, fields={"label": "label"}, labels={"label": "multi_label"})
+    prepared = prepare(corpus, tokenizer=small_tokenizer, output=tmp_path / "out", task_map=in_this_process)
+    assert prepared.manifest.corpus.classes["label"]["train"] == {"a": 3}
+
+
 def test_a_label_that_only_held_out_examples_have_is_refused(small_tokenizer: TextTokenizer, tmp_path: Path) -> None:
     for split, labels in {"train": "aabb", "dev": "abc"}.items():
         lines = [json.dumps({"text": "word", "label": label}) + "\n" for label in labels]

@@ -108,13 +108,14 @@ def test_every_record_of_a_folder_is_answered_as_it_would_be_alone_and_bad_ones_
     source.mkdir()
     texts = [paper[start : start + length] for start, length in ((0, 40), (100, 1_000), (50, 200), (0, 10_000))]
     rows = [{"id": number, "body": text} for number, text in enumerate(texts)] + [{"id": 4}, {"id": 5, "body": " "}]
+    rows[1]["author"] = "half a pair: \ud800"
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     command = ["predict", str(tmp_path / "model"), str(source), "--output", str(output), "--field", "text=body"]
     assert main([*command, "--batch-size", "3"]) == 1
     told = capsys.readouterr()
     assert f"{output}: 7 records" in told.out
-    assert "1 texts have more tokens than are read" in told.out
-    assert "3 records have no answer" in told.err
+    assert "whose rest was left out: 1" in told.out
+    assert "says why under `error`: 3" in told.err
     found = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["source"] for line in found] == [f"{source / 'rows.jsonl'}:{number}" for number in range(1, 8)]
     assert [line["record"].get("id") for line in found] == [0, 1, 2, 3, 4, 5, None]
