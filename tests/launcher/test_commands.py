@@ -64,6 +64,8 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
     if isinstance(config, MaskedLMRun):
         overrides += [f"data.sources.{index}.path={source}" for index in range(len(config.data.sources))]
     elif path.stem != "quickstart":
+        if path.stem.startswith("hyperpartisan"):
+            source = write_hyperpartisan(folder)
         overrides.append(f"data.source={source}")
     if config.task != "characters":
         model = folder / "model"
@@ -76,6 +78,18 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
         train_tokenizer(["some text"], vocabulary_size=261).save(model / "tokenizer.json")
         overrides.append(f"model.source={model}")
     return ["check", str(path), *overrides]
+
+
+def write_hyperpartisan(folder: Path) -> Path:
+    """Writes what the recipes for Hyperpartisan read, an article for each split, and returns its folder."""
+    source = folder / "hyperpartisan"
+    source.mkdir()
+    articles = {number: f'<article id="{number:07}"' for number in range(3)}
+    for name, end in {"articles": ">text</article>", "ground-truth": ' hyperpartisan="true"/>'}.items():
+        content = "".join(f"{begin}{end}" for begin in articles.values())
+        (source / f"{name}-training.xml").write_text(f"<articles>{content}</articles>")
+    (source / "hp-splits.json").write_text('{"train": [0], "dev": [1], "test": [2]}')
+    return source
 
 
 def test_help_lists_every_command_without_importing_anything_heavy(capsys: pytest.CaptureFixture[str]) -> None:
