@@ -27,12 +27,18 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+_MOST_SHOWN = 30
+"""Entries of a dictionary of scores, such as those of classes, that are written out for people."""
+
+
 def flattened(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yields the names and values of all numbers and intervals in a dictionary of scores and in those that it holds."""
     for name, value in scores.items():
         words = f"{prefix}{name.replace('_', ' ')}"
         if isinstance(value, Mapping) and set(value) == {"low", "high"}:
             yield words, f"{value['low']:,.4f} to {value['high']:,.4f}"
+        elif isinstance(value, Mapping) and len(value) > _MOST_SHOWN:
+            yield words, f"{len(value):,} of them, in the JSON"
         elif isinstance(value, Mapping):
             yield from flattened(value, f"{words} ")
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from launcher.reporting.terminal import terminal, terminal_table
+from launcher.reporting.text import flattened
 
 CELLS = st.text("abc-0123456789,. ", max_size=50).map(str.strip)
 
@@ -43,3 +44,18 @@ def test_names_stay_whole_at_80_columns_and_a_pipe_gets_a_line_for_every_row(
         shown = capsys.readouterr().out
         assert f"{row[0]}  {row[1]}" in shown
     assert "  ".join(row) in shown
+
+
+def test_scores_of_very_many_classes_are_counted_not_listed() -> None:
+    few, many = ({f"class {number}": {"f1": 0.5, "texts": 3} for number in range(count)} for count in (2, 31))
+    told = dict(flattened({"accuracy": 0.5, "confidence_95": {"accuracy": {"low": 0.4, "high": 0.6}}, "few": few,
+                           "per_class": many}))  # fmt: skip
+    assert told == {
+        "accuracy": "0.5000",
+        "confidence 95 accuracy": "0.4000 to 0.6000",
+        "few class 0 f1": "0.5000",
+        "few class 0 texts": "3",
+        "few class 1 f1": "0.5000",
+        "few class 1 texts": "3",
+        "per class": "31 of them, in the JSON",
+    }
