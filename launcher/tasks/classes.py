@@ -1,6 +1,6 @@
 """What the data of tasks shares whose labels are classes: their names, and how much each counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -39,11 +39,10 @@ class ClassesData(PretrainedData[Config], Generic[Config]):
         named = self.config.data.class_names
         if named == ():
             return ()
-        found = tuple(self.class_counts("train"))
+        counts = self._class_counts()
         if named is None:
-            return found
-        if unknown := [name for split in ("train", "validation", "test") for name in self.class_counts(split)
-                       if name not in named]:  # fmt: skip
+            return tuple(counts["train"])
+        if unknown := [name for found in counts.values() for name in found if name not in named]:
             raise LongformerError(
                 f"{self.directory} has the label {unknown[0]!r}, which is none of data.classes ({', '.join(named)})"
             )
@@ -62,7 +61,8 @@ class ClassesData(PretrainedData[Config], Generic[Config]):
             if set(asked) != set(names):
                 raise LongformerError(f"data.class_weights names {list(asked)}, but the classes are {list(names)}")
             return [asked[name] for name in names]
-        counts = [self.class_counts("train").get(name, 0) for name in names]
+        learned = self._class_counts()["train"]
+        counts = [learned.get(name, 0) for name in names]
         if 0 in counts:
             raise LongformerError(
                 f"data.class_weights is balanced, but no training example has the label {names[counts.index(0)]!r}"
@@ -76,10 +76,18 @@ class ClassesData(PretrainedData[Config], Generic[Config]):
         """
         return [sum(counts) / (len(counts) * count) for count in counts]
 
-    def class_counts(self, split: str) -> dict[str, int]:
-        """Returns how often each class of a split occurs, in the order of the classes.
+    @property
+    def bucket_batches(self) -> int:
+        return self.config.data.bucket_batches
+
+    def decoder(self) -> Callable[[list[int]], str]:
+        """Returns what turns token ids without special ones into their text."""
+        return PreparedData.open(self.directory).tokenizer.decode
+
+    def _class_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Returns how often each class occurs in each split, in the order of the classes.
 
         Raises:
             DataError: the examples are not prepared yet or damaged.
         """
-        return dict(PreparedData.open(self.directory).manifest.corpus.classes[LABEL].get(split, {}))
+        return PreparedData.open(self.directory).manifest.corpus.classes[LABEL]

@@ -4,9 +4,9 @@ Training, evaluation and prediction share it through the `reading` of the model'
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from longformer.errors import LongformerError
 
+Part = TypeVar("Part")
 _KEY = "reading"
 
 
@@ -80,6 +81,31 @@ class Reading:
         return [slice(start, start + room) for start in starts]
 
 
+def batches_by_length(parts: Sequence[Part], batch_size: int, *, length: Callable[[Part], int]) -> list[list[Part]]:
+    """Returns parts in batches of similar length, the same for every number of ranks; of equal ones in their order."""
+    ordered = sorted(parts, key=length)
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def padded_logits(
+    model: Any, texts: Sequence[Sequence[int]], *, padding: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Returns the logits of texts that are read as one batch.
+
+    Args:
+        model: a Longformer with a head, or an engine around it.
+        texts: token ids, special ones included.
+        padding: the token that fills up shorter texts.
+        device: where the model is.
+    """
+    rows = [torch.as_tensor(text, dtype=torch.long, device=device) for text in texts]
+    is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    logits: Tensor = model(
+        input_ids=pad_sequence(rows, batch_first=True, padding_value=padding), attention_mask=is_token
+    ).logits
+    return logits
+
+
 @torch.no_grad()
 def label_values(
     model: Any,
@@ -98,10 +124,7 @@ def label_values(
         padding: the token that fills up shorter texts.
         device: where the model is.
     """
-    rows = [torch.as_tensor(text, dtype=torch.long, device=device) for text in texts]
-    is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    input_ids = pad_sequence(rows, batch_first=True, padding_value=padding)
-    logits: Tensor = model(input_ids=input_ids, attention_mask=is_token).logits.float()
+    logits = padded_logits(model, texts, padding=padding, device=device).float()
     if problem_type == "multi_label_classification":
         return logits.sigmoid()
     return logits if problem_type == "regression" else logits.softmax(-1)

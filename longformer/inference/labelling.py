@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from longformer.inference.classification import Reading
+from longformer.inference.classification import Reading, padded_logits
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,7 @@ def word_values(model: Any, parts: Sequence[Part], *, padding: int, device: torc
         padding: the token that fills up shorter parts.
         device: where the model is.
     """
-    rows = [torch.tensor(part.ids, dtype=torch.long, device=device) for part in parts]
-    is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    input_ids = pad_sequence(rows, batch_first=True, padding_value=padding)
-    logits = model(input_ids=input_ids, attention_mask=is_token).logits
+    logits = padded_logits(model, [part.ids for part in parts], padding=padding, device=device)
     return [
         logits[number, torch.as_tensor(part.places, device=device)].float().softmax(-1)
         for number, part in enumerate(parts)

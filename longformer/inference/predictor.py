@@ -18,7 +18,7 @@ from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
-from longformer.inference.classification import Reading, label_values
+from longformer.inference.classification import Reading, batches_by_length, label_values
 from longformer.inference.labelling import word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
@@ -157,12 +157,10 @@ class Predictor:
                 parts += [(number, part) for part in self._parts(text)]
             except LongformerError as error:
                 found[number] = error
-        parts.sort(key=lambda part: len(part[1]))
         config = self.model.config
         problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else "regression")
         values: dict[int, list[torch.Tensor]] = {}
-        for start in range(0, len(parts), batch_size):
-            batch = parts[start : start + batch_size]
+        for batch in batches_by_length(parts, batch_size, length=lambda part: len(part[1])):
             read = label_values(
                 self.model, [ids for _, ids in batch], problem_type=problem, padding=config.pad_token_id
             )

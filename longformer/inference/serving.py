@@ -100,6 +100,14 @@ class Ability:
     quick: Record = field(default_factory=dict)
     """Parameters with which the example is answered fast."""
 
+    def checked_answer(
+        self, predictor: Predictor | CharacterPredictor, record: Record, parameters: Record, **settings: Any
+    ) -> Record:
+        """Returns the fields of the result; LongformerError or ValueError where there is none."""
+        for name in self.example:
+            check_text(record.get(name), name)
+        return self.answer(predictor, record, parameters, **settings)
+
 
 ABILITIES = {
     "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
@@ -148,12 +156,7 @@ def open_model(folder: Path, ability: str, **settings: Any) -> Answer:
     predictor = _predictor(folder, ability)
     kind = ABILITIES[ability]
 
-    def answer(record: Record, parameters: Record) -> Record:
-        for name in kind.example:
-            check_text(record.get(name), name)
-        return kind.answer(predictor, record, parameters, **settings)
-
-    return answer
+    return lambda record, parameters: kind.checked_answer(predictor, record, parameters, **settings)
 
 
 def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Record, int], list[Record]]:
@@ -162,7 +165,7 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
     A record that cannot be answered says why under `error`; all others are answered as by `open_model`. Texts are
     classified together, others one by one.
 
-    Arguments and errors as in `open_model`.
+    The folder, the ability and errors are as in `open_model`.
     """
     predictor = _predictor(folder, ability)
     kind = ABILITIES[ability]
@@ -178,9 +181,7 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
 
     def answer(record: Record, parameters: Record) -> Record:
         try:
-            for name in kind.example:
-                check_text(record.get(name), name)
-            return kind.answer(predictor, record, parameters)
+            return kind.checked_answer(predictor, record, parameters)
         except (LongformerError, ValueError) as error:
             return {"error": str(error)}
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import RobertaConfig, RobertaForMaskedLM
 
 from launcher.cli import main
 from tests.launcher.test_html_report import Reader, has_ink
+from tests.small_roberta import write_small_roberta
 
 STEPS = 8
 RUN_FILE = """
@@ -33,15 +31,7 @@ evaluation: {batch_size: 8, limit_documents: 30}
 def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small RoBERTa of random weights, RoBERTa's tokenizer, and a run file for the sample of IMDB."""
     folder = tmp_path_factory.mktemp("classification")
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=50_265, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=66, pad_token_id=1, type_vocab_size=1,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    RobertaForMaskedLM(config).save_pretrained(folder / "roberta")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(test_data / "tokenizer_gpt2_roberta" / name, folder / "roberta")
+    write_small_roberta(folder / "roberta", test_data)
     (folder / "run.yaml").write_text(RUN_FILE.replace("IMDB", str(test_data / "imdb")))
     return folder
 

@@ -2,14 +2,13 @@
 
 import json
 import random
-import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LongformerForTokenClassification, RobertaConfig, RobertaForMaskedLM, RobertaTokenizer
+from transformers import LongformerForTokenClassification, RobertaTokenizer
 
 from data_pipeline.prepare.parallel import in_this_process
 from launcher.cli import main
@@ -24,6 +23,7 @@ from longformer.inference.labelling import words_of
 from longformer.inference.predictor import Predictor
 from longformer.inference.serving import open_model
 from longformer.models import LongformerConfig
+from tests.small_roberta import write_small_roberta
 
 RUN_FILE = """
 name: names
@@ -63,15 +63,7 @@ def make_words(folder: Path) -> None:
 def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small RoBERTa of random weights, RoBERTa's tokenizer, words with labels, and a run file."""
     folder = tmp_path_factory.mktemp("words")
-    torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=50_265, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=66, pad_token_id=1, type_vocab_size=1,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    RobertaForMaskedLM(config).save_pretrained(folder / "roberta")
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(test_data / "tokenizer_gpt2_roberta" / name, folder / "roberta")
+    write_small_roberta(folder / "roberta", test_data)
     make_words(folder / "words")
     (folder / "run.yaml").write_text(RUN_FILE)
     return folder

@@ -1,6 +1,6 @@
 """The labelled texts of a run: sequences to learn from, and held-out texts to classify."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -58,10 +58,6 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
     def sequences(self, index: int) -> LabelledSequences:
         return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
 
-    @property
-    def bucket_batches(self) -> int:
-        return self.config.data.bucket_batches
-
     def balanced_weights(self, counts: Sequence[int]) -> list[float]:
         """Returns scikit-learn's for single labels; where several may hold, texts without a class / texts with it."""
         if self.config.data.problem == "single_label":
@@ -84,10 +80,6 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
         shards = enumerate(PreparedData.open(self.directory).split(split).shards)
         examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
         return [LabelledText(each["input_ids"][1:-1].tolist(), each["labels"]) for each in islice(examples, limit)]
-
-    def decoder(self) -> Callable[[list[int]], str]:
-        """Returns what turns token ids of a text into the text."""
-        return PreparedData.open(self.directory).tokenizer.decode
 
     def _sequences(self, split: str, length: int, seed: int) -> LabelledSequences:
         section = self.config.data

@@ -14,7 +14,7 @@ from launcher.reporting.html import Example, Figure, Part, Section, Table, Weigh
 from launcher.runs.run import Run
 from launcher.tasks.base import TaskReport
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
-from launcher.tasks.sequence_classification.data import SequenceClassificationData
+from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
 from longformer.evaluation.baselines import tfidf_predictions
 from longformer.evaluation.classification import THRESHOLD, label_scores
 from longformer.inference.attention_maps import first_token_attention
@@ -42,12 +42,14 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
     written = (result / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
     table = [json.loads(line) for line in written]
     test = run.evaluations()[-1]["test"]
-    baseline = _words_baseline(config, data)
+    texts = data.held_out("test", limit=config.evaluation.limit_documents)
+    baseline = _words_baseline(config, data, texts)
     sections = [_lengths(data), _beside(config, test, baseline), _by_length(config, table)]
     if config.data.problem != "regression":
         sections.append(_right_and_wrong(config, data, table))
     if config.data.problem == "single_label":
-        sections.append(_mistakes(data, table, LongformerForSequenceClassification.from_pretrained(result / "model")))
+        model = LongformerForSequenceClassification.from_pretrained(result / "model")
+        sections.append(_mistakes(data, table, texts, model))
     longer, count, length = (f"{test[name]:,}" for name in ("longer_texts", "texts", "sequence_length"))
     notes = [f"{longer} of {count} test texts are longer than {length} tokens ({config.data.long_documents})."]
     numbers: dict[str, Any] = {}
@@ -58,13 +60,14 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
     return TaskReport(sections=tuple(sections), notes=tuple(notes), numbers=numbers)
 
 
-def _words_baseline(config: SequenceClassificationRun, data: SequenceClassificationData) -> dict[str, Any] | None:
+def _words_baseline(
+    config: SequenceClassificationRun, data: SequenceClassificationData, test: Sequence[LabelledText]
+) -> dict[str, Any] | None:
     """Returns the test scores of a linear model of words; None where there are too many texts, or no words."""
     split = PreparedData.open(data.directory).manifest.splits["train"]
     if sum(shard.examples for shard in split) > _SMALL:
         return None
-    decode = data.decoder()
-    train, test = data.held_out("train"), data.held_out("test", limit=config.evaluation.limit_documents)
+    decode, train = data.decoder(), data.held_out("train")
     values = tfidf_predictions(
         [decode(text.text) for text in train],
         np.array([text.label for text in train]),
@@ -139,14 +142,16 @@ def _right_and_wrong(
 
 
 def _mistakes(
-    data: SequenceClassificationData, table: Sequence[Line], model: LongformerForSequenceClassification
+    data: SequenceClassificationData,
+    table: Sequence[Line],
+    texts: Sequence[LabelledText],
+    model: LongformerForSequenceClassification,
 ) -> Section:
     """Shows the mistakes that the model was surest of, and what its first token looks at there."""
     wrong = [number for number, line in enumerate(table) if line["label"] != line["prediction"]]
     wrong.sort(key=lambda number: -max(table[number]["scores"].values()))
     prepared = PreparedData.open(data.directory)
     special, pieces = prepared.manifest.tokenizer.special_tokens, prepared.tokenizer.pieces
-    texts = data.held_out("test", limit=len(table))
     reading = Reading.of(model.config, _SHOWN)
     parts: list[Part] = []
     for number in wrong[:_MISTAKES]:

@@ -17,7 +17,7 @@ from launcher.tasks.sequence_classification.config import SequenceClassification
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
 from longformer.evaluation.classification import THRESHOLD, Scores, label_scores
 from longformer.evaluation.distributed import gathered
-from longformer.inference.classification import Reading, label_values
+from longformer.inference.classification import Reading, batches_by_length, label_values
 from longformer.models import LongformerForSequenceClassification
 from longformer.training.objectives import Objective, weighted_labels
 
@@ -70,8 +70,7 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         scores = self._scores(values, texts)
         beyond = sum(len(text.text) + 2 > reading.length for text in texts)
         scores |= {"texts": len(texts), "longer_texts": beyond, "sequence_length": reading.length}
-        by_length = self._by_length(values, texts)
-        if len(by_length) > 1:
+        if by_length := self._by_length(values, texts):
             scores["by_length"] = by_length
         if request.after_phase and reading.length > SHORT and any(len(text.text) + 2 > SHORT for text in texts):
             short = self._values(model, texts, Reading(SHORT), request)
@@ -97,10 +96,8 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
             for number, text in enumerate(texts)
             for part in reading.parts(text.text)
         ]
-        # Parts of similar length together, whatever the number of ranks.
-        parts.sort(key=lambda part: len(part[1]))
         batch_size, problem_type = request.batch_size or self.config.evaluation.batch_size, self._problem_type
-        batches = [parts[start : start + batch_size] for start in range(0, len(parts), batch_size)]
+        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1]))
 
         def predict(batch: list[tuple[int, list[int]]], device: torch.device) -> list[tuple[int, list[float]]]:
             ids = [ids for _, ids in batch]
@@ -124,14 +121,16 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         return label_scores(self.config.data.problem, values, expected, self.data.classes())
 
     def _by_length(self, values: np.ndarray, texts: Sequence[LabelledText]) -> dict[str, Any]:
-        """Returns the scores of texts of up to 512 tokens, to 1,024, and so on, where there are any."""
+        """Returns the scores of texts of up to 512 tokens, to 1,024, and so on; nothing where all are of one group."""
         groups: dict[int, list[int]] = {}
         for number, text in enumerate(texts):
             limit = SHORT
             while len(text.text) + 2 > limit:
                 limit *= 2
             groups.setdefault(limit, []).append(number)
-        found = {}
+        found: dict[str, Any] = {}
+        if len(groups) == 1:
+            return found
         for limit, members in sorted(groups.items()):
             scores = self._scores(values[members], [texts[number] for number in members])
             found[f"up_to_{limit}_tokens"] = {**_without_classes(scores), "texts": len(members)}

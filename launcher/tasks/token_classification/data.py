@@ -1,6 +1,5 @@
 """The words of a run and their labels: sequences to learn from, and held-out texts to label."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -51,10 +50,6 @@ class TokenClassificationData(ClassesData[TokenClassificationRun]):
     def sequences(self, index: int) -> TaggedSequences:
         return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
 
-    @property
-    def bucket_batches(self) -> int:
-        return self.config.data.bucket_batches
-
     def held_out(self, split: str, *, limit: int | None) -> list[TaggedText]:
         """Returns the first `limit` texts of a split, or all, whole.
 
@@ -70,10 +65,6 @@ class TokenClassificationData(ClassesData[TokenClassificationRun]):
             firsts = np.flatnonzero(labels != IGNORED)
             found.append(TaggedText(example["input_ids"][1:-1].tolist(), firsts, labels[firsts]))
         return found
-
-    def decoder(self) -> Callable[[list[int]], str]:
-        """Returns what turns token ids of a word into the word."""
-        return PreparedData.open(self.directory).tokenizer.decode
 
     def _sequences(self, split: str, length: int, seed: int) -> TaggedSequences:
         return TaggedSequences(

@@ -18,7 +18,7 @@ from longformer.errors import LongformerError
 from longformer.evaluation.classification import Scores, single_label_scores
 from longformer.evaluation.distributed import gathered
 from longformer.evaluation.entities import entity_scores, has_entities
-from longformer.inference.classification import Reading
+from longformer.inference.classification import Reading, batches_by_length
 from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.models import LongformerForTokenClassification
 from longformer.training.objectives import Objective, weighted_labels
@@ -80,10 +80,8 @@ class TokenClassificationTask(PretrainedTask[TokenClassificationRun, TokenClassi
             for number, text in enumerate(texts)
             for part in word_parts(reading, text.text, text.firsts, before=[special.begin], after=[special.end])
         ]
-        # Parts of similar length together, whatever the number of ranks.
-        parts.sort(key=lambda part: len(part[1].ids))
         batch_size = request.batch_size or self.config.evaluation.batch_size
-        batches = [parts[start : start + batch_size] for start in range(0, len(parts), batch_size)]
+        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1].ids))
 
         def predict(batch: list[tuple[int, Part]], device: torch.device) -> list[tuple[int, np.ndarray, np.ndarray]]:
             values = word_values(model, [part for _, part in batch], padding=special.padding, device=device)
