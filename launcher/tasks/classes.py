@@ -1,13 +1,14 @@
 """What the data of tasks shares whose labels are classes: their names, and how much each counts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.labelled import LABEL
-from launcher.tasks.data import InputData, PretrainedData
+from launcher.tasks.data import InputData
+from launcher.tasks.examples import LabelledData
 from launcher.tasks.sections import ClassesRun
 from longformer.errors import LongformerError
 
@@ -15,7 +16,7 @@ Config = TypeVar("Config", bound=ClassesRun)
 
 
 @dataclass(frozen=True)
-class ClassesData(PretrainedData[Config], Generic[Config]):
+class ClassesData(LabelledData[Config], Generic[Config]):
     """Examples whose classes were counted while they were prepared."""
 
     def check(self) -> list[str]:
@@ -75,14 +76,6 @@ class ClassesData(PretrainedData[Config], Generic[Config]):
         Unless a task says otherwise they are scikit-learn's: labels / (classes x labels of the class).
         """
         return [sum(counts) / (len(counts) * count) for count in counts]
-
-    @property
-    def bucket_batches(self) -> int:
-        return self.config.data.bucket_batches
-
-    def decoder(self) -> Callable[[list[int]], str]:
-        """Returns what turns token ids without special ones into their text."""
-        return PreparedData.open(self.directory).tokenizer.decode
 
     def _class_counts(self) -> Mapping[str, Mapping[str, int]]:
         """Returns how often each class occurs in each split, in the order of the classes.

@@ -38,8 +38,8 @@ class TokenizedSection(DataSection):
     in use; all others are text there. `null` = those that the tokenizer's folder names, as a trained model's does."""
 
 
-class ClassesSection(TokenizedSection):
-    """Which examples with classes are learned."""
+class LabelledSection(TokenizedSection):
+    """Which texts with labels are learned."""
 
     source: Path
     """File of records (JSON lines, JSON array, CSV, TSV, Parquet), or a folder of such files whose names tell train,
@@ -50,6 +50,13 @@ class ClassesSection(TokenizedSection):
     """So many records may be unreadable or without a label; they are skipped and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
+    long_documents: Literal["truncate_end", "truncate_begin", "windows"]
+    """What is read of texts that are longer than the phase's sequences."""
+
+
+class ClassesSection(LabelledSection):
+    """Which texts are learned whose labels are classes."""
+
     classes: tuple[ClassName, ...] | None = None
     """Names of the classes, in the order of the model's outputs; `null` = those of the training examples."""
     class_weights: Literal["balanced"] | dict[ClassName, PositiveNumber] | None = None
@@ -108,11 +115,20 @@ class PretrainedRun(RunConfig):
         return self
 
 
-class ClassesRun(PretrainedRun):
+class LabelledRun(PretrainedRun):
+    """What the run files share that learn from texts with labels."""
+
+    data: LabelledSection
+    """The texts and their labels."""
+    evaluation: LabelEvaluationSection = LabelEvaluationSection()
+    """How held-out texts are judged after each phase."""
+
+
+class ClassesRun(LabelledRun):
     """What the run files share whose labels are classes."""
 
     data: ClassesSection
-    """The examples and their labels."""
+    """The texts and their labels."""
 
 
 def check_source(source: Path) -> None:

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from data_pipeline.sources.labels import Problem
 from launcher.config.run_config import Mode, TaskWords
-from launcher.tasks.sections import ClassesRun, ClassesSection, LabelEvaluationSection
+from launcher.tasks.sections import ClassesRun, ClassesSection
 
 
 class ClassifiedSection(ClassesSection):
@@ -74,8 +74,6 @@ class SequenceClassificationRun(ClassesRun):
     """What is learned: here, to classify texts."""
     data: ClassifiedSection
     """The texts and their labels."""
-    evaluation: LabelEvaluationSection = LabelEvaluationSection()
-    """How held-out texts are classified after each phase."""
 
     @property
     def words(self) -> TaskWords:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -55,9 +54,6 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
             read_as=section.read_as,
         )
 
-    def sequences(self, index: int) -> LabelledSequences:
-        return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
-
     def balanced_weights(self, counts: Sequence[int]) -> list[float]:
         """Returns scikit-learn's for single labels; where several may hold, texts without a class / texts with it."""
         if self.config.data.problem == "single_label":
@@ -76,12 +72,11 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
         Raises:
             DataError: prepared texts are missing or damaged, or have a label that is none of the classes.
         """
-        sequences = self._sequences(split, self.config.model.max_length, seed=0)
-        shards = enumerate(PreparedData.open(self.directory).split(split).shards)
-        examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
-        return [LabelledText(each["input_ids"][1:-1].tolist(), each["labels"]) for each in islice(examples, limit)]
+        return [
+            LabelledText(each["input_ids"][1:-1].tolist(), each["labels"]) for each in self.whole(split, limit)
+        ]  # fmt: skip
 
-    def _sequences(self, split: str, length: int, seed: int) -> LabelledSequences:
+    def labelled(self, split: str, length: int, seed: int) -> LabelledSequences:
         section = self.config.data
         return LabelledSequences(
             PreparedData.open(self.directory).split(split),

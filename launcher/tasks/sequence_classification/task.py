@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,14 +11,13 @@ from torch import nn
 from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
-from launcher.tasks.pretrained import PretrainedTask
+from launcher.tasks.label_task import ClassesTask
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
 from longformer.evaluation.classification import THRESHOLD, Scores, label_scores
 from longformer.evaluation.distributed import gathered
 from longformer.inference.classification import Reading, batches_by_length, label_values
 from longformer.models import LongformerForSequenceClassification
-from longformer.training.objectives import Objective, weighted_labels
 
 SHORT = 512
 """Tokens that a short model reads; what reading more gives is told beside it."""
@@ -28,20 +26,18 @@ _SHOWN = 500
 
 
 @dataclass(frozen=True)
-class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, SequenceClassificationData]):
+class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, SequenceClassificationData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
     model_class: ClassVar = LongformerForSequenceClassification
 
     @property
     def model_changes(self) -> dict[str, Any]:
-        if self.config.data.problem == "regression":
-            return {"num_labels": 1, "problem_type": self._problem_type}
-        names = self.config.data.class_names
-        if names is None:
-            # Costs are asked for before the examples are read; a class more or less is nothing beside the encoder.
-            names = self.data.classes() if self.data.is_prepared else ("", "")
-        return {"num_labels": len(names), "problem_type": self._problem_type}
+        return super().model_changes | {"problem_type": self._problem_type}
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        return super().outputs or (str(self.config.data.label),)  # a regression has no classes
 
     @property
     def _problem_type(self) -> str:
@@ -49,23 +45,13 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         problem = self.config.data.problem
         return problem if problem == "regression" else f"{problem}_classification"
 
-    @property
-    def objective(self) -> Objective:
-        return weighted_labels(self.data.class_weights())
-
-    def build_model(self, index: int, origin: Path | None) -> LongformerForSequenceClassification:
-        model: LongformerForSequenceClassification = super().build_model(index, origin)
-        model.config.id2label = dict(enumerate(self.data.classes() or (str(self.config.data.label),)))
-        self._reading(index).keep_in(model.config)
-        return model
-
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns scores (see `longformer.evaluation.classification`), and the prediction for every text.
 
         After a phase, of longer texts also the scores of the same model on their first SHORT tokens.
         """
         texts = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
-        reading = self._reading(index, request.sequence_length)
+        reading = self.reading(index, request.sequence_length)
         values = self._values(model, texts, reading, request)
         scores = self._scores(values, texts)
         beyond = sum(len(text.text) + 2 > reading.length for text in texts)
@@ -82,9 +68,6 @@ class SequenceClassificationTask(PretrainedTask[SequenceClassificationRun, Seque
         from launcher.tasks.sequence_classification.report import report_of
 
         return report_of(self.config, self.data, run)
-
-    def _reading(self, index: int, length: int | None = None) -> Reading:
-        return Reading(length or self.config.phases[index].sequence_length, self.config.data.long_documents)
 
     def _values(
         self, model: Any, texts: Sequence[LabelledText], reading: Reading, request: EvaluationRequest

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from launcher.config.run_config import TaskWords
-from launcher.tasks.sections import ClassesRun, ClassesSection, LabelEvaluationSection
+from launcher.tasks.sections import ClassesRun, ClassesSection
 
 
 class TaggedSection(ClassesSection):
@@ -41,8 +41,6 @@ class TokenClassificationRun(ClassesRun):
     """What is learned: here, to label words."""
     data: TaggedSection
     """The words and their labels."""
-    evaluation: LabelEvaluationSection = LabelEvaluationSection()
-    """How the words of held-out texts are labelled after each phase."""
 
     @property
     def words(self) -> TaskWords:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
@@ -47,26 +46,20 @@ class TokenClassificationData(ClassesData[TokenClassificationRun]):
             )
         ]
 
-    def sequences(self, index: int) -> TaggedSequences:
-        return self._sequences("train", self.config.phases[index].sequence_length, self.seed(index))
-
     def held_out(self, split: str, *, limit: int | None) -> list[TaggedText]:
         """Returns the first `limit` texts of a split, or all, whole.
 
         Raises:
             DataError: prepared texts are missing or damaged, or have a label that is none of the classes.
         """
-        sequences = self._sequences(split, self.config.model.max_length, seed=0)
-        shards = enumerate(PreparedData.open(self.directory).split(split).shards)
-        examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
         found = []
-        for example in islice(examples, limit):
+        for example in self.whole(split, limit):
             labels = example["labels"][1:-1]
             firsts = np.flatnonzero(labels != IGNORED)
             found.append(TaggedText(example["input_ids"][1:-1].tolist(), firsts, labels[firsts]))
         return found
 
-    def _sequences(self, split: str, length: int, seed: int) -> TaggedSequences:
+    def labelled(self, split: str, length: int, seed: int) -> TaggedSequences:
         return TaggedSequences(
             PreparedData.open(self.directory).split(split),
             text=TEXT,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import nn
 
 from data_pipeline.shards.prepared import PreparedData
 from launcher.tasks.base import Evaluation, EvaluationRequest
-from launcher.tasks.pretrained import PretrainedTask
+from launcher.tasks.label_task import ClassesTask
 from launcher.tasks.token_classification.config import TokenClassificationRun
 from launcher.tasks.token_classification.data import TaggedText, TokenClassificationData
 from longformer.errors import LongformerError
@@ -21,41 +20,22 @@ from longformer.evaluation.entities import entity_scores, has_entities
 from longformer.inference.classification import Reading, batches_by_length
 from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.models import LongformerForTokenClassification
-from longformer.training.objectives import Objective, weighted_labels
 
 UNREAD = -1
 """Stands for the class of a word that is not read."""
 
 
 @dataclass(frozen=True)
-class TokenClassificationTask(PretrainedTask[TokenClassificationRun, TokenClassificationData]):
+class TokenClassificationTask(ClassesTask[TokenClassificationRun, TokenClassificationData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
     model_class: ClassVar = LongformerForTokenClassification
-
-    @property
-    def model_changes(self) -> dict[str, Any]:
-        names = self.config.data.class_names
-        if names is None:
-            # Costs are asked for before the examples are read; a class more or less is nothing beside the encoder.
-            names = self.data.classes() if self.data.is_prepared else ("", "")
-        return {"num_labels": len(names)}
-
-    @property
-    def objective(self) -> Objective:
-        return weighted_labels(self.data.class_weights())
-
-    def build_model(self, index: int, origin: Path | None) -> LongformerForTokenClassification:
-        model: LongformerForTokenClassification = super().build_model(index, origin)
-        model.config.id2label = dict(enumerate(self.data.classes()))
-        self._reading(index).keep_in(model.config)
-        return model
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns scores of entities where the labels tell of some (see `longformer.evaluation.entities`), else of the
         classes of words, and the prediction for every word. What is not read is not scored, but counted."""
         texts = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
-        reading = self._reading(index, request.sequence_length)
+        reading = self.reading(index, request.sequence_length)
         values = self._values(model, texts, reading, request)
         predicted = [np.where(np.isnan(each[:, 0]), UNREAD, each.argmax(1)) for each in values]
         scores = self._scores(values, predicted, texts) | {
@@ -66,9 +46,6 @@ class TokenClassificationTask(PretrainedTask[TokenClassificationRun, TokenClassi
             "sequence_length": reading.length,
         }
         return Evaluation(scores, self._table(predicted, texts))
-
-    def _reading(self, index: int, length: int | None = None) -> Reading:
-        return Reading(length or self.config.phases[index].sequence_length, self.config.data.long_documents)
 
     def _values(
         self, model: Any, texts: Sequence[TaggedText], reading: Reading, request: EvaluationRequest

@@ -1,0 +1,50 @@
+"""What the data of tasks shares that learn from texts with a label: the order of training, and held-out texts whole."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from data_pipeline.sampling.base import Sequence as NamedArrays
+from data_pipeline.sampling.labelled import LabelledSequences
+from data_pipeline.shards.prepared import PreparedData
+from launcher.tasks.data import PretrainedData
+from launcher.tasks.sections import LabelledRun
+
+Config = TypeVar("Config", bound=LabelledRun)
+
+
+@dataclass(frozen=True)
+class LabelledData(PretrainedData[Config], Generic[Config]):
+    """Texts with labels."""
+
+    @abstractmethod
+    def labelled(self, split: str, length: int, seed: int) -> LabelledSequences:
+        """Returns the examples of a split in sequences of at most `length` tokens.
+
+        Raises:
+            DataError: prepared data is missing or damaged.
+        """
+
+    def sequences(self, index: int) -> LabelledSequences:
+        return self.labelled("train", self.config.phases[index].sequence_length, self.seed(index))
+
+    def whole(self, split: str, limit: int | None) -> Iterator[NamedArrays]:
+        """Yields the first `limit` examples of a split, or all, with all of their tokens.
+
+        Raises:
+            DataError: prepared data is missing or damaged, or has a label that is none of the known ones.
+        """
+        sequences = self.labelled(split, self.config.model.max_length, seed=0)
+        shards = enumerate(PreparedData.open(self.directory).split(split).shards)
+        examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
+        return islice(examples, limit)
+
+    @property
+    def bucket_batches(self) -> int:
+        return self.config.data.bucket_batches
+
+    def decoder(self) -> Callable[[list[int]], str]:
+        """Returns what turns token ids without special ones into their text."""
+        return PreparedData.open(self.directory).tokenizer.decode

@@ -1,0 +1,59 @@
+"""What the tasks share that learn labels of texts: how texts are read, and what a model is told of its classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from launcher.tasks.classes import ClassesData
+from launcher.tasks.examples import LabelledData
+from launcher.tasks.pretrained import PretrainedTask
+from launcher.tasks.sections import ClassesRun, LabelledRun
+from longformer.inference.classification import Reading
+from longformer.training.objectives import Objective, weighted_labels
+
+Config = TypeVar("Config", bound=LabelledRun)
+Data = TypeVar("Data", bound=LabelledData[Any])
+WithClasses = TypeVar("WithClasses", bound=ClassesRun)
+DataWithClasses = TypeVar("DataWithClasses", bound=ClassesData[Any])
+
+
+@dataclass(frozen=True)
+class LabelTask(PretrainedTask[Config, Data], Generic[Config, Data]):
+    """A task on texts with labels, of which the trained model reads as much as while it was evaluated."""
+
+    def build_model(self, index: int, origin: Path | None) -> Any:
+        model = super().build_model(index, origin)
+        self.reading(index).keep_in(model.config)
+        return model
+
+    def reading(self, index: int, length: int | None = None) -> Reading:
+        """Returns what is read of texts in a phase, or with sequences of another length."""
+        return Reading(length or self.config.phases[index].sequence_length, self.config.data.long_documents)
+
+
+@dataclass(frozen=True)
+class ClassesTask(LabelTask[WithClasses, DataWithClasses], Generic[WithClasses, DataWithClasses]):
+    """A task whose labels are classes: the model has an output for each, and knows its name."""
+
+    @property
+    def model_changes(self) -> dict[str, Any]:
+        return {"num_labels": len(self.outputs)}
+
+    @property
+    def objective(self) -> Objective:
+        return weighted_labels(self.data.class_weights())
+
+    def build_model(self, index: int, origin: Path | None) -> Any:
+        model = super().build_model(index, origin)
+        model.config.id2label = dict(enumerate(self.outputs))
+        return model
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of what the model has an output for."""
+        names = self.config.data.class_names
+        if names is None:
+            # Costs are asked for before the examples are read; a class more or less is nothing beside the encoder.
+            names = self.data.classes() if self.data.is_prepared else ("", "")
+        return names
