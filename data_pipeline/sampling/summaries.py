@@ -7,6 +7,7 @@ import numpy as np
 
 from data_pipeline.sampling.base import Sequence, digest
 from data_pipeline.sampling.masking import IGNORED
+from data_pipeline.sampling.pairs import paired
 from data_pipeline.sampling.shuffle import ShuffledExamples
 from data_pipeline.shards.prepared import Split
 from data_pipeline.shards.shard import Example
@@ -99,10 +100,12 @@ def source_tokens(
         length: tokens that are read at most, special ones included.
         query_length: tokens of the query that are read at most.
     """
+    if not len(query):
+        shown = document[: length - len(around.before) - len(around.after)]
+        return np.concatenate([around.before, shown, around.after]).astype(np.int64), 1
     asked = query[:query_length]
-    front = np.concatenate([around.before, asked, around.between if len(query) else ()])
-    tokens = np.concatenate([front, document[: length - len(front) - len(around.after)], around.after])
-    return tokens.astype(np.int64), max(1, len(around.before) + len(asked)) if len(query) else 1
+    pair = paired(asked, document[: length - len(asked) - around.around_pair], around)
+    return pair.ids, max(1, len(around.before) + len(asked))
 
 
 class SummarySequences:

@@ -115,6 +115,7 @@ class TextTokenizer:
             between=tuple(pair.ids[end_of_first + 1 : second]),
             after=tuple(pair.ids[end_of_second + 1 :]),
             target_language=next(iter(unused), None),
+            second_type=pair.type_ids[second],
         )
 
     def decode(self, ids: Iterable[int]) -> str:

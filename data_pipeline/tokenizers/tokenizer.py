@@ -38,6 +38,13 @@ class TextFormat:
     """`</s>` or [SEP]; of mBART `</s>` and the language."""
     target_language: int | None = None
     """What stands for the language around texts that are written, where that is another one."""
+    second_type: int = 0
+    """The token type of the second text and what follows it, 1 of BERT; that of all before is 0."""
+
+    @property
+    def around_pair(self) -> int:
+        """How many special tokens two texts get."""
+        return len(self.before) + len(self.between) + len(self.after)
 
 
 class Tokenizer(Protocol):

@@ -4,10 +4,11 @@ Training, evaluation and prediction share it through the `reading` of the model'
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 from longformer.errors import LongformerError
 
 Part = TypeVar("Part")
+Inputs = Mapping[str, Sequence[int] | np.ndarray]
+"""What a model reads of one text, special tokens included, by the names of its arguments; IDS is among them."""
+IDS = "input_ids"
 _KEY = "reading"
 
 
@@ -87,29 +91,27 @@ def batches_by_length(parts: Sequence[Part], batch_size: int, *, length: Callabl
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
-def padded_logits(
-    model: Any, texts: Sequence[Sequence[int]], *, padding: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Returns the logits of texts that are read as one batch.
+def padded_batch(texts: Sequence[Inputs], *, padding: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Returns the arguments with which a model reads texts as one batch, each (texts, positions) long.
 
     Args:
-        model: a Longformer with a head, or an engine around it.
-        texts: token ids, special ones included.
+        texts: all have the same names.
         padding: the token that fills up shorter texts.
         device: where the model is.
     """
-    rows = [torch.as_tensor(text, dtype=torch.long, device=device) for text in texts]
-    is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    logits: Tensor = model(
-        input_ids=pad_sequence(rows, batch_first=True, padding_value=padding), attention_mask=is_token
-    ).logits
-    return logits
+    rows = [{name: torch.as_tensor(each, dtype=torch.long) for name, each in text.items()} for text in texts]
+    batch = {
+        name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=padding * (name == IDS))
+        for name in rows[0]
+    }
+    batch["attention_mask"] = pad_sequence([torch.ones_like(row[IDS]) for row in rows], batch_first=True)
+    return {name: each.to(device) for name, each in batch.items()}
 
 
 @torch.no_grad()
 def label_values(
     model: Any,
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Inputs],
     *,
     problem_type: str,
     padding: int,
@@ -119,12 +121,10 @@ def label_values(
 
     Args:
         model: a `LongformerForSequenceClassification`, or an engine around it.
-        texts: token ids, special ones included.
+        texts: as in `padded_batch`, as are the other arguments.
         problem_type: single_label_classification, multi_label_classification or regression.
-        padding: the token that fills up shorter texts.
-        device: where the model is.
     """
-    logits = padded_logits(model, texts, padding=padding, device=device).float()
+    logits: Tensor = model(**padded_batch(texts, padding=padding, device=device)).logits.float()
     if problem_type == "multi_label_classification":
         return logits.sigmoid()
     return logits if problem_type == "regression" else logits.softmax(-1)

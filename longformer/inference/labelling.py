@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longformer.inference.classification import Reading, padded_logits
+from longformer.inference.classification import IDS, Reading, padded_batch
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def word_values(model: Any, parts: Sequence[Part], *, padding: int, device: torc
         padding: the token that fills up shorter parts.
         device: where the model is.
     """
-    logits = padded_logits(model, [part.ids for part in parts], padding=padding, device=device)
+    logits = model(**padded_batch([{IDS: part.ids} for part in parts], padding=padding, device=device)).logits
     return [
         logits[number, torch.as_tensor(part.places, device=device)].float().softmax(-1)
         for number, part in enumerate(parts)

@@ -18,7 +18,7 @@ from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
-from longformer.inference.classification import Reading, batches_by_length, label_values
+from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
 from longformer.inference.labelling import word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
@@ -162,7 +162,7 @@ class Predictor:
         values: dict[int, list[torch.Tensor]] = {}
         for batch in batches_by_length(parts, batch_size, length=lambda part: len(part[1])):
             read = label_values(
-                self.model, [ids for _, ids in batch], problem_type=problem, padding=config.pad_token_id
+                self.model, [{IDS: ids} for _, ids in batch], problem_type=problem, padding=config.pad_token_id
             )
             for (number, _), each in zip(batch, read, strict=True):
                 values.setdefault(number, []).append(each)

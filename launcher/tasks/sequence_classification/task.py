@@ -16,7 +16,7 @@ from launcher.tasks.sequence_classification.config import SequenceClassification
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
 from longformer.evaluation.classification import THRESHOLD, Scores, label_scores
 from longformer.evaluation.distributed import gathered
-from longformer.inference.classification import Reading, batches_by_length, label_values
+from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
 from longformer.models import LongformerForSequenceClassification
 
 SHORT = 512
@@ -83,8 +83,8 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1]))
 
         def predict(batch: list[tuple[int, list[int]]], device: torch.device) -> list[tuple[int, list[float]]]:
-            ids = [ids for _, ids in batch]
-            values = label_values(model, ids, problem_type=problem_type, padding=special.padding, device=device)
+            read = [{IDS: ids} for _, ids in batch]
+            values = label_values(model, read, problem_type=problem_type, padding=special.padding, device=device)
             return [(number, each) for (number, _), each in zip(batch, values.tolist(), strict=True)]
 
         found: list[list[list[float]]] = [[] for _ in texts]
