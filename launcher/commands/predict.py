@@ -65,7 +65,8 @@ def predict(
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="With --output: texts of similar length that are classified at a time.")
+        int,
+        typer.Option(min=1, help="With --output: texts of similar length to classify or label at a time."),
     ] = 8,
 ) -> None:
     """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""

@@ -61,7 +61,7 @@ def predict_files(
         output: the file to write.
         fields: names of the fields that hold what is asked, where they are others.
         parameters: of the request, the same for all.
-        batch_size: texts of similar length that a classifier reads at a time.
+        batch_size: texts of similar length that are classified or labelled at a time.
 
     Raises:
         LongformerError, DataError: the model or the source cannot be read.

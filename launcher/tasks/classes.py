@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.corpora import TEXT
 from data_pipeline.sources.labelled import LABEL
 from launcher.tasks.data import InputData
 from launcher.tasks.examples import LabelledData
@@ -76,6 +77,11 @@ class ClassesData(LabelledData[Config], Generic[Config]):
         Unless a task says otherwise they are scikit-learn's: labels / (classes x labels of the class).
         """
         return [sum(counts) / (len(counts) * count) for count in counts]
+
+    def lengths(self, split: str) -> list[int]:
+        """Returns how many tokens the texts of a split have, those that begin and end them included."""
+        opened = PreparedData.open(self.directory).split(split)
+        return [int(each) + 2 for shard in range(len(opened.shards)) for each in opened.lengths(shard, TEXT)]
 
     def _class_counts(self) -> Mapping[str, Mapping[str, int]]:
         """Returns how often each class occurs in each split, in the order of the classes.

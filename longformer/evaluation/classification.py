@@ -157,6 +157,11 @@ def regression_scores(predicted: np.ndarray, expected: np.ndarray) -> Scores:
     return with_confidence(scores, len(expected), len(expected))
 
 
+def without_classes(scores: Scores) -> Scores:
+    """Returns the scores without those of every class or type."""
+    return {name: value for name, value in scores.items() if name not in ("per_class", "per_type")}
+
+
 def _check_any(expected: np.ndarray) -> None:
     if not len(expected):
         raise ValueError("there is no text to score")

@@ -2,6 +2,7 @@
 mode, which reads tags that no scheme allows as conlleval does."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 from longformer.evaluation.classification import Scores, f1_parts, with_confidence
 
 OUTSIDE = "O"
+NONE = "none"
+"""Stands for the type of an entity that is not there."""
 _TAG = re.compile(r"[BIES](-.*)?")
 
 
@@ -103,6 +106,32 @@ def entity_scores(expected: Sequence[Sequence[str]], predicted: Sequence[Sequenc
         for number, name in enumerate(types)
     }
     return {**with_confidence(scores, len(words), len(words) * max(1, len(types))), "per_type": per_type}
+
+
+def type_confusions(
+    expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, list[str]]:
+    """Returns how often entities of each type were taken for each, and the types; the last one is NONE.
+
+    Args:
+        expected, predicted: as in `entity_scores`.
+
+    Returns:
+        (types, types) int, by what an entity is and what one with the same first and last word was taken for.
+    """
+    pairs: Counter[tuple[str, str]] = Counter()
+    for each in zip(expected, predicted, strict=True):
+        wanted, found = ({entity[:2]: entity.type for entity in entities(tags)} for tags in each)
+        pairs.update((wanted.get(place, NONE), found.get(place, NONE)) for place in {*wanted, *found})
+    types = [*sorted({name for pair in pairs for name in pair} - {NONE}), NONE]
+    matrix = [[pairs[wanted, found] for found in types] for wanted in types]
+    return np.array(matrix), types
+
+
+def document_f1(expected: Sequence[str], predicted: Sequence[str]) -> float:
+    """Returns the F1 of the entities of a document, given its tags; 1 where there are none and none are found."""
+    wanted, found = (set(entities(tags)) for tags in (expected, predicted))
+    return 2 * len(wanted & found) / (len(wanted) + len(found)) if wanted or found else 1.0
 
 
 def _type(tag: str) -> str:

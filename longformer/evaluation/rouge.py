@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from longformer.evaluation.lengths import groups_by_length
 from longformer.evaluation.words import TextUnits
 
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -135,10 +136,8 @@ def _groups_of_words(words: list[str], size: int) -> Counter[tuple[str, ...]]:
 
 def by_length(lengths: Sequence[int], values: Sequence[float], *, first: int = 1_024) -> dict[str, tuple[int, float]]:
     """Returns count and mean of the values of documents up to `first` tokens, twice that, four times, and so on."""
-    borders: dict[int, list[float]] = {}
-    for length, value in zip(lengths, values, strict=True):
-        border = first
-        while border < length:
-            border *= 2
-        borders.setdefault(border, []).append(value)
-    return {f"up to {border}": (len(found), float(np.mean(found))) for border, found in sorted(borders.items())}
+    groups = groups_by_length(lengths, first=first)
+    return {
+        f"up to {border}": (len(members), float(np.mean([values[number] for number in members])))
+        for border, members in groups.items()
+    }

@@ -19,7 +19,7 @@ from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
 from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
-from longformer.inference.labelling import word_parts, word_values, words_of
+from longformer.inference.labelling import Part, word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
 from longformer.interop.checkpoint_files import read_tensors
@@ -183,23 +183,40 @@ class Predictor:
             tokens.shortened(reading.length, part=0, names=("text",))  # says how much is left out
         return [[*before, *part, *after] for part in parts]
 
-    @torch.no_grad()
     def label(self, text: str) -> list[Label]:
         """Returns the most probable class of every word of a text (see `words_of`), in order.
 
         What is read of a longer text is what the model was trained and evaluated with; see `Reading`. Of a model that
         tells of no reading, which was trained elsewhere, the labels are of tokens.
         """
-        if Reading.is_kept_in(self.model.config):
-            return self._label_words(text)
-        read = self._read(text)
-        best = self.model(read.batch()).logits[0].softmax(-1).max(-1)
+        (found,) = self.label_all([text], batch_size=1)
+        if isinstance(found, LongformerError):
+            raise found
+        return found
+
+    def label_all(self, texts: Sequence[Any], *, batch_size: int) -> list[list[Label] | LongformerError]:
+        """Returns the labels of every text as `label` does, or why a text has none; arguments as in `classify_all`."""
+        parts: list[tuple[int, Part]] = []
+        places: list[list[tuple[int, int]]] = [[] for _ in texts]
+        failed: dict[int, LongformerError] = {}
+        for number, text in enumerate(texts):
+            try:
+                places[number], of_text = self._labelled_parts(text)
+                parts += [(number, part) for part in of_text]
+            except LongformerError as error:
+                failed[number] = error
+        found: list[dict[int, Label]] = [{} for _ in texts]
+        for batch in batches_by_length(parts, batch_size, length=lambda part: len(part[1].ids)):
+            read = word_values(self.model, [part for _, part in batch], padding=self.model.config.pad_token_id)
+            for (number, part), values in zip(batch, read, strict=True):
+                best = values.max(-1)
+                for word, score, index in zip(
+                    part.words.tolist(), best.values.tolist(), best.indices.tolist(), strict=True
+                ):
+                    start, end = places[number][word]
+                    found[number][word] = Label(texts[number][start:end], start, self._class_name(index), score)
         return [
-            Label(text[start:end], start, self._class_name(index), score)
-            for (start, end), part, score, index in zip(
-                read.offsets, read.parts, best.values.tolist(), best.indices.tolist(), strict=True
-            )
-            if part is not None
+            failed.get(number) or [label for _, label in sorted(labels.items())] for number, labels in enumerate(found)
         ]
 
     def entities(self, text: str, labels: Sequence[Label]) -> list[Label] | None:
@@ -217,12 +234,17 @@ class Predictor:
             found.append(Label(text[words[0].start : end], words[0].start, kind, score))
         return found
 
-    def _label_words(self, text: str) -> list[Label]:
+    def _labelled_parts(self, text: Any) -> tuple[list[tuple[int, int]], list[Part]]:
+        """Returns where the words of a text begin and end, and what is read of it, a part at a time."""
+        if not Reading.is_kept_in(self.model.config):
+            read = self._read(text)
+            own = np.flatnonzero([part is not None for part in read.parts])
+            return [read.offsets[place] for place in own], [Part(list(read.ids), np.arange(len(own)), own)]
         check_text(text, "text")
         words = words_of(text)
         encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
-        own = [place for place, word in enumerate(encoding.word_ids) if word is not None]
-        if not own:
+        own = np.flatnonzero([word is not None for word in encoding.word_ids])
+        if not len(own):
             raise LongformerError("the text holds nothing but characters that the tokenizer leaves out")
         numbers, firsts = np.unique([encoding.word_ids[place] for place in own], return_index=True)
         reading = Reading.of(self.model.config, self._positions)
@@ -235,16 +257,7 @@ class Predictor:
         )
         if reading.long_documents != "windows" and len(parts[0].ids) < len(encoding.ids):
             Tokens.of(encoding).shortened(reading.length, part=0, names=("text",))  # says how much is left out
-        found = []
-        for part in parts:
-            (values,) = word_values(self.model, [part], padding=self.model.config.pad_token_id)
-            best = values.max(-1)
-            for number, score, index in zip(
-                numbers[part.words].tolist(), best.values.tolist(), best.indices.tolist(), strict=True
-            ):
-                start, end = words[number]
-                found.append(Label(text[start:end], start, self._class_name(index), score))
-        return found
+        return [words[number] for number in numbers], parts
 
     @torch.no_grad()
     def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:

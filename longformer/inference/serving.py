@@ -11,7 +11,7 @@ from typing import Any
 
 from longformer.errors import LongformerError
 from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
-from longformer.inference.predictor import MASKS, Predictor, task_of
+from longformer.inference.predictor import MASKS, Candidate, Label, Predictor, task_of
 from longformer.inference.texts import check_text
 from longformer.interop.checkpoint_files import GENERATION_FILE
 from longformer.interop.model_folder import CONFIG_FILE
@@ -36,11 +36,18 @@ def _fill_mask(predictor: Predictor, record: Record, parameters: Record) -> Reco
 
 
 def _classify(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    return {"classes": list(map(asdict, predictor.classify(record["text"])))}
+    return _classes(predictor, record, predictor.classify(record["text"]))
+
+
+def _classes(predictor: Predictor, record: Record, classes: list[Candidate]) -> Record:
+    return {"classes": list(map(asdict, classes))}
 
 
 def _label(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    labels = predictor.label(record["text"])
+    return _labels(predictor, record, predictor.label(record["text"]))
+
+
+def _labels(predictor: Predictor, record: Record, labels: list[Label]) -> Record:
     answer = {"labels": list(map(asdict, labels))}
     if (entities := predictor.entities(record["text"], labels)) is not None:
         answer["entities"] = list(map(asdict, entities))
@@ -99,6 +106,8 @@ class Ability:
     """Those of a request, with their defaults; 0 leaves a setting to the model."""
     quick: Record = field(default_factory=dict)
     """Parameters with which the example is answered fast."""
+    together: tuple[Callable[..., list[Any]], Callable[..., Record]] | None = None
+    """What reads many texts in batches of similar length, and what turns what it finds for one into the result."""
 
     def checked_answer(
         self, predictor: Predictor | CharacterPredictor, record: Record, parameters: Record, **settings: Any
@@ -111,8 +120,8 @@ class Ability:
 
 ABILITIES = {
     "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
-    "classify": Ability(_classify, {"text": _SENTENCE}),
-    "label": Ability(_label, {"text": _SENTENCE}),
+    "classify": Ability(_classify, {"text": _SENTENCE}, together=(Predictor.classify_all, _classes)),
+    "label": Ability(_label, {"text": _SENTENCE}, together=(Predictor.label_all, _labels)),
     "answer": Ability(_answer, {"question": "What does the fox do?", "context": _SENTENCE}, {"top": 5}),
     "summarize": Ability(
         _summarize, {"text": _SENTENCE}, {"max_new_tokens": 0, "num_beams": 0}, quick={"max_new_tokens": 2}
@@ -163,7 +172,7 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
     """Returns what answers many records, called with them, the parameters, and how many are read at a time.
 
     A record that cannot be answered says why under `error`; all others are answered as by `open_model`. Texts are
-    classified together, others one by one.
+    classified and labelled together, others one by one.
 
     The folder, the ability and errors are as in `open_model`.
     """
@@ -171,11 +180,12 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
     kind = ABILITIES[ability]
 
     def answer_all(records: Sequence[Record], parameters: Record, batch_size: int) -> list[Record]:
-        if isinstance(predictor, Predictor) and ability == "classify":
-            found = predictor.classify_all([record.get("text") for record in records], batch_size=batch_size)
+        if kind.together is not None:
+            read_all, result = kind.together
+            found = read_all(predictor, [record.get("text") for record in records], batch_size=batch_size)
             return [
-                {"error": str(each)} if isinstance(each, LongformerError) else {"classes": list(map(asdict, each))}
-                for each in found
+                {"error": str(each)} if isinstance(each, LongformerError) else result(predictor, record, each)
+                for record, each in zip(records, found, strict=True)
             ]
         return [answer(record, parameters) for record in records]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from longformer.evaluation import classification
-from longformer.evaluation.entities import Entity, entities, entity_scores, has_entities
+from longformer.evaluation.entities import Entity, entities, entity_scores, has_entities, type_confusions
 
 # 300 cases of 1 to 4 random documents, of which three quarters of the words or more have the right tag, drawn from
 # IOB2, BIOES, tags without a type and types with hyphens; most hold tags that no scheme allows, such as I-LOC behind
@@ -39,6 +39,14 @@ def test_an_entity_begins_where_none_goes_on() -> None:
     assert not has_entities(["NOUN", "O"])
     assert not has_entities(["B-a", "I-a"])
     assert not has_entities(["O"])
+
+
+def test_types_are_confused_where_first_and_last_word_are_the_same() -> None:
+    expected = ["B-a", "I-a", "O", "B-b", "O", "B-a"]
+    predicted = ["B-b", "I-b", "O", "B-b", "B-b", "I-b"]  # the last entity begins a word too early
+    matrix, types = type_confusions([expected], [predicted])
+    assert types == ["a", "b", "none"]
+    assert matrix.tolist() == [[0, 1, 1], [0, 1, 0], [0, 1, 0]]
 
 
 def test_intervals_are_of_documents_not_of_words() -> None:

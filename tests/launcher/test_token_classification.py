@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from longformer.evaluation.entities import entity_scores
 from longformer.inference.classification import Reading
 from longformer.inference.labelling import words_of
 from longformer.inference.predictor import Predictor
-from longformer.inference.serving import open_model
+from longformer.inference.serving import open_for_many, open_model
 from longformer.models import LongformerConfig
+from tests.launcher.test_html_report import Reader, has_ink
 from tests.small_roberta import write_small_roberta
 
 RUN_FILE = """
@@ -149,6 +151,58 @@ def test_what_is_not_read_is_counted_and_plain_labels_are_scored_by_word(
     assert set(scores["per_class"]) == {"0", "1"}
 
 
+def test_groups_by_length_add_up_and_windows_of_512_tokens_are_scored_on_the_same_words(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    for split in ("train", "validation", "test"):
+        records = list(map(json.loads, Path(f"words/{split}.jsonl").read_text().splitlines()))
+        joined = [records[:1], records[:6], records * 3] if split == "test" else [records]
+        lines = [{name: [each for one in some for each in one[name]] for name in records[0]} for some in joined]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    overrides = [f"data.source={tmp_path}", f"data.directory={tmp_path / 'out'}", "data.long_documents=truncate_end"]
+    overrides += ["model.max_length=1024", "phases.0.sequence_length=700"]
+    task = task_of(load("run.yaml", overrides))
+    task.data.prepare(in_this_process)
+    task.write_start(tmp_path / "start")
+    model = task.build_model(0, tmp_path / "start")
+    evaluation = task.evaluate(model, 0, EvaluationRequest(split="test", after_phase=True))
+    scores, groups = evaluation.scores, evaluation.scores["by_length"].values()
+    assert [group["texts"] for group in groups] == [1, 1, 1]
+    assert sum(group["words"] for group in groups) == scores["words"] - scores["unread_words"] < scores["words"]
+    right = sum(group["words"] * group["accuracy"] for group in groups)
+    assert right == pytest.approx(scores["accuracy"] * (scores["words"] - scores["unread_words"]))
+
+    windows = task_of(load("run.yaml", [*overrides, "data.long_documents=windows"]))
+    short = windows.evaluate(model, 0, EvaluationRequest(split="test", sequence_length=512))
+    read = [sum(score is not None for score in line["score"]) for line in evaluation.table]
+    same = entity_scores(*(
+        [line[name][:words] for line, words in zip(short.table, read, strict=True)] for name in ("label", "prediction")
+    ))  # fmt: skip
+    assert scores["windows_of_512_tokens"]["accuracy"] == pytest.approx(same["accuracy"])
+    assert scores["windows_of_512_tokens"]["micro_f1"] == pytest.approx(same["micro_f1"])
+
+
+def test_many_texts_are_labelled_in_batches_as_one_by_one(workplace: Path, tmp_path: Path) -> None:
+    config = json.loads((workplace / "model/config.json").read_text())
+    folders = [workplace / "model", tmp_path / "of_tokens"]
+    shutil.copytree(*folders)
+    del config["reading"]
+    (folders[1] / "config.json").write_text(json.dumps(config))
+    generator = random.Random(0)
+    texts = [" ".join(generator.choices(sum(NAMES, OTHERS), k=length)) for length in (40, 3, 1, 90, 12, 40)]
+    records: list[dict[str, Any]] = [{"text": text} for text in (*texts, " ", None)]
+    for folder in folders:
+        one, many = open_model(folder, "label"), open_for_many(folder, "label")(records, {}, 3)
+        for record, found in zip(records[:-2], many[:-2], strict=True):
+            for name, labels in one(record, {}).items():
+                assert [each.pop("score") for each in found[name]] == pytest.approx(
+                    [each.pop("score") for each in labels], abs=1e-5
+                )
+                assert found[name] == labels
+        assert [list(found) for found in many[-2:]] == [["error"], ["error"]]
+
+
 def test_words_of_a_text_are_parted_by_white_space_and_marks_at_their_ends() -> None:
     def found(text: str) -> list[str]:
         return [text[start:end] for start, end in words_of(text)]
@@ -208,6 +262,12 @@ def test_a_run_labels_words_from_its_data_to_its_report(
     again = entity_scores([line["label"] for line in table], [line["prediction"] for line in table])
     assert test["micro_f1"] == pytest.approx(again["micro_f1"])
     assert test["micro_f1"] > 0.9
+    summary = json.loads(Path("runs/names/report/summary.json").read_text())
+    assert summary["dictionary_baseline"]["micro_f1"] == 1.0  # every name is always one
+    page = Reader(Path("runs/names/report/report.html").read_text())
+    assert all(map(has_ink, page.pictures()))
+    for told in ("a dictionary of the training texts", "Right and wrong", "LOC", "none", "Surest mistakes"):
+        assert told in page.text
     capsys.readouterr()
     assert main(["evaluate", "runs/names", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["micro_f1"] == pytest.approx(test["micro_f1"])

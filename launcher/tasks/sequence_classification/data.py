@@ -61,11 +61,6 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
         texts = sum(shard.examples for shard in PreparedData.open(self.directory).manifest.splits["train"])
         return [max(texts - count, 1) / count for count in counts]
 
-    def lengths(self, split: str) -> list[int]:
-        """Returns how many tokens the texts of a split have, those that begin and end them included."""
-        opened = PreparedData.open(self.directory).split(split)
-        return [int(each) + 2 for shard in range(len(opened.shards)) for each in opened.lengths(shard, TEXT)]
-
     def held_out(self, split: str, *, limit: int | None = None) -> list[LabelledText]:
         """Returns the first `limit` texts of a split, or all, whole.
 

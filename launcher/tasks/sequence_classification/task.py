@@ -14,13 +14,12 @@ from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.label_task import ClassesTask
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
-from longformer.evaluation.classification import THRESHOLD, Scores, label_scores
+from longformer.evaluation.classification import THRESHOLD, Scores, label_scores, without_classes
 from longformer.evaluation.distributed import gathered
+from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
 from longformer.models import LongformerForSequenceClassification
 
-SHORT = 512
-"""Tokens that a short model reads; what reading more gives is told beside it."""
 _SHOWN = 500
 """Characters of a text that stand in the table of predictions."""
 
@@ -54,13 +53,16 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         reading = self.reading(index, request.sequence_length)
         values = self._values(model, texts, reading, request)
         scores = self._scores(values, texts)
-        beyond = sum(len(text.text) + 2 > reading.length for text in texts)
+        lengths = [len(text.text) + 2 for text in texts]
+        beyond = sum(length > reading.length for length in lengths)
         scores |= {"texts": len(texts), "longer_texts": beyond, "sequence_length": reading.length}
-        if by_length := self._by_length(values, texts):
+        if by_length := scores_by_length(
+            lengths, lambda members: self._scores(values[members], [texts[number] for number in members])
+        ):
             scores["by_length"] = by_length
-        if request.after_phase and reading.length > SHORT and any(len(text.text) + 2 > SHORT for text in texts):
+        if request.after_phase and reading.length > SHORT and max(lengths) > SHORT:
             short = self._values(model, texts, Reading(SHORT), request)
-            scores["first_512_tokens"] = _without_classes(self._scores(short, texts))
+            scores["first_512_tokens"] = without_classes(self._scores(short, texts))
         return Evaluation(scores, self._table(values, texts))
 
     def report(self, run: Run) -> TaskReport:
@@ -103,22 +105,6 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         expected = np.array([text.label for text in texts])
         return label_scores(self.config.data.problem, values, expected, self.data.classes())
 
-    def _by_length(self, values: np.ndarray, texts: Sequence[LabelledText]) -> dict[str, Any]:
-        """Returns the scores of texts of up to 512 tokens, to 1,024, and so on; nothing where all are of one group."""
-        groups: dict[int, list[int]] = {}
-        for number, text in enumerate(texts):
-            limit = SHORT
-            while len(text.text) + 2 > limit:
-                limit *= 2
-            groups.setdefault(limit, []).append(number)
-        found: dict[str, Any] = {}
-        if len(groups) == 1:
-            return found
-        for limit, members in sorted(groups.items()):
-            scores = self._scores(values[members], [texts[number] for number in members])
-            found[f"up_to_{limit}_tokens"] = {**_without_classes(scores), "texts": len(members)}
-        return found
-
     def _table(self, values: np.ndarray, texts: Sequence[LabelledText]) -> list[dict[str, Any]]:
         classes, decode = self.data.classes(), self.data.decoder()
         table = []
@@ -136,7 +122,3 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
                 line["scores"] = dict(zip(classes, each, strict=True))
             table.append(line)
         return table
-
-
-def _without_classes(scores: Scores) -> Scores:
-    return {name: value for name, value in scores.items() if name != "per_class"}

@@ -27,6 +27,12 @@ class TaggedText:
     labels: np.ndarray
     """(words,) int: the number of the class of each."""
 
+    @property
+    def words(self) -> list[tuple[int, ...]]:
+        """The token ids of each word."""
+        ends = [*self.firsts[1:], len(self.text)]
+        return [tuple(self.text[start:end]) for start, end in zip(self.firsts, ends, strict=True)]
+
 
 @dataclass(frozen=True)
 class TokenClassificationData(ClassesData[TokenClassificationRun]):
@@ -46,7 +52,7 @@ class TokenClassificationData(ClassesData[TokenClassificationRun]):
             )
         ]
 
-    def held_out(self, split: str, *, limit: int | None) -> list[TaggedText]:
+    def held_out(self, split: str, *, limit: int | None = None) -> list[TaggedText]:
         """Returns the first `limit` texts of a split, or all, whole.
 
         Raises:

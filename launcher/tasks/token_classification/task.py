@@ -9,20 +9,19 @@ import torch
 from torch import nn
 
 from data_pipeline.shards.prepared import PreparedData
-from launcher.tasks.base import Evaluation, EvaluationRequest
+from launcher.runs.run import Run
+from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.label_task import ClassesTask
 from launcher.tasks.token_classification.config import TokenClassificationRun
 from launcher.tasks.token_classification.data import TaggedText, TokenClassificationData
 from longformer.errors import LongformerError
-from longformer.evaluation.classification import Scores, single_label_scores
+from longformer.evaluation.classification import Scores, without_classes
 from longformer.evaluation.distributed import gathered
-from longformer.evaluation.entities import entity_scores, has_entities
+from longformer.evaluation.labelled_words import word_scores
+from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.inference.classification import Reading, batches_by_length
 from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.models import LongformerForTokenClassification
-
-UNREAD = -1
-"""Stands for the class of a word that is not read."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +32,46 @@ class TokenClassificationTask(ClassesTask[TokenClassificationRun, TokenClassific
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns scores of entities where the labels tell of some (see `longformer.evaluation.entities`), else of the
-        classes of words, and the prediction for every word. What is not read is not scored, but counted."""
+        classes of words, and the prediction for every word. What is not read is not scored, but counted.
+
+        After a phase, of longer texts also the scores of the same model that reads them in windows of SHORT tokens: so
+        the same words are scored, of which the first SHORT tokens alone would lack most.
+        """
         texts = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
         reading = self.reading(index, request.sequence_length)
         values = self._values(model, texts, reading, request)
-        predicted = [np.where(np.isnan(each[:, 0]), UNREAD, each.argmax(1)) for each in values]
-        scores = self._scores(values, predicted, texts) | {
+        is_read = [~np.isnan(each).any(1) for each in values]
+        if not any(each.any() for each in is_read):
+            raise LongformerError("none of the held-out words is read: use longer sequences, or windows")
+        scores = self._scores(values, texts)
+        lengths = [len(text.text) + 2 for text in texts]
+        scores |= {
             "texts": len(texts),
-            "longer_texts": sum(len(text.text) + 2 > reading.length for text in texts),
-            "words": sum(len(text.labels) for text in texts),
-            "unread_words": int(sum((each == UNREAD).sum() for each in predicted)),
+            "longer_texts": sum(length > reading.length for length in lengths),
+            "words": sum(len(each) for each in is_read),
+            "unread_words": int(sum((~each).sum() for each in is_read)),
             "sequence_length": reading.length,
         }
-        return Evaluation(scores, self._table(predicted, texts))
+        scored = [number for number, each in enumerate(is_read) if each.any()]
+
+        def of_group(members: Sequence[int]) -> Scores:
+            numbers = [scored[member] for member in members]
+            found = self._scores([values[number] for number in numbers], [texts[number] for number in numbers])
+            return {**found, "words": int(sum(is_read[number].sum() for number in numbers))}
+
+        if by_length := scores_by_length([lengths[number] for number in scored], of_group):
+            scores["by_length"] = by_length
+        if request.after_phase and reading.length > SHORT and max(lengths) > SHORT:
+            short = self._values(model, texts, Reading(SHORT, "windows"), request)
+            same = [np.where(read[:, None], each, np.nan) for read, each in zip(is_read, short, strict=True)]
+            scores["windows_of_512_tokens"] = without_classes(self._scores(same, texts))
+        return Evaluation(scores, self._table(values, texts))
+
+    def report(self, run: Run) -> TaskReport:
+        # Plotting takes seconds to import, which ranks need not.
+        from launcher.tasks.token_classification.report import report_of
+
+        return report_of(self.config, self.data, run)
 
     def _values(
         self, model: Any, texts: Sequence[TaggedText], reading: Reading, request: EvaluationRequest
@@ -79,32 +105,21 @@ class TokenClassificationTask(ClassesTask[TokenClassificationRun, TokenClassific
             found[number][words] = values
         return found
 
-    def _scores(
-        self, values: Sequence[np.ndarray], predicted: Sequence[np.ndarray], texts: Sequence[TaggedText]
-    ) -> Scores:
-        classes = self.data.classes()
-        read = [each != UNREAD for each in predicted]
-        if not any(each.any() for each in read):
-            raise LongformerError("none of the held-out words is read: use longer sequences, or windows")
-        wanted = [text.labels[is_read] for text, is_read in zip(texts, read, strict=True)]
-        if has_entities(classes):
-            found = [each[is_read] for each, is_read in zip(predicted, read, strict=True)]
-            return entity_scores(*([[classes[label] for label in each] for each in part] for part in (wanted, found)))
-        return single_label_scores(
-            np.concatenate([each[is_read] for each, is_read in zip(values, read, strict=True)]),
-            np.concatenate(wanted),
-            classes,
-            documents=np.repeat(np.arange(len(texts)), [len(each) for each in wanted]),
-        )
+    def _scores(self, values: Sequence[np.ndarray], texts: Sequence[TaggedText]) -> Scores:
+        return word_scores(values, [text.labels for text in texts], self.data.classes())
 
-    def _table(self, predicted: Sequence[np.ndarray], texts: Sequence[TaggedText]) -> list[dict[str, Any]]:
-        names, decode = dict(enumerate(self.data.classes())), self.data.decoder()
+    def _table(self, values: Sequence[np.ndarray], texts: Sequence[TaggedText]) -> list[dict[str, Any]]:
+        classes, decode = self.data.classes(), self.data.decoder()
         table = []
-        for text, each in zip(texts, predicted, strict=True):
-            ends = [*text.firsts[1:], len(text.text)]
+        for text, each in zip(texts, values, strict=True):
+            is_read = ~np.isnan(each).any(1)
+            best = zip(is_read.tolist(), each.argmax(1).tolist(), each.max(1).tolist(), strict=True)
+            predicted = [(classes[label], round(score, 4)) if read else (None, None) for read, label, score in best]
             table.append({
-                "words": [decode(text.text[start:end]).strip() for start, end in zip(text.firsts, ends, strict=True)],
-                "label": [names[label] for label in text.labels.tolist()],
-                "prediction": [names.get(label) for label in each.tolist()],
+                "words": [decode(list(word)).strip() for word in text.words],
+                "tokens": len(text.text) + 2,
+                "label": [classes[label] for label in text.labels.tolist()],
+                "prediction": [label for label, _ in predicted],
+                "score": [score for _, score in predicted],
             })  # fmt: skip
         return table
