@@ -151,20 +151,12 @@ def row_pointers(group, start, TILE: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def load_rows(
-    group, start, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, CHECKED: tl.constexpr
-):
-    """Loads positions start .. start + TILE as a (TILE, WIDTH) tile; with CHECKED, those outside 0 .. end read as 0."""
-    pointers = row_pointers(group, start, TILE, WIDTH)
-    columns = tl.arange(0, WIDTH)[None, :] < HEAD_DIM
-    if CHECKED:
-        positions = start + tl.arange(0, TILE)[:, None]
-        tile = tl.load(pointers, mask=(positions >= 0) & (positions < end) & columns, other=0.0)
-    elif WIDTH == HEAD_DIM:
-        tile = tl.load(pointers)
-    else:
-        tile = tl.load(pointers, mask=columns, other=0.0)
-    return tile
+def load_rows(group, start, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """Loads positions start .. start + TILE as a (TILE, WIDTH) tile; those outside 0 .. end read as 0."""
+    # Without a sign, what stands before 0 stands far beyond the end.
+    there = (start + tl.arange(0, TILE)).to(tl.uint32) < tl.cast(end, tl.uint32)
+    shown = there[:, None] & (tl.arange(0, WIDTH)[None, :] < HEAD_DIM)
+    return tl.load(row_pointers(group, start, TILE, WIDTH), mask=shown, other=0.0)
 
 
 @triton.jit
@@ -200,33 +192,35 @@ def token_state(problem, site, positions):
 
 
 @triton.jit
-def band_span(site, back, ahead, TILE: tl.constexpr, STEP: tl.constexpr):
-    """Splits the positions within `back` and `ahead` of the site's tile into steps, as (low, inner, outer, high).
+def band_span(site, back, ahead, TILE: tl.constexpr):
+    """Returns the positions low .. high within `back` and `ahead` of any position of the site's tile.
 
-    Steps in inner .. outer lie inside the band of every position of the tile and need no mask. Steps are counted from
-    `low`, not from a multiple of STEP: that saves up to one step at each tile.
+    Steps are counted from `low`, not from a multiple of their length: that saves up to one step at each tile.
     """
-    low = tl.maximum(site.start - back, site.first)
-    high = tl.minimum(site.start + TILE + ahead, site.end)
-    inner = tl.minimum(low + tl.cdiv(tl.maximum(site.start + TILE - 1 - back - low, 0), STEP) * STEP, high)
-    shared = tl.minimum(site.start + ahead + 1, site.end) - inner
-    outer = inner + tl.maximum(shared, 0) // STEP * STEP
-    return low, inner, outer, high
+    return tl.maximum(site.start - back, site.first), tl.minimum(site.start + TILE + ahead, site.end)
 
 
 @triton.jit
-def before_excluded(problem, site, inner, outer, STEP: tl.constexpr):
-    """Returns the end of the steps from `inner` that hold only ordinary tokens; at most `outer`."""
-    token = tl.minimum(site.group + inner * site.dilation, problem.sequence_length)
+def hide_outside_band(scores, site, start, back, ahead, TILE: tl.constexpr, STEP: tl.constexpr):
+    """Hides the scores of pairs outside the band: those of the site's tile with the positions start .. start + STEP.
+
+    Only the first and last steps lie across an edge of the band, and only for them something is compared.
+    """
+    own = site.start - start + tl.arange(0, TILE)[:, None]
+    other = tl.arange(0, STEP)[None, :]
+    if start < site.start + TILE - 1 - back:
+        scores = tl.where(other >= own - back, scores, float("-inf"))
+    if start + STEP > tl.minimum(site.start + ahead + 1, site.end):
+        scores = tl.where(other <= tl.minimum(own + ahead, site.end - start - 1), scores, float("-inf"))
+    return scores
+
+
+@triton.jit
+def next_excluded(problem, site, position):
+    """Returns the first position from `position` on whose token is not ordinary; where there is none, the end."""
+    token = tl.minimum(site.group + position * site.dilation, problem.sequence_length)
     origin = problem.mask.next_excluded + tl.cast(site.batch, tl.int64) * (problem.sequence_length + 1)
-    clean = tl.cdiv(tl.load(origin + token) - site.group, site.dilation) - inner
-    return tl.minimum(outer, inner + tl.maximum(clean, 0) // STEP * STEP)
-
-
-@triton.jit
-def in_band(problem, site, queries, keys):
-    """Returns which pairs of positions the band allows; the arguments broadcast."""
-    return (keys - queries <= problem.right) & (queries - keys <= problem.left) & (keys >= 0) & (keys < site.end)
+    return tl.cdiv(tl.load(origin + token) - site.group, site.dilation)
 
 
 @triton.jit

@@ -59,11 +59,11 @@ def forward_kernel(
     if site.start >= site.length:
         return
     positions = site.start + tl.arange(0, QUERIES)
-    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
     relative_tile = None
     if problem.relative is not None:
         group = stride_group(problem.relative.query, site)
-        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
 
     acc = tl.zeros([QUERIES, WIDTH], tl.float32)
     # Finite, so that a row whose keys so far are all hidden (-inf) never computes inf - inf.

@@ -48,7 +48,7 @@ def global_attention_kernel(
     site = locate_chunk(problem, chunk)
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
-    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH)
     nothing = tl.full([QUERIES], -1.0e30, tl.float32)
     softmax = Softmax(tl.zeros([QUERIES, WIDTH], tl.float32), tl.zeros([QUERIES], tl.float32), nothing)
     softmax = _walk_chunk(
@@ -83,8 +83,8 @@ def global_attention_query_gradient_kernel(
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
     real = slots < count
-    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH, True)
-    d_out_tile = load_rows(stride_group(d_out, site), first, count, QUERIES, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, site), first, count, QUERIES, HEAD_DIM, WIDTH)
     row_lse = tl.load(lse + tl.program_id(1) * count + slots, mask=real, other=float("inf"))
     row_delta = tl.load(delta + tl.program_id(1) * count + slots, mask=real, other=0.0)
     queries = KnownQueries(tile, None, slots, d_out_tile, row_lse, row_delta)
@@ -114,8 +114,8 @@ def global_attention_key_gradient_kernel(
     """Writes the gradients of a tile of keys and values, 0 for padding."""
     site = locate(problem, KEYS, False)
     positions = site.start + tl.arange(0, KEYS)
-    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
-    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
     keys = Keys(tile, value_tile, positions)
     row = tl.program_id(1) * count
     groups = QueryGroups(
@@ -125,10 +125,10 @@ def global_attention_key_gradient_kernel(
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
     # A tile of outer padding has an empty range: no query sees it.
     for start in tl.range(0, tl.where(site.end > site.first, count, 0), QUERIES):
-        query_tile = load_rows(groups.query, start, count, QUERIES, HEAD_DIM, WIDTH, True)
+        query_tile = load_rows(groups.query, start, count, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, groups, start, problem, queries, HEAD_DIM, WIDTH, QUERIES, True
+            sums, keys, query_tile, scores, groups, start, problem, queries, HEAD_DIM, WIDTH, QUERIES
         )
     key_sum, value_sum = finish(sums, problem)
     if problem.mask is not None:
@@ -150,8 +150,8 @@ def _walk_chunk(
     values = stride_group(value, site)
     for start in tl.range(site.first, site.end, KEYS):
         positions = start + tl.arange(0, KEYS)
-        key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH, True)
-        value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH, True)
+        key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH)
+        value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH)
         shown = positions < site.end
         if problem.mask is not None:
             shown = shown & (token_state(problem, site, positions) != PADDING)

@@ -49,13 +49,13 @@ def global_chunk_kernel(
     groups = query_groups(query, d_out, lse, delta, problem, site)
     sums = KeySums(tl.zeros([GLOBALS, WIDTH], tl.float32), tl.zeros([GLOBALS, WIDTH], tl.float32))
     for start in tl.range(site.first, site.end, QUERIES):
-        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, True)
+        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
         if CAUSAL:
             shown = tokens[:, None] <= (start + tl.arange(0, QUERIES))[None, :]
             scores = tl.where(shown, scores, float("-inf"))
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, True
+            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
         )
 
     key_sum, value_sum = finish(sums, problem)

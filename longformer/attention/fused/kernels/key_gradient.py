@@ -16,7 +16,7 @@ from longformer.attention.fused.kernels.common import (
     band_span,
     dot,
     dot_transposed,
-    in_band,
+    hide_outside_band,
     keep_mask,
     load_rows,
     locate,
@@ -78,20 +78,27 @@ def key_gradient_kernel(
     if site.start >= site.length:
         return
     positions = site.start + tl.arange(0, KEYS)
-    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
-    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
     keys = Keys(tile, value_tile, site.group + positions * site.dilation)
     groups = query_groups(query, d_out, lse, delta, problem, site)
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
 
     # A key is seen from `right` positions before it to `left` positions after it.
-    low, inner, outer, high = band_span(site, problem.right, problem.left, KEYS, QUERIES)
-    for start in tl.range(low, inner, QUERIES):
-        sums = _take_band(sums, keys, positions, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, KEYS, True)
-    for start in tl.range(inner, outer, QUERIES):
-        sums = _take_band(sums, keys, positions, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, KEYS, False)
-    for start in tl.range(outer, high, QUERIES):
-        sums = _take_band(sums, keys, positions, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, KEYS, True)
+    low, high = band_span(site, problem.right, problem.left, KEYS)
+    for start in tl.range(low, high, QUERIES):
+        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+        scores = dot_transposed(keys.tile, query_tile)
+        if problem.relative is not None:
+            group = stride_group(problem.relative.query, site)
+            relative_tile = load_rows(group, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+            first_column = site.start - start + problem.left - (KEYS - 1)
+            columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
+            scores += gather_diagonals_transposed(dot_transposed(columns, relative_tile), KEYS)
+        scores = hide_outside_band(scores, site, start, problem.right, problem.left, KEYS, QUERIES)
+        sums = add_key_value_gradients(
+            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
+        )
 
     key_sum, value_sum = finish(sums, problem)
     written = positions < site.length
@@ -113,42 +120,17 @@ def query_groups(query, d_out, lse, delta, problem, site):
 
 
 @triton.jit
-def _take_band(
-    sums, keys, positions, groups, start, problem, site,
-    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, CHECKED: tl.constexpr,
-):  # fmt: skip
-    """Adds what the queries start .. start + QUERIES contribute; tiles are (key, query)."""
-    query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH, CHECKED)
-    queries = start + tl.arange(0, QUERIES)
-    scores = dot_transposed(keys.tile, query_tile)
-    if problem.relative is not None:
-        group = stride_group(problem.relative.query, site)
-        relative_tile = load_rows(group, start, site.end, QUERIES, HEAD_DIM, WIDTH, CHECKED)
-        first_column = site.start - start + problem.left - (KEYS - 1)
-        columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
-        scores += gather_diagonals_transposed(dot_transposed(columns, relative_tile), KEYS)
-    if CHECKED:
-        scores = tl.where(in_band(problem, site, queries[None, :], positions[:, None]), scores, float("-inf"))
-    return add_key_value_gradients(
-        sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES, CHECKED
-    )
-
-
-@triton.jit
 def add_key_value_gradients(
     sums, keys, query_tile, scores, groups, start, problem, site,
-    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, CHECKED: tl.constexpr,
+    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
     """Adds a (key, query) tile of scores to the sums."""
     queries = start + tl.arange(0, QUERIES)
-    d_out_tile = load_rows(groups.d_out, start, site.end, QUERIES, HEAD_DIM, WIDTH, CHECKED)
-    if CHECKED:
-        there = queries < site.end
-        row_lse = tl.load(groups.lse.data + queries * groups.lse.stride, mask=there, other=float("inf"))
-        row_delta = tl.load(groups.delta.data + queries * groups.delta.stride, mask=there, other=0.0)
-    else:
-        row_lse = tl.load(groups.lse.data + queries * groups.lse.stride)
-        row_delta = tl.load(groups.delta.data + queries * groups.delta.stride)
+    d_out_tile = load_rows(groups.d_out, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+    # Beyond the end queries and gradients read as 0, so that nothing is added, whatever the logarithm.
+    there = queries < site.end
+    row_lse = tl.load(groups.lse.data + queries * groups.lse.stride, mask=there, other=0.0)
+    row_delta = tl.load(groups.delta.data + queries * groups.delta.stride, mask=there, other=0.0)
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - row_lse[None, :])
     d_probs = dot_transposed(keys.value_tile, d_out_tile)
     used = probs

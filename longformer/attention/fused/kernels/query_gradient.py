@@ -67,9 +67,9 @@ def query_gradient_kernel(
         return
     positions = site.start + tl.arange(0, QUERIES)
     inside = positions < site.length
-    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
-    output_tile = load_rows(stride_group(output, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+    output_tile = load_rows(stride_group(output, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
     row_delta = tl.sum(output_tile.to(tl.float32) * d_out_tile.to(tl.float32), 1)
     row = per_position(delta, problem, site)
     tl.store(row.data + positions * row.stride, row_delta, mask=inside)
@@ -79,7 +79,7 @@ def query_gradient_kernel(
     relative_sum = 0.0
     if problem.relative is not None:
         group = stride_group(problem.relative.query, site)
-        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH, True)
+        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
         relative_sum = tl.zeros([QUERIES, WIDTH], tl.float32)
 
     gradients = Gradients(tl.zeros([QUERIES, WIDTH], tl.float32), relative_sum)

@@ -83,11 +83,11 @@ def _add_tile(
     rows = tl.arange(0, TILE)[:, None]
     columns = tl.arange(0, TILE)[None, :]
     band = problem.left + problem.right + 1
-    query_tile = load_rows(stride_group(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    query_tile = load_rows(stride_group(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH)
     relative_tile = load_rows(
-        stride_group(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True
+        stride_group(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH
     )
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, TILE, HEAD_DIM, WIDTH, True)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, TILE, HEAD_DIM, WIDTH)
     column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
     queries = site.start + tl.arange(0, TILE)
     there = queries < site.length
@@ -97,8 +97,8 @@ def _add_tile(
     row_delta = tl.load(line.data + queries * line.stride, mask=there, other=0.0)
 
     first_key = site.start + column_start - problem.left
-    key_tile = load_rows(stride_group(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
-    value_tile = load_rows(stride_group(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH, True)
+    key_tile = load_rows(stride_group(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH)
     content = dot_transposed(query_tile, key_tile)
     d_probs = dot_transposed(d_out_tile, value_tile)
     scores = tl.gather(content, rows + columns, 1)

@@ -6,11 +6,11 @@ import triton.language as tl
 from longformer.attention.fused.kernels.common import (
     ORDINARY,
     band_span,
-    before_excluded,
     dot_transposed,
-    in_band,
+    hide_outside_band,
     load_rows,
     load_tokens,
+    next_excluded,
     stride_group,
     token_state,
 )
@@ -38,8 +38,8 @@ def walk_keys(
     `queries` has a `tile`, its `positions` and, with the relative term, a `relative_tile`. `take(state, queries,
     scores, keys, values, columns, key_tokens, problem, site)` returns the next state; hidden keys have the score -inf.
 
-    First the global keys, then the band in three loops without branches: the left edge, the middle that every query
-    of the tile sees whole, and the rest.
+    First the global keys, then the band in one loop, so that its loads run ahead of it without a break. What only some
+    steps need, an edge of the band or an excluded token, stands behind a condition that is the same for all threads.
     """
     if problem.global_keys is not None:
         count = tl.where(site.end > site.first, tl.load(problem.global_keys.counts + site.batch), 0)
@@ -50,15 +50,28 @@ def walk_keys(
 
     keys = stride_group(key, site)
     values = stride_group(value, site)
-    low, inner, outer, high = band_span(site, problem.left, problem.right, QUERIES, KEYS)
+    low, high = band_span(site, problem.left, problem.right, QUERIES)
+    excluded = high
     if problem.mask is not None:
-        outer = before_excluded(problem, site, inner, outer, KEYS)
-    for start in tl.range(low, inner, KEYS):
-        state = _take_band(take, state, queries, keys, values, start, problem, site, HEAD_DIM, WIDTH, KEYS, True)
-    for start in tl.range(inner, outer, KEYS):
-        state = _take_band(take, state, queries, keys, values, start, problem, site, HEAD_DIM, WIDTH, KEYS, False)
-    for start in tl.range(outer, high, KEYS):
-        state = _take_band(take, state, queries, keys, values, start, problem, site, HEAD_DIM, WIDTH, KEYS, True)
+        excluded = next_excluded(problem, site, low)
+    for start in tl.range(low, high, KEYS):
+        key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH)
+        value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH)
+        positions = start + tl.arange(0, KEYS)
+        scores = dot_transposed(queries.tile, key_tile)
+        columns = None
+        if problem.relative is not None:
+            first_column = start - site.start + problem.left - (KEYS - 1)
+            columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
+            scores += gather_diagonals(dot_transposed(queries.relative_tile, columns), KEYS)
+        scores = hide_outside_band(scores, site, start, problem.left, problem.right, QUERIES, KEYS)
+        if problem.mask is not None:
+            if excluded < start + KEYS:
+                ordinary = token_state(problem, site, positions) == ORDINARY
+                scores = tl.where(ordinary[None, :], scores, float("-inf"))
+                excluded = next_excluded(problem, site, start + KEYS)
+        tokens = site.group + positions * site.dilation
+        state = take(state, queries, scores, key_tile, value_tile, columns, tokens, problem, site)
     return state
 
 
@@ -78,28 +91,3 @@ def _take_globals(
         shown = shown & (tokens[None, :] <= (site.group + queries.positions * site.dilation)[:, None])
     scores = tl.where(shown, dot_transposed(queries.tile, key_tile), float("-inf"))
     return take(state, queries, scores, key_tile, value_tile, None, tokens, problem, site)
-
-
-@triton.jit
-def _take_band(
-    take: tl.constexpr, state, queries, keys, values, start, problem, site,
-    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr, CHECKED: tl.constexpr,
-):  # fmt: skip
-    """CHECKED where an edge of the band, the end of the stride group or a token that is not ordinary may lie."""
-    key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH, CHECKED)
-    value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH, CHECKED)
-    positions = start + tl.arange(0, KEYS)
-    scores = dot_transposed(queries.tile, key_tile)
-    columns = None
-    if problem.relative is not None:
-        first_column = start - site.start + problem.left - (KEYS - 1)
-        columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
-        scores += gather_diagonals(dot_transposed(queries.relative_tile, columns), KEYS)
-    if CHECKED:
-        shown = in_band(problem, site, queries.positions[:, None], positions[None, :])
-        if problem.mask is not None:
-            shown = shown & (token_state(problem, site, positions) == ORDINARY)[None, :]
-        scores = tl.where(shown, scores, float("-inf"))
-    return take(
-        state, queries, scores, key_tile, value_tile, columns, site.group + positions * site.dilation, problem, site
-    )
