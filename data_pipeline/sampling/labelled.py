@@ -52,7 +52,8 @@ class LabelledSequences:
         seed: int,
         long_documents: LongDocuments = "truncate_end",
     ) -> None:
-        self._room = room_for_text(sequence_length)
+        room_for_text(sequence_length)  # refuses one that leaves none
+        self._sequence_length = sequence_length
         self.tokenizer = split.tokenizer
         self._special = split.tokenizer.special_tokens
         split.check_has(text, f"holds no {text}: prepare it with this text")
@@ -87,16 +88,18 @@ class LabelledSequences:
             DataError: the example has no such label.
         """
         piece = self._piece(position)
-        start = self._start(piece, epoch=position // self.per_epoch)
-        return self._sequence(piece.shard, piece.example, slice(start, start + self._room))
+        room = self._sequence_length - self._beside(piece)
+        start = self._start(piece, room, epoch=position // self.per_epoch)
+        return self._sequence(piece.shard, piece.example, slice(start, start + room))
 
     def whole(self, shard: int, example: int) -> NamedArrays:
         """Returns an example of a shard with all of its tokens, for reading a split in its own order."""
         return self._sequence(shard, example, slice(None))
 
     def length(self, position: int) -> int:
-        """Returns the length, begin and end token included."""
-        return min(self._room, self._tokens(self._piece(position))) + 2
+        """Returns the length, with all that stands beside the text."""
+        piece = self._piece(position)
+        return min(self._sequence_length, self._tokens(piece) + self._beside(piece))
 
     def longest(self, per_epoch: int) -> None:
         """Returns None: the number of sequences is that of the examples."""
@@ -108,21 +111,27 @@ class LabelledSequences:
     def _tokens(self, piece: Piece) -> int:
         return int(self._split.lengths(piece.shard, self._text)[piece.example])
 
-    def _start(self, piece: Piece, epoch: int) -> int:
+    def _beside(self, piece: Piece) -> int:
+        """Returns how many tokens stand beside the text: the one that begins and the one that ends it."""
+        return 2
+
+    def _start(self, piece: Piece, room: int, epoch: int) -> int:
         """Returns the first token of a text that an epoch shows."""
         tokens = self._tokens(piece)
-        last = max(0, tokens - self._room)
+        last = max(0, tokens - room)
         if self._long_documents == "truncate_end":
             return 0
         if self._long_documents == "truncate_begin":
             return last
         # The windows of a text take turns, those of each text in an order of their own.
-        windows = math.ceil(tokens / self._room) or 1
+        windows = math.ceil(tokens / room) or 1
         turn = sample_at(epoch, epoch_size=windows, seed=self._seed + (piece.shard << 32) + piece.example)
-        return min(last, self._room * turn)
+        return min(last, room * turn)
 
     def _sequence(self, shard: int, example: int, shown: slice) -> NamedArrays:
-        read = self._split.read(shard, example)
+        return self._arrays(self._split.read(shard, example), shown)
+
+    def _arrays(self, read: Example | None, shown: slice) -> NamedArrays:
         if read is None:
             text, label = np.empty(0, dtype=np.int64), self._no_label()
         else:

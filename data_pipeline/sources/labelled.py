@@ -41,7 +41,8 @@ def labelled(
     Args:
         source: a file of records (`records.py`), plain or packed, or a folder of such files; or a folder
             of text files, where a file is an example with the text TEXT and the name of its folder as LABEL.
-        texts: of records: which field holds each text; a list of strings is joined by line ends.
+        texts: of records: which field holds each text; a list of strings is joined by line ends. An example of which
+            one is without a word has no text.
         fields: of records: which field holds each label, identifier or other value that stays with the
             example. In CSV every value is a string; else strings, numbers, booleans and lists of them are kept.
             Where several fields are named, each stands for a class, and those that hold 1 are the labels.
@@ -76,6 +77,11 @@ def labelled(
                     f"{first[True]} is text, but {first[False]} holds records: keep either, or insist with --as text "
                     "that both are text"
                 )
+            if content.form == "text" and len(texts) > 1:
+                raise DataError(
+                    f"{content.name} is text, but {' and '.join(texts.values())} are fields of records: give JSON "
+                    "lines, a JSON array, CSV or Parquet"
+                )
             for example in _examples(content, texts, fields, problems, quarantine):
                 yield RawExample(example.texts, example.fields, deal(content.name))
 
@@ -103,9 +109,11 @@ def _examples(
     for record in content.records:
         try:
             values = record.load()
+            found = {text: joined_text(field_of(values, field)) for text, field in texts.items()}
+            if not all(text.strip() for text in found.values()):
+                found = dict.fromkeys(found, "")  # without one of its texts it is none, which preparation counts
             example = RawExample(
-                {text: joined_text(field_of(values, field)) for text, field in texts.items()},
-                {kept: _value(values, field, problems.get(kept)) for kept, field in fields.items()},
+                found, {kept: _value(values, field, problems.get(kept)) for kept, field in fields.items()}
             )
         except LabelError as error:
             quarantine.add(record.name, str(error))

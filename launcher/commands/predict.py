@@ -16,7 +16,7 @@ from launcher.commands.predict_files import predict_files
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Candidate, Label, Predictor, task_of
-from longformer.inference.serving import ABILITIES
+from longformer.inference.serving import ABILITIES, example_of
 from longformer.interop.model_folder import CONFIG_FILE
 
 
@@ -46,7 +46,7 @@ def predict(
         ),
     ],
     task: Annotated[Task | None, typer.Option(help="As the model's architecture says unless given.")] = None,
-    question: Annotated[str | None, typer.Option(help="What the text is to answer.")] = None,
+    question: Annotated[str | None, typer.Option(help="What is asked about the text.")] = None,
     choices: Annotated[
         list[str] | None, typer.Option("--choice", help="What may follow the text or answer it; repeat.")
     ] = None,
@@ -91,7 +91,7 @@ def predict(
         case Task.fill_mask:
             result = predictor.fill_mask(text, top=top)
         case Task.classify:
-            result = predictor.classify(text)[:top]
+            result = predictor.classify(text, question)[:top]
         case Task.label:
             result = predictor.label(text)
             entities = predictor.entities(text, result)
@@ -135,7 +135,7 @@ def _predict_all(
         ability = task or _task_of(folder)
         if ability not in ABILITIES:
             raise LongformerError(f"{folder} chooses between texts, which files cannot be asked for")
-        asked, known = ABILITIES[ability].example, ABILITIES[ability].parameters
+        asked, known = example_of(folder, ability), ABILITIES[ability].parameters
         if unknown := [name for name in named if name not in asked or not named[name]]:
             raise LongformerError(f"--field {unknown[0]}: write {' or '.join(f'{name}=FIELD' for name in asked)}")
         given = {name: value for name, value in parameters.items() if name in known and value is not None}
@@ -159,10 +159,10 @@ def _task_of(folder: Path) -> str:
 
 def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
     """Raises LongformerError where a question or choices are missing, or given to a task that has none."""
-    if (chosen is Task.answer) != (question is not None):
-        raise LongformerError(
-            "give the question with --question" if question is None else f"--question is for answers, not for {chosen}"
-        )
+    if chosen is Task.answer and question is None:
+        raise LongformerError("give the question with --question")
+    if chosen not in (Task.answer, Task.classify) and question is not None:
+        raise LongformerError(f"--question is for answers and classes, not for {chosen}")
     if (chosen is Task.choose) != bool(choices):
         raise LongformerError(
             f"--choice is for choosing, not for {chosen}" if choices else "give the choices with --choice, each its own"

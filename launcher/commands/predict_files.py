@@ -13,7 +13,7 @@ from data_pipeline.sources.records import Reading, contents, joined_text, text_d
 from data_pipeline.sources.text import files_below
 from launcher.reporting.bytes_bar import bytes_bar
 from longformer.errors import LongformerError
-from longformer.inference.serving import ABILITIES, open_for_many
+from longformer.inference.serving import ABILITIES, example_of, open_for_many
 
 _TOGETHER = 1_024
 """Records that are sorted by length and answered together."""
@@ -68,7 +68,7 @@ def predict_files(
         OSError: the output cannot be written.
     """
     answer_all = open_for_many(folder, ability)
-    wanted = {name: fields.get(name, name) for name in ABILITIES[ability].example}
+    wanted = {name: fields.get(name, name) for name in example_of(folder, ability)}
     settings = {**ABILITIES[ability].parameters, **parameters}
     files = files_below(source, recipe="predict", expects="JSON lines, JSON arrays, CSV, Parquet or text")
     staging = output.with_name(f".{output.name}.part")

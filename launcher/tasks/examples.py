@@ -1,7 +1,7 @@
 """What the data of tasks shares that learn from texts with a label: the order of training, and held-out texts whole."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -45,6 +45,6 @@ class LabelledData(PretrainedData[Config], Generic[Config]):
     def bucket_batches(self) -> int:
         return self.config.data.bucket_batches
 
-    def decoder(self) -> Callable[[list[int]], str]:
+    def decoder(self) -> Callable[[Iterable[int]], str]:
         """Returns what turns token ids without special ones into their text."""
         return PreparedData.open(self.directory).tokenizer.decode

@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from longformer.inference.classification import IDS, Inputs
 from longformer.models.char_lm.attention import CausalSelfAttention, Projections
 from longformer.models.char_lm.model import CharacterLM
 
@@ -55,15 +57,22 @@ def encoder_attention(encoder: nn.Module, ids: Tensor, global_mask: Tensor | Non
 
 
 @torch.no_grad()
-def first_token_attention(model: Any, ids: Tensor) -> Tensor:
+def first_token_attention(model: Any, inputs: Inputs) -> Tensor:
     """Returns how much the first token attends to every position, (positions,), the mean of the last layer's heads.
 
+    Where it is not global, it attends to its window only.
+
     Args:
-        model: a classifier whose first token is global, in evaluation mode.
-        ids: (positions,) long.
+        model: a classifier in evaluation mode.
+        inputs: what it reads of one text.
     """
-    of_global: Tensor = model(input_ids=ids[None], output_attentions=True).global_attentions[-1]
-    return of_global[0, :, :, 0].mean(0)
+    output = model(**{name: torch.as_tensor(values)[None] for name, values in inputs.items()}, output_attentions=True)
+    if output.global_attentions is not None:
+        of_global: Tensor = output.global_attentions[-1]
+        return of_global[0, :, :, 0].mean(0)
+    local = output.attentions[-1][0, :, 0].mean(0)
+    window = local[len(local) // 2 :][: len(inputs[IDS])]
+    return functional.pad(window, (0, len(inputs[IDS]) - len(window)))
 
 
 def dense_map(local: Tensor, of_global_tokens: Tensor | None, global_positions: Tensor) -> Tensor:

@@ -85,6 +85,26 @@ class Reading:
         return [slice(start, start + room) for start in starts]
 
 
+@dataclass(frozen=True)
+class TextReading(Reading):
+    """What a classifier of whole texts reads."""
+
+    global_tokens: str = "first"
+    """Attend to all others: the `first` token, the `question` and the first token, or `none`."""
+    question: bool = False
+    """Whether each text has a question beside it, which every part carries; see `longest_query`."""
+
+    def __post_init__(self) -> None:
+        if self.global_tokens not in ("first", "question", "none"):
+            raise ValueError(f"global_tokens is {self.global_tokens}")
+
+    @staticmethod
+    def has_question(settings: Mapping[str, Any]) -> bool:
+        """Returns whether the model with this config.json reads a question beside each text."""
+        told = settings.get(_KEY)
+        return isinstance(told, Mapping) and bool(told.get("question"))
+
+
 def batches_by_length(parts: Sequence[Part], batch_size: int, *, length: Callable[[Part], int]) -> list[list[Part]]:
     """Returns parts in batches of similar length, the same for every number of ranks; of equal ones in their order."""
     ordered = sorted(parts, key=length)

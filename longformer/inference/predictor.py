@@ -18,7 +18,7 @@ from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
-from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
+from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
 from longformer.inference.labelling import Part, word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
 from longformer.inference.texts import Tokens, check_text
@@ -133,36 +133,40 @@ class Predictor:
             for row in zip(found.values.tolist(), found.indices.tolist(), strict=True)
         ]
 
-    def classify(self, text: str) -> list[Candidate]:
+    def classify(self, text: str, question: str | None = None) -> list[Candidate]:
         """Returns all classes, the most probable first; where several may hold, each has a probability of its own.
 
-        What is read of a longer text is what the model was trained and evaluated with; see `Reading`.
+        What is read of a longer text is what the model was trained and evaluated with; see `TextReading`. A model that
+        tells of none, which was trained elsewhere, may be given a question or not.
         """
-        (found,) = self.classify_all([text], batch_size=1)
+        (found,) = self.classify_all([text], [question], batch_size=1)
         if isinstance(found, LongformerError):
             raise found
         return found
 
-    def classify_all(self, texts: Sequence[Any], *, batch_size: int) -> list[list[Candidate] | LongformerError]:
+    def classify_all(
+        self, texts: Sequence[Any], questions: Sequence[Any], *, batch_size: int
+    ) -> list[list[Candidate] | LongformerError]:
         """Returns the classes of every text as `classify` does, or why a text has none.
 
         Args:
             texts: any number; what is no text has none.
+            questions: one for each, None where there is none.
             batch_size: texts, or windows of them, of similar length that are read at a time.
         """
-        parts: list[tuple[int, list[int]]] = []
+        parts: list[tuple[int, Inputs]] = []
         found: list[list[Candidate] | LongformerError] = [[] for _ in texts]
-        for number, text in enumerate(texts):
+        for number, (text, question) in enumerate(zip(texts, questions, strict=True)):
             try:
-                parts += [(number, part) for part in self._parts(text)]
+                parts += [(number, part) for part in self._parts(text, question)]
             except LongformerError as error:
                 found[number] = error
         config = self.model.config
         problem = config.problem_type or ("single_label_classification" if config.num_labels > 1 else "regression")
         values: dict[int, list[torch.Tensor]] = {}
-        for batch in batches_by_length(parts, batch_size, length=lambda part: len(part[1])):
+        for batch in batches_by_length(parts, batch_size, length=lambda part: len(part[1][IDS])):
             read = label_values(
-                self.model, [{IDS: ids} for _, ids in batch], problem_type=problem, padding=config.pad_token_id
+                self.model, [part for _, part in batch], problem_type=problem, padding=config.pad_token_id
             )
             for (number, _), each in zip(batch, read, strict=True):
                 values.setdefault(number, []).append(each)
@@ -172,16 +176,34 @@ class Predictor:
             found[number] = sorted(candidates, key=lambda candidate: -candidate.score)
         return found
 
-    def _parts(self, text: str) -> list[list[int]]:
+    def _parts(self, text: Any, question: Any) -> list[Inputs]:
         """Returns what a classifier reads of a text, a part at a time."""
-        tokens = self._encode(text)
-        own = [place for place, part in enumerate(tokens.parts) if part is not None]
-        before, after = tokens.ids[: own[0]], tokens.ids[own[-1] + 1 :]
-        reading = Reading.of(self.model.config, self._positions)
-        parts = reading.parts([tokens.ids[place] for place in own], len(before) + len(after))
-        if reading.long_documents != "windows" and len(parts[0]) < len(own):
-            tokens.shortened(reading.length, part=0, names=("text",))  # says how much is left out
-        return [[*before, *part, *after] for part in parts]
+        config = self.model.config
+        reading = TextReading.of(config, self._positions)
+        if reading.question:
+            check_text(question, "question")
+        elif question is not None and TextReading.is_kept_in(config):
+            raise LongformerError("the model has learned from texts without questions: give the text alone")
+        names = ("text",) if question is None else ("question", "text")
+        tokens, own = self._encode(*([text] if question is None else [question, text]), names=names), len(names) - 1
+        if question is not None:
+            tokens = tokens.limited(longest_query(reading.length), part=0, name="question")
+        places = [place for place, part in enumerate(tokens.parts) if part == own]
+        first, behind = places[0], places[-1] + 1
+        parts = reading.parts(range(first, behind), len(tokens.ids) - len(places))
+        if reading.long_documents != "windows" and len(parts[0]) < len(places):
+            tokens.shortened(reading.length, part=own, names=names)  # says how much is left out
+        asked = max((place + 1 for place, part in enumerate(tokens.parts) if part == 0), default=0)
+        global_tokens = {"first": 1, "question": asked, "none": 0}[reading.global_tokens]
+        found: list[Inputs] = []
+        for part in parts:
+            read = [*range(first), *part, *range(behind, len(tokens.ids))]
+            found.append({
+                IDS: [tokens.ids[place] for place in read],
+                "global_attention_mask": [int(number < global_tokens) for number in range(len(read))],
+                "token_type_ids": [min(tokens.types[place], config.type_vocab_size - 1) for place in read],
+            })  # fmt: skip
+        return found
 
     def label(self, text: str) -> list[Label]:
         """Returns the most probable class of every word of a text (see `words_of`), in order.

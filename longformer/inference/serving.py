@@ -11,10 +11,11 @@ from typing import Any
 
 from longformer.errors import LongformerError
 from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
+from longformer.inference.classification import TextReading
 from longformer.inference.predictor import MASKS, Candidate, Label, Predictor, task_of
 from longformer.inference.texts import check_text
 from longformer.interop.checkpoint_files import GENERATION_FILE
-from longformer.interop.model_folder import CONFIG_FILE
+from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.tokenizer import FILES, read_tokenizer
 
 Record = dict[str, Any]
@@ -28,6 +29,7 @@ MOST_BEAMS = 64
 """Summaries followed at the same time; their number is a request's to choose, and their memory the server's."""
 _CHARACTERS = "characters"
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
+_QUESTION = "What does the fox do?"
 
 
 def _fill_mask(predictor: Predictor, record: Record, parameters: Record) -> Record:
@@ -36,7 +38,12 @@ def _fill_mask(predictor: Predictor, record: Record, parameters: Record) -> Reco
 
 
 def _classify(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    return _classes(predictor, record, predictor.classify(record["text"]))
+    return _classes(predictor, record, predictor.classify(record["text"], record.get("question")))
+
+
+def _classify_all(predictor: Predictor, records: Sequence[Record], batch_size: int) -> list[Any]:
+    texts, questions = ([record.get(name) for record in records] for name in ("text", "question"))
+    return predictor.classify_all(texts, questions, batch_size=batch_size)
 
 
 def _classes(predictor: Predictor, record: Record, classes: list[Candidate]) -> Record:
@@ -45,6 +52,10 @@ def _classes(predictor: Predictor, record: Record, classes: list[Candidate]) -> 
 
 def _label(predictor: Predictor, record: Record, parameters: Record) -> Record:
     return _labels(predictor, record, predictor.label(record["text"]))
+
+
+def _label_all(predictor: Predictor, records: Sequence[Record], batch_size: int) -> list[Any]:
+    return predictor.label_all([record.get("text") for record in records], batch_size=batch_size)
 
 
 def _labels(predictor: Predictor, record: Record, labels: list[Label]) -> Record:
@@ -107,7 +118,8 @@ class Ability:
     quick: Record = field(default_factory=dict)
     """Parameters with which the example is answered fast."""
     together: tuple[Callable[..., list[Any]], Callable[..., Record]] | None = None
-    """What reads many texts in batches of similar length, and what turns what it finds for one into the result."""
+    """What reads many records in batches of similar length, called with a predictor, the records and the batch size;
+    and what turns what it finds for one into the result."""
 
     def checked_answer(
         self, predictor: Predictor | CharacterPredictor, record: Record, parameters: Record, **settings: Any
@@ -120,9 +132,9 @@ class Ability:
 
 ABILITIES = {
     "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
-    "classify": Ability(_classify, {"text": _SENTENCE}, together=(Predictor.classify_all, _classes)),
-    "label": Ability(_label, {"text": _SENTENCE}, together=(Predictor.label_all, _labels)),
-    "answer": Ability(_answer, {"question": "What does the fox do?", "context": _SENTENCE}, {"top": 5}),
+    "classify": Ability(_classify, {"text": _SENTENCE}, together=(_classify_all, _classes)),
+    "label": Ability(_label, {"text": _SENTENCE}, together=(_label_all, _labels)),
+    "answer": Ability(_answer, {"question": _QUESTION, "context": _SENTENCE}, {"top": 5}),
     "summarize": Ability(
         _summarize, {"text": _SENTENCE}, {"max_new_tokens": 0, "num_beams": 0}, quick={"max_new_tokens": 2}
     ),
@@ -182,7 +194,7 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
     def answer_all(records: Sequence[Record], parameters: Record, batch_size: int) -> list[Record]:
         if kind.together is not None:
             read_all, result = kind.together
-            found = read_all(predictor, [record.get("text") for record in records], batch_size=batch_size)
+            found = read_all(predictor, records, batch_size)
             return [
                 {"error": str(each)} if isinstance(each, LongformerError) else result(predictor, record, each)
                 for record, each in zip(records, found, strict=True)
@@ -201,6 +213,8 @@ def open_for_many(folder: Path, ability: str) -> Callable[[Sequence[Record], Rec
 def example_of(folder: Path, ability: str) -> Record:
     """Returns a record that the model of a folder can answer."""
     example = ABILITIES[ability].example
+    if ability == "classify" and TextReading.has_question(read_config(folder)):
+        return {"question": _QUESTION, **example}
     if ability != "fill-mask":
         return example
     tokenizer = read_tokenizer(folder)

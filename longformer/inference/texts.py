@@ -22,11 +22,13 @@ class Tokens(NamedTuple):
     """Which text a token belongs to, 0 or 1; None of the tokens that begin, part and end texts."""
     offsets: Sequence[tuple[int, int]]
     """Where a token begins and ends in its text, in characters."""
+    types: Sequence[int]
+    """Token types, for models that are told so which text is which."""
 
     @classmethod
     def of(cls, encoding: Encoding) -> Self:
         """Returns all tokens of an encoding."""
-        return cls(encoding.ids, encoding.sequence_ids, encoding.offsets)
+        return cls(encoding.ids, encoding.sequence_ids, encoding.offsets, encoding.type_ids)
 
     def shortened(self, positions: int, *, part: int, names: Sequence[str]) -> Self:
         """Returns the tokens that a model reads; if they are too many, the end of one text is left out.
@@ -73,6 +75,7 @@ class Tokens(NamedTuple):
             [self.ids[place] for place in kept],
             [self.parts[place] for place in kept],
             [self.offsets[place] for place in kept],
+            [self.types[place] for place in kept],
         )
 
     def batch(self) -> Tensor:

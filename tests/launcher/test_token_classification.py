@@ -71,13 +71,13 @@ def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def trained(task: Task[Any, Any], folder: Path) -> Any:
+def trained(task: Task[Any, Any], folder: Path, *, steps: int = 40) -> Any:
     """Returns the model of a task after its steps, written to a folder too."""
     task.data.prepare(in_this_process)
     task.write_start(folder / "start")
     model: Any = task.build_model(0, folder / "start")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for batch in islice(task.data.batches(0, BatchShare(0, 1, 8), ()), 40):
+    for batch in islice(task.data.batches(0, BatchShare(0, 1, 8), ()), steps):
         optimizer.zero_grad()
         task.objective.loss(model, batch).backward()
         optimizer.step()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from longformer import models
-from longformer.inference.attention_maps import character_attention, encoder_attention
+from longformer.inference.attention_maps import character_attention, encoder_attention, first_token_attention
 from longformer.models.char_lm.config import CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 
@@ -73,3 +73,20 @@ def test_an_encoder_looks_around_and_its_global_tokens_everywhere(family: str, p
         assert torch.allclose(each.sum(-1), torch.ones(2, 24), atol=1e-5)
         assert bool((each[:, ~visible] == 0).all())
         assert bool((each[:, visible] > 0).all())
+
+
+@pytest.mark.parametrize("places", [(), (0,), (0, 1, 2)])
+@pytest.mark.parametrize("length", [3, 24])
+def test_what_a_first_token_attends_to_is_the_first_row_of_the_last_map(length: int, places: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    config = models.LongformerConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        attention_window=6, max_position_embeddings=66,
+    )  # fmt: skip
+    model = models.LongformerForSequenceClassification(config).eval()
+    mask = torch.zeros(length, dtype=torch.long)
+    mask[list(places)] = 1
+    ids = torch.randint(3, 50, (length,))
+    whole = encoder_attention(model.longformer, ids, mask)[-1]
+    found = first_token_attention(model, {"input_ids": ids.numpy(), "global_attention_mask": mask.numpy()})
+    torch.testing.assert_close(found, whole[:, 0].mean(0))

@@ -17,6 +17,11 @@ class ClassifiedSection(ClassesSection):
     by article, in the splits of the Longformer paper, which leak, or in clean ones."""
     text: str = "text"
     """Field that holds the text."""
+    question: str | None = None
+    """Field that holds a question about the text, or another text to read with it: it stands before every part of the
+    text that is read, and only the text is cut. `null` = none."""
+    global_tokens: Literal["first", "question", "none"] = "first"
+    """Which tokens attend to all and are seen by all: the `first`, the first and those of the `question`, or `none`."""
     label: str | tuple[str, ...] = "label"
     """Field that holds the label; or several fields, each of which stands for a class and holds 0 or 1."""
     problem: Problem = "single_label"
@@ -40,6 +45,14 @@ class ClassifiedSection(ClassesSection):
             raise ValueError("classes is given, but a regression predicts numbers")
         if self.problem == "regression" and self.class_weights is not None:
             raise ValueError("class_weights is given, but a regression has no classes")
+        return self
+
+    @model_validator(mode="after")
+    def _check_question(self) -> Self:
+        if self.global_tokens == "question" and self.question is None:
+            raise ValueError("global_tokens is question, but there is none: name its field with data.question")
+        if self.question is not None and self.layout != "records":
+            raise ValueError(f"question is {self.question}, but articles of the layout {self.layout} have none")
         return self
 
     @property

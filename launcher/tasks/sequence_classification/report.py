@@ -1,12 +1,11 @@
 """What the report of a finished classification adds: confusions, calibration, length, baselines, surest mistakes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from data_pipeline.shards.prepared import PreparedData
 from launcher.reporting.html import Example, Part, Section, WeightedText
@@ -28,7 +27,7 @@ from launcher.tasks.sequence_classification.data import LabelledText, SequenceCl
 from longformer.evaluation.baselines import tfidf_predictions
 from longformer.evaluation.classification import THRESHOLD, label_scores
 from longformer.inference.attention_maps import first_token_attention
-from longformer.inference.classification import Reading
+from longformer.inference.classification import IDS, TextReading
 from longformer.models import LongformerForSequenceClassification
 
 _SMALL = 20_000
@@ -70,9 +69,11 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
         sections.append(_right_and_wrong(config, data, table, test))
     if config.data.problem == "single_label":
         model = LongformerForSequenceClassification.from_pretrained(result / "model")
-        sections.append(_mistakes(data, table, texts, model))
+        sections.append(_mistakes(config, data, table, texts, model))
     longer, count, length = (f"{test[name]:,}" for name in ("longer_texts", "texts", "sequence_length"))
     notes = [f"{longer} of {count} test texts are longer than {length} tokens ({config.data.long_documents})."]
+    if cut := test.get("longer_questions"):
+        notes.append(f"{cut:,} of {count} test questions are longer than half of that: their end is left out.")
     numbers: dict[str, Any] = {}
     if baseline is not None:
         best = config.words.scores[0]
@@ -90,15 +91,19 @@ def _words_baseline(
         return None
     decode, train = data.decoder(), data.held_out("train")
     values = tfidf_predictions(
-        [decode(text.text) for text in train],
+        [_words(text, decode) for text in train],
         np.array([text.label for text in train]),
-        [decode(text.text) for text in test],
+        [_words(text, decode) for text in test],
         problem=config.data.problem,
         outputs=max(1, len(data.classes())),
     )
     if values is None:
         return None
     return label_scores(config.data.problem, values, np.array([text.label for text in test]), data.classes())
+
+
+def _words(text: LabelledText, decode: Callable[[Iterable[int]], str]) -> str:
+    return f"{decode(text.question)} {decode(text.text)}"
 
 
 def _right_and_wrong(
@@ -120,6 +125,7 @@ def _right_and_wrong(
 
 
 def _mistakes(
+    config: SequenceClassificationRun,
     data: SequenceClassificationData,
     table: Sequence[Line],
     texts: Sequence[LabelledText],
@@ -129,19 +135,21 @@ def _mistakes(
     wrong = [number for number, line in enumerate(table) if line["label"] != line["prediction"]]
     wrong.sort(key=lambda number: -max(table[number]["scores"].values()))
     prepared = PreparedData.open(data.directory)
-    special, pieces = prepared.manifest.tokenizer.special_tokens, prepared.tokenizer.pieces
-    reading = Reading.of(model.config, _SHOWN)
+    pieces = prepared.tokenizer.pieces
+    reading = TextReading.of(model.config, config.model.max_length)
+    reading = replace(reading, length=min(reading.length, _SHOWN))
+    inputs = data.inputs(reading.length)
     parts: list[Part] = []
     for number in wrong[:MISTAKES]:
-        line = table[number]
-        shown = replace(reading, length=min(reading.length, _SHOWN)).parts(texts[number].text)[0]
-        ids = [special.begin, *shown, special.end]
-        weights = first_token_attention(model, torch.tensor(ids))
+        line, shown = table[number], texts[number]
+        span = reading.spans(len(shown.text), inputs.beside(len(shown.question)))[0]
+        read = inputs.of(shown.text[span], shown.question)
+        weights = first_token_attention(model, read)
         # What stands first and last gets much attention and says nothing.
         weights[[0, -1]] = 0
         shades = (weights / weights.max()).tolist()
         about = f"{line['label']}, taken for {line['prediction']} ({line['scores'][line['prediction']]:.3f})"
         parts.append(Example(((about, line["text"]),)))
         caption = "What the first token attends to in the last layer (darkest: most)."
-        parts.append(WeightedText(caption, tuple(zip(pieces(ids), shades, strict=True))))
+        parts.append(WeightedText(caption, tuple(zip(pieces(read[IDS]), shades, strict=True))))
     return mistakes_section(parts, f"among {len(table):,} test texts")

@@ -1,7 +1,7 @@
 """The task `sequence_classification`: an encoder made long learns the class, the classes or a number of whole texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from launcher.tasks.sequence_classification.data import LabelledText, SequenceCl
 from longformer.evaluation.classification import THRESHOLD, Scores, label_scores, without_classes
 from longformer.evaluation.distributed import gathered
 from longformer.evaluation.lengths import SHORT, scores_by_length
-from longformer.inference.classification import IDS, Reading, batches_by_length, label_values
+from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
 from longformer.models import LongformerForSequenceClassification
 
 _SHOWN = 500
@@ -53,15 +53,18 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         reading = self.reading(index, request.sequence_length)
         values = self._values(model, texts, reading, request)
         scores = self._scores(values, texts)
-        lengths = [len(text.text) + 2 for text in texts]
-        beyond = sum(length > reading.length for length in lengths)
+        inputs, lengths = self.data.inputs(reading.length), [text.tokens for text in texts]
+        beyond = sum(len(text.text) + inputs.beside(len(text.question)) > reading.length for text in texts)
         scores |= {"texts": len(texts), "longer_texts": beyond, "sequence_length": reading.length}
+        if reading.question:
+            scores["longer_questions"] = sum(len(text.question) > inputs.question_length for text in texts)
         if by_length := scores_by_length(
             lengths, lambda members: self._scores(values[members], [texts[number] for number in members])
         ):
             scores["by_length"] = by_length
         if request.after_phase and reading.length > SHORT and max(lengths) > SHORT:
-            short = self._values(model, texts, Reading(SHORT), request)
+            beginning = replace(reading, length=SHORT, long_documents="truncate_end")
+            short = self._values(model, texts, beginning, request)
             scores["first_512_tokens"] = without_classes(self._scores(short, texts))
         return Evaluation(scores, self._table(values, texts))
 
@@ -71,22 +74,27 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
 
         return report_of(self.config, self.data, run)
 
+    def reading(self, index: int, length: int | None = None) -> TextReading:
+        read, section = super().reading(index, length), self.config.data
+        return TextReading(read.length, read.long_documents, section.global_tokens, section.question is not None)
+
     def _values(
         self, model: Any, texts: Sequence[LabelledText], reading: Reading, request: EvaluationRequest
     ) -> np.ndarray:
         """Returns the probabilities of the classes, or the numbers, of every text: (texts, outputs)."""
-        special = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens
-        parts = [
-            (number, [special.begin, *part, special.end])
+        padding = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens.padding
+        inputs = self.data.inputs(reading.length)
+        parts: list[tuple[int, Inputs]] = [
+            (number, inputs.of(text.text[span], text.question))
             for number, text in enumerate(texts)
-            for part in reading.parts(text.text)
+            for span in reading.spans(len(text.text), inputs.beside(len(text.question)))
         ]
         batch_size, problem_type = request.batch_size or self.config.evaluation.batch_size, self._problem_type
-        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1]))
+        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1][IDS]))
 
-        def predict(batch: list[tuple[int, list[int]]], device: torch.device) -> list[tuple[int, list[float]]]:
-            read = [{IDS: ids} for _, ids in batch]
-            values = label_values(model, read, problem_type=problem_type, padding=special.padding, device=device)
+        def predict(batch: list[tuple[int, Inputs]], device: torch.device) -> list[tuple[int, list[float]]]:
+            read = [each for _, each in batch]
+            values = label_values(model, read, problem_type=problem_type, padding=padding, device=device)
             return [(number, each) for (number, _), each in zip(batch, values.tolist(), strict=True)]
 
         found: list[list[list[float]]] = [[] for _ in texts]
@@ -109,7 +117,9 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         classes, decode = self.data.classes(), self.data.decoder()
         table = []
         for text, each in zip(texts, values.tolist(), strict=True):
-            line: dict[str, Any] = {"text": decode(text.text)[:_SHOWN], "tokens": len(text.text) + 2}
+            line: dict[str, Any] = {"text": decode(text.text)[:_SHOWN], "tokens": text.tokens}
+            if len(text.question):
+                line = {"question": decode(text.question), **line}
             match self.config.data.problem:
                 case "regression":
                     line |= {"label": float(text.label), "prediction": each[0]}
