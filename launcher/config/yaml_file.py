@@ -78,8 +78,24 @@ def read(path: Path, overrides: Sequence[str]) -> LoadedYaml:
 
 
 def problems(error: ValidationError, model: type[BaseModel], written: LoadedYaml) -> str:
-    """Returns one line per problem that pydantic found, in the words of the run file."""
-    return "\n".join(_sentence(problem, model, written) for problem in error.errors())
+    """Returns one line per problem in the words of the run file.
+
+    Where a value may be of several kinds, pydantic tells for each why it is not that one: they are one problem, that of
+    the kinds that the value comes closest to.
+    """
+    found: dict[Location, list[tuple[Location, str, Any]]] = {}
+    for problem in error.errors():
+        location, value, kind = _without_kinds(problem, written.content)
+        found.setdefault(value, []).append((location, kind, problem))
+    lines = []
+    for value, each_kind in found.items():
+        closest = next((kind for location, kind, _ in each_kind if location != value), None)
+        by_location: dict[Location, list[Any]] = {}
+        for location, kind, problem in each_kind:
+            if closest in (None, kind):
+                by_location.setdefault(location, []).append(problem)
+        lines += [_sentence(location, problems, model, written) for location, problems in by_location.items()]
+    return "\n".join(lines)
 
 
 def dotted(location: Location) -> str:
@@ -172,14 +188,30 @@ def _holds(content: Any, location: Location) -> bool:
 # Where pydantic speaks of Python types.
 _IN_WORDS_OF_YAML = {
     "model_type": "should hold keys and values",
+    "dict_type": "should hold keys and values",
     "tuple_type": "should be a list",
     "string_pattern_mismatch": "should be letters, digits, dots, dashes and underscores, the first a letter or digit",
 }
 
 
-def _sentence(problem: Any, model: type[BaseModel], written: LoadedYaml) -> str:
-    location: Location = problem["loc"]
-    path = dotted(location)
+def _without_kinds(problem: Any, content: Any) -> tuple[Location, Location, str]:
+    """Returns where a problem is, the value of several kinds in which it is, and the kind that the value is not.
+
+    In pydantic's locations the name of a kind, such as `literal['balanced']`, follows on that value. Where there is no
+    such value, the problem's own place stands for it.
+    """
+    location: Location = ()
+    value, kind = None, ""
+    for depth, part in enumerate(problem["loc"], start=1):
+        if _holds(content, (*location, part)) or (problem["type"] == "missing" and depth == len(problem["loc"])):
+            location = (*location, part)
+        elif value is None:
+            value, kind = location, str(part)
+    return location, location if value is None else value, kind
+
+
+def _sentence(location: Location, alternatives: Sequence[Any], model: type[BaseModel], written: LoadedYaml) -> str:
+    path, problem = dotted(location), alternatives[0]
     if problem["type"] == "extra_forbidden":
         text = f"{path} is not a known key{_suggestion(str(location[-1]), _known_keys(model, location[:-1]))}"
     elif problem["type"] == "missing":
@@ -187,7 +219,8 @@ def _sentence(problem: Any, model: type[BaseModel], written: LoadedYaml) -> str:
     elif problem["type"] == "value_error":  # a check of ours: its message begins with the field it is about
         text = f"{path}.{problem['ctx']['error']}".removeprefix(".")
     else:
-        expected = _IN_WORDS_OF_YAML.get(problem["type"], problem["msg"].removeprefix("Input "))
+        words = (_IN_WORDS_OF_YAML.get(each["type"], each["msg"].removeprefix("Input ")) for each in alternatives)
+        expected = " or ".join(words).replace(" or should be ", " or ")
         text = f"{path} is {problem['input']!r:.60}, but it {expected}"
     return without_credentials(f"{written.origin(location)}: {text}")
 

@@ -37,7 +37,7 @@ phases:
 """
 SHAPE = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "vocab_size": 300,
+    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "vocab_size": 400,
 }  # fmt: skip
 
 

@@ -200,6 +200,28 @@ def test_extending_a_missing_file_names_both(written: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "lines"),
+    [
+        (
+            "data.class_weights=5",
+            ["data.class_weights is 5, but it should be 'balanced' or should hold keys and values"],
+        ),
+        ("data.class_weights={a: 0, b: x}", ["data.class_weights.a is 0, but", "data.class_weights.b is 'x', but"]),
+        ("data.label=[a, 5]", ["data.label[1] is 5, but it should be a valid string"]),
+        (
+            "phases.0.best={metrik: f1}",
+            ["phases[0].best.metric is missing", "phases[0].best.metrik is not a known key"],
+        ),
+    ],
+)
+def test_a_value_of_several_kinds_is_told_once_by_its_own_path(override: str, lines: list[str]) -> None:
+    with pytest.raises(LongformerError) as caught:
+        load(SHIPPED / "imdb.yaml", [override])
+    for line, expected in zip(str(caught.value).splitlines(), lines, strict=True):
+        assert f": {expected}" in line
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
         ("name: [", "is not valid YAML, line"),
