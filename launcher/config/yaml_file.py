@@ -94,7 +94,7 @@ def problems(error: ValidationError, model: type[BaseModel], written: LoadedYaml
         for location, kind, problem in each_kind:
             if closest in (None, kind):
                 by_location.setdefault(location, []).append(problem)
-        lines += [_sentence(location, problems, model, written) for location, problems in by_location.items()]
+        lines += [_sentence(location, told, model, written) for location, told in by_location.items()]
     return "\n".join(lines)
 
 
