@@ -177,13 +177,13 @@ class Batches:
 
 
 def _padded(arrays: list[np.ndarray], filling: int | float) -> torch.Tensor:
-    """Returns arrays as one tensor of their type; shorter ones are filled up at the end of their first dimension."""
+    """Returns arrays as one tensor of their type; shorter ones are filled up at the end of every dimension."""
     if len({array.shape for array in arrays}) == 1:
         return torch.from_numpy(np.stack(arrays))
-    longest = max(len(array) for array in arrays)
-    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), filling, dtype=arrays[0].dtype)
+    largest = np.max([array.shape for array in arrays], axis=0)
+    padded = np.full((len(arrays), *largest), filling, dtype=arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
+        row[tuple(map(slice, array.shape))] = array
     return torch.from_numpy(padded)
 
 

@@ -11,7 +11,7 @@ from data_pipeline.errors import DataError
 from data_pipeline.tokenizers.tokenizer import TokenizerRecord
 
 Sequence = dict[str, np.ndarray]
-"""Named arrays of any type: a number, or an array whose first dimension may differ from sequence to sequence."""
+"""Named arrays of any type: a number, or an array whose dimensions may differ in size from sequence to sequence."""
 
 
 class Sequences(Protocol):

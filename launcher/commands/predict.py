@@ -96,7 +96,8 @@ def predict(
             result = predictor.label(text)
             entities = predictor.entities(text, result)
         case Task.choose:
-            result = predictor.choose(text, choices or [])[:top]
+            likely = predictor.choose(text, choices or [], question=question or "")
+            result = sorted(likely, key=lambda candidate: -candidate.score)[:top]
         case Task.answer:
             assert question is not None
             result = predictor.answer(question, text, top=top)
@@ -133,8 +134,6 @@ def _predict_all(
     with open_model(model) as found:
         folder = model_folder(found.folder)
         ability = task or _task_of(folder)
-        if ability not in ABILITIES:
-            raise LongformerError(f"{folder} chooses between texts, which files cannot be asked for")
         asked, known = example_of(folder, ability), ABILITIES[ability].parameters
         if unknown := [name for name in named if name not in asked or not named[name]]:
             raise LongformerError(f"--field {unknown[0]}: write {' or '.join(f'{name}=FIELD' for name in asked)}")
@@ -161,8 +160,8 @@ def check_options(chosen: Task, question: str | None, choices: list[str] | None)
     """Raises LongformerError where a question or choices are missing, or given to a task that has none."""
     if chosen is Task.answer and question is None:
         raise LongformerError("give the question with --question")
-    if chosen not in (Task.answer, Task.classify) and question is not None:
-        raise LongformerError(f"--question is for answers and classes, not for {chosen}")
+    if chosen not in (Task.answer, Task.choose, Task.classify) and question is not None:
+        raise LongformerError(f"--question is for answers, choices and classes, not for {chosen}")
     if (chosen is Task.choose) != bool(choices):
         raise LongformerError(
             f"--choice is for choosing, not for {chosen}" if choices else "give the choices with --choice, each its own"

@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipeline.sources.choices import read_choices
 from data_pipeline.sources.files import DocumentReader
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.records import Reading, contents, joined_text, text_damage
@@ -68,8 +69,12 @@ def predict_files(
         OSError: the output cannot be written.
     """
     answer_all = open_for_many(folder, ability)
-    wanted = {name: fields.get(name, name) for name in example_of(folder, ability)}
-    settings = {**ABILITIES[ability].parameters, **parameters}
+    kind, example = ABILITIES[ability], example_of(folder, ability)
+    wanted = {name: _columns(fields.get(name, name), value) for name, value in example.items()}
+    lists = [name for name, value in example.items() if isinstance(value, list)]
+    # Tables must have the columns that are asked for, unless some of them may be absent.
+    reading = Reading(() if kind.optional else [column for columns in wanted.values() for column in columns])
+    settings = {**kind.parameters, **parameters}
     files = files_below(source, recipe="predict", expects="JSON lines, JSON arrays, CSV, Parquet or text")
     staging = output.with_name(f".{output.name}.part")
     records = failed = 0
@@ -82,7 +87,7 @@ def predict_files(
             staging.open("w", encoding="utf-8", errors="replace") as file,
         ):
             reader = DocumentReader(files, report_progress)
-            asked_for = _records(files, reader, wanted)
+            asked_for = _records(files, reader, reading, wanted, lists)
             while group := list(islice(asked_for, _TOGETHER)):
                 good = [asked.record for asked in group if asked.damage is None]
                 answers = iter(answer_all(good, settings, batch_size))
@@ -101,29 +106,50 @@ def predict_files(
     return Counts(records, failed, cut.count)
 
 
-def _records(files: list[Path], reader: DocumentReader, wanted: Mapping[str, str]) -> Iterator[_Asked]:
+def _records(
+    files: list[Path],
+    reader: DocumentReader,
+    reading: Reading,
+    wanted: Mapping[str, Sequence[str]],
+    lists: Collection[str],
+) -> Iterator[_Asked]:
     quarantine = Quarantine(_ALL)
     text = next(iter(wanted)) if len(wanted) == 1 else None
+    named = [column for columns in wanted.values() for column in columns]
     for file in files:
-        for content in contents(file, reader, Reading(list(wanted.values())), quarantine):
+        for content in contents(file, reader, reading, quarantine):
             if content.form == "text":
                 whole = "".join(content.text)
                 damage = text_damage(whole, content.encoding)
                 if text is None:
-                    damage = f"it is a text, but {' and '.join(wanted.values())} are asked for: give records"
+                    damage = f"it is a text, but {' and '.join(named)} are asked for: give records"
                 yield _Asked(content.name, {} if text is None or damage else {text: whole}, {}, damage)
                 continue
             for record in content.records:
                 try:
                     values = record.load()
-                    asked = {name: joined_text(values[field]) for name, field in wanted.items() if values.get(field)}
+                    asked = {
+                        name: read_choices(given) if name in lists else joined_text(given)
+                        for name, columns in wanted.items()
+                        if (given := _given(values, columns))
+                    }
                 except (ValueError, TypeError, AttributeError) as error:
                     yield _Asked(record.name, {}, {}, f"the record cannot be read ({error})")
                 else:
-                    rest = {name: value for name, value in values.items() if name not in wanted.values()}
+                    rest = {name: value for name, value in values.items() if name not in named}
                     yield _Asked(record.name, asked, rest)
     for name, reason in quarantine.items():
         yield _Asked(name, {}, {}, reason)
+
+
+def _columns(field: str, example: Any) -> list[str]:
+    """Returns the columns that hold what is asked for: one, or of a list several parted by commas."""
+    return field.split(",") if isinstance(example, list) else [field]
+
+
+def _given(values: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    found = [values.get(column) for column in columns]
+    return found[0] if len(found) == 1 else found
 
 
 class _FirstOnly(logging.Filter):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 
@@ -100,19 +99,21 @@ class PhaseSequences:
     """What the sequences of a phase are like."""
 
     lengths: Sequence[Lengths]
-    """Of the first ones; of a full one where the data is not prepared, or not fit for training."""
+    """Of the texts in the first ones; of a full one where the data is not prepared, or not fit for training."""
+    count: int
+    """Sequences that hold these texts."""
     per_epoch: int | None
     """None until the data is prepared."""
 
     def flops(self, cost: PhaseCost) -> float:
         """Returns the useful operations to train on one sequence, on average."""
-        return fmean(map(cost.flops, self.lengths))
+        return sum(map(cost.flops, self.lengths)) / self.count
 
 
 def phase_sequences(config: RunConfig, index: int) -> PhaseSequences:
     """Returns what the sequences of a phase are like, from the prepared data where it is there."""
     task, phase = task_of(config), config.phases[index]
-    unknown = PhaseSequences([task.full_lengths(index)], None)
+    unknown = PhaseSequences(task.full_lengths(index), 1, None)
     if task.data.training_shards() is None:
         return unknown
     try:
@@ -122,7 +123,7 @@ def phase_sequences(config: RunConfig, index: int) -> PhaseSequences:
         return unknown
     batches = [{name: torch.as_tensor(array)[None] for name, array in sequence.items()} for sequence in some]
     lengths = [each for batch in batches for each in task.objective.lengths(batch)]
-    return PhaseSequences(lengths, sequences.per_epoch)
+    return PhaseSequences(lengths, len(some), sequences.per_epoch)
 
 
 def _phase_plan(config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, peak_flops: float) -> PhasePlan:
@@ -134,7 +135,7 @@ def _phase_plan(config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, p
         name=phase.name,
         sequence_length=phase.sequence_length,
         steps=phase.total_steps,
-        tokens=round(trained * fmean(each.tokens for each in sequences.lengths)),
+        tokens=round(trained * sum(each.tokens for each in sequences.lengths) / sequences.count),
         epochs=trained / sequences.per_epoch if sequences.per_epoch else None,
         micro_batch_size=batching.micro_batch_size,
         accumulation_steps=batching.accumulation_steps,

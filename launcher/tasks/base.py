@@ -172,9 +172,9 @@ class Task(ABC, Generic[Config, Data]):
         """Keywords of `longformer.inference.serving.open_model` with which the registered model answers."""
         return {}
 
-    def full_lengths(self, index: int) -> Lengths:
-        """Returns the tokens of a sequence of a phase that needs no padding."""
-        return Lengths(self.config.phases[index].sequence_length)
+    def full_lengths(self, index: int) -> list[Lengths]:
+        """Returns the tokens of each text of a sequence of a phase that needs no padding."""
+        return [Lengths(self.config.phases[index].sequence_length)]
 
     # What follows is the same for every task.
 

@@ -44,6 +44,9 @@ class TaskSpec:
 TASKS = {
     "characters": TaskSpec("launcher.tasks.characters", "CharacterRun", "CharacterData", "CharacterTask"),
     "masked_lm": TaskSpec("launcher.tasks.masked_lm", "MaskedLMRun", "MaskedLMData", "MaskedLMTask", "mlm"),
+    "multiple_choice": TaskSpec(
+        "launcher.tasks.multiple_choice", "MultipleChoiceRun", "MultipleChoiceData", "MultipleChoiceTask"
+    ),
     "sequence_classification": TaskSpec(
         "launcher.tasks.sequence_classification",
         "SequenceClassificationRun",

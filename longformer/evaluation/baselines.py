@@ -138,3 +138,22 @@ def _known_at(
 def _most_frequent(counted: Counter[Any]) -> Any:
     """Returns what was counted most often, of several the first in order."""
     return min(counted, key=lambda each: (-counted[each], each))
+
+
+def most_alike(texts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int] | None:
+    """Returns which of its choices shares most words with each text, the rarer the more (cosine of TF-IDF).
+
+    None where there are no words, as in languages that write no spaces.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
+    try:
+        vectorizer.fit(chain(texts, *choices))
+    except ValueError:  # no words are left
+        return None
+    alike = (
+        (vectorizer.transform(of_text) @ row.T).toarray()
+        for of_text, row in zip(choices, vectorizer.transform(texts), strict=True)
+    )
+    return [int(each.argmax()) for each in alike]

@@ -157,6 +157,30 @@ def regression_scores(predicted: np.ndarray, expected: np.ndarray) -> Scores:
     return with_confidence(scores, len(expected), len(expected))
 
 
+def choice_scores(probabilities: Sequence[np.ndarray], expected: Sequence[int]) -> Scores:
+    """Returns how often the right one of several choices is found.
+
+    Args:
+        probabilities: of the choices of each text, (choices,) float; their number may differ.
+        expected: the number of the right choice of each text.
+
+    Returns:
+        accuracy, and ece (expected calibration error); `confidence_95` with low and high of each.
+
+    Raises:
+        ValueError: there are no texts.
+    """
+    wanted = np.array(expected)
+    _check_any(wanted)
+    right = np.array([each.argmax() for each in probabilities]) == wanted
+    calibration = _Calibration.of(np.array([each.max() for each in probabilities]), right)
+
+    def scores(weights: np.ndarray) -> dict[str, float]:
+        return {"accuracy": weights @ right / weights.sum(), "ece": calibration.error(weights)}
+
+    return with_confidence(scores, len(wanted), len(wanted))
+
+
 def without_classes(scores: Scores) -> Scores:
     """Returns the scores without those of every class or type."""
     return {name: value for name, value in scores.items() if name not in ("per_class", "per_type")}

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch.nn.utils.rnn import pad_sequence
 
 from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
+from longformer.inference.choosing import Around, choice_inputs, choice_values
 from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
 from longformer.inference.labelling import Part, word_parts, word_values, words_of
 from longformer.inference.queries import longest_query
-from longformer.inference.texts import Tokens, check_text
+from longformer.inference.texts import Tokens, check_choices, check_text
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
 from longformer.interop.special_text import as_tokens
@@ -281,15 +281,32 @@ class Predictor:
             Tokens.of(encoding).shortened(reading.length, part=0, names=("text",))  # says how much is left out
         return [words[number] for number in numbers], parts
 
-    @torch.no_grad()
-    def choose(self, text: str, choices: Sequence[str]) -> list[Candidate]:
-        """Returns what may follow a text or answer it, the most probable first."""
-        rows = [torch.tensor(self._read(text, choice, names=("text", "choice"), shortened=0).ids) for choice in choices]
-        ids = pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id)
-        is_token = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        scores = self.model(ids[None], is_token[None]).logits[0].softmax(-1).tolist()
-        found = [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
-        return sorted(found, key=lambda candidate: -candidate.score)
+    def choose(self, text: str, choices: Sequence[str], *, question: str = "") -> list[Candidate]:
+        """Returns how probable each choice is, in their order.
+
+        Args:
+            text: what is asked about; or the question, where it is asked about nothing.
+            choices: what may follow the text, or answer the question.
+            question: asked about the text.
+
+        What is read of a longer text is what the model was trained and evaluated with; see `Reading`.
+        """
+        check_choices(choices)
+        beside = [f"{question} {choice}" if question else choice for choice in choices]
+        of_choices = [_own(self._encode(each, names=(f"choice {place}",))) for place, each in enumerate(beside, 1)]
+        tokens = self._encode(text)
+        own = _own(tokens)
+        reading = Reading.of(self.model.config, self._positions)
+        around = Around.of(self.tokenizer, types=self.model.config.type_vocab_size)
+        parts = choice_inputs(reading, own, of_choices, around)
+        if reading.long_documents != "windows":
+            room = reading.length - around.beside(of_choices)
+            # Says how much is left out.
+            tokens.shortened(room + len(tokens.ids) - len(own), part=0, names=("text",))
+        padding = self.model.config.pad_token_id
+        values = [choice_values(self.model, [part], padding=padding)[0] for part in parts]
+        scores = np.mean(values, axis=0).tolist()
+        return [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
 
     @torch.no_grad()
     def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
@@ -359,6 +376,11 @@ class Predictor:
             if part not in tokens.parts:
                 raise LongformerError(f"the {name} holds nothing but characters that the tokenizer leaves out")
         return tokens
+
+
+def _own(tokens: Tokens) -> list[int]:
+    """Returns the tokens of a text without special ones."""
+    return [number for number, part in zip(tokens.ids, tokens.parts, strict=True) if part is not None]
 
 
 def task_of(directory: Path) -> str:

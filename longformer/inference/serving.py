@@ -13,7 +13,7 @@ from longformer.errors import LongformerError
 from longformer.inference.characters import VOCABULARY_FILE, CharacterPredictor
 from longformer.inference.classification import TextReading
 from longformer.inference.predictor import MASKS, Candidate, Label, Predictor, task_of
-from longformer.inference.texts import check_text
+from longformer.inference.texts import check_choices, check_text, is_absent
 from longformer.interop.checkpoint_files import GENERATION_FILE
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.tokenizer import FILES, read_tokenizer
@@ -63,6 +63,15 @@ def _labels(predictor: Predictor, record: Record, labels: list[Label]) -> Record
     if (entities := predictor.entities(record["text"], labels)) is not None:
         answer["entities"] = list(map(asdict, entities))
     return answer
+
+
+def _choose(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    context, question = ("" if is_absent(record.get(name)) else record[name] for name in ("context", "question"))
+    if not context and not question:
+        raise LongformerError("the context and the question are missing: give one of them at least")
+    found = predictor.choose(context or question, record["choices"], question=question if context else "")
+    best = max(found, key=lambda candidate: candidate.score)
+    return {"choice": best.text, "scores": [candidate.score for candidate in found]}
 
 
 def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
@@ -120,13 +129,18 @@ class Ability:
     together: tuple[Callable[..., list[Any]], Callable[..., Record]] | None = None
     """What reads many records in batches of similar length, called with a predictor, the records and the batch size;
     and what turns what it finds for one into the result."""
+    optional: tuple[str, ...] = ()
+    """Fields of a record that may be absent."""
 
     def checked_answer(
         self, predictor: Predictor | CharacterPredictor, record: Record, parameters: Record, **settings: Any
     ) -> Record:
         """Returns the fields of the result; LongformerError or ValueError where there is none."""
-        for name in self.example:
-            check_text(record.get(name), name)
+        for name, example in self.example.items():
+            if isinstance(example, list):
+                check_choices(record.get(name))
+            elif name not in self.optional or not is_absent(record.get(name)):
+                check_text(record.get(name), name)
         return self.answer(predictor, record, parameters, **settings)
 
 
@@ -134,6 +148,11 @@ ABILITIES = {
     "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
     "classify": Ability(_classify, {"text": _SENTENCE}, together=(_classify_all, _classes)),
     "label": Ability(_label, {"text": _SENTENCE}, together=(_label_all, _labels)),
+    "choose": Ability(
+        _choose,
+        {"context": _SENTENCE, "question": _QUESTION, "choices": ["It jumps.", "It sleeps."]},
+        optional=("context", "question"),
+    ),
     "answer": Ability(_answer, {"question": _QUESTION, "context": _SENTENCE}, {"top": 5}),
     "summarize": Ability(
         _summarize, {"text": _SENTENCE}, {"max_new_tokens": 0, "num_beams": 0}, quick={"max_new_tokens": 2}
@@ -149,16 +168,13 @@ def ability_of(folder: Path) -> str:
     """Returns the name in ABILITIES of what the model of a folder can be asked.
 
     Raises:
-        LongformerError: the folder holds no model, or one that cannot be asked one record at a time.
+        LongformerError: the folder holds no model, or one that does nothing of it.
     """
     if (folder / VOCABULARY_FILE).is_file():
         return _CHARACTERS
     if not (folder / CONFIG_FILE).is_file():
         raise LongformerError(f"{folder} is neither a run directory (no identity.json) nor a model (no {CONFIG_FILE})")
-    ability = task_of(folder)
-    if ability not in ABILITIES:
-        raise LongformerError(f"{folder} chooses between texts, which a registered model cannot be asked")
-    return ability
+    return task_of(folder)
 
 
 def open_model(folder: Path, ability: str, **settings: Any) -> Answer:

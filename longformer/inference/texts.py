@@ -83,9 +83,24 @@ class Tokens(NamedTuple):
         return torch.tensor([self.ids])
 
 
+def is_absent(value: Any) -> bool:
+    """Returns whether a field of a record holds nothing, as JSON or pandas mark it."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def check_choices(choices: Any) -> None:
+    """Raises LongformerError where these are not two or more texts to choose from."""
+    if not isinstance(choices, Sequence) or isinstance(choices, str):
+        raise LongformerError("the choices are missing: give a list of texts")
+    for place, choice in enumerate(choices, start=1):
+        check_text(choice, f"choice {place}")
+    if len(choices) < 2:
+        raise LongformerError(f"{'one choice is' if choices else 'no choices are'} given: give two or more")
+
+
 def check_text(text: Any, name: str) -> None:
     """Raises LongformerError, with the text called by its name, where it is no text or an empty one."""
-    if text is None or (isinstance(text, float) and math.isnan(text)):  # as pandas marks what is absent
+    if is_absent(text):
         raise LongformerError(f"the {name} is missing: give a text")
     if not isinstance(text, str):
         raise LongformerError(f"the {name} is not a text but of the type {type(text).__name__}: write it as a string")

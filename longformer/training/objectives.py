@@ -140,8 +140,8 @@ def lengths_of_streams(batch: Batch) -> list[Lengths]:
 
 
 def lengths_of_texts(batch: Batch) -> list[Lengths]:
-    """Returns the lengths of texts by their attention_mask, (..., positions)."""
-    return [Lengths(read) for read in _row_sums(batch["attention_mask"])]
+    """Returns the lengths of texts by their attention_mask, (..., positions); where there is no token is no text."""
+    return [Lengths(read) for read in _row_sums(batch["attention_mask"]) if read]
 
 
 def lengths_of_summaries(batch: Batch) -> list[Lengths]:

@@ -107,8 +107,8 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
             memory=training_memory(config, layout, source_length=length, target_length=self.config.data.target_length),
         )
 
-    def full_lengths(self, index: int) -> Lengths:
-        return Lengths(self.config.phases[index].sequence_length, self.config.data.target_length)
+    def full_lengths(self, index: int) -> list[Lengths]:
+        return [Lengths(self.config.phases[index].sequence_length, self.config.data.target_length)]
 
     def report(self, run: Run) -> TaskReport:
         from launcher.tasks.summarization.report import report_of  # brings matplotlib, which no rank needs

@@ -119,7 +119,9 @@ def _signature(folder: Path, settings: dict[str, Any], example: pandas.DataFrame
     ability = ABILITIES[settings["task"]]
     # A short answer shows the columns as well as a long one.
     answer = model.predict(None, example, ability.parameters | ability.quick)
-    return infer_signature(example, answer, ability.parameters or None)
+    # A column that is empty in some row may be left out by those who ask.
+    rows = [example, *(example.assign(**{name: None}) for name in ability.optional)]
+    return infer_signature(pandas.concat(rows, ignore_index=True), answer, ability.parameters or None)
 
 
 def _pinned(name: str) -> str:

@@ -248,7 +248,8 @@ class LongformerForMultipleChoice(ModelWithHead):
     ) -> HeadOutput:
         """Returns logits (batch, choices) and, given labels (batch,) long, the loss.
 
-        All inputs are as in `LongformerModel.forward` with one more dimension, (batch, choices, ...).
+        All inputs are as in `LongformerModel.forward` with one more dimension, (batch, choices, ...). A text without
+        any token is no choice: it is not read, and its logit is minus infinity.
 
         Raises:
             LongformerError: no global mask is given and the ids do not show where the choice begins.
@@ -256,23 +257,26 @@ class LongformerForMultipleChoice(ModelWithHead):
         given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
         if given is None:
             raise ValueError("give either input_ids or inputs_embeds")
-        choices = given.shape[1]
-        input_ids, attention_mask, global_attention_mask = map(
-            flat_choices, (input_ids, attention_mask, global_attention_mask)
+        present = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+        if attention_mask is not None:
+            present = (attention_mask != 0).any(-1)
+        input_ids, attention_mask, global_attention_mask = (
+            only_choices(tensor, present) for tensor in (input_ids, attention_mask, global_attention_mask)
         )
         if global_attention_mask is None and input_ids is not None:
             global_attention_mask = global_attention.second_text(input_ids, self.config.sep_token_id, attention_mask)
         for name in ("token_type_ids", "position_ids", "inputs_embeds"):
             if name in inputs:
-                inputs[name] = flat_choices(inputs[name])
+                inputs[name] = only_choices(inputs[name], present)
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
-        logits = self.classifier(self.dropout(encoded.pooler_output)).view(-1, choices)
+        scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
+        logits = scores.new_full(present.shape, -torch.inf).masked_scatter(present, scores)
         return head_output(encoded, None if labels is None else functional.cross_entropy(logits, labels), logits)
 
 
-def flat_choices(tensor: Tensor | None) -> Tensor | None:
-    """Merges the dimensions (batch, choices, ...) into one."""
-    return None if tensor is None else tensor.flatten(0, 1)
+def only_choices(tensor: Tensor | None, present: Tensor) -> Tensor | None:
+    """Merges the dimensions (batch, choices, ...) into one, of the choices that are there."""
+    return None if tensor is None else tensor[present]
 
 
 def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:

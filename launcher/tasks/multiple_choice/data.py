@@ -1,0 +1,97 @@
+"""The texts with choices of a run: sequences to learn from, and held-out examples to choose for."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+from data_pipeline.prepare.parallel import TaskMap
+from data_pipeline.sampling.choices import ChoiceExample, ChoiceSequences
+from data_pipeline.shards.prepared import PreparedData
+from data_pipeline.sources.choices import CHOICE, multiple_choice
+from data_pipeline.sources.corpora import SPLITS
+from data_pipeline.tokenizers.tokenizer import TextFormat
+from launcher.tasks.data import InputData, RunCorpus
+from launcher.tasks.examples import LabelledData
+from launcher.tasks.multiple_choice.config import MultipleChoiceRun
+from longformer.interop.model_folder import read_config
+
+_USUAL_CHOICES = 4
+"""Stands for the number of choices in plans while the data is not prepared."""
+
+
+@dataclass(frozen=True)
+class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
+    """Texts with choices; see `launcher.tasks.data.TaskData`."""
+
+    def corpora(self) -> list[RunCorpus]:
+        section = self.config.data
+        corpus = partial(
+            multiple_choice,
+            section.source,
+            context=section.context,
+            question=section.question,
+            choices=section.choices,
+            label=section.label,
+            label_as=section.label_as,
+            encoding=section.encoding,
+        )
+        return [
+            RunCorpus(
+                self.directory,
+                corpus,
+                self.config.model.source,
+                section.damaged_allowed,
+                section.special_tokens,
+            )
+        ]
+
+    def check(self) -> list[str]:
+        notes = super().check()
+        if self.is_prepared:
+            self._check_room()
+        return notes
+
+    def prepare(self, task_map: TaskMap | None = None) -> InputData:
+        found = super().prepare(task_map)
+        self._check_room()
+        return found
+
+    def labelled(self, split: str, length: int, seed: int) -> ChoiceSequences:
+        return ChoiceSequences(
+            PreparedData.open(self.directory).split(split),
+            around=self.around(),
+            sequence_length=length,
+            seed=seed,
+            long_documents=self.config.data.long_documents,
+        )
+
+    def around(self) -> TextFormat:
+        """Returns what stands around a text and a choice."""
+        around = PreparedData.open(self.directory).tokenizer.format
+        types = read_config(self.config.model.source).get("type_vocab_size", 2)
+        return around if types > 1 else replace(around, second_type=0)
+
+    def held_out(self, split: str, *, limit: int | None = None) -> list[ChoiceExample]:
+        """Returns the first `limit` examples of a split, or all.
+
+        Raises:
+            DataError: prepared examples are missing or damaged.
+        """
+        examples = PreparedData.open(self.directory).split(split).examples()
+        return [ChoiceExample.of(each) for each in islice(examples, limit)]
+
+    def lengths(self, split: str) -> list[int]:
+        """Returns how many tokens the texts of a split have, with the longest choice beside them."""
+        return self.labelled(split, self.config.model.max_length, seed=0).lengths()
+
+    def most_choices(self) -> int:
+        """Returns the number of choices of the example that has most of them; a usual one until it is known."""
+        if not self.is_prepared:
+            return _USUAL_CHOICES
+        splits = PreparedData.open(self.directory).manifest.splits.values()
+        return len({name for shards in splits for shard in shards for name in shard.tokens if name.startswith(CHOICE)})
+
+    def _check_room(self) -> None:
+        shortest = min(phase.sequence_length for phase in self.config.phases)
+        for split in SPLITS:
+            self.labelled(split, shortest, seed=0).check_room()
