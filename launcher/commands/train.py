@@ -16,7 +16,6 @@ from launcher.backends.ray.cluster import RayCluster, connected
 from launcher.backends.slurm.backend import SlurmBackend, nodes_of_this_job
 from launcher.backends.torchrun import first_rank, follow, rank_and_ranks
 from launcher.config.load import load
-from launcher.config.mlflow_address import address_of_run
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import BackendName, RankRange, parse_ranks_option
 from launcher.reporting.progress import RunProgress
@@ -117,8 +116,9 @@ def _train(run: Run, asked: RankRange, backend: BackendName, address: str | None
             if cluster is None
             else cluster.call(_prepare_in, directory=Path.cwd(), data=to_prepare)
         )
-        for note in to_prepare.check():
-            typer.echo(f"note: {note}", err=True)
+        if not run.paths.exists:  # which else has all that it starts from
+            for note in to_prepare.check():
+                typer.echo(f"note: {note}", err=True)
         config = to_prepare.in_steps()
         run = Run(run.paths, config)
         with run.paths.locked() as lock:
@@ -158,10 +158,10 @@ def resume(
 
 
 def bring_start_model(run: Run, data: InputData) -> str | None:
-    """Copies the model that `init` names into the directory of a new run, which needs neither folder nor registry then.
+    """Writes the model that a new run starts from into its directory: it needs neither folder nor registry then.
 
     Returns:
-        Exactly which model it is, an alias resolved to its version; None where `init` names none.
+        Exactly which model it is made of, an alias resolved to its version; None where weights are random.
 
     Raises:
         LongformerError: there is no such model, or it does not fit the run.
@@ -169,11 +169,11 @@ def bring_start_model(run: Run, data: InputData) -> str | None:
     """
     shutil.rmtree(run.paths.start_directory, ignore_errors=True)  # of a creation that was interrupted
     config = run.config
+    task = task_of(config, data.directory)
     if config.init is None:
-        return None
-    with open_model(config.init, store=address_of_run(config.tracking.uri, run.paths.root)) as model:
+        return task.write_start(run.paths.start_directory)
+    with open_model(config.init, store=config.tracking.uri) as model:
         found = Exportable.find(model.folder)
-        task = task_of(config, data.directory)
         task.check_start(found.model)
         found.write(run.paths.start_directory)
         task.settle_start(run.paths.start_directory)

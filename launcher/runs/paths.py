@@ -32,7 +32,7 @@ class Identity:
     mlflow_status: str | None = None
     """With which status MLflow has everything of the run; None while something may be missing there."""
     start_model: str | None = None
-    """Exactly which model `init` meant when the run was created."""
+    """Exactly which model the run starts from, as `init` or the task named it when the run was created."""
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,6 @@ class Task(ABC, Generic[Config, Data]):
     config: Config
     data: Data
 
-    has_start: ClassVar[bool] = False
-    """Whether the run starts from a model that `write_start` writes, not from random weights."""
     has_export: ClassVar[bool] = False
     """Whether the trained model has another form in which it leaves the run."""
     table_name: ClassVar[str] = "predictions"
@@ -141,13 +139,17 @@ class Task(ABC, Generic[Config, Data]):
         """Returns what the report of a finished run says beyond what all reports say."""
         return TaskReport()
 
-    def write_start(self, target: Path) -> None:
-        """Writes the model that the first phase starts from; only where `has_start`.
+    def write_start(self, target: Path) -> str | None:
+        """Writes the model that the first phase starts from, where that has no random weights.
+
+        Returns:
+            Exactly which model it was made of: an absolute path, or models:/NAME/VERSION; None: nothing was written.
 
         Raises:
-            LongformerError: the model that it is made of cannot be read or converted.
+            LongformerError: that model cannot be read or converted.
+            WorkFailed: MLflow does not answer or refuses.
         """
-        raise NotImplementedError
+        return None
 
     @abstractmethod
     def check_start(self, model: Path) -> None:

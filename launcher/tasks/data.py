@@ -21,9 +21,10 @@ from data_pipeline.sources.corpora import SPLITS, Corpus
 from data_pipeline.sources.files import source_signature
 from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.config.run_config import RunConfig
-from launcher.tasks.sections import PretrainedRun, check_source
+from launcher.tasks.sections import PretrainedRun
+from launcher.tracking.registry.open_model import OpenedModel, described_model, is_registered
 from longformer.errors import LongformerError
-from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
+from longformer.interop.model_folder import CONFIG_FILE, hub_hint, read_config, weight_names
 from longformer.interop.sources import ENCODERS, check_convertible, check_length, source_length
 from longformer.interop.tokenizer import for_words, has_tokenizer, open_content, read_tokenizer, tokenizer_content
 
@@ -51,8 +52,8 @@ class RunCorpus:
     """Where its prepared form lies, or will lie."""
     corpus: Callable[[], Corpus]
     """Finds its files; raises DataError where there are none."""
-    tokenizer: Path | None
-    """Where its tokenizer lies; None: it brings its own, of characters."""
+    tokenizer: Callable[[], Path] | None
+    """Finds the folder or file of its tokenizer; None: it brings its own, of characters."""
     damaged_allowed: int = 0
     """So many examples may be unreadable."""
     special_tokens: tuple[str, ...] | None = None
@@ -107,7 +108,7 @@ class RunCorpus:
             LongformerError, DataError: there is none, or it is not one that can be used.
         """
         assert self.tokenizer is not None, "it brings its own"
-        return open_tokenizer(self.tokenizer, self.special_tokens, is_words=self.is_words)
+        return open_tokenizer(self.tokenizer(), self.special_tokens, is_words=self.is_words)
 
     def open(self) -> PreparedData:
         """Returns what was prepared.
@@ -201,6 +202,15 @@ class TaskData(ABC, Generic[Config]):
             self.check_tokenizer(tokenizer)
         return [note for each in corpora for note in each.check(tokenizer)]
 
+    def described(self, model: str) -> OpenedModel:
+        """Returns a folder with config and tokenizer of a folder, a run or a registered model, and which that is.
+
+        Raises:
+            LongformerError: there is no such run or registered model.
+            WorkFailed: MLflow does not answer or refuses.
+        """
+        return described_model(model, store=self.config.tracking.uri)
+
     def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
         """Checks that the tokenizer is one for the model.
 
@@ -269,15 +279,32 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
     trained: ClassVar[Collection[str]] = ("longformer",)
     """Those that the model may have that is made of it."""
 
+    def source_folder(self) -> Path:
+        """Returns a folder with config and tokenizer of the source, if they are there; errors as in `described`."""
+        return self.described(str(self.config.model.source)).folder
+
+    @property
+    def tokenizer_name(self) -> Path:
+        """Where the run file says that the tokenizer of the data is."""
+        return self.config.model.source
+
+    def tokenizer_folder(self) -> Path:
+        """Returns the folder or file of the tokenizer of the data; errors as in `described`."""
+        return self.described(str(self.tokenizer_name)).folder
+
     def source_settings(self) -> dict[str, Any]:
         """Returns what config.json of the source says.
 
         Raises:
             LongformerError: there is no model, its config.json is damaged, or it is of another family.
         """
-        source = self.config.model.source
-        check_source(source)
-        settings = read_config(source)
+        source, folder = self.config.model.source, self.source_folder()
+        if not (folder / CONFIG_FILE).is_file():
+            raise LongformerError(
+                f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
+                f"model.source=path/to/model{hub_hint(source)}"
+            )
+        settings = read_config(folder)
         if settings.get("model_type") not in self.families:
             raise LongformerError(
                 f"model.source {source} is a model of the family {settings.get('model_type')}; this task takes "
@@ -285,13 +312,23 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
             )
         return settings
 
+    def long_shape(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns `max_length` and `window`, as `longformer.interop.convert.convert` takes them, of the model that the
+        run starts from where config.json of the source says this. A long source stays as it is where the run file asks
+        for nothing else, and is never made shorter."""
+        section, known = self.config.model, source_length(settings)
+        if settings["model_type"] in self.trained:
+            return {"max_length": max(section.max_length or 0, known), "window": section.window}
+        length, window = section.short_defaults
+        return {"max_length": section.max_length or max(length, known), "window": section.window or window}
+
     def check(self) -> list[str]:
-        settings = self.source_settings()
-        if self.config.init is None:
+        settings, init = self.source_settings(), self.config.init
+        if init is None:
             self.check_conversion(settings)
             self._check_frozen_layers(settings)
-        elif (Path(self.config.init) / CONFIG_FILE).is_file():  # not of a run or the registry
-            self.check_start(Path(self.config.init))
+        else:
+            self.check_start(self.described(init).folder)
         return super().check()
 
     def _check_frozen_layers(self, settings: Mapping[str, Any]) -> None:
@@ -310,14 +347,22 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
         Raises:
             LongformerError: it cannot.
         """
-        section = self.config.model
-        weight_names(section.source)  # refuses missing and damaged ones
+        source, most = self.config.model.source, self.long_shape(settings)["max_length"]
+        if not is_registered(source):
+            weight_names(self.source_folder())  # refuses missing and damaged ones
         try:
             if settings["model_type"] in ENCODERS:
                 check_convertible(settings)
-            check_length(source_length(settings), section.max_length)
+            check_length(source_length(settings), most)
         except (ValueError, LongformerError) as error:
-            raise LongformerError(f"model.source {section.source}: {error}") from error
+            raise LongformerError(f"model.source {source}: {error}") from error
+        for index, phase in enumerate(self.config.phases):
+            if phase.sequence_length > most:
+                raise LongformerError(
+                    f"phases[{index}].sequence_length is {phase.sequence_length:,}, but {self.config.reader} of "
+                    f"model.source {source} reads {most:,} tokens; shorten the phase, or have it made longer with "
+                    "model.max_length"
+                )
 
     def check_start(self, model: Path) -> None:
         """Checks that the run can start from a model of the user's instead, as `init` asks.
@@ -340,19 +385,19 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
             )
         corpus = self.corpora()[0]
         if has_tokenizer(model) and corpus.tokenizer is not None:
-            of_data = open_content(tokenizer_content(corpus.tokenizer, corpus.special_tokens))
+            of_data = open_content(tokenizer_content(corpus.tokenizer(), corpus.special_tokens))
             if read_tokenizer(model).get_vocab() != of_data.get_vocab():
                 raise LongformerError(
-                    f"init: {asked} has another vocabulary than {corpus.tokenizer}, whose tokens the data holds; give "
-                    "the run a tokenizer of the same vocabulary"
+                    f"init: {asked} has another vocabulary than {self.tokenizer_name}, whose tokens the data holds; "
+                    "give the run a tokenizer of the same vocabulary"
                 )
 
     def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
-        size, known = tokenizer.vocabulary_size, read_config(self.config.model.source).get("vocab_size")
+        size, known = tokenizer.vocabulary_size, self.source_settings().get("vocab_size")
         if known is not None and size > known:
             raise LongformerError(
-                f"the tokenizer {self.corpora()[0].tokenizer} has {size:,} tokens, but the model knows only {known:,}; "
-                "give the model's own tokenizer"
+                f"the tokenizer {self.tokenizer_name} has {size:,} tokens, but the model knows only {known:,}; give "
+                "the model's own tokenizer"
             )
 
 

@@ -36,7 +36,7 @@ class LabelledData(PretrainedData[Config], Generic[Config]):
         Raises:
             DataError: prepared data is missing or damaged, or has a label that is none of the known ones.
         """
-        sequences = self.labelled(split, self.config.model.max_length, seed=0)
+        sequences = self.labelled(split, self.config.phases[-1].sequence_length, seed=0)
         shards = enumerate(PreparedData.open(self.directory).split(split).shards)
         examples = (sequences.whole(shard, number) for shard, record in shards for number in range(record.examples))
         return islice(examples, limit)

@@ -12,6 +12,9 @@ from launcher.tasks.sections import ClassesRun, LabelledRun
 from longformer.inference.classification import Reading
 from longformer.training.objectives import Objective, weighted_labels
 
+CLASSIFIER = "classifier"
+"""The part of a model that tells classes apart."""
+
 Config = TypeVar("Config", bound=LabelledRun)
 Data = TypeVar("Data", bound=LabelledData[Any])
 WithClasses = TypeVar("WithClasses", bound=ClassesRun)
@@ -43,6 +46,18 @@ class ClassesTask(LabelTask[WithClasses, DataWithClasses], Generic[WithClasses, 
     @property
     def objective(self) -> Objective:
         return weighted_labels(self.data.class_weights())
+
+    @property
+    def conversion(self) -> dict[str, Any]:
+        return super().conversion | ({} if self._source_has_outputs else {"without": (CLASSIFIER,)})
+
+    @property
+    def _source_has_outputs(self) -> bool:
+        """Whether the source tells the same classes apart in the same order, as far as it names them."""
+        labels = self.data.source_settings().get("id2label") or {}
+        names = [labels[number] for number in sorted(labels, key=int)]
+        is_named = not all(name.startswith("LABEL_") for name in names)
+        return names == list(self.outputs) if is_named else len(names or ("", "")) == len(self.outputs)
 
     def build_model(self, index: int, origin: Path | None) -> Any:
         model = super().build_model(index, origin)

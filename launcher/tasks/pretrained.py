@@ -1,4 +1,4 @@
-"""What the tasks share whose model is made of a short pretrained one: it comes from a folder and leaves as one."""
+"""What the tasks share whose model is made of a pretrained one: it comes from a folder and leaves as one."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from launcher.tasks.base import PhaseCost, Task
 from launcher.tasks.data import PretrainedData
 from launcher.tasks.sections import PretrainedRun
+from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.costs import masked_lm as costs
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
@@ -18,6 +19,7 @@ from longformer.interop.added_tokens import read_settings
 from longformer.interop.convert import convert, copy_files, write_tokenizer
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import CONFIG_FILE, read_config
+from longformer.interop.sources import source_length
 from longformer.interop.tokenizer import FILES
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.longformer.config import LongformerConfig
@@ -34,7 +36,6 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     """
 
     model_class: ClassVar[type[PretrainedModel]]
-    has_start: ClassVar[bool] = True
     has_export: ClassVar[bool] = True
 
     @property
@@ -47,11 +48,6 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         """Fields of the model's config that the task sets, such as num_labels."""
         return {}
 
-    @property
-    def tokenizer(self) -> Path:
-        """Where the tokenizer of the data is read from."""
-        return self.config.model.source
-
     def build_model(self, index: int, origin: Path | None) -> Any:
         assert origin is not None, "the run has a start"
         model = self.model_class.from_pretrained(origin, dtype=torch.float32, **self.model_changes).train()
@@ -59,20 +55,22 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
             model.gradient_checkpointing_enable()
         return model
 
-    def write_start(self, target: Path) -> None:
-        section = self.config.model
-        try:
-            convert(
-                section.source,
-                target,
-                max_length=section.max_length,
-                window=section.window,
-                tokenizer=self.tokenizer,
-                special_tokens=self.config.data.special_tokens,
-                **self.conversion,
-            )
-        except ValueError as error:
-            raise LongformerError(f"model.source {section.source}: {error}") from error
+    def write_start(self, target: Path) -> str:
+        source = self.data.described(str(self.config.model.source))
+        shape = self.data.long_shape(self.data.source_settings())
+        with open_model(source.origin, store=self.config.tracking.uri) as found:
+            try:
+                convert(
+                    model_folder(found.folder),
+                    target,
+                    **shape,
+                    tokenizer=self.data.tokenizer_folder(),
+                    special_tokens=self.config.data.special_tokens,
+                    **self.conversion,
+                )
+            except ValueError as error:
+                raise LongformerError(f"model.source {self.config.model.source}: {error}") from error
+        return source.origin
 
     @property
     def conversion(self) -> dict[str, Any]:
@@ -88,10 +86,10 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         for name in FILES:
             (start / name).unlink(missing_ok=True)
         write_tokenizer(
-            self.tokenizer,
+            self.data.tokenizer_folder(),
             start,
             settings.get("tokenizer_class", "PreTrainedTokenizerFast"),
-            settings.get("model_max_length", self.config.model.max_length),
+            settings.get("model_max_length", source_length(read_config(start))),
             self.config.data.special_tokens,
         )
 
@@ -117,8 +115,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
 
     def converted_config(self, settings: dict[str, Any]) -> Any:
         """Returns the config of the model that a source with this config.json becomes."""
-        section = self.config.model
-        return convert_encoder.long_config(settings, max_length=section.max_length, window=section.window)
+        return convert_encoder.long_config(settings, **self.data.long_shape(settings))
 
     def source_settings(self) -> dict[str, Any]:
         """Returns what config.json of the source says, or that of the published model which stands for it.
@@ -127,7 +124,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
             LongformerError: there is no model, its config.json is damaged, or it is of another family.
         """
         stand_in = self.published_settings
-        if stand_in is not None and not (self.config.model.source / CONFIG_FILE).is_file():
+        if stand_in is not None and not (self.data.source_folder() / CONFIG_FILE).is_file():
             return stand_in
         return self.data.source_settings()
 

@@ -7,25 +7,29 @@ from pydantic import Field, PositiveInt, model_validator
 
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import Count, DataSection, PositiveNumber, Section
-from longformer.errors import LongformerError
-from longformer.interop.model_folder import CONFIG_FILE, hub_hint
 
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class PretrainedSection(Section):
-    """The model that is made long and trained on."""
+    """The model that is trained on, and made long where it is short."""
+
+    short_defaults: ClassVar[tuple[int, int]] = (4096, 512)
+    """`max_length` and `window` of what a short model becomes where the run file does not say."""
 
     source: Path
-    """Folder of a model in Hugging Face's layout, with its tokenizer; relative to the working directory."""
-    max_length: PositiveInt = 4096
-    """Tokens that the long model reads; new positions repeat the source's own."""
-    window: PositiveInt = 512
-    """Neighbours that a token sees, both sides together; even."""
+    """Folder of a model in Hugging Face's layout, with its tokenizer, short or long; a finished run; or one in MLflow's
+    registry (`models:/NAME@ALIAS`, `models:/NAME/VERSION`). Paths are relative to the working directory."""
+    max_length: PositiveInt | None = None
+    """Tokens that the long model reads; new positions repeat the source's own. `null` = those that a long source reads,
+    4,096 of a short one (an encoder-decoder: 16,384). Less than a long source reads only limits the phases."""
+    window: PositiveInt | None = None
+    """Neighbours that a token sees, both sides together; even. `null` = those of a long source, 512 in what a short one
+    becomes (an encoder-decoder: 1,024)."""
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
-        if self.window % 2:
+        if self.window is not None and self.window % 2:
             raise ValueError(f"window is {self.window}, but it should be even: so many neighbours on each side")
         return self
 
@@ -107,10 +111,12 @@ class PretrainedRun(RunConfig):
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
         for index, phase in enumerate(self.phases):
-            if not self.min_length <= phase.sequence_length <= self.model.max_length:
+            length, longest = phase.sequence_length, self.model.max_length
+            if length < self.min_length or (longest is not None and length > longest):
+                most = "more" if longest is None else f"model.max_length ({longest})"
                 raise ValueError(
-                    f"phases[{index}].sequence_length is {phase.sequence_length}, but {self.reader} reads "
-                    f"{self.min_length} to model.max_length ({self.model.max_length}) tokens"
+                    f"phases[{index}].sequence_length is {length}, but {self.reader} reads {self.min_length} to {most} "
+                    "tokens"
                 )
         return self
 
@@ -129,16 +135,3 @@ class ClassesRun(LabelledRun):
 
     data: ClassesSection
     """The texts and their labels."""
-
-
-def check_source(source: Path) -> None:
-    """Checks that `model.source` is the folder of a model.
-
-    Raises:
-        LongformerError: it is not.
-    """
-    if not (source / CONFIG_FILE).is_file():
-        raise LongformerError(
-            f"model.source {source} holds no model (working directory: {Path.cwd()}); name the folder of one with "
-            f"model.source=path/to/model{hub_hint(source)}"
-        )

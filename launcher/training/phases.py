@@ -183,8 +183,6 @@ def run_chain(run: Run, backend: Backend, *, ranks: Ranks, warn: Callable[[str],
         WorkFailed: MLflow, where the model is to be registered, does not answer or refuses.
     """
     task = task_of_run(run)
-    if task.has_start:
-        _commit(run.paths.start_directory, task.write_start)
     outcome = run_phases(run, backend, ranks=ranks, warn=warn)
     if outcome.status is Status.COMPLETED and task.has_export:
         _commit(run.paths.export_directory, lambda target: task.export(_last_model(run), target))

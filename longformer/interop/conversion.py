@@ -58,7 +58,12 @@ def architecture_of(settings: Mapping[str, Any]) -> str:
     return str(next(iter(setting(settings, "architectures", [])), "Model"))
 
 
-def equal_length(settings: Mapping[str, Any], *, known: int, window: int) -> int:
+def attention_window(window: int | None, *, layers: int) -> dict[str, list[int]]:
+    """Returns what config.json of a new model says of its windows beside its source's; None: nothing else."""
+    return {} if window is None else {"attention_window": [window] * layers}
+
+
+def equal_length(settings: Mapping[str, Any], *, known: int, window: int | None) -> int:
     """Returns up to how many tokens a new model equals its source.
 
     That is as long as every token sees every other in both, or as the source reads where both have the same windows.
@@ -66,8 +71,10 @@ def equal_length(settings: Mapping[str, Any], *, known: int, window: int) -> int
     Args:
         settings: config.json of the source.
         known: tokens that the source reads.
-        window: of the new model, both sides together.
+        window: of the new model, both sides together; None = as in the source.
     """
+    if window is None:
+        return known
     kind = config_class(settings)
     if kind is None:
         return min(known, window // 2 + 1)

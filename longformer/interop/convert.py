@@ -6,7 +6,7 @@ copies of the local ones; where every token sees every other, the new model equa
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from longformer.interop.checkpoint_files import (
     write_folder,
 )
 from longformer.interop.conversion import Conversion, check_shapes
+from longformer.interop.fitting import part_of
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import read_config
 from longformer.interop.sources import ENCODER_DECODERS, ENCODERS
@@ -42,10 +43,11 @@ def convert(
     target: Path,
     *,
     max_length: int,
-    window: int,
+    window: int | None,
     freeze_pretrained: bool = False,
     tokenizer: Path | None = None,
     special_tokens: Sequence[str] | None = None,
+    without: Collection[str] = (),
 ) -> Conversion:
     """Writes a long model made of a short one, in Hugging Face's layout, its tokenizer beside it.
 
@@ -53,17 +55,18 @@ def convert(
         source: a folder of one of the families in `CONVERTERS`; a long model becomes a longer one.
         target: a folder without a model.
         max_length: tokens that the new model reads, special ones included; of an LED, those of its encoder.
-        window: neighbours that a token sees, both sides together.
+        window: neighbours that a token sees, both sides together; None = as in the source, which is long.
         freeze_pretrained: note in config.json that training is to change the new position rows only
             (`longformer.models.common.freezing`).
         tokenizer: a folder or a tokenizer.json; None: the source.
         special_tokens: special tokens that stand for themselves in documents; None: those that the tokenizer names.
+        without: heads of the source that the new model is not to have.
 
     Raises:
         LongformerError: the source cannot be read or converted, or the target holds a model already.
         ValueError: max_length is less than what the source reads, or the window is not even and positive.
     """
-    if window <= 0 or window % 2:
+    if window is not None and (window <= 0 or window % 2):
         raise ValueError(f"window must be even and positive, not {window}")
     check_unused(target)
     settings = read_config(source)
@@ -73,12 +76,15 @@ def convert(
     if name in ENCODERS:
         ends = ends_of_texts(tokenizer or source)
         settings |= {key: number for key, number in ends.items() if settings.get(key) is None}
-    made = CONVERTERS[name](read_tensors(source), settings, source, max_length=max_length, window=window)
+    tensors = {name: tensor for name, tensor in read_tensors(source).items() if part_of(name) not in without}
+    made = CONVERTERS[name](tensors, settings, source, max_length=max_length, window=window)
     check_shapes(made, described_tensors(made.settings))
-    if freeze_pretrained and not made.new_rows:
-        raise ValueError(f"freeze_pretrained leaves nothing to train: the source reads {max_length} tokens already")
     (table,) = made.report.extended
-    pretrained_rows = len(made.tensors[table]) - made.new_rows
+    rows = len(made.tensors[table])
+    # A source that was made long before may tell which of its rows were new then.
+    pretrained_rows = rows - made.new_rows if made.new_rows else settings.get(PRETRAINED_ROWS, rows)
+    if freeze_pretrained and pretrained_rows == rows:
+        raise ValueError(f"freeze_pretrained leaves nothing to train: the source reads {max_length} tokens already")
     notes = {PRETRAINED_ROWS: pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
     # The model's config.json comes last of all: it says that the folder is whole.
     write_tokenizer(tokenizer or source, target, made.tokenizer_class, max_length, special_tokens)

@@ -12,6 +12,7 @@ from longformer.interop.conversion import (
     Conversion,
     LongModel,
     architecture_of,
+    attention_window,
     check_rows,
     copy_to_global,
     equal_length,
@@ -27,7 +28,7 @@ POSITIONS = f"{BASE}embeddings.position_embeddings.weight"
 
 
 def longformer_of(
-    saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int
+    saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int | None
 ) -> LongModel:
     """Returns the Longformer that an encoder becomes.
 
@@ -96,7 +97,7 @@ def extended_positions(table: Tensor, family: EncoderFamily, *, padding: int, ma
     return torch.cat([reserved, repeated_rows(table, first=first, max_length=max_length)])
 
 
-def long_config(settings: Mapping[str, Any], *, max_length: int, window: int) -> LongformerConfig:
+def long_config(settings: Mapping[str, Any], *, max_length: int, window: int | None) -> LongformerConfig:
     """Returns the config of the model that an encoder becomes; arguments as in `longformer_of`."""
     padding = padding_of(settings)
     return config_from_json(
@@ -105,7 +106,7 @@ def long_config(settings: Mapping[str, Any], *, max_length: int, window: int) ->
             "model_type": "longformer",
             "pad_token_id": padding,
             "sep_token_id": setting(settings, "sep_token_id", setting(settings, "eos_token_id", 2)),
-            "attention_window": [window] * number(settings, "num_hidden_layers"),
+            **attention_window(window, layers=number(settings, "num_hidden_layers")),
             # The rows up to padding's belong to no token.
             "max_position_embeddings": max_length + padding + 1,
         },

@@ -11,6 +11,7 @@ from longformer.interop.conversion import (
     Conversion,
     LongModel,
     architecture_of,
+    attention_window,
     check_rows,
     copy_to_global,
     equal_length,
@@ -34,7 +35,7 @@ PROJECTIONS = {
 
 
 def led_of(
-    saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int
+    saved: Mapping[str, Tensor], settings: Mapping[str, Any], source: Path, *, max_length: int, window: int | None
 ) -> LongModel:
     """Returns the LED that an encoder-decoder becomes.
 
@@ -80,13 +81,13 @@ def led_of(
     )
 
 
-def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int) -> dict[str, Any]:
+def long_settings(settings: Mapping[str, Any], *, max_length: int, window: int | None) -> dict[str, Any]:
     """Returns config.json of the LED that a model with these settings becomes; arguments as in `convert`."""
     written = settings.get("max_decoder_position_embeddings", settings.get("max_position_embeddings"))
     return {
         **led_settings(settings, ENCODER_DECODERS[settings["model_type"]]),
         "architectures": [led_architecture(settings)],
-        "attention_window": [window] * number(settings, "encoder_layers"),
+        **attention_window(window, layers=number(settings, "encoder_layers")),
         "max_encoder_position_embeddings": max_length,
         "max_decoder_position_embeddings": written,
     }

@@ -55,6 +55,8 @@ class CharacterData(TaskData[CharacterRun]):
 
     def check(self) -> list[str]:
         self._check_source()
+        if self.config.init is not None:
+            self.described(self.config.init)  # refuses what is not there; the model is looked at when the run starts
         notes = [*self.check_corpora(), *self._long_windows()]
         if self.is_prepared:
             data = PreparedData.open(self.directory)

@@ -31,7 +31,7 @@ PUBLISHED: dict[Published, dict[str, Any]] = {
 
 
 class LongModelSection(PretrainedSection):
-    """The model that is made long and trained on: a RoBERTa, XLM-R, BERT, ELECTRA or Longformer."""
+    """The model that is trained on, and made long where it is short: a RoBERTa, XLM-R, BERT, ELECTRA or Longformer."""
 
     published: Published | None = None
     """Whose shape `longformer plan` takes while `source` is not there yet."""
@@ -110,11 +110,6 @@ class MaskedLMRun(PretrainedRun):
             score_short="bits per masked token",
             metrics={"bits_per_masked_token": "min"},
         )
-
-    @property
-    def tokenizer_path(self) -> Path:
-        """Where the tokenizer is read from."""
-        return self.data.tokenizer or self.model.source
 
     @model_validator(mode="after")
     def _check_frozen(self) -> Self:

@@ -19,8 +19,9 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from data_pipeline.tokenizers.tokenizer import SpecialTokens
 from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.masked_lm.config import MaskedLMRun
+from launcher.tracking.registry.open_model import is_registered
 from longformer.errors import LongformerError
-from longformer.interop.model_folder import CONFIG_FILE, read_config, weight_names
+from longformer.interop.model_folder import read_config, weight_names
 from longformer.interop.sources import heads_of, source_length
 
 HELD_OUT_SEED = 0
@@ -32,26 +33,33 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
     """Documents of several corpora, packed and mixed by weight; see `launcher.tasks.data.TaskData`."""
 
     def check(self) -> list[str]:
-        notes, init = super().check(), self.config.init
-        name, folder = ("model.source", self.config.model.source) if init is None else ("init:", Path(init))
-        # What a run or the registry holds is looked into when the run starts.
-        if (folder / CONFIG_FILE).is_file():
-            heads = [theirs for theirs, ours in heads_of(read_config(folder)).items() if ours.startswith("lm_head")]
-            names = weight_names(folder)
-            if not any(f"{head}.".encode() in names for head in heads):
-                notes.append(
-                    f"{name} {folder} has no pretrained head for masked words, as sentence encoders have none: "
-                    "training starts with a fresh one, and with the loss of a guess"
-                )
+        notes, source, init = super().check(), self.config.model.source, self.config.init
+        key, name = ("model.source", str(source)) if init is None else ("init:", init)
+        if is_registered(name):
+            return notes  # its weights are fetched when the run starts
+        folder = self.described(name).folder
+        heads = [theirs for theirs, ours in heads_of(read_config(folder)).items() if ours.startswith("lm_head")]
+        names = weight_names(folder)
+        if not any(f"{head}.".encode() in names for head in heads):
+            notes.append(
+                f"{key} {name} has no pretrained head for masked words, as sentence encoders have none: training "
+                "starts with a fresh one, and with the loss of a guess"
+            )
         return notes
+
+    @property
+    def tokenizer_name(self) -> Path:
+        return self.config.data.tokenizer or self.config.model.source
 
     def check_conversion(self, settings: Mapping[str, Any]) -> None:
         super().check_conversion(settings)
-        section = self.config.model
-        if section.freeze_pretrained and source_length(settings) == section.max_length:
+        section, length = self.config.model, source_length(settings)
+        # A long source may tell which of its rows are new; that is looked at when the run starts.
+        has_new_rows = self.long_shape(settings)["max_length"] > length or settings["model_type"] in self.trained
+        if section.freeze_pretrained and not has_new_rows:
             raise LongformerError(
-                f"model.source {section.source}: freeze_pretrained leaves nothing to train: the source reads "
-                f"{section.max_length} tokens already"
+                f"model.source {section.source}: freeze_pretrained leaves nothing to train: the source reads {length} "
+                "tokens already"
             )
 
     def corpora(self) -> list[RunCorpus]:
@@ -59,7 +67,7 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
             RunCorpus(
                 self.directory / corpus.name,
                 partial(documents, corpus.path, field=corpus.field, encoding=corpus.encoding, read_as=corpus.read_as),
-                tokenizer=self.config.tokenizer_path,
+                tokenizer=self.tokenizer_folder,
                 damaged_allowed=corpus.damaged_allowed,
                 special_tokens=self.config.data.special_tokens,
             )

@@ -37,7 +37,8 @@ def report_of(config: MaskedLMRun, data: MaskedLMData, run: Run) -> TaskReport:
     ids = torch.tensor([special.begin, *tokens[:length], special.end])
     labels = torch.tensor([IGNORED, *hidden[:length], IGNORED])
     pieces = tokenizer.pieces(ids.tolist())
-    about = f"The first {length} tokens of the test text; a token sees {config.model.window // 2} on each side."
+    side = model.config.attention_window[0] // 2
+    about = f"The first {length} tokens of the test text; a token sees {side} on each side."
     guesses = (Example((("text", "".join(pieces)),)), _guesses(model, ids, labels, tokenizer.decode))
     return TaskReport(
         sections=(

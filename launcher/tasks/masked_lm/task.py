@@ -19,6 +19,7 @@ from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, Pha
 from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
 from launcher.tasks.masked_lm.data import MaskedLMData
 from launcher.tasks.pretrained import PretrainedTask
+from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.costs.masked_lm import (
     global_projections,
     parameter_count,
@@ -60,10 +61,6 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     def published_settings(self) -> dict[str, Any] | None:
         published = self.config.model.published
         return None if published is None else PUBLISHED[published]
-
-    @property
-    def tokenizer(self) -> Path:
-        return self.config.tokenizer_path
 
     @property
     def conversion(self) -> dict[str, Any]:
@@ -175,13 +172,19 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         if origin is not None:
             config = self.model_config(origin)
             return int(config.max_position_embeddings - config.other[PRETRAINED_ROWS])
-        return self.config.model.max_length - source_length(self.source_settings())
+        settings, rows = self.source_settings(), self.model_config(None).max_position_embeddings
+        new = int(self.data.long_shape(settings)["max_length"] - source_length(settings))
+        return new or rows - int(settings.get(PRETRAINED_ROWS, rows))
 
     def _compared_models(self, run: Run, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
         """Yields the name of each model, the model, and the length of the sequences it reads."""
-        source, start = self.config.model.source, run.paths.start_directory
-        own_length = min(length, source_length(read_config(source)))
-        yield "source at its own length", _as_it_was(source, own_length), own_length
+        start, source = run.paths.start_directory, str(self.config.model.source)
+        if self.config.init is None:  # what an alias meant then
+            source = run.paths.identity().start_model or source
+        with open_model(source, store=self.config.tracking.uri) as opened:
+            folder = model_folder(opened.folder)
+            own_length = min(length, source_length(read_config(folder)))
+            yield "source at its own length", _as_it_was(folder, own_length), own_length
         yield "long, random new positions", _with_random_positions(start), length
         yield "long, copied positions", LongformerForMaskedLM.from_pretrained(start), length
         steps = 0

@@ -13,7 +13,6 @@ from data_pipeline.tokenizers.tokenizer import TextFormat
 from launcher.tasks.data import InputData, RunCorpus
 from launcher.tasks.examples import LabelledData
 from launcher.tasks.multiple_choice.config import MultipleChoiceRun
-from longformer.interop.model_folder import read_config
 
 _USUAL_CHOICES = 4
 """Stands for the number of choices in plans while the data is not prepared."""
@@ -39,7 +38,7 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
             RunCorpus(
                 self.directory,
                 corpus,
-                self.config.model.source,
+                self.tokenizer_folder,
                 section.damaged_allowed,
                 section.special_tokens,
             )
@@ -68,7 +67,7 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
     def around(self) -> TextFormat:
         """Returns what stands around a text and a choice."""
         around = PreparedData.open(self.directory).tokenizer.format
-        types = read_config(self.config.model.source).get("type_vocab_size", 2)
+        types = self.source_settings().get("type_vocab_size", 2)
         return around if types > 1 else replace(around, second_type=0)
 
     def held_out(self, split: str, *, limit: int | None = None) -> list[ChoiceExample]:
@@ -82,7 +81,7 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
 
     def lengths(self, split: str) -> list[int]:
         """Returns how many tokens the texts of a split have, with the longest choice beside them."""
-        return self.labelled(split, self.config.model.max_length, seed=0).lengths()
+        return self.labelled(split, self.config.phases[-1].sequence_length, seed=0).lengths()
 
     def most_choices(self) -> int:
         """Returns the number of choices of the example that has most of them; a usual one until it is known."""

@@ -17,7 +17,6 @@ from launcher.tasks.classes import ClassesData
 from launcher.tasks.data import RunCorpus
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from longformer.inference.queries import longest_query
-from longformer.interop.model_folder import read_config
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
             RunCorpus(
                 self.directory,
                 self._corpus,
-                self.config.model.source,
+                self.tokenizer_folder,
                 section.damaged_allowed,
                 section.special_tokens,
             )
@@ -84,7 +83,7 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
 
     def lengths(self, split: str) -> list[int]:
         """Returns how many tokens the sequences have that hold the texts of a split whole."""
-        texts, inputs = self._lengths(split, TEXT), self.inputs(self.config.model.max_length)
+        texts, inputs = self._lengths(split, TEXT), self.inputs(self.config.phases[-1].sequence_length)
         questions = [0] * len(texts) if self.config.data.question is None else self._lengths(split, QUESTION)
         return [text + inputs.beside(question) for text, question in zip(texts, questions, strict=True)]
 
@@ -99,7 +98,7 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
             special = prepared.manifest.tokenizer.special_tokens
             return TextInputs(TextFormat((special.begin,), (), (special.end,)), section.global_tokens)
         around = prepared.tokenizer.format
-        types = read_config(self.config.model.source).get("type_vocab_size", 2)
+        types = self.source_settings().get("type_vocab_size", 2)
         return TextInputs(around, section.global_tokens, longest_query(length), has_types=types > 1)
 
     def held_out(self, split: str, *, limit: int | None = None) -> list[LabelledText]:
@@ -108,7 +107,7 @@ class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
         Raises:
             DataError: prepared texts are missing or damaged, or have a label that is none of the classes.
         """
-        inputs, nothing = self.inputs(self.config.model.max_length), np.empty(0, dtype=np.int64)
+        inputs, nothing = self.inputs(self.config.phases[-1].sequence_length), np.empty(0, dtype=np.int64)
         found = []
         for each in self.whole(split, limit):
             text, question = each["input_ids"][1:-1], each.get(QUESTION, nothing)

@@ -136,7 +136,7 @@ def _mistakes(
     wrong.sort(key=lambda number: -max(table[number]["scores"].values()))
     prepared = PreparedData.open(data.directory)
     pieces = prepared.tokenizer.pieces
-    reading = TextReading.of(model.config, config.model.max_length)
+    reading = TextReading.of(model.config, config.phases[-1].sequence_length)
     reading = replace(reading, length=min(reading.length, _SHOWN))
     inputs = data.inputs(reading.length)
     parts: list[Part] = []

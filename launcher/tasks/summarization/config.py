@@ -36,12 +36,10 @@ PUBLISHED: dict[Published, dict[str, Any]] = {
 
 
 class SummarizerSection(PretrainedSection):
-    """The model that is made long and learns to summarize: a BART, mBART or LED."""
+    """The model that learns to summarize, and is made long where it is short: a BART, mBART or LED."""
 
-    max_length: PositiveInt = 16_384
-    """Tokens that the long encoder reads; new positions repeat the source's own."""
-    window: PositiveInt = 1_024
-    """Neighbours that a token of the encoder sees, both sides together; even."""
+    short_defaults: ClassVar[tuple[int, int]] = (16_384, 1_024)
+
     published: Published | None = None
     """Whose shape `longformer plan` takes while `source` is not there yet."""
     decoder_starts_with: Literal["end", "begin"] = "end"

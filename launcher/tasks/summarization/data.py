@@ -30,11 +30,11 @@ class SummarizationData(PretrainedData[SummarizationRun]):
     trained: ClassVar[Collection[str]] = ("led", "longformer-led")
 
     def check(self) -> list[str]:
-        notes, longest = super().check(), self.config.model.max_length
+        notes, longest = super().check(), self.long_shape(self.source_settings())["max_length"]
         judged = self.config.phases[-1].sequence_length
         if self.config.init is None and judged < longest:
             notes.append(
-                f"the last phase reads {judged:,} of the {longest:,} tokens of model.max_length: longer documents are "
+                f"the last phase reads {judged:,} of the {longest:,} tokens that the model reads: longer documents are "
                 "cut there when summaries are judged, while the exported model reads on"
             )
         return notes
@@ -69,7 +69,7 @@ class SummarizationData(PretrainedData[SummarizationRun]):
             RunCorpus(
                 self.directory,
                 partial(summaries, section.source, section.layout, encoding=section.encoding),
-                tokenizer=self.config.model.source,
+                tokenizer=self.tokenizer_folder,
                 damaged_allowed=section.damaged_allowed,
                 special_tokens=section.special_tokens,
             )

@@ -81,12 +81,12 @@ def _examples(table: Sequence[dict[str, Any]]) -> Section:
 
 
 def _attention(config: SummarizationRun, data: SummarizationData, model: LEDForConditionalGeneration) -> Section:
-    (document,) = data.held_out("test", source_length=min(_SHOWN, config.model.max_length), limit=1)
+    (document,) = data.held_out("test", source_length=min(_SHOWN, config.phases[-1].sequence_length), limit=1)
     ids = document.input_ids
     is_global = (torch.arange(len(ids)) < document.global_tokens).long()
     return attention_section(
         encoder_attention(model.get_encoder(), ids, is_global),
         data.tokenizer().pieces(ids.tolist()),
         about=f"The first {len(ids)} tokens of a test document; a token of the encoder sees "
-        f"{config.model.window // 2} on each side, and the first {document.global_tokens} are global.",
+        f"{model.config.attention_window[0] // 2} on each side, and the first {document.global_tokens} are global.",
     )

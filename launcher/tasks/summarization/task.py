@@ -44,9 +44,10 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
     def objective(self) -> Objective:
         return summary_tokens(self.config.data.label_smoothing)
 
-    def write_start(self, target: Path) -> None:
-        super().write_start(target)
+    def write_start(self, target: Path) -> str:
+        origin = super().write_start(target)
         self._write_settings(target)
+        return origin
 
     def settle_start(self, start: Path) -> None:
         super().settle_start(start)
@@ -93,9 +94,7 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
         return Evaluation(summary_of(table, units), list(map(asdict, table)))
 
     def converted_config(self, settings: dict[str, Any]) -> LEDConfig:
-        section = self.config.model
-        long = long_settings(settings, max_length=section.max_length, window=section.window)
-        return config_from_json(long, LEDConfig)
+        return config_from_json(long_settings(settings, **self.data.long_shape(settings)), LEDConfig)
 
     def parameters(self, origin: Path | None = None) -> int:
         return parameter_count(self.model_config(origin))

@@ -45,7 +45,7 @@ class TokenClassificationData(ClassesData[TokenClassificationRun]):
             RunCorpus(
                 self.directory,
                 corpus,
-                self.config.model.source,
+                self.tokenizer_folder,
                 section.damaged_allowed,
                 section.special_tokens,
                 is_words=True,

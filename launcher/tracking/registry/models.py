@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from launcher.config.mlflow_address import ADDRESS_VARIABLE, file_of, without_credentials
 from launcher.tracking.client import client_of, failures_as_sentences
 from longformer.errors import LongformerError
+from longformer.interop.model_folder import WEIGHT_FILES
 
 METRIC_TAG = "metric."
 """Before the name of a score among a version's tags."""
@@ -117,19 +118,32 @@ class ModelRegistry:
         with failures_as_sentences(self.address):
             self.client.set_registered_model_alias(model.name, alias, model.version)
 
-    def fetch(self, model: ModelOfVersion, target: Path) -> Path:
+    def fetch(self, model: ModelOfVersion, target: Path, *, weights: bool = True) -> Path:
         """Returns the model's folder in Hugging Face's layout (the character model: in its own), copied below `target`.
+
+        Args:
+            model: which.
+            target: a folder.
+            weights: whether to copy them too.
 
         Raises:
             WorkFailed: MLflow does not answer or refuses.
         """
         with failures_as_sentences(self.address):
             source = self.client.get_model_version_download_uri(model.name, model.version)
-            return Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{source}/artifacts/model", dst_path=str(target), tracking_uri=self.address
-                )
-            )
+            folder = f"{source}/artifacts/model"
+            if weights:
+                return self._copied(folder, target)
+            for file in mlflow.artifacts.list_artifacts(artifact_uri=folder, tracking_uri=self.address):
+                name = Path(file.path).name
+                if name not in WEIGHT_FILES:
+                    self._copied(f"{folder}/{name}", target)
+        return target
+
+    def _copied(self, address: str, target: Path) -> Path:
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=address, dst_path=str(target), tracking_uri=self.address)
+        )
 
     def _registered(self, name: str) -> RegisteredModel:
         shown = without_credentials(self.address)
