@@ -5,7 +5,7 @@ Only the first documents are looked at, in the fixed order of preparation; the w
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from data_pipeline.errors import DataError
+from data_pipeline.prepare.survey_labels import LabelledCorpus, find_labelled, find_tagged
 from data_pipeline.sources.corpora import SPLITS, TEXT, Corpus, NamedSplits
 from data_pipeline.sources.documents import documents, find_documents
 from data_pipeline.sources.files import DocumentReader
+from data_pipeline.sources.labelled import LABEL
+from data_pipeline.sources.labels import ClassCounts
 from data_pipeline.sources.quarantine import Quarantine
 from data_pipeline.sources.records import Reading, first_records, form_of, joined_text
 from data_pipeline.sources.summaries import DOCUMENT, LAYOUTS, SUMMARY, summaries
@@ -26,6 +29,8 @@ MEASURED = 500
 """Documents whose tokens are counted."""
 COUNTED = 5_000
 """Documents that are read, to estimate how many there are."""
+LABELS_COUNTED = 100_000
+"""Labelled documents that are read, which may be sorted by their labels."""
 BYTES_PER_TOKEN = 4
 """Assumed where there is no tokenizer: byte-level vocabularies take 4 to 5 of English."""
 _RECORDS = 20
@@ -65,6 +70,10 @@ class Survey:
     """What looks wrong: much that cannot be read, lists, summaries as long as their documents."""
     splits: Mapping[str, int] = field(default_factory=dict)
     """Documents of each split, where names of files tell of splits; estimated likewise."""
+    section: Mapping[str, Any] = field(default_factory=dict)
+    """Of labelled documents: what the data section of a run file says to read them so."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How often every class stands in the training documents that were read; empty where labels are no classes."""
 
     @property
     def damaged_allowed(self) -> int:
@@ -104,24 +113,51 @@ def survey_summaries(source: Path, tokenizer: TextTokenizer | None) -> Survey:
     return _survey(summaries(source, layout), layout, tokenizer)
 
 
-def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Survey:
+def survey_labelled(source: Path, tokenizer: TextTokenizer | None) -> Survey:
+    """Looks at texts with labels; arguments as in `survey_documents`.
+
+    Raises:
+        DataError: there are none, no field looks like a label, or its values are no classes that can be learned.
+    """
+    return _survey_labels(find_labelled(source), tokenizer)
+
+
+def survey_tagged(source: Path, tokenizer: TextTokenizer | None) -> Survey:
+    """Looks at words with a label each; arguments and errors as in `survey_labelled`."""
+    return _survey_labels(find_tagged(source), tokenizer)
+
+
+def _survey_labels(found: LabelledCorpus, tokenizer: TextTokenizer | None) -> Survey:
+    fields = ", ".join(f"{key} {value}" for key, value in found.section.items())
+    survey = _survey(found.corpus, fields, tokenizer, count_most=LABELS_COUNTED)
+    return replace(survey, section=found.section, notes=(*survey.notes, *found.notes))
+
+
+def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None, *, count_most: int = COUNTED) -> Survey:
     done, total = 0, 1
 
     def report_progress(*progress: int) -> None:
         nonlocal done, total
         done, total = progress
 
-    quarantine = Quarantine(COUNTED)
+    quarantine = Quarantine(count_most)
     examples = corpus.read(DocumentReader(corpus.files, report_progress), quarantine)
     first_ones = list(islice(examples, MEASURED))
     if not first_ones:
         raise corpus.nothing(quarantine)
     measured = [example.texts for example in first_ones]
-    splits = Counter(each.split for each in chain(first_ones, islice(examples, COUNTED - MEASURED)))
+    splits, classes = Counter[str | None](), ClassCounts()
+    for each in chain(first_ones, islice(examples, count_most - MEASURED)):
+        splits[each.split] += 1
+        for name in corpus.classes:
+            classes.add(each.split or "train", name, each.fields[name])
+    classes.check()
     read = splits.total()
     texts = [str(each.get(DOCUMENT, each.get(TEXT))) for each in measured]
+    if corpus.words:
+        texts = [text.replace("\n", " ") for text in texts]
     written = [str(text) for each in measured for name, text in each.items() if name.startswith(SUMMARY)]
-    count = read if read < COUNTED else round(read * total / done)
+    count = read if read < count_most else round(read * total / done)
     notes = []
     if len(damaged := quarantine.items()) > _MUCH_DAMAGED * read:
         name, reason = damaged[0]
@@ -148,6 +184,7 @@ def _survey(corpus: Corpus, fields: str, tokenizer: TextTokenizer | None) -> Sur
         languages=_languages([text[:_CHARACTERS] for text in texts]),
         notes=tuple(notes),
         splits=_splits(corpus, splits, count),
+        classes=classes.as_json().get(LABEL, {}).get("train", {}),
     )
 
 

@@ -26,7 +26,7 @@ from data_pipeline.sources.records import (
 from data_pipeline.sources.text import files_below
 
 TAGGED = "tagged"
-_BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
+BOUNDARIES = ("-DOCSTART-", "#begin document", "#end document")
 """Begin the lines that part documents (CoNLL-2003, CoNLL-2012)."""
 
 
@@ -109,8 +109,8 @@ def _documents(content: Content, word: int, label: int) -> Iterator[Record]:
     """Yields the documents of columns as records with the fields `word` and `label`."""
     has_boundaries: bool | None = None
     lines: list[tuple[int, str]] = []
-    for number, line in enumerate(chain(lines_of(content.name, content.text), [_BOUNDARIES[0]]), start=1):
-        is_boundary = line.startswith(_BOUNDARIES)
+    for number, line in enumerate(chain(lines_of(content.name, content.text), [BOUNDARIES[0]]), start=1):
+        is_boundary = line.startswith(BOUNDARIES)
         if has_boundaries is None and line.strip():
             has_boundaries = is_boundary
         if is_boundary or not (line.strip() or has_boundaries):

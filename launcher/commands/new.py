@@ -22,7 +22,9 @@ from longformer.files import write_atomically
 
 def new(
     run_file: Annotated[Path, typer.Argument(metavar="RUN.yaml", help="The run file to write.")],
-    model: Annotated[str, typer.Option("--from", help=f"{', '.join(NAMED)}, or the folder of a model.")],
+    model: Annotated[
+        str, typer.Option("--from", help=f"{', '.join(NAMED)}, or the folder of a model, a run, models:/NAME@ALIAS.")
+    ],
     task: Annotated[str, typer.Option(help=f"What is to be learned: {', '.join(recipe_names())}.")],
     data: Annotated[Path, typer.Option(help="File or folder of the documents.")],
     ranks: Annotated[int, typer.Option(min=1, help="Processes that will train together, a GPU each.")] = 1,
@@ -42,11 +44,14 @@ def new(
     survey = recipe.survey(data, start.tokenizer)
     machine = _this_machine(ranks) if gpu is None else gpu_of(gpu, "fp16")
     request = RecipeRequest(recipe, name, data, start, survey, machine, ranks)
-    text = run_file_text(choose(request), request)
+    content = choose(request)
+    text = run_file_text(content, request)
     run_file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(run_file, text.encode())
     devices = f"--ranks {ranks}" if gpu is None else f"--gpu {gpu} --gpus {ranks}"
-    print(f"{run_file} is written; look through it, then: longformer plan {shlex.quote(str(run_file))} {devices}")
+    # How many steps epochs are is known once the data is prepared.
+    verb, options = ("check", "") if "epochs" in content["phases"][0] else ("plan", f" {devices}")
+    print(f"{run_file} is written; look through it, then: longformer {verb} {shlex.quote(str(run_file))}{options}")
     for note in survey.notes:
         print(f"note: {note}")
     if start.published is not None:

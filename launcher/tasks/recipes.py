@@ -25,6 +25,12 @@ UPDATES = 100
 EPOCHS = 3
 TRAINED = 0.9
 """Share of the documents that is not held out."""
+_BATCH_TEXTS = 32
+"""Texts with labels in the published batches."""
+_READ_TEXTS = 10_000
+"""So many texts with labels are read over all epochs where there are few; at most in _MOST_EPOCHS."""
+_MOST_EPOCHS = 15
+_UNEVEN = 10
 COVERED = 95
 """Percent of the texts that are read, or written, whole."""
 
@@ -110,6 +116,52 @@ class RecipeRequest:
         while 2 * size <= min(max_size, samples // UPDATES):
             size *= 2
         return size
+
+
+def label_run(request: RecipeRequest, length: int, task: str, section: Content, metric: str) -> Content:
+    """Returns the content of a run file for texts with labels.
+
+    Args:
+        request: what the run is to be.
+        length: tokens of a sequence.
+        task: its name.
+        section: what the data section says beside where the data lies.
+        metric: tells the best step.
+    """
+    survey = request.survey
+    texts = survey.splits.get("train") or math.ceil(TRAINED * survey.documents)
+    epochs = min(_MOST_EPOCHS, max(EPOCHS, _READ_TEXTS // texts))
+    # Published runs have as many updates in all as those of other tasks have in two epochs.
+    batch_size = request.batch_size(epochs * texts // 2, _BATCH_TEXTS)
+    steps = schedule(math.ceil(epochs * texts / batch_size), batch_size)
+    phase = {
+        "name": "learn",
+        "sequence_length": length,
+        **{"epochs" if key == "steps" else key: epochs if key == "steps" else value for key, value in steps.items()},
+        "decay": "linear",
+        "evaluate_every": {"epochs": 1},
+        "best": {"metric": metric, "patience": 3},
+    }
+    return {
+        "name": request.name,
+        "task": task,
+        "model": request.model_section(length),
+        "data": {
+            "directory": f"data/{request.name}",
+            "source": str(request.data),
+            **section,
+            "damaged_allowed": survey.damaged_allowed,
+            "bucket_batches": 16,
+        },
+        "training": request.training_section(gradient_clipping=1.0),
+        "phases": [phase],
+        "evaluation": {"batch_size": 8},
+    }
+
+
+def is_uneven(classes: Mapping[str, int]) -> bool:
+    """Returns whether a class is so rare that a model which never says it loses little."""
+    return bool(classes) and _UNEVEN * min(classes.values()) < max(classes.values())
 
 
 def schedule(steps: int, batch_size: int) -> Content:

@@ -52,6 +52,7 @@ TASKS = {
         "SequenceClassificationRun",
         "SequenceClassificationData",
         "SequenceClassificationTask",
+        "classify",
     ),
     "summarization": TaskSpec(
         "launcher.tasks.summarization", "SummarizationRun", "SummarizationData", "SummarizationTask", "summarize"
@@ -61,6 +62,7 @@ TASKS = {
         "TokenClassificationRun",
         "TokenClassificationData",
         "TokenClassificationTask",
+        "label",
     ),
 }
 DEFAULT = "characters"

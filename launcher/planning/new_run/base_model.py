@@ -1,4 +1,4 @@
-"""The model that a new run starts from: one of the published ones by its family's name, or a folder."""
+"""The model that a new run starts from: a published one by its family's name, a folder, a run or a registered one."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from data_pipeline.tokenizers.subword import TextTokenizer
 from launcher.tasks.data import open_tokenizer
 from launcher.tasks.recipes import BaseModel
 from launcher.tasks.registry import recipe_names, recipe_of
+from launcher.tracking.registry.open_model import described_model
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, hub_hint, read_config
 
@@ -21,20 +22,23 @@ def find_base_model(name: str, recipe_name: str) -> BaseModel:
     Raises:
         LongformerError: there is no such family or folder, its files are damaged, or it does not fit the recipe.
     """
-    published = NAMED.get(name)
+    published, recipe = NAMED.get(name), recipe_of(recipe_name)
     source = Path("models", published) if published else Path(name)
-    is_there = (source / CONFIG_FILE).is_file()
+    folder = described_model(str(source)).folder
+    is_there = (folder / CONFIG_FILE).is_file()
     if not is_there and published is None:
         raise LongformerError(
             f"--from {name} is no folder with a model; give one, or one of {', '.join(NAMED)}{hub_hint(source)}"
         )
-    settings = read_config(source) if is_there or published is None else _shape_of(published)
-    family, families = settings.get("model_type"), recipe_of(recipe_name).families
+    settings = read_config(folder) if is_there or published is None else _shape_of(published)
+    family, families = settings.get("model_type"), recipe.families
     if family not in families:
         raise LongformerError(
             f"--task {recipe_name} takes models of the families {', '.join(families)}; --from {name} is a {family}"
         )
-    return BaseModel(source, None if is_there else published, settings, _tokenizer(source) if is_there else None)
+    if not is_there and published not in recipe.published:
+        raise LongformerError(f"--task {recipe_name} looks at the model: put {published} into {source}, or say --from")
+    return BaseModel(source, None if is_there else published, settings, _tokenizer(folder) if is_there else None)
 
 
 def _shape_of(published: str) -> dict[str, Any]:

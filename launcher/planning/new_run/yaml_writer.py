@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from data_pipeline.prepare.survey import BYTES_PER_TOKEN, COUNTED
-from launcher.tasks.recipes import COVERED, EPOCHS, TRAINED, UPDATES, Content, RecipeRequest, covered
+from data_pipeline.prepare.survey import BYTES_PER_TOKEN, COUNTED, LABELS_COUNTED, Survey
+from launcher.tasks.recipes import COVERED, EPOCHS, TRAINED, Content, RecipeRequest, covered, is_uneven
 
 _REASONS = {
     "model.source": "relative to the working directory, as every path here",
@@ -22,26 +22,36 @@ _REASONS = {
     "data.masked": "share of the tokens to predict, as published",
     "data.target_length": f"tokens of a summary; holds {COVERED} % of them whole",
     "data.bucket_batches": "documents of similar length together",
+    "data.layout": "hyperpartisan = the published splits, which leak",
+    "data.problem": "single_label, multi_label or regression",
+    "data.class_weights": "balanced = rare classes count as much as frequent ones",
+    "data.words": "field of the words, or the number of their column; -1 is the last",
     "training.zero_stage": "shards the optimizer and gradients over the ranks; 3 also the weights",
     "training.activation_checkpointing": "true computes layers again instead of keeping them",
     "evaluation.limit_documents": "of each split; null = all",
     "evaluation.limit_tokens": "of each split; null = all",
     "evaluation.min_length": f"{COVERED} % of the summaries are longer",
-    "phases.0.batch_size": f"over all ranks; an epoch has {UPDATES} updates or more where there are documents enough",
+    "phases.0.batch_size": "over all ranks; as published, or less where documents are few, for updates enough",
     "phases.0.micro_batch_size": "per rank and forward pass: what fits into its memory",
+    "phases.0.epochs": "at most: it ends sooner where validation gets no better",
+    "phases.0.best.patience": "evaluations without a better one until the phase ends; the best step is kept",
 }
+_CLASSES = 10
+"""Classes that are named."""
 _NO_LANGUAGE = {"und": "unknown", "zxx": "none"}
 
 
 def run_file_text(content: Content, request: RecipeRequest) -> str:
     """Returns the run file: what was seen of the data, then every choice with its reason."""
-    return "\n".join([*(f"# {line}" for line in _header(content, request)), *_lines(content)]) + "\n"
+    # What names of fields and classes hold must not end a comment.
+    header = [f"# {line}".replace("\n", " ") for line in _header(content, request)]
+    return "\n".join([*header, *_lines(content)]) + "\n"
 
 
 def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
     survey, machine = request.survey, request.machine
     half, most, longest = (int(np.percentile(survey.lengths, share)) for share in (50, COVERED, 100))
-    about = "about " if survey.documents > COUNTED else ""
+    about = "about " if survey.documents > (LABELS_COUNTED if survey.section else COUNTED) else ""
     yield f"Written by `longformer new` from the look of {request.data}:"
     yield f"  {about}{survey.documents:,} documents in {survey.kind}, {_fields(survey.fields)}"
     if survey.splits:
@@ -49,6 +59,8 @@ def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
     yield f"  tokens of a document: half have at most {half:,}, {COVERED} % at most {most:,}, the longest {longest:,}"
     if len(survey.summary_lengths):
         yield f"  tokens of a summary: half have at most {int(np.median(survey.summary_lengths)):,}"
+    if survey.section:
+        yield from _labels(survey)
     languages = ", ".join(f"{_NO_LANGUAGE.get(code, code)} {share:.0%}" for code, share in survey.languages)
     yield f"  languages of the documents, guessed: {languages}"
     if survey.damaged:
@@ -59,8 +71,27 @@ def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
     asked, given = covered(survey.lengths), content["phases"][-1]["sequence_length"]
     if given < asked:
         yield f"Rows of {given:,} tokens cut or part longer documents: more does not fit, or is not published."
+    longer = float(np.mean(survey.lengths + 2 > given))
+    if survey.section and longer:
+        yield f"{longer:.0%} of the texts have more than {given:,} tokens: data.long_documents says what is read."
     read = f"{survey.splits['train']:,} for training" if survey.splits else f"{TRAINED:.0%} that are not held out"
-    yield f"Phases read the {read} up to {EPOCHS} times; learning rates are published."
+    times = content["phases"][0].get("epochs", EPOCHS)
+    yield f"Phases read the {read} up to {times} times; learning rates are published."
+
+
+def _labels(survey: Survey) -> Iterator[str]:
+    """Yields what was seen of the labels."""
+    if not survey.classes:
+        yield "  labels: numbers"
+        return
+    total = sum(survey.classes.values())
+    ordered = sorted(survey.classes, key=lambda name: -survey.classes[name])
+    told = [f"{name} {survey.classes[name] / total:.1%}" for name in ordered[:_CLASSES]]
+    told += ["..."] * (len(ordered) > _CLASSES)
+    yield f"  labels: {total:,} of {len(ordered):,} classes: {', '.join(told)}"
+    rarest = ordered[-1]
+    if is_uneven(survey.classes):
+        yield f"  the rarest, {rarest}, stands there {survey.classes[rarest]:,} times: try data.class_weights: balanced"
 
 
 def _fields(fields: str) -> str:
