@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from tokenizers import Encoding
 from torch import Tensor
@@ -90,12 +91,16 @@ def is_absent(value: Any) -> bool:
 
 def check_choices(choices: Any) -> None:
     """Raises LongformerError where these are not two or more texts to choose from."""
-    if not isinstance(choices, Sequence) or isinstance(choices, str):
+    if is_absent(choices):
         raise LongformerError("the choices are missing: give a list of texts")
+    if not isinstance(choices, list | tuple | np.ndarray):  # an array where a table was read from Parquet
+        raise LongformerError(
+            f"the choices are not a list but of the type {type(choices).__name__}: give a list of texts"
+        )
     for place, choice in enumerate(choices, start=1):
         check_text(choice, f"choice {place}")
     if len(choices) < 2:
-        raise LongformerError(f"{'one choice is' if choices else 'no choices are'} given: give two or more")
+        raise LongformerError(f"{'one choice is' if len(choices) else 'no choices are'} given: give two or more")
 
 
 def check_text(text: Any, name: str) -> None:

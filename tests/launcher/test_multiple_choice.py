@@ -171,6 +171,7 @@ def test_every_example_counts_alike_however_many_choices_it_has_and_a_batch_is_d
     ("record", "sentence"),
     [
         ({"question": "Is it?"}, "the choices are missing"),
+        ({"question": "Is it?", "choices": "yes"}, "the choices are not a list but of the type str"),
         ({"question": "Is it?", "choices": ["yes"]}, "one choice is given: give two or more"),
         ({"question": "Is it?", "choices": ["yes", None]}, "the choice 2 is missing"),
         ({"context": 7, "choices": ["yes", "no"]}, "the context is not a text but of the type int"),
