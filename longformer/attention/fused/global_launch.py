@@ -42,7 +42,9 @@ class GlobalAttentionCall:
 
     def backward(self, output: Tensor, lse: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the gradients of query, key and value."""
-        delta = (output.float() * d_out.float()).sum(-1).transpose(1, 2).contiguous()
+        # What is kept of it: see `query_gradient_kernel`.
+        delta = (output.float() * d_out.float()).sum(-1) * (1 - self.tokens.dropout)
+        delta = delta.transpose(1, 2).contiguous()
         batch, positions, heads, head_dim = self.tokens.key.shape
         d_key = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
         d_value = torch.empty_like(d_key)

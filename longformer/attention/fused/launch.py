@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -133,7 +134,8 @@ class Call:
     def problem(self) -> Problem:
         """Returns what all kernels read."""
         _, positions, heads, _ = self.query.shape
-        dilation = _on_device(self.dilations, self.query.device) if self._dilation_per_head() else self.dilations[0]
+        dilations = self._dilations()
+        dilation = _on_device(dilations, self.query.device) if self._dilation_per_head() else dilations[0]
         mask = global_keys = relative = dropout = None
         if (layout := self.layout) is not None:
             mask = Mask(layout.state, layout.next_excluded, layout.extent)
@@ -143,15 +145,19 @@ class Call:
             query, key = self.relative
             relative = Relative(strided(query), StridedTensor(key, 0, key.stride(0), key.stride(1)))
         if self.seed is not None:
-            dropout = Dropout(self.seed, self.dropout)
+            dropout = Dropout(self.seed, round(self.dropout * 65_536), 1 / (1 - self.dropout))
         left, right = self.left, self.right
         if relative is None:
             # No key is farther than this; sides near 2^31 would overflow the kernels' 32-bit positions.
             left, right = min(left, positions), min(right, positions)
         return Problem(positions, heads, left, right, dilation, self.scale, mask, global_keys, relative, dropout)
 
+    def _dilations(self) -> tuple[int, ...]:
+        """Returns the dilations, of which there are programs for each step: beyond the sequence all are the same."""
+        return tuple(min(dilation, self.query.shape[1]) for dilation in self.dilations)
+
     def _dilation_per_head(self) -> bool:
-        return len(set(self.dilations)) > 1
+        return len(set(self._dilations())) > 1
 
     def sizes(self) -> dict[str, int]:
         """Returns the width of a head, and of the tiles that hold it."""
@@ -160,7 +166,7 @@ class Call:
     def _grid(self, tile: Tile) -> tuple[int, int]:
         """Returns the programs that cover every stride group of the head with the most tiles; others return at once."""
         batch, positions, heads, _ = self.query.shape
-        tiles = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self.dilations)
+        tiles = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self._dilations())
         return tiles, batch * heads
 
 
@@ -184,6 +190,18 @@ def _major(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).major if device.type == "cuda" else 0
 
 
-@lru_cache(maxsize=64)
 def _on_device(dilations: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.tensor(dilations, dtype=torch.int32, device=device)
+    # While a CUDA graph is captured, nothing may be copied from the host, and what is made belongs to the graph.
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return _filled(dilations, device)
+    return _kept_on_device(dilations, device)
+
+
+@lru_cache(maxsize=64)
+def _kept_on_device(dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    return _filled(dilations, device)
+
+
+def _filled(dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    runs = [torch.full((len(list(run)),), value, dtype=torch.int32, device=device) for value, run in groupby(dilations)]
+    return torch.cat(runs)

@@ -24,6 +24,8 @@ def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
         scale: factor of the scores.
         relative: whether the relative term is asked for.
     """
+    if query.is_cuda and torch.version.hip is not None:
+        return "query is on an AMD GPU, for which there are no tiles"
     if query.is_cuda and torch.cuda.get_device_properties(query.device).major < 8:
         return "query is on a GPU older than compute capability 8.0"
     if query.dtype not in DTYPES:
@@ -39,5 +41,10 @@ def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
 
 
 def is_fastest_for(query: Tensor, scale: float, *, relative: bool) -> bool:
-    """Whether the kernels can take such a call and run compiled: on CUDA, with Triton installed."""
-    return TRITON_INSTALLED and query.is_cuda and obstacle(query, scale, relative=relative) is None
+    """Whether the kernels run compiled, on CUDA with Triton installed, and take such a call with tiles worth having.
+
+    Wide heads in float32 fit into registers only by tiles of 16 x 16, which compute little for what they load.
+    """
+    if not (TRITON_INSTALLED and query.is_cuda) or obstacle(query, scale, relative=relative) is not None:
+        return False
+    return query.dtype != torch.float32 or query.shape[3] <= 64

@@ -1,12 +1,18 @@
 """The tile table: which tile shape, warps and pipeline stages each kernel takes, by GPU, precision and head dim.
 
-No entry was timed yet. They were chosen by offline compilation: nothing spills, shared memory and registers fit.
+No entry was timed yet. They were chosen by offline compilation: nothing spills, shared memory and registers fit. On
+compute capability 9 with heads of 64, two or three programs fit on a multiprocessor: while one computes a softmax,
+another multiplies.
 """
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["plain", "dropout", "relative"]
 """The relative term may come with dropout, but never with global keys."""
@@ -54,10 +60,23 @@ def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: 
 
     A GPU or a Triton that the table does not know gets the tiles of compute capability 8, which ask for the least.
     """
-    release = ".".join(triton_version.split(".")[:2])
-    generation = 9 if major == 9 and release in TRITON_RELEASES else 8
     width = max(32, padded_head_dim(head_dim))
-    return TileSet(*(Tile(*shape) for shape in _TABLE[generation, dtype.itemsize, width, kind]))
+    shapes = _TABLE[_generation(major, triton_version), dtype.itemsize, width, kind]
+    return TileSet(*(Tile(*shape) for shape in shapes))
+
+
+@cache
+def _generation(major: int, triton_version: str) -> int:
+    """Returns the compute capability whose tiles are taken; logs it, once, where it is not the GPU's own."""
+    known = ".".join(triton_version.split(".")[:2]) in TRITON_RELEASES
+    generation = 9 if major == 9 and known else 8
+    if major > generation:
+        log.warning(
+            "fused attention takes the tiles of compute capability 8 on this GPU of capability %d with Triton %s: the "
+            "others are for capability 9 and were compiled with Triton %s; it may be slower",
+            major, triton_version, " and ".join(TRITON_RELEASES),
+        )  # fmt: skip
+    return generation
 
 
 def padded_head_dim(head_dim: int) -> int:
@@ -71,8 +90,8 @@ _TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] 
     (9, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
     (9, 2, 32, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
     (9, 2, 32, "relative"): ((32, 32, 4, 1), (32, 32, 8, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
-    (9, 2, 64, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
-    (9, 2, 64, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (9, 2, 64, "plain"): ((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (16, 64, 4, 2)),
+    (9, 2, 64, "dropout"): ((64, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 2), (16, 64, 4, 2)),
     (9, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
     (9, 2, 128, "plain"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),
     (9, 2, 128, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 8, 2), (16, 64, 4, 2)),

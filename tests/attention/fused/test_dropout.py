@@ -1,5 +1,6 @@
 """Dropout: every kernel draws the same weights from (batch, head, query, key), whatever its tiles."""
 
+import itertools
 from unittest.mock import patch
 
 import pytest
@@ -13,39 +14,56 @@ from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
 MASK_32 = 0xFFFFFFFF
 
 
-def philox(seed: int, counters: list[Tensor], rounds: int) -> Tensor:
-    """Philox-4x32 (Salmon et al. 2011) in plain integers: its first word for every counter."""
-    key = [seed & MASK_32, seed >> 32]
-    counters = [counter.to(torch.int64) for counter in counters]
+def product(factor: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper and lower 32 bits of a product."""
+    high = (factor * (word >> 16) + (factor * (word & 0xFFFF) >> 16)) >> 16
+    return high & MASK_32, factor * word & MASK_32
 
-    def multiply(factor: int, word: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (factor * (word >> 16) + (factor * (word & 0xFFFF) >> 16)) >> 16, factor * word
 
-    for _ in range(rounds):
-        high_0, low_0 = multiply(0xD2511F53, counters[0])
-        high_2, low_2 = multiply(0xCD9E8D57, counters[2])
-        counters = [high_2 ^ counters[1] ^ key[0], low_2, high_0 ^ counters[3] ^ key[1], low_0]
-        counters = [counter & MASK_32 for counter in counters]
+def philox_4(seed: int, first: int, second: int) -> int:
+    """Philox-4x32-10 (Salmon et al. 2011) in plain integers: its first word for the counter (first, second, 0, 0)."""
+    key, words = [seed & MASK_32, seed >> 32], [first, second, 0, 0]
+    for _ in range(10):
+        left, right = words[0] * 0xD2511F53, words[2] * 0xCD9E8D57
+        words = [right >> 32 ^ words[1] ^ key[0], right & MASK_32, left >> 32 ^ words[3] ^ key[1], left & MASK_32]
         key = [(key[0] + 0x9E3779B9) & MASK_32, (key[1] + 0xBB67AE85) & MASK_32]
-    return counters[0]
+    return words[0]
 
 
-def kept(seed: int, rate: float, batch: int, heads: int, positions: int) -> Tensor:
-    """Say which weights (batch, heads, query, key) survive."""
-    position = torch.arange(positions)
-    shape = (batch, heads, positions, positions)
-    words = philox(
-        seed,
-        [
-            position.expand(shape),
-            position[:, None].expand(shape),
-            torch.arange(heads)[:, None, None].expand(shape),
-            torch.arange(batch)[:, None, None, None].expand(shape),
-        ],
-        rounds=7,
-    )
-    signed = torch.where(words >= 2**31, ~words & 0x7FFFFFFF, words)
-    return signed * 4.6566127342e-10 >= rate
+def philox_2(key: int, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Philox-2x32-7 in plain integers: both words for every counter."""
+    for _ in range(7):
+        high, low = product(0xD256D193, first)
+        first, second, key = high ^ key ^ second, low, (key + 0x9E3779B9) & MASK_32
+    return first, second
+
+
+def kept(
+    seed: int, rate: float, batch: int, heads: int, positions: int, dilations: tuple[int, ...] = (1, 1, 1, 1)
+) -> Tensor:
+    """Say which weights (batch, heads, query, key) of the band survive."""
+    token = torch.arange(positions)
+    result = torch.empty(batch, heads, positions, positions, dtype=torch.bool)
+    for example, head in itertools.product(range(batch), range(heads)):
+        # Positions in a stride group; four pairs, 8 of them apart, share a draw.
+        position = token // dilations[head]
+        shared = token - (position & 8) * dilations[head]
+        words = philox_2(philox_4(seed, head, example), shared[None, :], shared[:, None])
+        word = torch.where((position & 8)[None, :] == 0, *words)
+        half = torch.where((position & 8)[:, None] == 0, word >> 16, word & 0xFFFF)
+        result[example, head] = half >= round(rate * 65_536)
+    return result
+
+
+def kept_globals(seed: int, rate: float, batch: int, heads: int, positions: int, slots: int) -> Tensor:
+    """Say which weights (batch, heads, query, slot) of global keys survive."""
+    slot, token = torch.arange(slots)[None, :], torch.arange(positions)[:, None]
+    result = torch.empty(batch, heads, positions, slots, dtype=torch.bool)
+    for example, head in itertools.product(range(batch), range(heads)):
+        words = philox_2(philox_4(seed, head, example), positions + (slot & ~9), token)
+        word = torch.where(slot & 8 == 0, *words)
+        result[example, head] = torch.where(slot & 1 == 0, word >> 16, word & 0xFFFF) >= round(rate * 65_536)
+    return result
 
 
 @pytest.mark.parametrize("features", ["globals", "relative"])
@@ -81,7 +99,11 @@ def test_dropped_weights_are_those_of_philox_forward_and_backward(features: str)
         column = (distance.div(dilation, rounding_mode="floor") + 7).clamp(0, 11).expand_as(scores)
         scores = scores + torch.einsum("bihd,mhd->bhim", exact[3], exact[4]).gather(-1, column)
     weights = (scores * 0.3).masked_fill(~visible, float("-inf")).softmax(-1)
-    weights = weights * kept(seed, rate, batch, heads, positions) / (1 - rate)
+    survives = kept(seed, rate, batch, heads, positions, (1, 2))
+    if is_global.any():
+        chosen = is_global[0].nonzero().squeeze(1)
+        survives[..., chosen] = kept_globals(seed, rate, batch, heads, positions, len(chosen))
+    weights = weights * survives / (1 - rate)
     expected = torch.einsum("bhij,bjhd->bihd", weights, exact[2])
     expected_gradients = torch.autograd.grad(expected, exact, arriving.double())
     for ours, right in zip((output, *gradients), (expected, *expected_gradients), strict=True):
@@ -90,5 +112,5 @@ def test_dropped_weights_are_those_of_philox_forward_and_backward(features: str)
 
 def test_share_of_kept_weights_is_one_minus_the_rate() -> None:
     share = kept(seed=99, rate=0.1, batch=2, heads=4, positions=200).double().mean().item()
-    # 320,000 draws: four standard deviations.
-    assert abs(share - 0.9) < 4 * (0.09 / 320_000) ** 0.5
+    # 320,000 draws: four standard deviations, and the rate in steps of 1/65,536.
+    assert abs(share - 0.9) < 4 * (0.09 / 320_000) ** 0.5 + 2**-17

@@ -94,12 +94,15 @@ def test_auto_leaves_to_the_portable_engine_what_the_kernels_cannot_take() -> No
             return engine_name("auto", torch.empty(shape, dtype=dtype, device="cuda"), 1.0, relative=relative)
 
     assert chosen(1, 8, 2, 64) == "fused"
-    assert chosen(1, 8, 2, 128, dtype=torch.float32) == "fused"
+    assert chosen(1, 8, 2, 64, dtype=torch.float32) == "fused"
+    assert chosen(1, 8, 2, 128, dtype=torch.float32) == "blocked"
     assert chosen(1, 8, 2, 128, dtype=torch.float32, relative=True) == "blocked"
     assert chosen(1, 8, 2, 256) == "blocked"
     assert chosen(1, 8, 2, 64, dtype=torch.float64) == "blocked"
     assert chosen(1, 8, 2, 64, major=7) == "blocked"
     assert chosen(8192, 8, 8, 64) == "blocked"
+    with patch.object(torch.version, "hip", "6.4"):
+        assert chosen(1, 8, 2, 64) == "blocked"
     assert engine_name("auto", torch.empty(1, 8, 2, 64), 1.0, relative=False) == "blocked"
 
 

@@ -49,10 +49,11 @@ class Relative(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """`seed` points to one int64; `rate` is the probability that an attention probability is dropped."""
+    """`seed` points to one int64. What is kept is multiplied by `scale`; of 65,536 draws `threshold` are dropped."""
 
     seed: Any
-    rate: Any
+    threshold: Any
+    scale: Any
 
 
 class Problem(NamedTuple):
@@ -73,7 +74,8 @@ class Problem(NamedTuple):
 class Site(NamedTuple):
     """Where a program works: its stride group of `length` positions, and the tile that starts at `start`.
 
-    Positions outside `first` to `end` are padding at the ends of the sequence.
+    Positions outside `first` to `end` are padding at the ends of the sequence. `random` is what dropout draws from in
+    this example and head, or None.
     """
 
     batch: Any
@@ -84,6 +86,7 @@ class Site(NamedTuple):
     length: Any
     first: Any
     end: Any
+    random: Any
 
 
 class StrideGroup(NamedTuple):
@@ -113,7 +116,7 @@ def locate(problem, TILE: tl.constexpr, DILATION_PER_HEAD: tl.constexpr):
         end = tl.cdiv(tl.load(problem.mask.extent + 2 * batch + 1) - group, dilation)
         # A tile of nothing but outer padding sees nothing and is seen by nothing: it gets an empty range.
         end = tl.where((start < end) & (start + TILE > first), end, first)
-    return Site(batch, head, group, dilation, start, length, first, end)
+    return Site(batch, head, group, dilation, start, length, first, end, random_key(problem, batch, head))
 
 
 @triton.jit
@@ -126,7 +129,8 @@ def locate_chunk(problem, chunk):
     if problem.mask is not None:
         first = tl.maximum(first, tl.load(problem.mask.extent + 2 * batch))
         end = tl.minimum(end, tl.load(problem.mask.extent + 2 * batch + 1))
-    return Site(batch, head, 0, 1, first, problem.sequence_length, first, end)
+    random = random_key(problem, batch, head)
+    return Site(batch, head, 0, 1, first, problem.sequence_length, first, end, random)
 
 
 @triton.jit
@@ -151,10 +155,10 @@ def row_pointers(group, start, TILE: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def load_rows(group, start, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Loads positions start .. start + TILE as a (TILE, WIDTH) tile; those outside 0 .. end read as 0."""
-    # Without a sign, what stands before 0 stands far beyond the end.
-    there = (start + tl.arange(0, TILE)).to(tl.uint32) < tl.cast(end, tl.uint32)
+def load_rows(group, start, first, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """Loads positions start .. start + TILE as a (TILE, WIDTH) tile; those outside first .. end read as 0."""
+    # Without a sign, what stands before the first stands far beyond the end.
+    there = (start - first + tl.arange(0, TILE)).to(tl.uint32) < tl.cast(end - first, tl.uint32)
     shown = there[:, None] & (tl.arange(0, WIDTH)[None, :] < HEAD_DIM)
     return tl.load(row_pointers(group, start, TILE, WIDTH), mask=shown, other=0.0)
 
@@ -197,7 +201,13 @@ def band_span(site, back, ahead, TILE: tl.constexpr):
 
     Steps are counted from `low`, not from a multiple of their length: that saves up to one step at each tile.
     """
-    return tl.maximum(site.start - back, site.first), tl.minimum(site.start + TILE + ahead, site.end)
+    return aligned(tl.maximum(site.start - back, site.first)), tl.minimum(site.start + TILE + ahead, site.end)
+
+
+@triton.jit
+def aligned(position):
+    """Returns the multiple of 16 at or before a position: where a loop over positions begins."""
+    return position // 16 * 16
 
 
 @triton.jit
@@ -224,18 +234,76 @@ def next_excluded(problem, site, position):
 
 
 @triton.jit
-def keep_mask(problem, site, query_tokens, key_tokens):
-    """Draws which probabilities survive dropout; the arguments broadcast.
+def random_key(problem, batch, head):
+    """Returns what dropout draws from in one example and head, or None without dropout."""
+    key = None
+    if problem.dropout is not None:
+        zero = tl.zeros_like(head)
+        key, _, _, _ = tl.philox(tl.load(problem.dropout.seed), head, batch, zero, zero)
+    return key
 
-    The counter is (key, query, head, batch), so every kernel and every tile shape draws the same. Seven rounds are
-    the minimum at which Philox-4x32 passes BigCrush (Salmon et al. 2011, table 2).
+
+@triton.jit
+def draw(key, first, second):
+    """Returns two random words for two words of counter, which broadcast.
+
+    Philox-2x32 (Salmon et al. 2011) with the fewest rounds at which it passes BigCrush.
     """
-    zero = tl.zeros_like(query_tokens + key_tokens)
-    seed = tl.load(problem.dropout.seed)
-    draw, _, _, _ = tl.philox(
-        seed, key_tokens + zero, query_tokens + zero, site.head + zero, site.batch + zero, n_rounds=7
-    )
-    return tl.uint_to_uniform_float(draw) >= problem.dropout.rate
+    first = first.to(tl.uint32)
+    second = second.to(tl.uint32)
+    for _ in tl.static_range(7):
+        # As one product, which is one instruction; its halves apart would be two.
+        product = first.to(tl.uint64) * 0xD256D193
+        first = (product >> 32).to(tl.uint32) ^ key ^ second
+        second = product.to(tl.uint32)
+        key += 0x9E3779B9
+    return first, second
+
+
+@triton.jit
+def keep_in_band(problem, site, query_start, queries, key_start, keys):
+    """Draws which probabilities of the pairs (query_start + queries, key_start + keys) survive dropout.
+
+    The arguments broadcast; the starts are multiples of 16. A function of the two positions alone, so every kernel and
+    every tile shape draws the same. One draw serves four pairs, 8 positions apart, because in the tiles of a tensor
+    core these belong to one thread: the compiler sees that they need the same draw, and makes it once.
+    """
+    key_tokens = site.group + (key_start + (keys & ~8)) * site.dilation
+    query_tokens = site.group + (query_start + (queries & ~8)) * site.dilation
+    first, second = draw(site.random, key_tokens, query_tokens)
+    return _survives(problem, tl.where((keys & 8) == 0, first, second), (queries & 8) == 0)
+
+
+@triton.jit
+def keep_globals(problem, site, query_tokens, slots):
+    """Draws which probabilities of global keys survive dropout, as `keep_in_band`; one draw serves four slots."""
+    # The slots are counted on where the tokens end: no pair of the band has such a counter.
+    first, second = draw(site.random, problem.sequence_length + (slots & ~9), query_tokens)
+    return _survives(problem, tl.where((slots & 8) == 0, first, second), (slots & 1) == 0)
+
+
+@triton.jit
+def _survives(problem, word, in_high_half):
+    return tl.where(in_high_half, word, word << 16) >= tl.cast(problem.dropout.threshold, tl.uint32) << 16
+
+
+@triton.jit
+def score_gradient(probs, d_probs, delta, kept):
+    """Returns the gradients of scores, up to `score_factor`; `kept` is None without dropout."""
+    if kept is None:
+        gradient = probs * (d_probs - delta)
+    else:
+        gradient = tl.where(kept, probs, 0.0) * d_probs - probs * delta
+    return gradient
+
+
+@triton.jit
+def score_factor(problem):
+    """Returns what the gradients of queries and keys still lack, summed up from `score_gradient`."""
+    factor = problem.scale
+    if problem.dropout is not None:
+        factor = factor * problem.dropout.scale
+    return factor
 
 
 @triton.jit

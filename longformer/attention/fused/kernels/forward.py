@@ -9,7 +9,6 @@ from longformer.attention.fused.kernels.common import (
     LOG2_E,
     PADDING,
     dot,
-    keep_mask,
     load_rows,
     locate,
     per_position,
@@ -59,11 +58,11 @@ def forward_kernel(
     if site.start >= site.length:
         return
     positions = site.start + tl.arange(0, QUERIES)
-    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+    tile = load_rows(stride_group(query, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
     relative_tile = None
     if problem.relative is not None:
         group = stride_group(problem.relative.query, site)
-        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+        relative_tile = load_rows(group, site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
 
     acc = tl.zeros([QUERIES, WIDTH], tl.float32)
     # Finite, so that a row whose keys so far are all hidden (-inf) never computes inf - inf.
@@ -80,9 +79,10 @@ def forward_kernel(
     # Without the 1 a row that sees nothing would divide by 0, on its way to being replaced.
     row_sum = tl.where(seen, softmax.row_sum, 1.0)
     row_lse = tl.where(seen, softmax.row_max + tl.log2(row_sum), float("inf"))
+    factor = 1.0 / row_sum
     if problem.dropout is not None:
-        row_sum = row_sum * (1.0 - problem.dropout.rate)
-    acc = tl.where(seen[:, None], softmax.acc / row_sum[:, None], 0.0)
+        factor = factor * problem.dropout.scale
+    acc = tl.where(seen[:, None], softmax.acc * factor[:, None], 0.0)
     inside = positions < site.length
     store_rows(stride_group(output, site), site.start, acc, inside, QUERIES, HEAD_DIM, WIDTH)
     row = per_position(lse, problem, site)
@@ -90,15 +90,14 @@ def forward_kernel(
 
 
 @triton.jit
-def accumulate(softmax, queries, scores, keys, values, columns, key_tokens, problem, site):
+def accumulate(softmax, queries, scores, keys, values, columns, kept, problem):
     """Adds a tile of scores to the online softmax; dropout drops from the output, not from the sum."""
     scale = problem.scale * LOG2_E
     row_max = tl.maximum(softmax.row_max, tl.max(scores, 1) * scale)
     probs = tl.exp2(scores * scale - row_max[:, None])
     rescale = tl.exp2(softmax.row_max - row_max)
     row_sum = softmax.row_sum * rescale + tl.sum(probs, 1)
-    if problem.dropout is not None:
-        query_tokens = site.group + queries.positions * site.dilation
-        kept = keep_mask(problem, site, query_tokens[:, None], key_tokens[None, :])
-        probs = tl.where(kept, probs, 0.0)
+    if kept is not None:
+        # Not the constant 0, which the compiler would select among halves, after rounding, at three times the cost.
+        probs = tl.where(kept, probs, 0.0 * problem.scale)
     return Softmax(dot(probs.to(values.dtype), values, softmax.acc * rescale[:, None]), row_sum, row_max)

@@ -11,10 +11,13 @@ from longformer.attention.fused.kernels.common import (
     PADDING,
     Site,
     StrideGroup,
+    aligned,
     dot_transposed,
+    keep_in_band,
     load_rows,
     locate,
     locate_chunk,
+    score_factor,
     store_rows,
     stride_group,
     token_state,
@@ -48,7 +51,7 @@ def global_attention_kernel(
     site = locate_chunk(problem, chunk)
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
-    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH)
+    tile = load_rows(stride_group(query, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
     nothing = tl.full([QUERIES], -1.0e30, tl.float32)
     softmax = Softmax(tl.zeros([QUERIES, WIDTH], tl.float32), tl.zeros([QUERIES], tl.float32), nothing)
     softmax = _walk_chunk(
@@ -83,15 +86,15 @@ def global_attention_query_gradient_kernel(
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
     real = slots < count
-    tile = load_rows(stride_group(query, site), first, count, QUERIES, HEAD_DIM, WIDTH)
-    d_out_tile = load_rows(stride_group(d_out, site), first, count, QUERIES, HEAD_DIM, WIDTH)
+    tile = load_rows(stride_group(query, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
     row_lse = tl.load(lse + tl.program_id(1) * count + slots, mask=real, other=float("inf"))
     row_delta = tl.load(delta + tl.program_id(1) * count + slots, mask=real, other=0.0)
     queries = KnownQueries(tile, None, slots, d_out_tile, row_lse, row_delta)
     gradients = Gradients(tl.zeros([QUERIES, WIDTH], tl.float32), 0.0)
     gradients = _walk_chunk(add_query_gradient, gradients, queries, key, value, problem, site, HEAD_DIM, WIDTH, KEYS)
     pointers = partial + _rows_of_chunk(slots, count)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(pointers, gradients.query * problem.scale, mask=real[:, None])
+    tl.store(pointers, gradients.query * score_factor(problem), mask=real[:, None])
 
 
 @triton.jit
@@ -114,21 +117,25 @@ def global_attention_key_gradient_kernel(
     """Writes the gradients of a tile of keys and values, 0 for padding."""
     site = locate(problem, KEYS, False)
     positions = site.start + tl.arange(0, KEYS)
-    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
-    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
-    keys = Keys(tile, value_tile, positions)
+    tile = load_rows(stride_group(key, site), site.start, 0, site.length, KEYS, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), site.start, 0, site.length, KEYS, HEAD_DIM, WIDTH)
+    keys = Keys(tile, value_tile)
     row = tl.program_id(1) * count
     groups = QueryGroups(
         stride_group(query, site), stride_group(d_out, site), StrideGroup(lse + row, 1), StrideGroup(delta + row, 1)
     )
-    queries = Site(site.batch, site.head, 0, 1, 0, count, 0, count)
+    queries = Site(site.batch, site.head, 0, 1, 0, count, 0, count, site.random)
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
     # A tile of outer padding has an empty range: no query sees it.
     for start in tl.range(0, tl.where(site.end > site.first, count, 0), QUERIES):
-        query_tile = load_rows(groups.query, start, count, QUERIES, HEAD_DIM, WIDTH)
+        query_tile = load_rows(groups.query, start, 0, count, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
+        kept = None
+        if problem.dropout is not None:
+            slots, own = tl.arange(0, QUERIES)[None, :], tl.arange(0, KEYS)[:, None]
+            kept = keep_in_band(problem, queries, start, slots, site.start, own)
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, groups, start, problem, queries, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, scores, kept, groups, start, problem, queries, HEAD_DIM, WIDTH, QUERIES
         )
     key_sum, value_sum = finish(sums, problem)
     if problem.mask is not None:
@@ -148,15 +155,19 @@ def _walk_chunk(
     """Passes every tile of the chunk's keys to `take`, see `walk_keys`, and returns the final state."""
     keys = stride_group(key, site)
     values = stride_group(value, site)
-    for start in tl.range(site.first, site.end, KEYS):
+    for start in tl.range(aligned(site.first), site.end, KEYS):
         positions = start + tl.arange(0, KEYS)
-        key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH)
-        value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH)
-        shown = positions < site.end
+        key_tile = load_rows(keys, start, site.first, site.end, KEYS, HEAD_DIM, WIDTH)
+        value_tile = load_rows(values, start, site.first, site.end, KEYS, HEAD_DIM, WIDTH)
+        shown = (positions >= site.first) & (positions < site.end)
         if problem.mask is not None:
             shown = shown & (token_state(problem, site, positions) != PADDING)
         scores = tl.where(shown[None, :], dot_transposed(queries.tile, key_tile), float("-inf"))
-        state = take(state, queries, scores, key_tile, value_tile, None, positions, problem, site)
+        kept = None
+        if problem.dropout is not None:
+            own, other = queries.positions[:, None], tl.arange(0, KEYS)[None, :]
+            kept = keep_in_band(problem, site, 0, own, start, other)
+        state = take(state, queries, scores, key_tile, value_tile, None, kept, problem)
     return state
 
 

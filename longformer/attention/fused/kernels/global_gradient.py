@@ -8,7 +8,9 @@ import triton
 import triton.language as tl
 
 from longformer.attention.fused.kernels.common import (
+    aligned,
     dot_transposed,
+    keep_globals,
     load_rows,
     load_tokens,
     locate_chunk,
@@ -45,17 +47,20 @@ def global_chunk_kernel(
         return
     tokens = tl.load(listed.tokens + site.batch * listed.max_count + slots, mask=real, other=0)
     tile = load_tokens(key, site, tokens, real, HEAD_DIM, WIDTH)
-    keys = Keys(tile, load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH), tokens)
+    keys = Keys(tile, load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH))
     groups = query_groups(query, d_out, lse, delta, problem, site)
     sums = KeySums(tl.zeros([GLOBALS, WIDTH], tl.float32), tl.zeros([GLOBALS, WIDTH], tl.float32))
-    for start in tl.range(site.first, site.end, QUERIES):
-        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+    for start in tl.range(aligned(site.first), site.end, QUERIES):
+        query_tile = load_rows(groups.query, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
+        queries = (start + tl.arange(0, QUERIES))[None, :]
         if CAUSAL:
-            shown = tokens[:, None] <= (start + tl.arange(0, QUERIES))[None, :]
-            scores = tl.where(shown, scores, float("-inf"))
+            scores = tl.where(tokens[:, None] <= queries, scores, float("-inf"))
+        kept = None
+        if problem.dropout is not None:
+            kept = keep_globals(problem, site, queries, slots[:, None])
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, scores, kept, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
         )
 
     key_sum, value_sum = finish(sums, problem)

@@ -17,10 +17,12 @@ from longformer.attention.fused.kernels.common import (
     dot,
     dot_transposed,
     hide_outside_band,
-    keep_mask,
+    keep_in_band,
     load_rows,
     locate,
     per_position,
+    score_factor,
+    score_gradient,
     store_rows,
     stride_group,
     token_state,
@@ -29,11 +31,10 @@ from longformer.attention.fused.kernels.relative import gather_diagonals_transpo
 
 
 class Keys(NamedTuple):
-    """A tile of keys with their values, and which tokens they are."""
+    """A tile of keys with their values."""
 
     tile: Any
     value_tile: Any
-    tokens: Any
 
 
 class QueryGroups(NamedTuple):
@@ -78,26 +79,30 @@ def key_gradient_kernel(
     if site.start >= site.length:
         return
     positions = site.start + tl.arange(0, KEYS)
-    tile = load_rows(stride_group(key, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
-    value_tile = load_rows(stride_group(value, site), site.start, site.length, KEYS, HEAD_DIM, WIDTH)
-    keys = Keys(tile, value_tile, site.group + positions * site.dilation)
+    tile = load_rows(stride_group(key, site), site.start, 0, site.length, KEYS, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), site.start, 0, site.length, KEYS, HEAD_DIM, WIDTH)
+    keys = Keys(tile, value_tile)
     groups = query_groups(query, d_out, lse, delta, problem, site)
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
 
     # A key is seen from `right` positions before it to `left` positions after it.
     low, high = band_span(site, problem.right, problem.left, KEYS)
     for start in tl.range(low, high, QUERIES):
-        query_tile = load_rows(groups.query, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+        query_tile = load_rows(groups.query, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(keys.tile, query_tile)
         if problem.relative is not None:
             group = stride_group(problem.relative.query, site)
-            relative_tile = load_rows(group, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+            relative_tile = load_rows(group, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
             first_column = site.start - start + problem.left - (KEYS - 1)
             columns = load_columns(problem, site, first_column, 2 * KEYS, HEAD_DIM, WIDTH)
             scores += gather_diagonals_transposed(dot_transposed(columns, relative_tile), KEYS)
         scores = hide_outside_band(scores, site, start, problem.right, problem.left, KEYS, QUERIES)
+        kept = None
+        if problem.dropout is not None:
+            queries, own = tl.arange(0, QUERIES)[None, :], tl.arange(0, KEYS)[:, None]
+            kept = keep_in_band(problem, site, start, queries, site.start, own)
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, scores, kept, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
         )
 
     key_sum, value_sum = finish(sums, problem)
@@ -121,12 +126,12 @@ def query_groups(query, d_out, lse, delta, problem, site):
 
 @triton.jit
 def add_key_value_gradients(
-    sums, keys, query_tile, scores, groups, start, problem, site,
+    sums, keys, query_tile, scores, kept, groups, start, problem, site,
     HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr,
 ):  # fmt: skip
     """Adds a (key, query) tile of scores to the sums."""
     queries = start + tl.arange(0, QUERIES)
-    d_out_tile = load_rows(groups.d_out, start, site.end, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(groups.d_out, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
     # Beyond the end queries and gradients read as 0, so that nothing is added, whatever the logarithm.
     there = queries < site.end
     row_lse = tl.load(groups.lse.data + queries * groups.lse.stride, mask=there, other=0.0)
@@ -134,13 +139,10 @@ def add_key_value_gradients(
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - row_lse[None, :])
     d_probs = dot_transposed(keys.value_tile, d_out_tile)
     used = probs
-    if problem.dropout is not None:
-        query_tokens = site.group + queries * site.dilation
-        kept = keep_mask(problem, site, query_tokens[None, :], keys.tokens[:, None])
+    if kept is not None:
         used = tl.where(kept, probs, 0.0)
-        d_probs = tl.where(kept, d_probs / (1.0 - problem.dropout.rate), 0.0)
     value_sum = dot(used.to(d_out_tile.dtype), d_out_tile, sums.value)
-    d_scores = (probs * (d_probs - row_delta[None, :])).to(query_tile.dtype)
+    d_scores = score_gradient(probs, d_probs, row_delta[None, :], kept).to(query_tile.dtype)
     return KeySums(dot(d_scores, query_tile, sums.key), value_sum)
 
 
@@ -149,5 +151,5 @@ def finish(sums, problem):
     """Returns the gradients of keys and values."""
     value_sum = sums.value
     if problem.dropout is not None:
-        value_sum = value_sum / (1.0 - problem.dropout.rate)
-    return sums.key * problem.scale, value_sum
+        value_sum = value_sum * problem.dropout.scale
+    return sums.key * score_factor(problem), value_sum

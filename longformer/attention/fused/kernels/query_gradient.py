@@ -7,14 +7,17 @@ import triton.language as tl
 
 from longformer.attention.fused.kernels.common import (
     LOG2_E,
+    PADDING,
     dot,
     dot_transposed,
-    keep_mask,
     load_rows,
     locate,
     per_position,
+    score_factor,
+    score_gradient,
     store_rows,
     stride_group,
+    token_state,
 )
 from longformer.attention.fused.kernels.relative import scatter_diagonals
 from longformer.attention.fused.kernels.walk import walk_keys
@@ -60,6 +63,8 @@ def query_gradient_kernel(
 ):
     """Writes the gradient of a tile of queries, and stores delta = output . d_out of every row.
 
+    With dropout delta is the part of it that is kept, so that one factor, applied last, makes up for what is dropped.
+
     The kernels of the key gradients read `delta`, so this one runs first.
     """
     site = locate(problem, QUERIES, DILATION_PER_HEAD)
@@ -67,10 +72,16 @@ def query_gradient_kernel(
         return
     positions = site.start + tl.arange(0, QUERIES)
     inside = positions < site.length
-    tile = load_rows(stride_group(query, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
-    output_tile = load_rows(stride_group(output, site), site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+    tile = load_rows(stride_group(query, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
+    if problem.mask is not None:
+        # Whatever arrives at padding, even NaN, its own gradient is 0.
+        real = token_state(problem, site, positions) != PADDING
+        d_out_tile = tl.where(real[:, None], d_out_tile, tl.zeros_like(d_out_tile))
+    output_tile = load_rows(stride_group(output, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
     row_delta = tl.sum(output_tile.to(tl.float32) * d_out_tile.to(tl.float32), 1)
+    if problem.dropout is not None:
+        row_delta = row_delta / problem.dropout.scale
     row = per_position(delta, problem, site)
     tl.store(row.data + positions * row.stride, row_delta, mask=inside)
     row = per_position(lse, problem, site)
@@ -79,7 +90,7 @@ def query_gradient_kernel(
     relative_sum = 0.0
     if problem.relative is not None:
         group = stride_group(problem.relative.query, site)
-        relative_tile = load_rows(group, site.start, site.length, QUERIES, HEAD_DIM, WIDTH)
+        relative_tile = load_rows(group, site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
         relative_sum = tl.zeros([QUERIES, WIDTH], tl.float32)
 
     gradients = Gradients(tl.zeros([QUERIES, WIDTH], tl.float32), relative_sum)
@@ -101,22 +112,18 @@ def query_gradient_kernel(
     )
 
     group = stride_group(d_query, site)
-    store_rows(group, site.start, gradients.query * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
+    store_rows(group, site.start, gradients.query * score_factor(problem), inside, QUERIES, HEAD_DIM, WIDTH)
     if problem.relative is not None:
         group = stride_group(d_relative_query, site)
-        store_rows(group, site.start, gradients.relative * problem.scale, inside, QUERIES, HEAD_DIM, WIDTH)
+        store_rows(group, site.start, gradients.relative * score_factor(problem), inside, QUERIES, HEAD_DIM, WIDTH)
 
 
 @triton.jit
-def add_query_gradient(gradients, queries, scores, keys, values, columns, key_tokens, problem, site):
+def add_query_gradient(gradients, queries, scores, keys, values, columns, kept, problem):
     """Adds a tile of keys to the gradients: the gradient of each score, times the key."""
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - queries.row_lse[:, None])
     d_probs = dot_transposed(queries.d_out_tile, values)
-    if problem.dropout is not None:
-        query_tokens = site.group + queries.positions * site.dilation
-        kept = keep_mask(problem, site, query_tokens[:, None], key_tokens[None, :])
-        d_probs = tl.where(kept, d_probs / (1.0 - problem.dropout.rate), 0.0)
-    d_scores = (probs * (d_probs - queries.row_delta[:, None])).to(keys.dtype)
+    d_scores = score_gradient(probs, d_probs, queries.row_delta[:, None], kept).to(keys.dtype)
     relative = gradients.relative
     if columns is not None:
         relative = dot(scatter_diagonals(d_scores, d_scores.shape[1]).to(keys.dtype), columns, relative)

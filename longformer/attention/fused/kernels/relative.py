@@ -18,7 +18,7 @@ def load_columns(problem, site, first, COLUMNS: tl.constexpr, HEAD_DIM: tl.const
     group = StrideGroup(
         rows.data + tl.cast(site.head, tl.int64) * rows.head_stride, tl.cast(rows.position_stride, tl.int64)
     )
-    return load_rows(group, first, problem.left + problem.right + 1, COLUMNS, HEAD_DIM, WIDTH)
+    return load_rows(group, first, 0, problem.left + problem.right + 1, COLUMNS, HEAD_DIM, WIDTH)
 
 
 @triton.jit

@@ -13,9 +13,12 @@ from longformer.attention.fused.kernels.common import (
     Site,
     dot,
     dot_transposed,
-    keep_mask,
+    keep_in_band,
     load_rows,
     per_position,
+    random_key,
+    score_factor,
+    score_gradient,
     stride_group,
     token_state,
 )
@@ -62,7 +65,8 @@ def relative_gradient_kernel(
         for tile in tl.range(low, high):
             group = tile % dilation
             length = tl.cdiv(problem.sequence_length - group, dilation)
-            site = Site(batch, head, group, dilation, tile // dilation * TILE, length, 0, length)
+            start = tile // dilation * TILE
+            site = Site(batch, head, group, dilation, start, length, 0, length, random_key(problem, batch, head))
             gradient = _add_tile(
                 gradient, query, key, value, d_out, lse, delta,
                 problem, site, column_start, HEAD_DIM, WIDTH, TILE,
@@ -71,7 +75,7 @@ def relative_gradient_kernel(
     written = column_start + tl.arange(0, TILE)
     entry = tl.cast(tl.program_id(2) * tl.num_programs(1) + head, tl.int64) * band
     pointers = partial + (entry + written)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    tl.store(pointers, gradient * problem.scale, mask=(written < band)[:, None])
+    tl.store(pointers, gradient * score_factor(problem), mask=(written < band)[:, None])
 
 
 @triton.jit
@@ -83,11 +87,11 @@ def _add_tile(
     rows = tl.arange(0, TILE)[:, None]
     columns = tl.arange(0, TILE)[None, :]
     band = problem.left + problem.right + 1
-    query_tile = load_rows(stride_group(query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH)
+    query_tile = load_rows(stride_group(query, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
     relative_tile = load_rows(
-        stride_group(problem.relative.query, site), site.start, site.length, TILE, HEAD_DIM, WIDTH
+        stride_group(problem.relative.query, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH
     )
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, site.length, TILE, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
     column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
     queries = site.start + tl.arange(0, TILE)
     there = queries < site.length
@@ -97,8 +101,8 @@ def _add_tile(
     row_delta = tl.load(line.data + queries * line.stride, mask=there, other=0.0)
 
     first_key = site.start + column_start - problem.left
-    key_tile = load_rows(stride_group(key, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH)
-    value_tile = load_rows(stride_group(value, site), first_key, site.length, 2 * TILE, HEAD_DIM, WIDTH)
+    key_tile = load_rows(stride_group(key, site), first_key, 0, site.length, 2 * TILE, HEAD_DIM, WIDTH)
+    value_tile = load_rows(stride_group(value, site), first_key, 0, site.length, 2 * TILE, HEAD_DIM, WIDTH)
     content = dot_transposed(query_tile, key_tile)
     d_probs = dot_transposed(d_out_tile, value_tile)
     scores = tl.gather(content, rows + columns, 1)
@@ -111,9 +115,8 @@ def _add_tile(
         shown = shown & (token_state(problem, site, keys) == ORDINARY)
     scores = tl.where(shown, scores, float("-inf"))
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - row_lse[:, None])
+    kept = None
     if problem.dropout is not None:
-        tokens = site.group + queries * site.dilation
-        kept = keep_mask(problem, site, tokens[:, None], site.group + keys * site.dilation)
-        d_probs = tl.where(kept, d_probs / (1.0 - problem.dropout.rate), 0.0)
-    d_scores = probs * (d_probs - row_delta[:, None])
+        kept = keep_in_band(problem, site, site.start, rows, 0, keys)
+    d_scores = score_gradient(probs, d_probs, row_delta[:, None], kept)
     return dot(tl.trans(d_scores.to(query_tile.dtype)), relative_tile, gradient)

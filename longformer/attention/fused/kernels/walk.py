@@ -8,6 +8,8 @@ from longformer.attention.fused.kernels.common import (
     band_span,
     dot_transposed,
     hide_outside_band,
+    keep_globals,
+    keep_in_band,
     load_rows,
     load_tokens,
     next_excluded,
@@ -36,7 +38,8 @@ def walk_keys(
     """Passes every tile of keys to `take` and returns the final state.
 
     `queries` has a `tile`, its `positions` and, with the relative term, a `relative_tile`. `take(state, queries,
-    scores, keys, values, columns, key_tokens, problem, site)` returns the next state; hidden keys have the score -inf.
+    scores, keys, values, columns, kept, problem)` returns the next state; hidden keys have the score -inf, and `kept`
+    says what survives dropout, if there is any.
 
     First the global keys, then the band in one loop, so that its loads run ahead of it without a break. What only some
     steps need, an edge of the band or an excluded token, stands behind a condition that is the same for all threads.
@@ -55,9 +58,8 @@ def walk_keys(
     if problem.mask is not None:
         excluded = next_excluded(problem, site, low)
     for start in tl.range(low, high, KEYS):
-        key_tile = load_rows(keys, start, site.end, KEYS, HEAD_DIM, WIDTH)
-        value_tile = load_rows(values, start, site.end, KEYS, HEAD_DIM, WIDTH)
-        positions = start + tl.arange(0, KEYS)
+        key_tile = load_rows(keys, start, site.first, site.end, KEYS, HEAD_DIM, WIDTH)
+        value_tile = load_rows(values, start, site.first, site.end, KEYS, HEAD_DIM, WIDTH)
         scores = dot_transposed(queries.tile, key_tile)
         columns = None
         if problem.relative is not None:
@@ -67,11 +69,14 @@ def walk_keys(
         scores = hide_outside_band(scores, site, start, problem.left, problem.right, QUERIES, KEYS)
         if problem.mask is not None:
             if excluded < start + KEYS:
-                ordinary = token_state(problem, site, positions) == ORDINARY
+                ordinary = token_state(problem, site, start + tl.arange(0, KEYS)) == ORDINARY
                 scores = tl.where(ordinary[None, :], scores, float("-inf"))
                 excluded = next_excluded(problem, site, start + KEYS)
-        tokens = site.group + positions * site.dilation
-        state = take(state, queries, scores, key_tile, value_tile, columns, tokens, problem, site)
+        kept = None
+        if problem.dropout is not None:
+            own, other = tl.arange(0, QUERIES)[:, None], tl.arange(0, KEYS)[None, :]
+            kept = keep_in_band(problem, site, site.start, own, start, other)
+        state = take(state, queries, scores, key_tile, value_tile, columns, kept, problem)
     return state
 
 
@@ -87,7 +92,11 @@ def _take_globals(
     key_tile = load_tokens(key, site, tokens, real, HEAD_DIM, WIDTH)
     value_tile = load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH)
     shown = real[None, :]
+    query_tokens = site.group + queries.positions * site.dilation
     if CAUSAL:
-        shown = shown & (tokens[None, :] <= (site.group + queries.positions * site.dilation)[:, None])
+        shown = shown & (tokens[None, :] <= query_tokens[:, None])
     scores = tl.where(shown, dot_transposed(queries.tile, key_tile), float("-inf"))
-    return take(state, queries, scores, key_tile, value_tile, None, tokens, problem, site)
+    kept = None
+    if problem.dropout is not None:
+        kept = keep_globals(problem, site, query_tokens[:, None], slots[None, :])
+    return take(state, queries, scores, key_tile, value_tile, None, kept, problem)

@@ -1,16 +1,17 @@
-"""Compile the fused kernels for a GPU that is not there, and count what the machine code uses.
+"""Compile the fused kernels for a GPU that is not there, and count what a warp issues in their loops.
 
-    python tests/attention/fused/offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
+    python benchmarks/fused_attention_offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
 
 An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated,
-global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel. Must
-run without TRITON_INTERPRET: kernels are either compiled or interpreted.
+global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel; with
+--table lines to read. Must run without TRITON_INTERPRET: kernels are either compiled or interpreted. Needs this
+repository's root on PYTHONPATH where it is not installed.
 """
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import sass
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
@@ -25,7 +27,9 @@ from triton.backends.compiler import GPUTarget
 from longformer.attention.fused import global_launch, launch, tiles
 from longformer.attention.metadata import AttentionMetadata
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+# Of a multiprocessor: registers, bytes of shared memory, of which the system keeps 1 KiB a program, and threads.
+REGISTERS, SHARED_MEMORY, THREADS = 65_536, {80: 164 * 1024, 90: 228 * 1024, 100: 228 * 1024}, 2048
 
 
 class AbsentGpu:
@@ -70,7 +74,8 @@ def compile_kernels(
             output, lse = attention.forward()
             attention.backward(output, lse, output)
     for kernel, tile, binary in compiled:
-        yield {"kernel": kernel.__name__, "tile": vars(tile)} | resources(binary)
+        used = resources(binary)
+        yield {"kernel": kernel.__name__, "tile": vars(tile)} | used | {"programs": programs(used, tile, architecture)}
 
 
 def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
@@ -94,7 +99,10 @@ def resources(binary: Any) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()
-        usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        usage, listing = (
+            subprocess.run([TOOLS / name, option, file.name], capture_output=True, text=True, check=True).stdout
+            for name, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
+        )
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
     assembly = binary.asm["ptx"]
     return {
@@ -104,11 +112,55 @@ def resources(binary: Any) -> dict[str, Any]:
         # Products of one warp, and Hopper's of four.
         "mma": assembly.count("mma.sync"),
         "wgmma": assembly.count("wgmma.mma_async"),
+        # What a warp issues in one round, between the edges of the band and with everything that an edge asks for.
+        "loops": [
+            {
+                "middle": len(loop.shortest),
+                "edge": len(loop.longest),
+                "async_copies": sum(opcode.startswith("LDGSTS") for opcode in loop.shortest),
+                "products": sum("MMA" in opcode for opcode in loop.shortest),
+            }
+            for loop in sass.loops(listing)
+        ],
     }
 
 
-if __name__ == "__main__":
-    for configuration in sys.argv[1:]:
+def programs(used: dict[str, Any], tile: tiles.Tile, architecture: int) -> int:
+    """Return how many programs of a kernel run on a multiprocessor side by side."""
+    threads = 32 * tile.warps
+    registers = -(-used["registers"] // 8) * 8 * threads
+    return min(
+        REGISTERS // registers,
+        SHARED_MEMORY[architecture] // (used["shared_memory"] + 1024),
+        THREADS // threads,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configurations", nargs="+", metavar="CONFIGURATION", help="what to compile, see above")
+    parser.add_argument("--table", action="store_true", help="print lines to read in place of JSON")
+    arguments = parser.parse_args()
+    for configuration in arguments.configurations:
         architecture, dtype, head_dim, *features = configuration.split(",")
-        for line in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
-            print(json.dumps({"configuration": configuration} | line), flush=True)
+        for kernel in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
+            line = {"configuration": configuration} | kernel
+            print(as_text(line) if arguments.table else json.dumps(line), flush=True)
+
+
+def as_text(line: dict[str, Any]) -> str:
+    """Return the figures of a kernel as a line of a table."""
+    tile = line["tile"]
+    rounds = "; ".join(
+        f"{loop['middle']} / {loop['edge']} instructions, {loop['async_copies']} asynchronous copies"
+        for loop in line["loops"]
+    )
+    return (
+        f"{line['configuration']}: {line['kernel']} {tile['rows']}x{tile['step']}, {tile['warps']} warps, "
+        f"{tile['stages']} stages: {line['registers']} registers, {line['stack']} B of stack, "
+        f"{line['shared_memory'] / 1024:.0f} KiB, {line['programs']} programs; {rounds}"
+    )
+
+
+if __name__ == "__main__":
+    main()
