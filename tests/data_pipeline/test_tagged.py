@@ -148,7 +148,7 @@ def test_pieces_are_those_of_transformers_and_labels_stand_at_first_ones(
     shown = set()
     for position in range(10 * sequences.per_epoch):
         piece, sequence = sequences._piece(position), sequences.sequence(position)
-        start = sequences._start(piece, position // sequences.per_epoch)
+        start = sequences._start(piece, sequences._sequence_length - 2, position // sequences.per_epoch)
         assert len(sequence["input_ids"]) == len(sequence["labels"]) == sequences.length(position)
         places = np.flatnonzero(sequence["labels"] != IGNORED) - 1 + start
         shown |= {(piece.example, int(place)) for place in places}
