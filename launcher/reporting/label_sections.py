@@ -20,6 +20,12 @@ def lengths_section(lengths: Sequence[int]) -> Section:
     return Section("Texts", "", (figure,))
 
 
+def longer_texts(test: Mapping[str, Any], long_documents: str) -> str:
+    """Returns the sentence on test texts that are longer than what is read at a time; `long_documents` says how."""
+    longer, count, length = (f"{test[name]:,}" for name in ("longer_texts", "texts", "sequence_length"))
+    return f"{longer} of {count} test texts are longer than {length} tokens ({long_documents})."
+
+
 def baselines_section(contenders: Mapping[str, Mapping[str, Any] | None], names: Sequence[str]) -> Section:
     """Sets a model beside others.
 

@@ -4,12 +4,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from data_pipeline.sampling.base import Sequence as NamedArrays
 from data_pipeline.sampling.labelled import LabelledSequences
 from data_pipeline.shards.prepared import PreparedData
-from launcher.tasks.data import PretrainedData
+from data_pipeline.sources.corpora import Corpus
+from launcher.tasks.data import PretrainedData, RunCorpus
 from launcher.tasks.sections import LabelledRun
 
 Config = TypeVar("Config", bound=LabelledRun)
@@ -18,6 +19,26 @@ Config = TypeVar("Config", bound=LabelledRun)
 @dataclass(frozen=True)
 class LabelledData(PretrainedData[Config], Generic[Config]):
     """Texts with labels."""
+
+    is_words: ClassVar[bool] = False
+    """Whether its texts are words, which the tokenizer is given one by one."""
+
+    @abstractmethod
+    def corpus(self) -> Corpus:
+        """Finds the files of the run file's source; raises DataError where there are none."""
+
+    def corpora(self) -> list[RunCorpus]:
+        section = self.config.data
+        return [
+            RunCorpus(
+                self.directory,
+                self.corpus,
+                self.tokenizer_folder,
+                section.damaged_allowed,
+                section.special_tokens,
+                is_words=self.is_words,
+            )
+        ]
 
     @abstractmethod
     def labelled(self, split: str, length: int, seed: int) -> LabelledSequences:

@@ -1,16 +1,15 @@
 """The texts with choices of a run: sequences to learn from, and held-out examples to choose for."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 
 from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.sampling.choices import ChoiceExample, ChoiceSequences
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.choices import CHOICE, multiple_choice
-from data_pipeline.sources.corpora import SPLITS
+from data_pipeline.sources.corpora import SPLITS, Corpus
 from data_pipeline.tokenizers.tokenizer import TextFormat
-from launcher.tasks.data import InputData, RunCorpus
+from launcher.tasks.data import InputData
 from launcher.tasks.examples import LabelledData
 from launcher.tasks.multiple_choice.config import MultipleChoiceRun
 
@@ -22,10 +21,9 @@ _USUAL_CHOICES = 4
 class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
     """Texts with choices; see `launcher.tasks.data.TaskData`."""
 
-    def corpora(self) -> list[RunCorpus]:
+    def corpus(self) -> Corpus:
         section = self.config.data
-        corpus = partial(
-            multiple_choice,
+        return multiple_choice(
             section.source,
             context=section.context,
             question=section.question,
@@ -34,15 +32,6 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
             label_as=section.label_as,
             encoding=section.encoding,
         )
-        return [
-            RunCorpus(
-                self.directory,
-                corpus,
-                self.tokenizer_folder,
-                section.damaged_allowed,
-                section.special_tokens,
-            )
-        ]
 
     def check(self) -> list[str]:
         notes = super().check()

@@ -9,6 +9,7 @@ from launcher.reporting.label_sections import (
     baselines_section,
     length_section,
     lengths_section,
+    longer_texts,
     mistakes_section,
     reliability,
 )
@@ -44,9 +45,7 @@ def report_of(config: MultipleChoiceRun, data: MultipleChoiceData, run: Run) -> 
         Section("Right and wrong", "The test texts.", (reliability(sure),)),
         _mistakes([line for line, is_right in zip(table, right, strict=True) if not is_right], len(table)),
     )
-    longer, count, length = (f"{test[name]:,}" for name in ("longer_texts", "texts", "sequence_length"))
-    note = f"{longer} of {count} test texts are longer than {length} tokens ({config.data.long_documents})."
-    return TaskReport(sections=sections, notes=(note,))
+    return TaskReport(sections=sections, notes=(longer_texts(test, config.data.long_documents),))
 
 
 def _most_alike(config: MultipleChoiceRun, data: MultipleChoiceData) -> dict[str, Any] | None:

@@ -18,10 +18,9 @@ from launcher.tasks.multiple_choice.config import MultipleChoiceRun
 from launcher.tasks.multiple_choice.data import MultipleChoiceData
 from longformer.costs.memory import TrainingLayout
 from longformer.evaluation.classification import Scores, choice_scores
-from longformer.evaluation.distributed import gathered
 from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.inference.choosing import Around, choice_inputs, choice_values
-from longformer.inference.classification import IDS, Inputs, Reading, batches_by_length
+from longformer.inference.classification import IDS, Inputs, Reading
 from longformer.models import LongformerForMultipleChoice
 from longformer.training.objectives import Lengths, Objective, weighted_labels
 
@@ -92,29 +91,14 @@ class MultipleChoiceTask(LabelTask[MultipleChoiceRun, MultipleChoiceData]):
         """Returns the probabilities of the choices of every example, (choices,) each."""
         padding = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens.padding
         around = self._around()
-        parts = [
-            (number, part)
-            for number, example in enumerate(examples)
-            for part in choice_inputs(reading, example.text.tolist(), example.choices, around)
-        ]
-        batch_size = request.batch_size or self.config.evaluation.batch_size
-        batches = batches_by_length(parts, batch_size, length=lambda part: max(len(each[IDS]) for each in part[1]))
+        parts_of_texts = [choice_inputs(reading, each.text.tolist(), each.choices, around) for each in examples]
 
-        def predict(batch: list[tuple[int, list[Inputs]]], device: torch.device) -> list[tuple[int, list[float]]]:
-            values = choice_values(model, [part for _, part in batch], padding=padding, device=device)
-            return [(number, each) for (number, _), each in zip(batch, values, strict=True)]
+        def read(parts: list[list[Inputs]], device: torch.device) -> list[list[float]]:
+            return choice_values(model, parts, padding=padding, device=device)
 
-        found: list[list[list[float]]] = [[] for _ in examples]
-        for number, each in gathered(
-            predict,
-            batches,
-            model,
-            rank=request.rank,
-            world_size=request.world_size,
-            report_progress=request.report_progress,
-        ):
-            found[number].append(each)
-        return [np.mean(each, axis=0) for each in found]
+        return self.averaged(
+            model, parts_of_texts, read, length=lambda part: max(len(each[IDS]) for each in part), request=request
+        )
 
     def _table(
         self, values: Sequence[np.ndarray], examples: Sequence[ChoiceExample], lengths: Sequence[int]

@@ -14,7 +14,6 @@ from data_pipeline.sources.hyperpartisan import hyperpartisan
 from data_pipeline.sources.labelled import LABEL, labelled
 from data_pipeline.tokenizers.tokenizer import TextFormat
 from launcher.tasks.classes import ClassesData
-from launcher.tasks.data import RunCorpus
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from longformer.inference.queries import longest_query
 
@@ -37,19 +36,7 @@ class LabelledText:
 class SequenceClassificationData(ClassesData[SequenceClassificationRun]):
     """Texts with a label each; see `launcher.tasks.data.TaskData`."""
 
-    def corpora(self) -> list[RunCorpus]:
-        section = self.config.data
-        return [
-            RunCorpus(
-                self.directory,
-                self._corpus,
-                self.tokenizer_folder,
-                section.damaged_allowed,
-                section.special_tokens,
-            )
-        ]
-
-    def _corpus(self) -> Corpus:
+    def corpus(self) -> Corpus:
         section = self.config.data
         if section.layout != "records":
             return hyperpartisan(section.source, "clean" if section.layout == "hyperpartisan_clean" else "published")

@@ -17,6 +17,7 @@ from launcher.reporting.label_sections import (
     counted_confusions,
     length_section,
     lengths_section,
+    longer_texts,
     mistakes_section,
     reliability,
 )
@@ -70,9 +71,9 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
     if config.data.problem == "single_label":
         model = LongformerForSequenceClassification.from_pretrained(result / "model")
         sections.append(_mistakes(config, data, table, texts, model))
-    longer, count, length = (f"{test[name]:,}" for name in ("longer_texts", "texts", "sequence_length"))
-    notes = [f"{longer} of {count} test texts are longer than {length} tokens ({config.data.long_documents})."]
+    notes = [longer_texts(test, config.data.long_documents)]
     if cut := test.get("longer_questions"):
+        count = f"{test['texts']:,}"
         notes.append(f"{cut:,} of {count} test questions are longer than half of that: their end is left out.")
     numbers: dict[str, Any] = {}
     if baseline is not None:

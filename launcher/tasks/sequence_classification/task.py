@@ -15,9 +15,8 @@ from launcher.tasks.label_task import ClassesTask
 from launcher.tasks.sequence_classification.config import SequenceClassificationRun
 from launcher.tasks.sequence_classification.data import LabelledText, SequenceClassificationData
 from longformer.evaluation.classification import THRESHOLD, Scores, label_scores, without_classes
-from longformer.evaluation.distributed import gathered
 from longformer.evaluation.lengths import SHORT, scores_by_length
-from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
+from longformer.inference.classification import IDS, Inputs, Reading, TextReading, label_values
 from longformer.models import LongformerForSequenceClassification
 
 _SHOWN = 500
@@ -84,30 +83,19 @@ class SequenceClassificationTask(ClassesTask[SequenceClassificationRun, Sequence
         """Returns the probabilities of the classes, or the numbers, of every text: (texts, outputs)."""
         padding = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens.padding
         inputs = self.data.inputs(reading.length)
-        parts: list[tuple[int, Inputs]] = [
-            (number, inputs.of(text.text[span], text.question))
-            for number, text in enumerate(texts)
-            for span in reading.spans(len(text.text), inputs.beside(len(text.question)))
+        parts_of_texts: list[list[Inputs]] = [
+            [
+                inputs.of(text.text[span], text.question)
+                for span in reading.spans(len(text.text), inputs.beside(len(text.question)))
+            ]
+            for text in texts
         ]
-        batch_size, problem_type = request.batch_size or self.config.evaluation.batch_size, self._problem_type
-        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1][IDS]))
 
-        def predict(batch: list[tuple[int, Inputs]], device: torch.device) -> list[tuple[int, list[float]]]:
-            read = [each for _, each in batch]
-            values = label_values(model, read, problem_type=problem_type, padding=padding, device=device)
-            return [(number, each) for (number, _), each in zip(batch, values.tolist(), strict=True)]
+        def read(parts: list[Inputs], device: torch.device) -> list[list[float]]:
+            values = label_values(model, parts, problem_type=self._problem_type, padding=padding, device=device)
+            return values.tolist()
 
-        found: list[list[list[float]]] = [[] for _ in texts]
-        for number, each in gathered(
-            predict,
-            batches,
-            model,
-            rank=request.rank,
-            world_size=request.world_size,
-            report_progress=request.report_progress,
-        ):
-            found[number].append(each)
-        return np.array([np.mean(each, axis=0) for each in found])
+        return np.array(self.averaged(model, parts_of_texts, read, length=lambda part: len(part[IDS]), request=request))
 
     def _scores(self, values: np.ndarray, texts: Sequence[LabelledText]) -> Scores:
         expected = np.array([text.label for text in texts])

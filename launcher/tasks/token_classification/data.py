@@ -1,18 +1,17 @@
 """The words of a run and their labels: sequences to learn from, and held-out texts to label."""
 
 from dataclasses import dataclass
-from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
 from data_pipeline.sampling.masking import IGNORED
 from data_pipeline.sampling.tagged import TaggedSequences
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.sources.corpora import TEXT
+from data_pipeline.sources.corpora import TEXT, Corpus
 from data_pipeline.sources.labelled import LABEL
 from data_pipeline.sources.tagged import tagged
 from launcher.tasks.classes import ClassesData
-from launcher.tasks.data import RunCorpus
 from launcher.tasks.token_classification.config import TokenClassificationRun
 
 
@@ -38,19 +37,11 @@ class TaggedText:
 class TokenClassificationData(ClassesData[TokenClassificationRun]):
     """Texts of words with a label each; see `launcher.tasks.data.TaskData`."""
 
-    def corpora(self) -> list[RunCorpus]:
+    is_words: ClassVar[bool] = True
+
+    def corpus(self) -> Corpus:
         section = self.config.data
-        corpus = partial(tagged, section.source, words=section.words, labels=section.labels, encoding=section.encoding)
-        return [
-            RunCorpus(
-                self.directory,
-                corpus,
-                self.tokenizer_folder,
-                section.damaged_allowed,
-                section.special_tokens,
-                is_words=True,
-            )
-        ]
+        return tagged(section.source, words=section.words, labels=section.labels, encoding=section.encoding)
 
     def held_out(self, split: str, *, limit: int | None = None) -> list[TaggedText]:
         """Returns the first `limit` texts of a split, or all, whole.

@@ -16,10 +16,9 @@ from launcher.tasks.token_classification.config import TokenClassificationRun
 from launcher.tasks.token_classification.data import TaggedText, TokenClassificationData
 from longformer.errors import LongformerError
 from longformer.evaluation.classification import Scores, without_classes
-from longformer.evaluation.distributed import gathered
 from longformer.evaluation.labelled_words import word_scores
 from longformer.evaluation.lengths import SHORT, scores_by_length
-from longformer.inference.classification import Reading, batches_by_length
+from longformer.inference.classification import Reading
 from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.models import LongformerForTokenClassification
 
@@ -83,26 +82,15 @@ class TokenClassificationTask(ClassesTask[TokenClassificationRun, TokenClassific
             for number, text in enumerate(texts)
             for part in word_parts(reading, text.text, text.firsts, before=[special.begin], after=[special.end])
         ]
-        batch_size = request.batch_size or self.config.evaluation.batch_size
-        batches = batches_by_length(parts, batch_size, length=lambda part: len(part[1].ids))
 
-        def predict(batch: list[tuple[int, Part]], device: torch.device) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        def read(batch: list[tuple[int, Part]], device: torch.device) -> list[np.ndarray]:
             values = word_values(model, [part for _, part in batch], padding=special.padding, device=device)
-            return [
-                (number, part.words, each.cpu().numpy())
-                for (number, part), each in zip(batch, values, strict=True)
-            ]  # fmt: skip
+            return [each.cpu().numpy() for each in values]
 
         found = [np.full((len(text.labels), len(self.data.classes())), np.nan) for text in texts]
-        for number, words, values in gathered(
-            predict,
-            batches,
-            model,
-            rank=request.rank,
-            world_size=request.world_size,
-            report_progress=request.report_progress,
-        ):
-            found[number][words] = values
+        of_parts = self.read_parts(model, parts, read, length=lambda part: len(part[1].ids), request=request)
+        for (number, part), values in zip(parts, of_parts, strict=True):
+            found[number][part.words] = values
         return found
 
     def _scores(self, values: Sequence[np.ndarray], texts: Sequence[TaggedText]) -> Scores:
