@@ -1,6 +1,6 @@
 """What the positions of a batch hold: tokens or padding, and which tokens are global. Built once per batch.
 
-Only the functions that build these values wait for the device; what layers read from them is tensors.
+Only the functions that find numbers in tensors wait for the device, and say so; what layers read is tensors.
 """
 
 from dataclasses import dataclass, field
@@ -25,15 +25,12 @@ class Packing:
     """(packed,) long: the position, counted through the batch, of every packed row."""
 
     @classmethod
-    def of(cls, token_mask: Tensor) -> "Packing":
-        """Lays out a batch by its mask, bool (batch, positions) with at least one padded position.
-
-        Waits for the device, to learn how many tokens there are.
-        """
+    def of(cls, token_mask: Tensor, count: int) -> "Packing":
+        """Lays out a batch of `count` tokens by its mask, bool (batch, positions) with at least one padded position."""
         is_token = token_mask.flatten()
-        tokens = is_token.nonzero().squeeze(1)
+        tokens = is_token.nonzero_static(size=count).squeeze(1)
         first_padding = is_token.to(torch.uint8).argmin()
-        packed_index = (is_token.cumsum(0) - 1).masked_fill(~is_token, tokens.shape[0])
+        packed_index = (is_token.cumsum(0) - 1).masked_fill(~is_token, count)
         return cls(packed_index.view_as(token_mask), torch.cat([tokens, first_padding[None]]))
 
     def pack(self, padded: Tensor) -> Tensor:

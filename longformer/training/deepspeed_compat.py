@@ -6,11 +6,12 @@ every new one: each function says what DeepSpeed lacks.
 
 import io
 import logging
+import math
 import os
 import shutil
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from itertools import chain
@@ -31,6 +32,8 @@ import deepspeed.ops
 import deepspeed.runtime.zero.muon.muon_optimizer
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.utils import safe_get_full_fp32_param
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -69,6 +72,64 @@ def full_parameter(parameter: nn.Parameter) -> Tensor | None:
     """Returns a parameter whole in fp32, wherever ZeRO has sharded it; None: it has not; all ranks must call it."""
     full: Tensor | None = safe_get_full_fp32_param(parameter)
     return full
+
+
+def step(engine: Any, optimizer: Any, accepted: Callable[[Tensor], float]) -> None:
+    """Takes the step at the end of an accumulation, unless its gradient is refused.
+
+    DeepSpeed asks for overflow and for norms again and again, ZeRO 0 in half precision once for every parameter, and
+    waits for the device each time. Here the norm is computed without waiting and `accepted` reads it, once.
+
+    Args:
+        engine, optimizer: of `initialize`; ZeRO, or half precision.
+        accepted: given the norm of the gradient over all ranks, times the loss scale, () on the device, returns it as a
+            number. Of one that is not finite DeepSpeed drops the gradient, as after an overflow.
+    """
+
+    def norm_on_host(norm: Tensor) -> Tensor:
+        return torch.tensor(accepted(norm))  # DeepSpeed calculates with a tensor, but on the CPU it waits for none
+
+    if isinstance(optimizer, FP16_UnfusedOptimizer):
+        optimizer.step = lambda: _step_of_masters(optimizer, accepted)
+    else:
+        optimizer.check_overflow = lambda **_: None  # the norm tells
+        if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
+            optimizer._get_norm_groups = lambda: [norm_on_host(_norm_of_shards(optimizer))]
+        else:
+            optimizer.scaled_global_norm = lambda: norm_on_host(_norm_of_shards(optimizer))
+    engine.step()
+
+
+def _norm_of_shards(optimizer: Any) -> Tensor:
+    """Returns the norm of the gradient of which every rank has its shards."""
+    gradients = [each for group in optimizer.averaged_gradients.values() for each in group]
+    squares = _norm(gradients).square()
+    torch.distributed.all_reduce(squares, group=optimizer.dp_process_group)
+    return squares.sqrt()
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    norms = [torch.linalg.vector_norm(each, dtype=torch.float32) for each in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def _step_of_masters(optimizer: Any, accepted: Callable[[Tensor], float]) -> bool:
+    """Does what `FP16_UnfusedOptimizer.step` does; returns whether the gradient was dropped."""
+    pairs = list(zip(chain(*optimizer.fp16_groups), chain(*optimizer.fp32_groups), strict=True))
+    norm = accepted(_norm([parameter.grad for parameter, _ in pairs if parameter.grad is not None]))
+    optimizer.overflow = not math.isfinite(norm)
+    if optimizer.overflow:
+        return bool(optimizer._skip_invalid_grad_norm())
+    for parameter, master in pairs:
+        master.grad = torch.zeros_like(master) if parameter.grad is None else parameter.grad.to(master.dtype)
+    optimizer._global_grad_norm = norm / optimizer.loss_scale_config.cur_scale
+    optimizer._update_scale(False)
+    optimizer.unscale_and_clip_grads(norm)
+    optimizer.optimizer.step()
+    for parameter, master in pairs:
+        master.grad = None
+        parameter.data.copy_(master)
+    return False
 
 
 def master_weights(optimizer: Any) -> dict[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 """One optimizer step over all ranks, carried out by DeepSpeed.
 
 The engine promises that every rank sees the same outcome of every step, that no update is applied after a
-loss or a gradient that is not finite, and that an update that was skipped is reported as such.
+loss or a gradient that is not finite, and that an update that was skipped is reported as such. It waits for the device
+once per step: everything that is decided or reported is exchanged and computed there, and read together before the
+update.
 """
 
 import math
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -96,32 +99,42 @@ class TrainingEngine:
         """
         for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = learning_rate * scale
-        total_loss = 0.0
-        refusal = None
         micro_batches = list(islice(batches, self.settings.accumulation_steps))
         lengths = [each for batch in micro_batches for each in objective.lengths(batch)]
+        counts = None if objective.predictions is None else list(map(objective.predictions, micro_batches))
         tokens, work = sum(each.tokens for each in lengths), sum(map(flops, lengths))
-        for micro_step, weight in enumerate(self._weights(micro_batches, objective)):
-            batch = {name: tensor.to(self.ranks.device) for name, tensor in micro_batches[micro_step].items()}
-            loss = objective.loss(self._engine, batch) * weight
-            total_loss += loss.detach().double().item()
-            if micro_step == self.settings.accumulation_steps - 1:
-                mean_loss = total_loss / self.settings.accumulation_steps
-                told = self._exchange(mean_loss, float(stop_requested), float(tokens), work)
-                losses = told[:, 0].tolist()
-                try:
-                    guard.check(losses)
-                except BadLoss as bad:
-                    refusal = str(bad)
-                    # Gradients are in DeepSpeed's hands already; one that is not finite makes it drop all of them.
-                    loss = loss * math.nan
+        sums = self._summed(float(sum(counts or ())), float(stop_requested), float(tokens), work)
+        losses = torch.zeros(self.ranks.world_size, dtype=torch.float64, device=self.ranks.device)
+        # A global batch without any prediction, which chance allows, is a step with a loss and a gradient of 0.
+        predictions = sums[0].clamp(min=1) / (self.settings.accumulation_steps * self.ranks.world_size)
+        for micro_step, batch in enumerate(micro_batches, start=1):
+            loss = objective.loss(self._engine, self._on_device(batch, objective))
+            if counts is not None:
+                loss = loss * (counts[micro_step - 1] / predictions).to(loss.dtype)
+            losses[self.ranks.rank] += loss.detach()
             self._engine.backward(loss)
-            if micro_step < self.settings.accumulation_steps - 1:
+            if micro_step < self.settings.accumulation_steps:
                 self._engine.step()
-        gradient_norm, applied = self._update()
-        _, stops, all_tokens, all_work = told.sum(0).tolist()
+        losses /= self.settings.accumulation_steps
+        torch.distributed.all_reduce(losses)
+        told: list[float] = []
+        refusal = None
+
+        def accepted(norm: Tensor) -> float:
+            """Returns the norm, or infinity for a loss that is refused; the one place that waits for the device."""
+            nonlocal told, refusal
+            *told, read_norm = torch.cat([losses, sums, norm.double()[None]]).tolist()
+            try:
+                guard.check(told[: self.ranks.world_size])
+            except BadLoss as bad:
+                refusal = str(bad)
+                return math.inf
+            return read_norm
+
+        gradient_norm, applied = self._update(accepted)
+        *told_losses, _, stops, all_tokens, all_work = told
         return StepOutcome(
-            loss=sum(losses) / len(losses),
+            loss=sum(told_losses) / len(told_losses),
             gradient_norm=gradient_norm,
             applied=applied,
             refusal=refusal,
@@ -130,38 +143,46 @@ class TrainingEngine:
             flops=all_work,
         )
 
-    def _weights(self, micro_batches: list[Batch], objective: Objective) -> list[float]:
-        """Returns what each micro-batch counts in the mean over all of the global batch; 1 where all count alike."""
-        if objective.predictions is None:
-            return [1.0] * len(micro_batches)
-        counts = [objective.predictions(batch) for batch in micro_batches]
-        total = torch.tensor(sum(counts), dtype=torch.int64, device=self.ranks.device)
-        torch.distributed.all_reduce(total)
-        # A global batch without any prediction, which chance allows, is a step with a loss and a gradient of 0.
-        mean = max(1, int(total.item())) / (len(micro_batches) * self.ranks.world_size)
-        return [count / mean for count in counts]
+    def _summed(self, *numbers: float) -> Tensor:
+        """Returns the sums of numbers over all ranks, float64 on the device; whole ones are exact below 2^53."""
+        # Filled on the device: a copy from the host would wait for it.
+        device = self.ranks.device
+        sums = torch.stack([torch.full((), number, dtype=torch.float64, device=device) for number in numbers])
+        torch.distributed.all_reduce(sums)
+        return sums
 
-    def _exchange(self, *numbers: float) -> Tensor:
-        """Returns the numbers of every rank, (ranks, numbers) float64 on the CPU; whole ones are exact below 2^53."""
-        table = torch.zeros(self.ranks.world_size, len(numbers), dtype=torch.float64, device=self.ranks.device)
-        table[self.ranks.rank] = torch.tensor(numbers, dtype=torch.float64)
-        torch.distributed.all_reduce(table)
-        return table.cpu()
+    def _on_device(self, batch: Batch, objective: Objective) -> dict[str, Any]:
+        """Returns a batch on the device, with its facts; the copies wait for nothing that the device is at."""
+        device = self.ranks.device
+        facts = {} if objective.facts is None else {"facts": objective.facts(self._engine.module, batch)}
+        if device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return facts | {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
-    def _update(self) -> tuple[float, bool]:
-        """Applies the accumulated gradient; returns its norm before clipping and whether it was applied."""
+    def _update(self, accepted: Callable[[Tensor], float]) -> tuple[float, bool]:
+        """Applies the accumulated gradient if its norm is accepted as finite.
+
+        Args:
+            accepted: as in `deepspeed_compat.step`.
+
+        Returns:
+            The norm before clipping, and whether the gradient was applied.
+        """
         if self._is_plain:
             parameters = list(self._engine.module.parameters())
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.gradient_clipping))
-            if not math.isfinite(norm):
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            accepted_norm = accepted(norm)
+            if math.isfinite(accepted_norm):
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.gradient_clipping, norm)
+            else:
                 for parameter in parameters:
                     parameter.grad = None  # AdamW leaves alone what has no gradient
             self._engine.step()
-            return norm, math.isfinite(norm)
+            return accepted_norm, math.isfinite(accepted_norm)
         skipped_before = self._engine.skipped_steps
-        self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return math.nan if norm is None else float(norm), self._engine.skipped_steps == skipped_before
+        deepspeed_compat.step(self._engine, self._optimizer, accepted)
+        return float(self._engine.get_global_grad_norm()), self._engine.skipped_steps == skipped_before
 
     @property
     def _is_plain(self) -> bool:

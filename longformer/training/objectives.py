@@ -1,14 +1,19 @@
 """What a model learns from: a source of batches, a loss with the number of predictions that it is the mean of, and how
-many tokens a batch holds."""
+many tokens a batch holds.
 
-from collections.abc import Callable, Iterator, Sequence
+All that must be known of a batch on the host is read from it while it is on the CPU: nothing here waits for a device.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.token_loss import IGNORED
 
 Batch = dict[str, Tensor]
@@ -59,15 +64,18 @@ Model = Callable[..., Any]
 class Objective:
     """A loss, and what it needs to be the same for every division of a batch."""
 
-    loss: Callable[[Model, Batch], Tensor]
-    """Returns the mean over the predictions of a micro-batch, in nats; 0 where there are none."""
+    loss: Callable[[Model, Mapping[str, Any]], Tensor]
+    """Returns the mean over the predictions of a micro-batch, in nats; 0 where there are none. The batch is on the
+    model's device, and where `facts` tells them, its facts are in it."""
     lengths: Callable[[Batch], list[Lengths]]
     """Returns the tokens of every sequence of a micro-batch that is still on the CPU."""
     predictions: Callable[[Batch], int] | None = None
     """Returns how many predictions a micro-batch holds; None = all micro-batches hold as many."""
+    facts: Callable[[Any, Batch], BatchFacts] | None = None
+    """Returns what the model must know on the host of a micro-batch that is still on the CPU; None = nothing."""
 
 
-def next_character_loss(model: Model, batch: Batch) -> Tensor:
+def next_character_loss(model: Model, batch: Mapping[str, Any]) -> Tensor:
     """Returns the mean cross-entropy in nats of every character given the ones before it (semantics.md 3.1).
 
     Args:
@@ -79,13 +87,13 @@ def next_character_loss(model: Model, batch: Batch) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def loss_of_model(model: Model, batch: Batch) -> Tensor:
+def loss_of_model(model: Model, batch: Mapping[str, Any]) -> Tensor:
     """Returns the mean loss that a model computes itself, given all of the batch by name, `labels` among it."""
     loss: Tensor = model(**batch).loss
     return loss
 
 
-def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tensor:
+def summary_loss(model: Model, batch: Mapping[str, Any], *, label_smoothing: float) -> Tensor:
     """Returns the mean cross-entropy in nats of the tokens of the summaries given those before them (semantics.md 5).
 
     Args:
@@ -98,7 +106,7 @@ def summary_loss(model: Model, batch: Batch, *, label_smoothing: float) -> Tenso
     return loss
 
 
-def label_loss(model: Model, batch: Batch, *, weights: Sequence[float] | None) -> Tensor:
+def label_loss(model: Model, batch: Mapping[str, Any], *, weights: Sequence[float] | None) -> Tensor:
     """Returns the mean loss of labelled texts or tokens, those of each class weighted.
 
     Of whole labels it is the cross-entropy, of several classes the binary one, in the mean over the classes, of numbers
@@ -112,7 +120,8 @@ def label_loss(model: Model, batch: Batch, *, weights: Sequence[float] | None) -
     """
     labels = batch["labels"]
     logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
-    weight = None if weights is None else logits.new_tensor(weights)
+    # Filled on the device: a copy from the host would wait for it.
+    weight = None if weights is None else torch.cat([logits.new_full((1,), each) for each in weights])
     if not labels.is_floating_point():
         summed = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", ignore_index=IGNORED)
         if weight is not None:
@@ -125,6 +134,12 @@ def label_loss(model: Model, batch: Batch, *, weights: Sequence[float] | None) -
     else:
         losses = F.binary_cross_entropy_with_logits(logits, known, pos_weight=weight, reduction="none")
     return (losses * is_labelled).sum() / is_labelled.sum().clamp(min=1)
+
+
+def facts_of_model(model: Any, batch: Batch) -> BatchFacts:
+    """Returns the facts that a Longformer or LED wants of a batch with which it is called by name."""
+    facts: BatchFacts = model.facts(**batch)
+    return facts
 
 
 def labels_in(batch: Batch) -> int:
@@ -156,15 +171,17 @@ def _row_sums(mask: Tensor) -> list[int]:
 
 
 NEXT_CHARACTER = Objective(next_character_loss, lengths_of_streams)
-LABELS = Objective(loss_of_model, lengths_of_texts, labels_in)
+LABELS = Objective(loss_of_model, lengths_of_texts, labels_in, facts_of_model)
 """What most models learn: the hidden words (semantics.md 4), the class of a text, the class of every token."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:
     """Returns the objective of learning to write summaries."""
-    return Objective(partial(summary_loss, label_smoothing=label_smoothing), lengths_of_summaries, labels_in)
+    return Objective(
+        partial(summary_loss, label_smoothing=label_smoothing), lengths_of_summaries, labels_in, facts_of_model
+    )
 
 
 def weighted_labels(weights: Sequence[float] | None) -> Objective:
     """Returns the objective of learning labels whose classes weigh differently; see `label_loss`."""
-    return Objective(partial(label_loss, weights=weights), lengths_of_texts, labels_in)
+    return Objective(partial(label_loss, weights=weights), lengths_of_texts, labels_in, facts_of_model)

@@ -90,7 +90,7 @@ def test_values_and_gradients_are_those_of_hugging_face(
     tokens = AttentionMetadata.of(token_mask, global_mask)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
     if packed and not token_mask.all():
-        packing = Packing.of(token_mask)
+        packing = Packing.of(token_mask, int(token_mask.sum()))
         tokens = AttentionMetadata(tokens.token_mask, tokens.global_tokens, packing)
         attended = packing.unpack(layer(packing.pack(ours), tokens))
     else:

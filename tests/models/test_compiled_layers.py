@@ -41,7 +41,7 @@ def test_an_encoder_layer_with_padding_removed_is_one_graph(layer: nn.Module) ->
     def inputs(positions: int) -> tuple[Tensor, AttentionMetadata]:
         mask = torch.ones(2, positions, dtype=torch.bool)
         mask[1, positions // 2 :] = False
-        packing = Packing.of(mask)
+        packing = Packing.of(mask, int(mask.sum()))
         tokens = AttentionMetadata(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
         return packing.pack(torch.randn(2, positions, 16)).requires_grad_(), tokens
 

@@ -1,7 +1,8 @@
 """The border of a Longformer model: what a user hands in is checked here, once, and turned into what layers need.
 
 Everything that must be known on the host (wrong values, number of global tokens, amount of padding) is read from
-the device in one go; behind the border nothing waits for it.
+the device in one go, or handed in as `BatchFacts` that were read while the batch was on the CPU; behind the border
+nothing waits for the device.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from longformer.models.longformer.config import LongformerConfig
 
 @dataclass(frozen=True)
 class BatchFacts:
-    """Numbers about a batch; truth values are 0 and 1; 0 too where there is nothing to know."""
+    """Numbers about a batch; truth values are 0 and 1; 0 too where there is nothing to know.
+
+    A model trusts those that it is handed: they must be of the very batch.
+    """
 
     padded: int = 0
     """Number of padded positions."""
@@ -38,16 +42,34 @@ class BatchFacts:
     min_type: int = 0
     max_type: int = 0
 
+    labelled: int = 0
+    """Number of positions with a label."""
+    min_label: int = 0
+    max_label: int = 0
+    """Of all labels that count, and 0."""
+    target_padded: int = 0
+    """Number of padded positions that a decoder is given."""
+    invalid_target_mask: int = 0
+    min_target: int = 0
+    max_target: int = 0
+    """Of the token ids that a decoder is given."""
+    texts: int = 0
+    """Of several choices for every example: how many there are in all."""
+
     @classmethod
     def of(
         cls,
-        attention_mask: Tensor | None,
-        global_attention_mask: Tensor | None,
-        input_ids: Tensor | None,
+        *,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        target_mask: Tensor | None = None,
+        target_ids: Tensor | None = None,
     ) -> Self:
-        """Collects the facts of a batch, all tensors (batch, positions)."""
+        """Collects the facts of a batch, all tensors (batch, positions); reads them in one go."""
         facts: dict[str, Tensor] = {}
         if attention_mask is not None:
             facts["padded"] = (attention_mask == 0).sum()
@@ -60,7 +82,21 @@ class BatchFacts:
             facts["invalid_global_mask"] = has_invalid_values(global_attention_mask)
             if attention_mask is not None:
                 facts["global_padding"] = ((global_attention_mask != 0) & (attention_mask == 0)).any()
-        for name, values in (("id", input_ids), ("position", position_ids), ("type", token_type_ids)):
+        if target_mask is not None:
+            facts["target_padded"] = (target_mask == 0).sum()
+            facts["invalid_target_mask"] = has_invalid_values(target_mask)
+        known_labels = None
+        if labels is not None:
+            facts["labelled"] = (labels != IGNORED).sum()
+            known_labels = labels.masked_fill(labels == IGNORED, 0)
+        ranges = {
+            "id": input_ids,
+            "position": position_ids,
+            "type": token_type_ids,
+            "label": known_labels,
+            "target": target_ids,
+        }
+        for name, values in ranges.items():
             if values is not None:
                 facts |= {f"min_{name}": values.min(), f"max_{name}": values.max()}
         if not facts:
@@ -82,11 +118,17 @@ class BatchFacts:
 
     def check_ids(self, vocabulary: int) -> None:
         """Raises LongformerError, one sentence, when a token id lies outside a vocabulary of this size."""
-        if self.min_id < 0 or self.max_id >= vocabulary:
-            wrong = self.min_id if self.min_id < 0 else self.max_id
-            raise LongformerError(
-                f"token id {wrong} is outside the vocabulary of {vocabulary}; was the text tokenized for another model?"
-            )
+        check_range(self.min_id, self.max_id, vocabulary)
+
+    def check_labels(self, vocabulary: int) -> None:
+        """Raises LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
+        check_range(self.min_label, self.max_label, vocabulary)
+
+    def check_target(self, vocabulary: int) -> None:
+        """Raises LongformerError, one sentence, when a decoder cannot take what it is given."""
+        if self.invalid_target_mask:
+            raise LongformerError("decoder_attention_mask must hold 1 for tokens and 0 for padding, and nothing else")
+        check_range(self.min_target, self.max_target, vocabulary)
 
     def check(self, config: LongformerConfig) -> None:
         """Raises LongformerError, one sentence, when a Longformer encoder cannot take the batch."""
@@ -107,6 +149,15 @@ class BatchFacts:
             )
 
 
+def check_range(lowest: int, highest: int, vocabulary: int) -> None:
+    """Raises LongformerError, one sentence, when not all token ids are in a vocabulary of this size."""
+    if lowest < 0 or highest >= vocabulary:
+        wrong = lowest if lowest < 0 else highest
+        raise LongformerError(
+            f"token id {wrong} is outside the vocabulary of {vocabulary}; was the text tokenized for another model?"
+        )
+
+
 def has_invalid_values(mask: Tensor) -> Tensor:
     """Returns whether a mask holds anything but 0 and 1."""
     return ((mask != 0) & (mask != 1)).any()
@@ -114,7 +165,7 @@ def has_invalid_values(mask: Tensor) -> Tensor:
 
 def is_constant(padding: Tensor, values: Tensor) -> Tensor:
     """Returns whether `values` are the same wherever `padding` is True."""
-    first = values.flatten()[padding.flatten().to(torch.uint8).argmax()]
+    first = values.take(padding.flatten().to(torch.uint8).argmax())  # an index of one number would be read
     return ~(padding & (values != first)).any()
 
 
@@ -139,35 +190,74 @@ class ModelInputs:
     """(batch, positions, hidden_size), or None when ids were given."""
 
 
-def read_inputs(
-    config: LongformerConfig,
-    *,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    global_attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    position_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-) -> ModelInputs:
-    """Checks a batch and describes it; arguments as in `LongformerModel.forward`.
+@dataclass(frozen=True)
+class EncoderTensors:
+    """What a Longformer encoder is given, with positions and types for every token."""
+
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    global_attention_mask: Tensor | None
+    token_type_ids: Tensor
+    position_ids: Tensor
+    inputs_embeds: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        config: LongformerConfig,
+        *,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        global_attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> Self:
+        """Completes arguments of `LongformerModel.forward`.
+
+        Raises:
+            ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
+        """
+        shape, device = input_shape(
+            input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
+        )
+        if token_type_ids is None:
+            token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
+        if position_ids is None:
+            position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
+        return cls(
+            input_ids,
+            attention_mask,
+            global_attention_mask,
+            for_every_sample("token_type_ids", token_type_ids, shape),
+            for_every_sample("position_ids", position_ids, shape),
+            inputs_embeds,
+        )
+
+    def facts(self, labels: Tensor | None = None) -> BatchFacts:
+        """Returns what must be known on the host about these tensors, and labels of theirs."""
+        return BatchFacts.of(
+            attention_mask=self.attention_mask,
+            global_attention_mask=self.global_attention_mask,
+            input_ids=self.input_ids,
+            position_ids=self.position_ids,
+            token_type_ids=self.token_type_ids,
+            labels=labels,
+        )
+
+
+def read_inputs(config: LongformerConfig, given: EncoderTensors, facts: BatchFacts | None) -> ModelInputs:
+    """Checks a batch and describes it; without its facts they are read.
 
     Raises:
-        ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
         LongformerError: ids, positions or masks hold values that the model cannot take.
     """
-    shape, device = input_shape(
-        input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
-    )
-    if token_type_ids is None:
-        token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
-    if position_ids is None:
-        position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
-    token_type_ids = for_every_sample("token_type_ids", token_type_ids, shape)
-    position_ids = for_every_sample("position_ids", position_ids, shape)
-    facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids, position_ids, token_type_ids)
+    facts = given.facts() if facts is None else facts
     facts.check(config)
-    tokens = describe_tokens(attention_mask, global_attention_mask, facts, removable=bool(facts.padding_is_constant))
-    return ModelInputs(tokens, position_ids, token_type_ids, input_ids, inputs_embeds)
+    tokens = describe_tokens(
+        given.attention_mask, given.global_attention_mask, facts, removable=bool(facts.padding_is_constant)
+    )
+    return ModelInputs(tokens, given.position_ids, given.token_type_ids, given.input_ids, given.inputs_embeds)
 
 
 def input_shape(
@@ -217,15 +307,10 @@ def describe_tokens(
         token_mask = attention_mask.bool()
         positions = attention_mask.numel()
         if removable and PADDING_WORTH_REMOVING * positions <= facts.padded < positions:
-            packing = Packing.of(token_mask)
+            packing = Packing.of(token_mask, positions - facts.padded)
     if global_attention_mask is not None and facts.max_globals:
         global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.max_globals)
     return AttentionMetadata(token_mask, global_tokens, packing)
-
-
-def check_labels(labels: Tensor, vocabulary: int) -> None:
-    """Raises LongformerError, one sentence, when a label is neither a token of the vocabulary nor IGNORED."""
-    BatchFacts.of(None, None, labels.masked_fill(labels == IGNORED, 0)).check_ids(vocabulary)
 
 
 def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from longformer.interop.fitting import fit, without_copies
 from longformer.interop.model_folder import read_config
 from longformer.models.common.config import WindowedConfig
 from longformer.models.common.freezing import whole_parameters
+from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.layer_stack import LayerStack, SavedActivations
 
 
@@ -85,6 +86,17 @@ class PretrainedModel(nn.Module):
         config = huggingface.config_to_json(self.config, architecture=type(self).__name__, dtype=dtype)
         tensors = huggingface.unpack_projections(self._own_tensors())
         write_folder(Path(directory), config, {name: tensor.detach() for name, tensor in tensors.items()})
+
+    def facts(self, *inputs: Any, **named: Any) -> BatchFacts:
+        """Returns what the model must know on the host about arguments of `forward`, labels among them.
+
+        Made of a batch on the CPU and handed to `forward` as `facts` with that batch on a device, they spare it to wait
+        for the device.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:

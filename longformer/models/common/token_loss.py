@@ -33,12 +33,13 @@ def masked_lm_loss(
     return total / max(1, targets.shape[0])
 
 
-def labelled(labels: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def labelled(labels: Tensor, shape: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """Returns the labelled positions of a batch, (count,) long, counted through it, and their labels, (count,).
 
     Args:
         labels: (batch, positions) long; `IGNORED` where nothing is to be predicted.
         shape: of the batch.
+        count: how many positions have a label.
 
     Raises:
         ValueError: there is not one label for every position.
@@ -46,7 +47,7 @@ def labelled(labels: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     if labels.shape != tuple(shape):
         raise ValueError(f"labels must be (batch, positions), {tuple(shape)}, got {tuple(labels.shape)}")
     labels = labels.flatten()
-    positions = (labels != IGNORED).nonzero().squeeze(1)
+    positions = (labels != IGNORED).nonzero_static(size=count).squeeze(1)
     return positions, labels[positions]
 
 

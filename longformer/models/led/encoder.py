@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.layer_stack import EncoderLayer, EncoderStack, drop_layers
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.led.config import LEDConfig
@@ -34,6 +35,7 @@ class LEDEncoder(EncoderStack):
         inputs_embeds: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        facts: BatchFacts | None = None,
     ) -> EncoderOutput:
         """Encodes a batch of texts; what comes out at padding has no meaning.
 
@@ -43,6 +45,7 @@ class LEDEncoder(EncoderStack):
             global_attention_mask: (batch, positions), 1 = attends to all tokens and is seen by all; None = none.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
+            facts: of the batch, see `PretrainedModel.facts`; None = they are read from the device, which waits for it.
 
         Raises:
             LongformerError: ids or masks hold values that the model cannot take, or the text is too long.
@@ -54,6 +57,7 @@ class LEDEncoder(EncoderStack):
             attention_mask=attention_mask,
             global_attention_mask=global_attention_mask,
             inputs_embeds=inputs_embeds,
+            facts=facts,
         )
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         # Positions count padding in, as in Hugging Face.

@@ -15,6 +15,7 @@ def read_source(
     attention_mask: Tensor | None,
     global_attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
+    facts: BatchFacts | None,
 ) -> AttentionMetadata:
     """Checks what the encoder is to read and describes it; arguments as in `LEDEncoder.forward`.
 
@@ -31,7 +32,10 @@ def read_source(
             f"the text has {positions} tokens, the encoder has positions for {longest}: shorten the text, "
             f"or convert the model to longer texts (longformer convert ... --max-length {positions})"
         )
-    facts = BatchFacts.of(attention_mask, global_attention_mask, input_ids)
+    if facts is None:
+        facts = BatchFacts.of(
+            attention_mask=attention_mask, global_attention_mask=global_attention_mask, input_ids=input_ids
+        )
     facts.check_masks()
     facts.check_ids(config.vocab_size)
     # Padded positions differ by their place, but nobody sees them: one of them may stand for all.
@@ -45,15 +49,12 @@ def check_target(
     attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
     cached: int,
-) -> Tensor | None:
-    """Checks what the decoder is to read; arguments as in `LEDDecoder.forward`, and how many tokens its cache holds.
-
-    Returns:
-        `attention_mask`, or None where nothing is padded.
+) -> None:
+    """Checks the shape of what the decoder is to read; arguments as in `LEDDecoder.forward`, and its cached tokens.
 
     Raises:
         ValueError: neither or both of the ids and embeddings are given, or the mask does not fit.
-        LongformerError: ids or the mask hold values that the model cannot take, or the text is too long.
+        LongformerError: the text is too long.
     """
     shape, _ = input_shape(input_ids, inputs_embeds, prefix="decoder_")
     known, longest = cached + shape[1], config.max_decoder_position_embeddings
@@ -65,10 +66,6 @@ def check_target(
         raise ValueError(
             f"decoder_attention_mask must be (rows, positions), {(shape[0], known)}, got {tuple(attention_mask.shape)}"
         )
-    facts = BatchFacts.of(attention_mask, None, input_ids)
-    facts.check_masks()
-    facts.check_ids(config.vocab_size)
-    return attention_mask if facts.padded else None
 
 
 def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) -> None:
@@ -84,8 +81,3 @@ def check_states(states: Tensor, attention_mask: Tensor | None, target: Tensor) 
         )
     if target.shape[0] % states.shape[0]:
         raise ValueError(f"{target.shape[0]} rows for the decoder do not go with {states.shape[0]} source texts")
-
-
-def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """Returns a mask as bool, or None where nothing is padded, which attends faster; waits for the device."""
-    return None if attention_mask is None or bool(attention_mask.all()) else attention_mask.bool()

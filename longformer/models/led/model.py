@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from longformer.interop.families import LED
-from longformer.models.common.inputs import check_labels
+from longformer.models.common.inputs import BatchFacts, input_shape
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
@@ -15,7 +15,7 @@ from longformer.models.led.config import LEDConfig
 from longformer.models.led.decoder import LEDDecoder
 from longformer.models.led.encoder import LEDEncoder
 from longformer.models.led.generate import GeneratesText
-from longformer.models.led.inputs import check_states, check_target, padding_mask
+from longformer.models.led.inputs import check_states, check_target
 from longformer.models.led.outputs import LEDGenerationOutput, LEDOutput, LEDQuestionAnsweringOutput
 from longformer.models.longformer.heads import span_loss
 
@@ -31,6 +31,7 @@ class LEDInputs(TypedDict, total=False):
     use_cache: bool | None
     output_attentions: bool
     output_hidden_states: bool
+    facts: BatchFacts | None
 
 
 class LEDModel(PretrainedModel):
@@ -55,6 +56,33 @@ class LEDModel(PretrainedModel):
         """Returns the encoder, whose output may be handed to the model as `encoder_outputs`."""
         return self.encoder
 
+    def facts(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        global_attention_mask: Tensor | None = None,
+        past_key_values: KeyValueCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> BatchFacts:
+        if encoder_outputs is None and past_key_values is None:
+            input_shape(
+                input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
+            )
+        return BatchFacts.of(
+            attention_mask=attention_mask,
+            global_attention_mask=global_attention_mask,
+            input_ids=input_ids,
+            labels=labels,
+            target_mask=decoder_attention_mask,
+            target_ids=decoder_input_ids,
+        )
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -69,6 +97,7 @@ class LEDModel(PretrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
+        facts: BatchFacts | None = None,
     ) -> LEDOutput:
         """Reads source texts, and what has been written about them.
 
@@ -85,6 +114,8 @@ class LEDModel(PretrainedModel):
             use_cache: True demands `past_key_values`, which alone decides whether tokens are cached.
             output_attentions: also return attention probabilities (slow, for inspection).
             output_hidden_states: also return what stands between the layers.
+            facts: of these arguments, see `PretrainedModel.facts`; None = they are read from the device, which waits
+                for it.
 
         Raises:
             LongformerError: ids or masks hold values that the model cannot take, or a text is too long.
@@ -97,27 +128,41 @@ class LEDModel(PretrainedModel):
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if decoder_input_ids is None and decoder_inputs_embeds is None and input_ids is not None:
             decoder_input_ids = shift_tokens_right(input_ids, self.config)
-        decoder_attention_mask = check_target(
+        check_target(
             self.config,
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
             inputs_embeds=decoder_inputs_embeds,
             cached=0 if past_key_values is None else past_key_values.length,
         )
+        if facts is None:
+            facts = self.facts(
+                input_ids,
+                attention_mask,
+                decoder_input_ids,
+                decoder_attention_mask,
+                encoder_outputs,
+                global_attention_mask,
+                past_key_values,
+                inputs_embeds,
+            )
+        facts.check_target(self.config.vocab_size)
         encoded = None
         if past_key_values is None:
             if encoder_outputs is None:
-                encoder_outputs = self.encoder(input_ids, attention_mask, global_attention_mask, inputs_embeds, **asked)
+                encoder_outputs = self.encoder(
+                    input_ids, attention_mask, global_attention_mask, inputs_embeds, **asked, facts=facts
+                )
             is_ours = isinstance(encoder_outputs, EncoderOutput)
             encoded = encoder_outputs if is_ours else EncoderOutput(encoder_outputs[0])
             target = decoder_inputs_embeds if decoder_input_ids is None else decoder_input_ids
             check_states(encoded.last_hidden_state, attention_mask, cast(Tensor, target))
         decoded = self.decoder(
             decoder_input_ids,
-            decoder_attention_mask,
+            decoder_attention_mask if facts.target_padded else None,
             inputs_embeds=decoder_inputs_embeds,
             states=None if encoded is None else encoded.last_hidden_state,
-            source_mask=padding_mask(attention_mask),
+            source_mask=attention_mask.bool() if attention_mask is not None and facts.padded else None,
             cache=past_key_values,
             **asked,
         )
@@ -175,6 +220,9 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         """Returns (..., vocab_size) from what the decoder gave, (..., d_model)."""
         return self.lm_head(hidden) + self.final_logits_bias[0]
 
+    def facts(self, *inputs: Any, labels: Tensor | None = None, **named: Any) -> BatchFacts:
+        return self.led.facts(*inputs, labels=labels, **named)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -198,15 +246,22 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
                 because the loss needs but those of labelled positions, a few at a time.
             inputs: as in `LEDModel.forward`, as are the other arguments.
         """
+        facts = inputs.pop("facts", None)
         if labels is not None:
-            check_labels(labels, self.config.vocab_size)
+            if facts is None:
+                facts = self.facts(
+                    input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, labels=labels, **inputs
+                )
+            facts.check_labels(self.config.vocab_size)
             if decoder_input_ids is None and inputs.get("decoder_inputs_embeds") is None:
                 decoder_input_ids = shift_tokens_right(labels, self.config)
-        result: LEDOutput = self.led(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, **inputs)
+        result: LEDOutput = self.led(
+            input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, facts=facts, **inputs
+        )
         hidden = result.last_hidden_state
         loss = None
-        if labels is not None:
-            positions, targets = labelled(labels, hidden.shape[:2])
+        if labels is not None and facts is not None:
+            positions, targets = labelled(labels, hidden.shape[:2], facts.labelled)
             loss = masked_lm_loss(
                 hidden.flatten(0, 1).index_select(0, positions),
                 targets,

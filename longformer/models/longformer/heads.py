@@ -1,13 +1,14 @@
 """Longformer with a head, under Hugging Face's names: for masked words, texts, tokens, answers and choices."""
 
-from typing import Unpack
+from dataclasses import replace
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from longformer.interop.families import LONGFORMER
-from longformer.models.common.inputs import check_labels, input_shape
+from longformer.models.common.inputs import BatchFacts, input_shape
 from longformer.models.common.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
@@ -25,6 +26,29 @@ class ModelWithHead(PretrainedModel):
     def __init__(self, config: LongformerConfig, *, add_pooling_layer: bool = False) -> None:
         super().__init__(config)
         self.longformer = LongformerModel(config, add_pooling_layer=add_pooling_layer)
+
+    def facts(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **inputs: Any,
+    ) -> BatchFacts:
+        if global_attention_mask is None:
+            global_attention_mask = self.default_globals(input_ids, attention_mask, inputs.get("inputs_embeds"))
+        return self.longformer.facts(input_ids, attention_mask, global_attention_mask, **inputs)
+
+    def default_globals(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        """Returns the global mask of a batch for which none is given, (batch, positions) bool; None: no token is.
+
+        Raises:
+            LongformerError: the ids do not show what is to be global.
+        """
+        return None
 
 
 class MaskedLMHead(nn.Module):
@@ -58,6 +82,9 @@ class LongformerForMaskedLM(ModelWithHead):
         if self.config.tie_word_embeddings:
             self.lm_head.decoder.weight = self.longformer.embeddings.word_embeddings.weight
 
+    def facts(self, *inputs: Any, labels: Tensor | None = None, **named: Any) -> BatchFacts:
+        return self.longformer.facts(*inputs, labels=labels, **named)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -78,12 +105,17 @@ class LongformerForMaskedLM(ModelWithHead):
         """
         wants_logits = labels is None if output_logits is None else output_logits
         positions = targets = None
+        facts = inputs.pop("facts", None)
         if labels is not None:
-            check_labels(labels, self.config.vocab_size)
             shape, _ = input_shape(input_ids, inputs.get("inputs_embeds"))
-            positions, targets = labelled(labels, shape)
+            if facts is None:
+                facts = self.facts(input_ids, attention_mask, global_attention_mask, labels=labels, **inputs)
+            facts.check_labels(self.config.vocab_size)
+            positions, targets = labelled(labels, shape, facts.labelled)
         only = None if wants_logits or inputs.get("output_hidden_states") else positions
-        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, output_positions=only, **inputs)
+        encoded = self.longformer(
+            input_ids, attention_mask, global_attention_mask, output_positions=only, facts=facts, **inputs
+        )
         hidden, loss = encoded.last_hidden_state, None
         if positions is not None and targets is not None:
             states = hidden if only is not None else hidden.flatten(0, 1).index_select(0, positions)
@@ -114,6 +146,12 @@ class LongformerForSequenceClassification(ModelWithHead):
         self.classifier = ClassificationHead(config)
         self.initialise()
 
+    def default_globals(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        given = inputs_embeds if input_ids is None else input_ids
+        return None if given is None else global_attention.first_token(given.shape[:2], attention_mask, given.device)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -131,9 +169,7 @@ class LongformerForSequenceClassification(ModelWithHead):
             inputs: as in `LongformerModel.forward`, as are the other arguments.
         """
         if global_attention_mask is None:
-            given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
-            if given is not None:
-                global_attention_mask = global_attention.first_token(given.shape[:2], attention_mask, given.device)
+            global_attention_mask = self.default_globals(input_ids, attention_mask, inputs.get("inputs_embeds"))
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         logits = self.classifier(encoded.last_hidden_state, attention_mask)
         return head_output(encoded, None if labels is None else self._loss(logits, labels), logits)
@@ -160,6 +196,13 @@ class LongformerForQuestionAnswering(ModelWithHead):
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.initialise()
 
+    def default_globals(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        if input_ids is None:
+            return None
+        return global_attention.question(input_ids, self.config.sep_token_id, attention_mask)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -179,8 +222,8 @@ class LongformerForQuestionAnswering(ModelWithHead):
         Raises:
             LongformerError: no global mask is given and the ids do not show where the question ends.
         """
-        if global_attention_mask is None and input_ids is not None:
-            global_attention_mask = global_attention.question(input_ids, self.config.sep_token_id, attention_mask)
+        if global_attention_mask is None:
+            global_attention_mask = self.default_globals(input_ids, attention_mask, inputs.get("inputs_embeds"))
         encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
         start_logits, end_logits = self.qa_outputs(encoded.last_hidden_state).unbind(-1)
         loss = None
@@ -237,6 +280,30 @@ class LongformerForMultipleChoice(ModelWithHead):
         self.classifier = nn.Linear(config.hidden_size, 1)
         self.initialise()
 
+    def default_globals(
+        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+    ) -> Tensor | None:
+        if input_ids is None:
+            return None
+        return global_attention.second_text(input_ids, self.config.sep_token_id, attention_mask)
+
+    def facts(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **inputs: Any,
+    ) -> BatchFacts:
+        is_choice = choices_that_are(input_ids, attention_mask, inputs.get("inputs_embeds"))
+        index = is_choice.flatten().nonzero().squeeze(1)
+        given = (only_choices(each, index) for each in (input_ids, attention_mask, global_attention_mask))
+        named = {
+            name: only_choices(inputs.get(name), index) for name in ("token_type_ids", "position_ids", "inputs_embeds")
+        }
+        return replace(super().facts(*given, **named), texts=index.shape[0])
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -254,29 +321,42 @@ class LongformerForMultipleChoice(ModelWithHead):
         Raises:
             LongformerError: no global mask is given and the ids do not show where the choice begins.
         """
-        given = input_ids if input_ids is not None else inputs.get("inputs_embeds")
-        if given is None:
-            raise ValueError("give either input_ids or inputs_embeds")
-        present = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-        if attention_mask is not None:
-            present = (attention_mask != 0).any(-1)
+        is_choice = choices_that_are(input_ids, attention_mask, inputs.get("inputs_embeds"))
+        facts = inputs.pop("facts", None)
+        if facts is None:
+            facts = self.facts(input_ids, attention_mask, global_attention_mask, **inputs)
+        index = is_choice.flatten().nonzero_static(size=facts.texts).squeeze(1)
         input_ids, attention_mask, global_attention_mask = (
-            only_choices(tensor, present) for tensor in (input_ids, attention_mask, global_attention_mask)
+            only_choices(tensor, index) for tensor in (input_ids, attention_mask, global_attention_mask)
         )
-        if global_attention_mask is None and input_ids is not None:
-            global_attention_mask = global_attention.second_text(input_ids, self.config.sep_token_id, attention_mask)
         for name in ("token_type_ids", "position_ids", "inputs_embeds"):
             if name in inputs:
-                inputs[name] = only_choices(inputs[name], present)
-        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+                inputs[name] = only_choices(inputs[name], index)
+        if global_attention_mask is None:
+            global_attention_mask = self.default_globals(input_ids, attention_mask, inputs.get("inputs_embeds"))
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, facts=facts, **inputs)
         scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
-        logits = scores.new_full(present.shape, -torch.inf).masked_scatter(present, scores)
+        logits = scores.new_full((is_choice.numel(),), -torch.inf).index_copy(0, index, scores).view_as(is_choice)
         return head_output(encoded, None if labels is None else functional.cross_entropy(logits, labels), logits)
 
 
-def only_choices(tensor: Tensor | None, present: Tensor) -> Tensor | None:
+def choices_that_are(input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """Returns which of all (batch, choices) texts hold a token, (batch, choices) bool.
+
+    Raises:
+        ValueError: there are neither ids nor embeddings.
+    """
+    given = inputs_embeds if input_ids is None else input_ids
+    if given is None:
+        raise ValueError("give either input_ids or inputs_embeds")
+    if attention_mask is None:
+        return torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
+    return (attention_mask != 0).any(-1)
+
+
+def only_choices(tensor: Tensor | None, index: Tensor) -> Tensor | None:
     """Merges the dimensions (batch, choices, ...) into one, of the choices that are there."""
-    return None if tensor is None else tensor[present]
+    return None if tensor is None else tensor.flatten(0, 1).index_select(0, index)
 
 
 def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:

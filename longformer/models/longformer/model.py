@@ -1,13 +1,13 @@
 """The Longformer encoder: any length, any windows, padding on either side, and no padding to a window."""
 
 from collections.abc import Iterable
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from torch import Tensor, nn
 
 from longformer.attention.metadata import AttentionMetadata
 from longformer.interop.families import LONGFORMER
-from longformer.models.common.inputs import read_inputs
+from longformer.models.common.inputs import BatchFacts, EncoderTensors, read_inputs
 from longformer.models.common.layer_stack import EncoderLayer, EncoderStack
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.common.pretrained import PretrainedModel
@@ -23,6 +23,7 @@ class EncoderInputs(TypedDict, total=False):
     inputs_embeds: Tensor | None
     output_attentions: bool
     output_hidden_states: bool
+    facts: BatchFacts | None
 
 
 class Encoder(EncoderStack):
@@ -70,6 +71,28 @@ class LongformerModel(PretrainedModel):
         self.pooler = Pooler(config) if add_pooling_layer else None
         self.initialise()
 
+    def facts(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> BatchFacts:
+        return EncoderTensors.of(
+            self.config,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            global_attention_mask=global_attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+        ).facts(labels)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -81,6 +104,7 @@ class LongformerModel(PretrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_positions: Tensor | None = None,
+        facts: BatchFacts | None = None,
     ) -> EncoderOutput:
         """Encodes a batch of texts.
 
@@ -95,6 +119,7 @@ class LongformerModel(PretrainedModel):
             output_positions: (count,) long, positions counted through the batch: where the last hidden state is
                 wanted. It is (count, hidden_size) then, and the last layer leaves out what only the others need; not
                 together with a pooling layer or `output_hidden_states`.
+            facts: of the batch, see `PretrainedModel.facts`; None = they are read from the device, which waits for it.
 
         Raises:
             LongformerError: ids, positions or masks hold values that the model cannot take.
@@ -102,7 +127,7 @@ class LongformerModel(PretrainedModel):
         """
         if output_positions is not None and (output_hidden_states or self.pooler is not None):
             raise ValueError("output_positions cannot be combined with output_hidden_states or a pooling layer")
-        inputs = read_inputs(
+        given = EncoderTensors.of(
             self.config,
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -111,6 +136,7 @@ class LongformerModel(PretrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
         )
+        inputs = read_inputs(self.config, given, facts)
         output: EncoderOutput = self.encoder(
             self.embeddings(inputs),
             inputs.tokens,

@@ -43,7 +43,9 @@ def test_fused_layer_gives_the_values_and_gradients_of_the_portable_one(globals_
     tokens = some_tokens(17, globals_)
     hidden = torch.randn(2, 17, WIDTH, device=DEVICE)
     if packed:
-        tokens = AttentionMetadata(tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask))
+        tokens = AttentionMetadata(
+            tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask, int(tokens.token_mask.sum()))
+        )
         hidden = tokens.pack(hidden)
     direction = torch.randn_like(hidden)
     results = []

@@ -1,0 +1,124 @@
+"""A whole optimizer step waits for the device once, whatever is trained and however it is sharded."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from deepspeed.accelerator import get_accelerator
+
+from longformer.models import (
+    LEDConfig,
+    LEDForConditionalGeneration,
+    LongformerConfig,
+    LongformerForMaskedLM,
+    LongformerForMultipleChoice,
+    LongformerForSequenceClassification,
+)
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings
+from longformer.training.objectives import LABELS, Objective, summary_tokens, weighted_labels
+from tests.training.pretend_device import DEVICE, as_on_a_device, pretend_device
+from tests.training.rank_group import in_ranks
+from tests.training.small_model import SETTINGS, no_spikes
+
+POSITIONS, IDS = 40, 50
+LONGFORMER = LongformerConfig(
+    vocab_size=IDS,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=24,
+    attention_window=8,
+    max_position_embeddings=64,
+    pad_token_id=1,
+)
+LED = LEDConfig(
+    vocab_size=IDS,
+    d_model=16,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_dim=24,
+    decoder_ffn_dim=24,
+    attention_window=8,
+    max_encoder_position_embeddings=64,
+    max_decoder_position_embeddings=64,
+)
+Batch = dict[str, torch.Tensor]
+
+
+def texts(*shape: int) -> Batch:
+    """Return padded texts whose first tokens are global."""
+    ids = torch.randint(5, IDS, (*shape, POSITIONS))
+    mask = torch.ones_like(ids)
+    mask[-1, ..., POSITIONS // 2 :] = 0
+    is_global = (torch.arange(POSITIONS) < 2).long().expand_as(ids).contiguous()
+    return {"input_ids": ids.where(mask == 1, 1), "attention_mask": mask, "global_attention_mask": is_global}
+
+
+def masked_texts() -> Batch:
+    batch = texts(3)
+    is_hidden = (torch.rand(3, POSITIONS) < 0.2) & (batch["attention_mask"] == 1)
+    return batch | {"labels": batch["input_ids"].where(is_hidden, -100)}
+
+
+def choices() -> Batch:
+    batch = texts(2, 3)
+    batch["attention_mask"][0, 2] = 0  # the first example has two choices only
+    batch["global_attention_mask"] *= batch["attention_mask"]
+    return batch | {"labels": torch.tensor([1, 2])}
+
+
+def summarized() -> Batch:
+    return texts(3) | {"labels": torch.randint(5, IDS, (3, 9)).index_fill(1, torch.tensor([8]), -100)}
+
+
+CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Batch]]] = {
+    "masked LM": (lambda: LongformerForMaskedLM(LONGFORMER), LABELS, masked_texts),
+    "classification": (
+        lambda: LongformerForSequenceClassification(LONGFORMER.replaced(num_labels=3)),
+        weighted_labels([1.0, 2.0, 0.5]),
+        lambda: texts(3) | {"labels": torch.tensor([0, 2, 1])},
+    ),
+    "multiple choice": (lambda: LongformerForMultipleChoice(LONGFORMER), weighted_labels(None), choices),
+    "summarization": (lambda: LEDForConditionalGeneration(LED), summary_tokens(0.1), summarized),
+}
+
+
+def waits_of_a_step(ranks: Any, settings: EngineSettings, cases: list[str]) -> dict[str, list[str]]:
+    """Return what waited for the device in the second of two steps of every case."""
+    accelerator = get_accelerator()
+    accelerator.current_device_name = accelerator.device_name = lambda *_: str(DEVICE)
+    found = {}
+    for case in cases:
+        build, objective, batch = CASES[case]
+        torch.manual_seed(0)
+        with pretend_device() as waits:
+            accelerator.synchronize = lambda *_, waits=waits: waits.append("synchronize")
+            engine = TrainingEngine(as_on_a_device(build().train()), settings, replace(ranks, device=DEVICE))
+            for _ in range(2):
+                waits.clear()
+                batches = iter([batch(), batch()])
+                outcome = engine.train_step(batches, objective, learning_rate=0.01, guard=no_spikes())
+                assert outcome.applied
+        found[case] = waits
+    return found
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "precision", "cases"),
+    [
+        (0, "fp32", list(CASES)),
+        (0, "bf16", ["masked LM"]),
+        (1, "fp32", ["masked LM"]),
+        (2, "bf16", list(CASES)),
+    ],
+)
+def test_a_step_with_padding_global_tokens_and_accumulation_waits_once(
+    zero_stage: Any, precision: Any, cases: list[str]
+) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision, accumulation_steps=2)
+    assert in_ranks(1, waits_of_a_step, settings, cases) == [{case: ["tolist"] for case in cases}]
