@@ -5,17 +5,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import psutil
-import torch
 import typer
 
-from launcher.planning.gpus import GPUS, Gpu, gpu_of
+from launcher.planning.fit import this_machine
+from launcher.planning.gpus import GPUS, gpu_of
 from launcher.planning.new_run.base_model import NAMED, find_base_model
 from launcher.planning.new_run.recipe import choose
 from launcher.planning.new_run.yaml_writer import run_file_text
 from launcher.tasks.recipes import RecipeRequest
 from launcher.tasks.registry import recipe_names, recipe_of
-from longformer.costs.memory import Precision
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 
@@ -42,7 +40,7 @@ def new(
         raise LongformerError(f"--task {task} is not known; known are {', '.join(recipe_names())}")
     recipe, start = recipe_of(task), find_base_model(model, task)
     survey = recipe.survey(data, start.tokenizer)
-    machine = _this_machine(ranks) if gpu is None else gpu_of(gpu, "fp16")
+    machine = this_machine(ranks) if gpu is None else gpu_of(gpu, "fp16")
     request = RecipeRequest(recipe, name, data, start, survey, machine, ranks)
     content = choose(request)
     text = run_file_text(content, request)
@@ -56,12 +54,3 @@ def new(
         print(f"note: {note}")
     if start.published is not None:
         print(f"note: put the model {start.published} into {start.source}, or say --from FOLDER")
-
-
-def _this_machine(ranks: int) -> Gpu:
-    """Returns the first GPU of this machine or, without one, a rank's share of its memory."""
-    if torch.cuda.is_available():
-        facts = torch.cuda.get_device_properties(0)
-        precision: Precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-        return Gpu(facts.name, facts.total_memory, {precision: 0.0})
-    return Gpu("this machine", psutil.virtual_memory().total // ranks, {"fp32": 0.0})

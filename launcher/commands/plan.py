@@ -13,7 +13,8 @@ from rich.text import Text
 from data_pipeline.errors import DataError
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.planning.gpu_plan import RECOMPUTATION, USABLE, ZERO_STAGES, Forecast, PhaseForecast, fits, forecast
+from launcher.planning.fit import USABLE, fits, this_machine
+from launcher.planning.gpu_plan import RECOMPUTATION, ZERO_STAGES, Forecast, PhaseForecast, forecast
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from launcher.planning.plan import RunPlan, plan_run
 from launcher.reporting.terminal import terminal, terminal_table
@@ -54,7 +55,9 @@ def plan(
     device = torch.device("cuda" if on_cuda else "cpu")
     peak = measured_peak_flops(device, _DTYPES[config.training.precision])
     # Ranks on a CPU share it; on CUDA each has a device of its own.
-    result = plan_run(config, ranks=ranks, on_gpu=on_cuda, peak_flops=peak * (ranks if on_cuda else 1))
+    result = plan_run(
+        config, this_machine(ranks), ranks=ranks, on_gpu=on_cuda, peak_flops=peak * (ranks if on_cuda else 1)
+    )
     if as_json:
         print(json.dumps(asdict(result) | {"notes": notes}, indent=2))
         return
@@ -167,6 +170,7 @@ def _time_table(result: Forecast) -> Table:
     rows = [
         (
             phase.name,
+            f"{phase.micro_batch_size} x {phase.accumulation_steps}{' *' if phase.activation_checkpointing else ''}",
             f"{phase.step_seconds:.3g}",
             clock(phase.seconds),
             clock(phase.checkpoint_seconds),
@@ -176,22 +180,25 @@ def _time_table(result: Forecast) -> Table:
         for phase in result.phases
     ]
     written = sum(phase.checkpoints for phase in result.phases)
-    rows.append(("all", "", clock(result.seconds), "", f"{written:,}", f"{short(written * result.checkpoint_bytes)}B"))
-    headings = ("phase", "seconds a step", "time", "between checkpoints", "checkpoints", "written")
+    rows.append(
+        ("all", "", "", clock(result.seconds), "", f"{written:,}", f"{short(written * result.checkpoint_bytes)}B")
+    )
+    headings = ("phase", "batch", "seconds a step", "time", "between checkpoints", "checkpoints", "written")
     return terminal_table(headings, rows)
 
 
 def _assumptions(config: RunConfig, result: Forecast, nodes: int, shards: int | None) -> str:
     peak = result.gpu.peak_flops[config.training.precision]
     again = (
-        f" and {RECOMPUTATION:.2f} times the work for activation checkpointing"
-        if config.training.activation_checkpointing
+        f" and {RECOMPUTATION:.2f} times the work for activation checkpointing (*)"
+        if any(phase.activation_checkpointing for phase in result.phases)
         else ""
     )
     return (
         f"Assumed: {short(peak)} FLOP/s of each GPU in {config.training.precision} (data sheet), of which training "
         f"reaches {result.mfu:.0%} (--mfu; not measured){again}{_if_full(shards)}; {result.gpus // nodes} GPUs on "
         f"each of {nodes} nodes; {USABLE:.0%} of {short(result.gpu.memory)}B can be filled (! marks what does not "
-        f"fit); no evaluation. A checkpoint is {short(result.checkpoint_bytes)}B, and up to "
-        f"{short(result.kept_bytes)}B lie on the disk. The parts of the memory are those of the chosen stage."
+        f"fit); no evaluation. Batch: sequences per rank and forward pass x passes per step. A checkpoint "
+        f"is {short(result.checkpoint_bytes)}B, and up to {short(result.kept_bytes)}B lie on the disk. The parts "
+        "of the memory are those of the chosen stage."
     )

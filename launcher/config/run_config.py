@@ -103,6 +103,10 @@ class RunConfig(Section):
         """Returns whether the higher of two values of the metric is the better one."""
         return (best.mode or (self.words.metrics or {})[best.metric]) == "max"
 
+    def leaves_open(self, phase_index: int) -> bool:
+        """Returns whether something that a phase reads is `auto`, and so to be settled where it is done."""
+        return "auto" in (self.phases[phase_index].micro_batch_size, self.training.activation_checkpointing)
+
     def check_ranks(self, ranks: int) -> None:
         """Raises LongformerError when the batch of some phase cannot be divided over `ranks` ranks."""
         for phase in self.phases:

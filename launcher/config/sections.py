@@ -121,8 +121,9 @@ class TrainingSection(Section):
     """Decay rates of AdamW's two moving averages."""
     adam_epsilon: PositiveNumber = 1.0e-8
     """The small number in AdamW's denominator."""
-    activation_checkpointing: Annotated[bool, MAY_CHANGE] = False
-    """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time."""
+    activation_checkpointing: Annotated[bool | Literal["auto"], MAY_CHANGE] = False
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time; `auto` =
+    where not even a micro-batch of one sequence fits without."""
     checkpoint_every_steps: Annotated[PositiveInt, MAY_CHANGE] = 100
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoints_kept: Annotated[PositiveInt, MAY_CHANGE] = 2
@@ -210,8 +211,9 @@ class PhaseSection(Section):
     """How often the phase goes through the training data, such as 3 or 0.5; a run keeps the steps that this makes."""
     batch_size: PositiveInt
     """Sequences in a global batch, over all ranks."""
-    micro_batch_size: Annotated[PositiveInt | None, MAY_CHANGE] = None
-    """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation."""
+    micro_batch_size: Annotated[PositiveInt | Literal["auto"] | None, MAY_CHANGE] = None
+    """Sequences per rank and forward pass; `null` = `batch_size` / ranks, that is no gradient accumulation; `auto` = as
+    many as fit into the memory of the device that the phase finds."""
     evaluate_every: IntervalSection | None = None
     """Evaluate held-out data within the phase every so often, `{steps: 200}` or `{epochs: 0.5}`, and at its end."""
     best: BestSection | None = None
@@ -229,7 +231,7 @@ class PhaseSection(Section):
             raise ValueError("best needs evaluate_every: how often is it looked for, such as {epochs: 0.5}")
         if self.steps is not None and self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, more than the phase's steps ({self.steps})")
-        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+        if isinstance(self.micro_batch_size, int) and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size is {self.micro_batch_size}, which does not divide batch_size ({self.batch_size})"
             )
@@ -277,12 +279,12 @@ class PhaseSection(Section):
         return self.batch_size * self.sequence_length
 
     def batching(self, ranks: int) -> Batching:
-        """Returns how a global batch is divided over `ranks` ranks.
+        """Returns how a global batch is divided over `ranks` ranks; where it is `auto`, by single sequences.
 
         Raises:
             LongformerError: the batch cannot be divided evenly.
         """
-        micro_batch_size = self.micro_batch_size or self.batch_size // ranks
+        micro_batch_size = 1 if self.micro_batch_size == "auto" else self.micro_batch_size or self.batch_size // ranks
         if self.batch_size % ranks:
             raise LongformerError(
                 f"phase {self.name}: batch_size {self.batch_size} cannot be divided over {ranks} ranks; "
@@ -294,6 +296,17 @@ class PhaseSection(Section):
                 f"{micro_batch_size} times {ranks} ranks; lower micro_batch_size or leave it null"
             )
         return Batching(micro_batch_size, self.batch_size // (micro_batch_size * ranks))
+
+    def micro_batch_sizes(self, ranks: int) -> list[int]:
+        """Returns the sizes that a micro-batch may have on so many ranks, the largest first.
+
+        Raises:
+            LongformerError: the batch cannot be divided evenly.
+        """
+        batching = self.batching(ranks)
+        if self.micro_batch_size != "auto":
+            return [batching.micro_batch_size]
+        return [size for size in range(batching.accumulation_steps, 0, -1) if batching.accumulation_steps % size == 0]
 
     def possible_ranks(self, asked: RankRange) -> tuple[int, ...]:
         """Returns the numbers of ranks that divide the batch evenly, in ascending order.
@@ -315,8 +328,9 @@ class PhaseSection(Section):
             else:
                 possible.append(ranks)
         if not possible:
+            size = self.micro_batch_size if isinstance(self.micro_batch_size, int) else 1
             raise LongformerError(
-                f"phase {self.name}: batch_size {self.batch_size} in micro-batches of {self.micro_batch_size or 1} can "
+                f"phase {self.name}: batch_size {self.batch_size} in micro-batches of {size} can "
                 f"be divided over no number of ranks from {allowed.min} to {allowed.max}; widen the range"
             )
         return tuple(possible)

@@ -7,19 +7,15 @@ speed and an assumed share of it.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import ValidationError
 
 from launcher.config.run_config import RunConfig
+from launcher.planning.fit import USABLE, changed, first_fit, fits, phase_cost, settled
 from launcher.planning.gpus import Gpu
-from launcher.planning.plan import phase_cost, phase_sequences
+from launcher.planning.plan import phase_sequences
 from launcher.reporting.text import clock
 from launcher.tasks.registry import task_of
 from longformer.costs.memory import MemoryEstimate
 
-USABLE = 0.9
-"""Share of a GPU's memory that a run may fill; CUDA, NCCL and gaps between tensors take the rest."""
 RECOMPUTATION = 4 / 3
 """Activation checkpointing computes the forward pass twice."""
 OFTEN_SECONDS = 60.0
@@ -36,6 +32,10 @@ class PhaseForecast:
     name: str
     memory: tuple[MemoryEstimate, ...]
     """Bytes per GPU with ZeRO stage 0, 1, 2, 3."""
+    micro_batch_size: int
+    accumulation_steps: int
+    activation_checkpointing: bool
+    """These three with the run's own stage, what is `auto` settled."""
     step_seconds: float
     seconds: float
     """Of the whole phase, without evaluation."""
@@ -84,18 +84,24 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
     checkpoint = checkpoint_bytes(task_of(config).parameters(), training.precision, training.zero_stage)
     phases = []
     for index, phase in enumerate(config.phases):
-        costs = [
-            phase_cost(changed(config, training={"zero_stage": stage}), index, ranks=gpus, on_gpu=True)
+        with_stages = [
+            settled(changed(config, training={"zero_stage": stage}), index, gpu, ranks=gpus, on_gpu=True)
             for stage in ZERO_STAGES
         ]
+        costs = [phase_cost(each, index, ranks=gpus, on_gpu=True) for each in with_stages]
+        chosen = with_stages[training.zero_stage]
+        batching, recomputed = chosen.phases[index].batching(gpus), chosen.training.activation_checkpointing is True
         step = phase.batch_size * phase_sequences(config, index).flops(costs[0]) / speed
-        step *= RECOMPUTATION if training.activation_checkpointing else 1
+        step *= RECOMPUTATION if recomputed else 1
         # Before every evaluation there is a checkpoint, too.
         every = min(training.checkpoint_every_steps, phase.evaluate_every_steps or phase.total_steps, phase.total_steps)
         phases.append(
             PhaseForecast(
                 name=phase.name,
                 memory=tuple(cost.memory for cost in costs),
+                micro_batch_size=batching.micro_batch_size,
+                accumulation_steps=batching.accumulation_steps,
+                activation_checkpointing=recomputed,
                 step_seconds=step,
                 seconds=step * phase.total_steps,
                 checkpoint_seconds=step * every,
@@ -125,66 +131,6 @@ def checkpoint_bytes(parameters: int, precision: str, zero_stage: int) -> int:
     weights = {"fp32": 4}.get(precision, 2) if zero_stage < 3 else 0
     own_weights = 4 if zero_stage > 0 or precision != "fp32" else 0
     return parameters * (weights + own_weights + 8)
-
-
-def fits(memory: MemoryEstimate, gpu: Gpu) -> bool:
-    """Returns whether a rank has room on a GPU."""
-    return memory.total <= USABLE * gpu.memory
-
-
-def changed(
-    config: RunConfig, *, training: dict[str, Any], phase: tuple[int, dict[str, Any]] | None = None
-) -> RunConfig:
-    """Returns the config with values of the training section, and of one phase, replaced."""
-    phases = list(config.phases)
-    if phase is not None:
-        phases[phase[0]] = phases[phase[0]].model_copy(update=phase[1])
-    update = {"training": config.training.model_copy(update=training), "phases": tuple(phases)}
-    return config.model_copy(update=update)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Settings with which a phase fits."""
-
-    micro_batch_size: int
-    training: dict[str, Any]
-    """What is to change in the run file's training section."""
-
-
-def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | None:
-    """Returns the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept.
-
-    Args:
-        config: the run.
-        index: of the phase.
-        gpu, gpus: as in `forecast`.
-
-    Returns:
-        None where no setting fits that the run's task allows.
-    """
-    batching = config.phases[index].batching(gpus)
-    sizes = [size for size in range(batching.micro_batch_size, 0, -1) if batching.micro_batch_size % size == 0]
-    for training in (
-        {},
-        {"activation_checkpointing": True},
-        {"activation_checkpointing": True, "zero_stage": max(2, config.training.zero_stage)},
-        {"activation_checkpointing": True, "zero_stage": 3},
-    ):
-        for size in sizes:
-            attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if _is_allowed(attempt) and fits(phase_cost(attempt, index, ranks=gpus, on_gpu=True).memory, gpu):
-                return Fit(size, training)
-    return None
-
-
-def _is_allowed(config: RunConfig) -> bool:
-    """Returns whether the run file could say so; a task may refuse a ZeRO stage."""
-    try:
-        type(config).model_validate(config.model_dump())
-    except ValidationError:
-        return False
-    return True
 
 
 def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast]) -> Iterator[str]:

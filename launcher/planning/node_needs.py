@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
+from launcher.planning.fit import phase_cost
 from launcher.planning.gpu_plan import checkpoint_bytes
-from launcher.planning.plan import phase_cost
 from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 

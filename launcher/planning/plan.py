@@ -7,6 +7,8 @@ import torch
 
 from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
+from launcher.planning.fit import phase_cost, settled
+from launcher.planning.gpus import Gpu
 from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import data_of, task_of
 from longformer.costs.memory import MemoryEstimate
@@ -57,13 +59,15 @@ class RunPlan:
         return sum(phase.seconds_at_peak for phase in self.phases)
 
 
-def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) -> RunPlan:
-    """Returns what the run will take on `ranks` ranks, GPUs or not, that together reach `peak_flops` per second.
+def plan_run(config: RunConfig, device: Gpu, *, ranks: int, on_gpu: bool, peak_flops: float) -> RunPlan:
+    """Returns what the run will take on `ranks` ranks with such devices, which together reach `peak_flops` per second.
 
     Raises:
         LongformerError: a batch cannot be divided over the ranks.
     """
     shards = data_of(config).training_shards()
+    phases = range(len(config.phases))
+    by_phase = [settled(config, index, device, ranks=ranks, on_gpu=on_gpu) for index in phases]
     return RunPlan(
         name=config.name,
         ranks=ranks,
@@ -73,25 +77,15 @@ def plan_run(config: RunConfig, *, ranks: int, on_gpu: bool, peak_flops: float) 
         shards_per_rank=shards / ranks if shards else None,
         phases=tuple(
             _phase_plan(
-                config,
+                own,
                 index,
-                phase_cost(config, index, ranks=ranks, on_gpu=on_gpu),
+                phase_cost(own, index, ranks=ranks, on_gpu=on_gpu),
                 ranks=ranks,
                 peak_flops=peak_flops,
             )
-            for index in range(len(config.phases))
+            for index, own in enumerate(by_phase)
         ),
     )
-
-
-def phase_cost(config: RunConfig, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
-    """Returns what a phase costs on so many ranks, each a GPU or a CPU.
-
-    Raises:
-        LongformerError: its batch cannot be divided over the ranks.
-    """
-    task = task_of(config)
-    return task.phase_cost(index, task.layout(index, ranks=ranks, on_gpu=on_gpu))
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class Task(ABC, Generic[Config, Data]):
             ranks=ranks,
             zero_stage=training.zero_stage,
             precision=training.precision,
-            activation_checkpointing=training.activation_checkpointing,
+            activation_checkpointing=training.activation_checkpointing is True,
             on_gpu=on_gpu,
         )
 

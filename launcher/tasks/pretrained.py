@@ -51,7 +51,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     def build_model(self, index: int, origin: Path | None) -> Any:
         assert origin is not None, "the run has a start"
         model = self.model_class.from_pretrained(origin, dtype=torch.float32, **self.model_changes).train()
-        if self.config.training.activation_checkpointing:
+        if self.config.training.activation_checkpointing is True:
             model.gradient_checkpointing_enable()
         return model
 

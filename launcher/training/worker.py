@@ -6,7 +6,7 @@ task of the run is.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch.distributed
 
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import PhaseSection
+from launcher.planning.fit import settled, this_machine
 from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, Task
 from launcher.tasks.registry import task_of_run
@@ -60,7 +61,7 @@ def train_one_phase(
     Raises:
         LongformerError, DataError: training cannot go on; the message is one sentence.
     """
-    work = _PhaseWork(task, ranks)
+    work = _PhaseWork(_settled(task, ranks), ranks)
     if work.config.training.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
         torch.use_deterministic_algorithms(True)
@@ -144,6 +145,24 @@ def train_one_phase(
         callback.on_phase_end(work.info(), evaluation)
     torch.distributed.barrier()
     return outcome
+
+
+def _settled(task: PhaseTask, ranks: Ranks) -> PhaseTask:
+    """Returns the phase with a value for each `auto`, the same on all ranks: what fits into the smallest device."""
+    config, index = task.run.config, task.phase_index
+    if not config.leaves_open(index):
+        return task
+    on_gpu = ranks.device.type == "cuda"
+    device = this_machine(1 - ranks.smallest(-ranks.local_rank))  # without GPUs the ranks of a machine share it
+    device = replace(device, memory=ranks.smallest(device.memory))
+    config = settled(config, index, device, ranks=ranks.world_size, on_gpu=on_gpu)
+    phase, recomputed = config.phases[index], config.training.activation_checkpointing
+    print(
+        f"phase {phase.name}: micro-batches of {phase.micro_batch_size}, layers {'' if recomputed else 'not '}computed "
+        f"again, chosen for {device.memory / 1e9:.0f} GB a rank ({device.name})",
+        flush=True,
+    )
+    return replace(task, run=replace(task.run, config=config))
 
 
 @dataclass(frozen=True)

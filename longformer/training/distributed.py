@@ -39,6 +39,12 @@ class Ranks:
         torch.distributed.all_reduce(wishes)
         return bool(wishes.item())
 
+    def smallest(self, number: int) -> int:
+        """Returns the smallest of the ranks' numbers; all ranks must ask at the same time."""
+        numbers = torch.tensor(number, dtype=torch.int64, device=self.device)
+        torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MIN)
+        return int(numbers.item())
+
 
 @contextmanager
 def process_group(*, rank: int, local_rank: int, world_size: int, rendezvous: str) -> Iterator[Ranks]:

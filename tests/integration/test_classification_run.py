@@ -54,7 +54,8 @@ def test_reviews_are_classified_across_an_interruption_and_another_number_of_ran
     straight, run = workplace / "runs" / "straight", workplace / "runs" / "reviews"
     assert command(workplace, "check", "run.yaml").wait(120) == 0
     assert command(workplace, "train", "run.yaml", "name=straight").wait(400) == 0
-    training = command(workplace, "train", "run.yaml", "tracking.register_as=reviews", "--ranks", "2")
+    auto = ("phases.0.micro_batch_size=auto", "training.activation_checkpointing=auto")
+    training = command(workplace, "train", "run.yaml", "tracking.register_as=reviews", *auto, "--ranks", "2")
     while len(losses(run)) < 3 and training.poll() is None:
         time.sleep(0.05)
     training.send_signal(signal.SIGTERM)
@@ -63,6 +64,8 @@ def test_reviews_are_classified_across_an_interruption_and_another_number_of_ran
     assert command(workplace, "resume", "runs/reviews", "--ranks", "1").wait(400) == 0
     assert losses(run) == pytest.approx(losses(straight), rel=1e-3)
     assert len(losses(run)) == STEPS
+    log = (run / "logs" / "phase-01-rank-0.log").read_text()
+    assert [f"micro-batches of {size}, layers not computed again" in log for size in (4, 8, 2)] == [True, True, False]
 
     result = run / "phases" / "01-classify" / "result"
     test = json.loads((result / "evaluation.json").read_text())["test"]

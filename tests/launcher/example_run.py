@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.config.run_config import RunConfig
-from launcher.planning.plan import phase_cost
+from launcher.planning.fit import phase_cost
 from launcher.reporting.run_report import write_summary
 from launcher.runs.run import Run
 from launcher.tasks.base import TaskReport

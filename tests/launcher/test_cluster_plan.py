@@ -10,8 +10,9 @@ from example_run import QUICKSTART, SHIPPED
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, fits, forecast
-from launcher.planning.gpus import GPUS, gpu_of
+from launcher.planning.fit import USABLE, changed, fits, phase_cost, settled, this_machine
+from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, forecast
+from launcher.planning.gpus import GPUS, Gpu, gpu_of
 from longformer.costs.char_lm import training_flops
 from longformer.errors import LongformerError
 
@@ -116,3 +117,29 @@ def test_command_prints_memory_time_and_assumptions(capsys: pytest.CaptureFixtur
 def test_a_batch_that_the_gpus_cannot_share_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(QUICKSTART), "training.precision=bf16", "--gpu", "h100", "--gpus", "5"]) == 2
     assert "cannot be divided over 5 ranks" in capsys.readouterr().err
+
+
+def test_auto_takes_the_largest_micro_batch_that_fits_and_recomputes_only_when_one_sequence_does_not() -> None:
+    auto = [f"phases.{index}.micro_batch_size=auto" for index in range(5)] + ["training.activation_checkpointing=auto"]
+    config = large(*auto)
+    for gpu in (GPUS["h200"], GPUS["a100-40"], Gpu("small", 4 * 10**9, GPUS["h200"].peak_flops)):
+        for index, phase in enumerate(forecast(config, gpu, gpus=4, mfu=0.3).phases):
+
+            def needs(micro: int, recomputed: bool, index: int = index) -> int:
+                fixed = large(
+                    f"phases.{index}.micro_batch_size={micro}", f"training.activation_checkpointing={recomputed}"
+                )
+                return phase_cost(fixed, index, ranks=4, on_gpu=True).memory.total
+
+            room = USABLE * gpu.memory
+            chosen = phase.micro_batch_size, phase.activation_checkpointing
+            sizes = [size for size in range(1, 9) if config.phases[index].batch_size // 4 % size == 0]
+            fitting = [size for size in sizes if needs(size, chosen[1]) <= room]
+            assert chosen[0] == max(fitting, default=1)
+            assert chosen[1] == (needs(1, False) > room)
+
+
+def test_auto_is_a_size_and_a_truth_value_where_it_is_settled(config: RunConfig) -> None:
+    open_ends = changed(config, training={"activation_checkpointing": "auto"}, phase=(0, {"micro_batch_size": "auto"}))
+    by_hand = changed(config, training={"activation_checkpointing": False}, phase=(0, {"micro_batch_size": 8}))
+    assert settled(open_ends, 0, this_machine(2), ranks=2, on_gpu=False) == by_hand

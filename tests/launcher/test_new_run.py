@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from data_pipeline.prepare.survey import Survey
 from launcher.cli import main
 from launcher.config.load import load
-from launcher.planning.gpu_plan import fits
+from launcher.planning.fit import fits, phase_cost
 from launcher.planning.gpus import GPUS, Gpu
 from launcher.planning.new_run.base_model import NAMED, find_base_model
 from launcher.planning.new_run.recipe import choose
 from launcher.planning.new_run.yaml_writer import run_file_text
-from launcher.planning.plan import phase_cost
 from launcher.tasks.recipes import RecipeRequest, covered
 from launcher.tasks.registry import recipe_of
 from longformer.errors import LongformerError

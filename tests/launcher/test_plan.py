@@ -10,6 +10,7 @@ from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
+from launcher.planning.fit import this_machine
 from launcher.planning.plan import plan_run
 from longformer.costs.char_lm import parameter_count, training_flops
 from longformer.errors import LongformerError
@@ -17,7 +18,7 @@ from longformer.errors import LongformerError
 
 def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
     config = load(QUICKSTART, [*SMALL, f"data.directory={prepared.location}"])
-    plan = plan_run(config, ranks=2, on_gpu=False, peak_flops=1e11)
+    plan = plan_run(config, this_machine(1), ranks=2, on_gpu=False, peak_flops=1e11)
     assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
     for index, phase in enumerate(plan.phases):
@@ -30,21 +31,24 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
 
 def test_unprepared_data_is_planned_for_with_what_is_known(tmp_path: Path) -> None:
     config = load(QUICKSTART, [*SMALL, f"data.directory={tmp_path / 'nothing'}"])
-    plan = plan_run(config, ranks=1, on_gpu=False, peak_flops=1e11)
+    plan = plan_run(config, this_machine(1), ranks=1, on_gpu=False, peak_flops=1e11)
     assert plan.shards is None
     assert plan.phases[0].epochs is None
     assert plan.parameters == parameter_count(config.character_model(0, 256))
 
 
 def test_sharding_over_more_ranks_needs_less_memory_per_rank(config: RunConfig) -> None:
-    totals = [plan_run(config, ranks=ranks, on_gpu=False, peak_flops=1).phases[0].memory.total for ranks in (1, 2, 4)]
+    totals = [
+        plan_run(config, this_machine(1), ranks=ranks, on_gpu=False, peak_flops=1).phases[0].memory.total
+        for ranks in (1, 2, 4)
+    ]
     assert totals == sorted(totals, reverse=True)
     assert totals[0] > totals[2]
 
 
 def test_batch_that_ranks_cannot_share_is_refused(config: RunConfig) -> None:
     with pytest.raises(LongformerError, match="cannot be divided over 5 ranks"):
-        plan_run(config, ranks=5, on_gpu=False, peak_flops=1)
+        plan_run(config, this_machine(1), ranks=5, on_gpu=False, peak_flops=1)
 
 
 def test_command_prints_the_plan_for_people_and_programs(
@@ -58,7 +62,7 @@ def test_command_prints_the_plan_for_people_and_programs(
     assert main(["plan", str(QUICKSTART), absent, "--ranks", "2", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [phase["steps"] for phase in plan["phases"]] == [phase.total_steps for phase in load(QUICKSTART).phases]
-    planned = plan_run(load(QUICKSTART, [absent]), ranks=2, on_gpu=False, peak_flops=1)
+    planned = plan_run(load(QUICKSTART, [absent]), this_machine(1), ranks=2, on_gpu=False, peak_flops=1)
     assert [phase["memory"]["total"] for phase in plan["phases"]] == [phase.memory.total for phase in planned.phases]
 
 

@@ -16,8 +16,8 @@ from launcher.backends.slurm.commands import NodeKind
 from launcher.backends.slurm.defaults import JobDefaults, job_defaults
 from launcher.cli import main
 from launcher.config.load import load
+from launcher.planning.fit import phase_cost
 from launcher.planning.node_needs import NodeNeeds, node_needs
-from launcher.planning.plan import phase_cost
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.runs.sweep import combinations

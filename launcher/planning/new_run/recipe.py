@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from launcher.planning.gpu_plan import changed, first_fit
+from launcher.planning.fit import changed, first_fit
 from launcher.tasks.recipes import Content, RecipeRequest, covered
 from launcher.tasks.registry import TASKS
 from longformer.errors import LongformerError

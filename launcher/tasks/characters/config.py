@@ -153,5 +153,5 @@ class CharacterRun(RunConfig):
         return self.model.character_model(
             windows=self.phases[phase_index].windows,
             vocabulary_size=vocabulary_size,
-            activation_checkpointing=self.training.activation_checkpointing,
+            activation_checkpointing=self.training.activation_checkpointing is True,
         )
