@@ -20,6 +20,7 @@ from launcher.planning.plan import RunPlan, plan_run
 from launcher.reporting.terminal import terminal, terminal_table
 from launcher.reporting.text import clock, short
 from launcher.tasks.registry import data_of
+from launcher.training.trial import Trial
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
 
@@ -40,6 +41,9 @@ def plan(
     mfu: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the GPUs' peak speed that training is assumed to reach.")
     ] = ASSUMED_MFU,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also take a few real steps of every phase on this machine.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Show steps, tokens, memory per rank, FLOPs and time of every phase before the run starts."""
@@ -47,6 +51,8 @@ def plan(
     notes = _notes(config)
     config = data_of(config).in_steps()
     if gpu is not None:
+        if measure:
+            raise LongformerError("--measure takes steps on this machine, --gpu plans for another; give one of the two")
         kind = gpu_of(gpu, config.training.precision)
         show_forecast(config, kind, notes, gpus=gpus, nodes=nodes, mfu=mfu, as_json=as_json)
         return
@@ -58,10 +64,18 @@ def plan(
     result = plan_run(
         config, this_machine(ranks), ranks=ranks, on_gpu=on_cuda, peak_flops=peak * (ranks if on_cuda else 1)
     )
+    trials = None
+    if measure:
+        from launcher.planning.measure import try_phases  # what trains takes seconds to import
+
+        trials = try_phases(config, ranks=ranks, warn=_warn)
     if as_json:
-        print(json.dumps(asdict(result) | {"notes": notes}, indent=2))
+        measured = {} if trials is None else {"measured": [asdict(trial) for trial in trials]}
+        print(json.dumps(asdict(result) | {"notes": notes} | measured, indent=2))
         return
     _show(result)
+    if trials is not None:
+        _show_trials(result, trials)
     for note in notes:
         print(f"note: {note}")
 
@@ -111,6 +125,29 @@ def _show(result: RunPlan) -> None:
             "samples from any of them, so the shards need not divide.",
             highlight=False,
         )
+
+
+def _show_trials(result: RunPlan, trials: list[Trial]) -> None:
+    rows = [
+        (
+            phase.name,
+            f"{trial.micro_batch_size} x {trial.accumulation_steps}",
+            f"{trial.seconds_per_step:.3g}",
+            short(trial.tokens_per_second),
+            clock(trial.seconds_per_step * phase.steps),
+            f"{trial.memory / 2**30:.2f}",
+        )
+        for phase, trial in zip(result.phases, trials, strict=True)
+    ]
+    headings = ("phase", "batch", "seconds a step", "tokens a second", "time", "GiB")
+    console = terminal()
+    console.print(terminal_table(headings, rows, title="measured here, in a few steps of each phase"))
+    seconds = sum(trial.seconds_per_step * phase.steps for phase, trial in zip(result.phases, trials, strict=True))
+    console.print(f"At this speed {clock(seconds)} in all, evaluation and checkpoints not counted.", highlight=False)
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
 
 
 def _if_full(shards: int | None) -> str:

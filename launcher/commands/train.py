@@ -1,7 +1,6 @@
 """`longformer train` and `longformer resume`: prepare the data, run the phases, report; go on where it stopped."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, chdir, nullcontext
 from pathlib import Path
@@ -26,12 +25,11 @@ from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.runs.sweep import check_continues, combinations, record_sweep, run_of
 from launcher.tasks.data import InputData, TaskData
-from launcher.tasks.registry import data_of, task_of, task_of_run
+from launcher.tasks.registry import data_of, task_of_run
 from launcher.tracking.callbacks import finish_run, start_run
-from launcher.tracking.registry.export import Exportable
-from launcher.tracking.registry.open_model import open_model
 from launcher.training.phases import Backend, Outcome, Status, is_done, run_chain
 from launcher.training.signals import StopFlag, signals_noted
+from launcher.training.start_model import bring_start_model
 from longformer.errors import LongformerError, WorkFailed
 
 
@@ -155,29 +153,6 @@ def resume(
             run.config.check_ranks(ranks)
             run = run.continued_with(run.config, ranks=ranks, data_fingerprint=identity.data_fingerprint)
         return _go_on(run, lock, backend)
-
-
-def bring_start_model(run: Run, data: InputData) -> str | None:
-    """Writes the model that a new run starts from into its directory: it needs neither folder nor registry then.
-
-    Returns:
-        Exactly which model it is made of, an alias resolved to its version; None where weights are random.
-
-    Raises:
-        LongformerError: there is no such model, or it does not fit the run.
-        WorkFailed: MLflow does not answer or refuses.
-    """
-    shutil.rmtree(run.paths.start_directory, ignore_errors=True)  # of a creation that was interrupted
-    config = run.config
-    task = task_of(config, data.directory)
-    if config.init is None:
-        return task.write_start(run.paths.start_directory)
-    with open_model(config.init, store=config.tracking.uri) as model:
-        found = Exportable.find(model.folder)
-        task.check_start(found.model)
-        found.write(run.paths.start_directory)
-        task.settle_start(run.paths.start_directory)
-        return model.origin
 
 
 def _ranks_at_first(config: RunConfig, ranks: RankRange, backend: BackendName) -> int:

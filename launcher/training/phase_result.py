@@ -50,9 +50,7 @@ def peak_memory_bytes(engine: TrainingEngine) -> int:
     else:
         unit = 1 if sys.platform == "darwin" else 1024
         mine = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    largest = torch.tensor(mine, dtype=torch.int64, device=engine.ranks.device)
-    torch.distributed.all_reduce(largest, op=torch.distributed.ReduceOp.MAX)
-    return int(largest.item())
+    return engine.ranks.largest(mine)
 
 
 def commit_result(

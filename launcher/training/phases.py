@@ -35,6 +35,8 @@ class PhaseTask:
     """Verified checkpoint of this phase to go on from."""
     optimizer_from: Path | None
     """Verified checkpoint of the phase before that its result was made of; its optimizer state is kept."""
+    is_trial: bool = False
+    """Whether a few steps are taken only to see what they cost; what they learn is thrown away."""
 
 
 class Status(Enum):

@@ -5,6 +5,7 @@ task of the run is.
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -24,6 +25,8 @@ from launcher.tracking.callbacks import MlflowCallback, SystemMetricsCallback
 from launcher.training.evaluations import PhaseEvaluations
 from launcher.training.phase_result import StopRequested, commit_result, leaving_if_asked, peak_memory_bytes
 from launcher.training.phases import PhaseTask, fitting_checkpoint
+from launcher.training.trial import Trial
+from longformer.benchmarks.memory import peak_memory, resident_memory
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
 from longformer.models.common.layer_order import freeze_lower_layers
@@ -39,6 +42,11 @@ from longformer.training.metrics_file import MetricsFile, losses_until
 from longformer.training.objectives import BatchSource
 from longformer.training.records import Callback, PhaseInfo, PhaseOutcome, Progress
 from longformer.training.schedules import Schedule
+
+_TRIAL_STEPS = 3
+"""The first is slower than all that follow and not counted."""
+_MOST_ACCUMULATED_IN_TRIAL = 2
+"""Forward passes of a step that are tried; the others take as long as these."""
 
 
 def train_one_phase(
@@ -62,17 +70,7 @@ def train_one_phase(
         LongformerError, DataError: training cannot go on; the message is one sentence.
     """
     work = _PhaseWork(_settled(task, ranks), ranks)
-    if work.config.training.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
-        torch.use_deterministic_algorithms(True)
-    batches = work.parts.batches(task.phase_index, ranks, work.run.paths.skipped_batches(task.phase_index))
-    torch.manual_seed(work.config.seed)  # of fresh weights
-    model = work.parts.build_model(task.phase_index, work.origin).to(ranks.device)
-    try:
-        freeze_lower_layers(model, work.config.training.freeze_layers)
-    except ValueError as error:
-        raise LongformerError(f"training.freeze_layers: {error}") from error
-    engine = TrainingEngine(model, work.engine_settings(), ranks)
+    batches, engine = work.batches(), work.engine()
     mfu_meter = work.mfu_meter()
     # From here on nothing but training draws random numbers; each rank drops out other features.
     torch.manual_seed(work.config.seed + 1000 * (task.phase_index + 1) + ranks.rank)
@@ -147,14 +145,51 @@ def train_one_phase(
     return outcome
 
 
+def try_one_phase(
+    task: PhaseTask, ranks: Ranks, *, stop_requested: Callable[[], bool], heartbeat: Callable[[], None]
+) -> PhaseOutcome:
+    """Takes the steps on this rank; the first rank writes down what they took.
+
+    Args:
+        task, ranks, stop_requested, heartbeat: as in `train_one_phase`.
+    """
+    on_gpu = ranks.device.type == "cuda"
+    held_before = 0 if on_gpu else resident_memory()
+    work = _PhaseWork(_settled(task, ranks), ranks)
+    engine, stream = work.engine(most_accumulated=_MOST_ACCUMULATED_IN_TRIAL), iter(work.batches())
+    guard = LossGuard(GuardSettings(on_bad_loss="stop", spike_threshold=None))
+    learning_rate = work.schedule().learning_rate_at(0, work.phase.total_steps)
+    steps = []
+    for _ in range(_TRIAL_STEPS):
+        started = time.perf_counter()
+        outcome = engine.train_step(stream, work.parts.objective, learning_rate=learning_rate, guard=guard)
+        steps.append((time.perf_counter() - started, outcome.tokens))
+        heartbeat()
+        if ranks.any_wants(stop_requested()):
+            return PhaseOutcome.STOPPED
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
+    seconds, tokens = min(steps[1:], key=lambda step: step[0] / max(1, step[1]))
+    batching = work.phase.batching(ranks.world_size)
+    trial = Trial(
+        micro_batch_size=batching.micro_batch_size,
+        accumulation_steps=batching.accumulation_steps,
+        seconds_per_step=seconds * batching.accumulation_steps / engine.settings.accumulation_steps,
+        tokens_per_second=tokens / seconds,
+        memory=ranks.largest(peak - held_before),
+    )
+    if ranks.is_first:
+        trial.write(task.run, task.phase_index)
+    return PhaseOutcome.COMPLETED
+
+
 def _settled(task: PhaseTask, ranks: Ranks) -> PhaseTask:
     """Returns the phase with a value for each `auto`, the same on all ranks: what fits into the smallest device."""
     config, index = task.run.config, task.phase_index
     if not config.leaves_open(index):
         return task
     on_gpu = ranks.device.type == "cuda"
-    device = this_machine(1 - ranks.smallest(-ranks.local_rank))  # without GPUs the ranks of a machine share it
-    device = replace(device, memory=ranks.smallest(device.memory))
+    device = this_machine(1 + ranks.largest(ranks.local_rank))  # without GPUs the ranks of a machine share it
+    device = replace(device, memory=-ranks.largest(-device.memory))
     config = settled(config, index, device, ranks=ranks.world_size, on_gpu=on_gpu)
     phase, recomputed = config.phases[index], config.training.activation_checkpointing
     print(
@@ -195,6 +230,35 @@ class _PhaseWork:
         """What only the run's task knows."""
         return task_of_run(self.run)
 
+    def batches(self) -> BatchSource:
+        """Returns the batches of this rank."""
+        return self.parts.batches(
+            self.task.phase_index, self.ranks, self.run.paths.skipped_batches(self.task.phase_index)
+        )
+
+    def engine(self, *, most_accumulated: int | None = None) -> TrainingEngine:
+        """Returns the model that the phase starts from and its optimizer, ready to learn.
+
+        Args:
+            most_accumulated: forward passes per step where the phase has more.
+
+        Raises:
+            LongformerError: the model has no such layers to freeze, or the device cannot compute in this precision.
+        """
+        if self.config.training.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS sums in an order of its own
+            torch.use_deterministic_algorithms(True)
+        torch.manual_seed(self.config.seed)  # of fresh weights
+        model = self.parts.build_model(self.task.phase_index, self.origin).to(self.ranks.device)
+        try:
+            freeze_lower_layers(model, self.config.training.freeze_layers)
+        except ValueError as error:
+            raise LongformerError(f"training.freeze_layers: {error}") from error
+        settings = self.engine_settings()
+        if most_accumulated is not None:
+            settings = replace(settings, accumulation_steps=min(settings.accumulation_steps, most_accumulated))
+        return TrainingEngine(model, settings, self.ranks)
+
     def evaluate(
         self,
         engine: TrainingEngine,
@@ -224,7 +288,7 @@ class _PhaseWork:
     @property
     def origin(self) -> Path | None:
         """The model directory the phase starts from: the result before, or the run's start; None = fresh weights."""
-        if self.task.phase_index > 0:
+        if self.task.phase_index > 0 and not self.task.is_trial:
             return self._previous_result / "model"
         return self.run.paths.start_directory if self.run.paths.start_directory.exists() else None
 

@@ -39,10 +39,10 @@ class Ranks:
         torch.distributed.all_reduce(wishes)
         return bool(wishes.item())
 
-    def smallest(self, number: int) -> int:
-        """Returns the smallest of the ranks' numbers; all ranks must ask at the same time."""
+    def largest(self, number: int) -> int:
+        """Returns the largest of the ranks' numbers; all ranks must ask at the same time."""
         numbers = torch.tensor(number, dtype=torch.int64, device=self.device)
-        torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MIN)
+        torch.distributed.all_reduce(numbers, op=torch.distributed.ReduceOp.MAX)
         return int(numbers.item())
 
 

@@ -10,13 +10,13 @@ import transformers
 import yaml
 
 from launcher.cli import main
-from launcher.commands.train import bring_start_model
 from launcher.config.load import load
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.tasks.data import InputData
 from launcher.tasks.registry import data_of
+from launcher.training.start_model import bring_start_model
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.convert import convert
 from longformer.interop.convert_encoder import POSITIONS

@@ -8,13 +8,13 @@ import torch
 import transformers
 
 from data_pipeline.prepare.parallel import in_this_process
-from launcher.commands.train import bring_start_model
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.tasks.base import EvaluationRequest
 from launcher.tasks.data import InputData
 from launcher.tasks.registry import task_of
 from launcher.tasks.summarization.config import SummarizationRun
+from launcher.training.start_model import bring_start_model
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Predictor
 from longformer.interop.tokenizer import read_tokenizer

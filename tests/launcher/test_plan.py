@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from example_run import QUICKSTART, SMALL
+from example_run import QUICKSTART, SHIPPED, SMALL
 
 from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
@@ -77,3 +77,27 @@ def test_the_names_of_phases_are_whole_in_a_terminal_of_80_columns(
         rows = capsys.readouterr().out.splitlines()
         for name in names:
             assert any(row.strip().startswith(f"{name} ") for row in rows)
+
+
+def test_measured_steps_stand_beside_the_plan_and_leave_nothing(
+    prepared: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_file = tmp_path / "run.yaml"
+    text = QUICKSTART.read_text().replace("recipe: python_library", f"recipe: text\n  source: {SHIPPED}")
+    run_file.write_text(text)
+    arguments = [str(run_file), *SMALL, f"data.directory={prepared.location}", "phases.1.micro_batch_size=2"]
+    assert main(["plan", *arguments, "--measure", "--ranks", "2", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["measured"]) == len(plan["phases"]) == 3
+    for phase, measured in zip(plan["phases"], plan["measured"], strict=True):
+        assert measured["micro_batch_size"] * measured["accumulation_steps"] * 2 == 16
+        assert measured["seconds_per_step"] > 0
+        # What libraries hold comes on top of what the model needs, which is small here.
+        assert measured["memory"] > phase["memory"]["parameters"] + phase["memory"]["optimizer"]
+    assert list(tmp_path.iterdir()) == [run_file]
+
+
+def test_steps_are_measured_here_and_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(QUICKSTART), "--measure", "--gpu", "h100"]) == 2
+    assert "--measure takes steps on this machine" in capsys.readouterr().err

@@ -12,7 +12,6 @@ import torch
 
 from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
-from launcher.commands.train import bring_start_model
 from launcher.config.load import load
 from launcher.config.mlflow_address import ADDRESS_VARIABLE
 from launcher.config.run_config import RunConfig
@@ -21,6 +20,7 @@ from launcher.runs.run import Run
 from launcher.tasks.data import InputData
 from launcher.tracking.callbacks import start_run
 from launcher.tracking.registry.models import ModelAddress, ModelRegistry
+from launcher.training.start_model import bring_start_model
 from longformer.errors import LongformerError
 from longformer.models.char_lm.model import CharacterLM
 from tests.launcher.example_run import QUICKSTART, SMALL

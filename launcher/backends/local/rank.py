@@ -75,7 +75,7 @@ def _train(
 ) -> int:
     import torch
 
-    from launcher.training.worker import train_one_phase
+    from launcher.training.worker import train_one_phase, try_one_phase
     from longformer.training.distributed import process_group
     from longformer.training.watchdog import watched
 
@@ -98,7 +98,8 @@ def _train(
             rendezvous=here.rendezvous,
         ) as ranks,
     ):
-        outcome = train_one_phase(task, ranks, stop_requested=stop_requested, heartbeat=heartbeat)
+        carry_out = try_one_phase if task.is_trial else train_one_phase
+        outcome = carry_out(task, ranks, stop_requested=stop_requested, heartbeat=heartbeat)
     return _CODES[outcome.name]
 
 
