@@ -126,6 +126,8 @@ class TrainingSection(Section):
     where not even a micro-batch of one sequence fits without."""
     checkpoint_every_steps: Annotated[PositiveInt, MAY_CHANGE] = 100
     """Steps between two checkpoints; the end of a phase always has one."""
+    checkpoint_every_minutes: Annotated[PositiveNumber | None, MAY_CHANGE] = None
+    """Minutes between two checkpoints, instead of `checkpoint_every_steps`; `null` = these count."""
     checkpoints_kept: Annotated[PositiveInt, MAY_CHANGE] = 2
     """How many of the newest checkpoints of a phase are kept."""
     deterministic: bool = False
@@ -143,12 +145,13 @@ class TrainingSection(Section):
     """URL or directory where checkpoints are copied to, such as s3://bucket/runs; a run that has lost its own goes on
     from there. Kinds of storage beyond local ones and HTTP need their fsspec package."""
     permanent_checkpoint_every_steps: Annotated[PositiveInt | None, MAY_CHANGE] = None
-    """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`."""
+    """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`, unless
+    minutes count."""
 
     @model_validator(mode="after")
     def _check_permanent_checkpoints(self) -> Self:
         permanent = self.permanent_checkpoint_every_steps
-        if permanent is not None and permanent % self.checkpoint_every_steps:
+        if permanent is not None and self.checkpoint_every_minutes is None and permanent % self.checkpoint_every_steps:
             raise ValueError(
                 f"permanent_checkpoint_every_steps is {permanent}, which is not a multiple of checkpoint_every_steps "
                 f"({self.checkpoint_every_steps})"

@@ -94,7 +94,9 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
         step = phase.batch_size * phase_sequences(config, index).flops(costs[0]) / speed
         step *= RECOMPUTATION if recomputed else 1
         # Before every evaluation there is a checkpoint, too.
-        every = min(training.checkpoint_every_steps, phase.evaluate_every_steps or phase.total_steps, phase.total_steps)
+        minutes = training.checkpoint_every_minutes
+        every = training.checkpoint_every_steps if minutes is None else math.ceil(60 * minutes / step)
+        every = min(every, phase.evaluate_every_steps or phase.total_steps, phase.total_steps)
         phases.append(
             PhaseForecast(
                 name=phase.name,
@@ -134,6 +136,8 @@ def checkpoint_bytes(parameters: int, precision: str, zero_stage: int) -> int:
 
 
 def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast]) -> Iterator[str]:
+    by_time = config.training.checkpoint_every_minutes is not None
+    interval = f"training.checkpoint_every_{'minutes' if by_time else 'steps'}"
     for index, phase in enumerate(phases):
         memory = phase.memory[config.training.zero_stage]
         if not fits(memory, gpu):
@@ -144,12 +148,12 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
         if phase.checkpoints > 1 and phase.checkpoint_seconds < OFTEN_SECONDS:
             yield (
                 f"phases[{index}] ({phase.name}) writes a checkpoint every {clock(phase.checkpoint_seconds)}; raise "
-                "training.checkpoint_every_steps"
+                f"{interval}"
             )
         if phase.checkpoint_seconds > LONGEST_LOSS_SECONDS:
             yield (
                 f"phases[{index}] ({phase.name}) has {clock(phase.checkpoint_seconds)} between checkpoints, which a "
-                "failure can cost; lower training.checkpoint_every_steps"
+                f"failure can cost; lower {interval}"
             )
 
 

@@ -357,12 +357,17 @@ class _PhaseWork:
         )
 
     def schedule(self) -> Schedule:
+        training = self.config.training
+        minutes = training.checkpoint_every_minutes
         return Schedule(
             learning_rate=self.phase.learning_rate,
             warmup_steps=self.phase.warmup_steps,
             decay=self.phase.decay,
             decay_part=self.phase.decay_part,
-            checkpoint_every_steps=self.config.training.checkpoint_every_steps,
+            checkpoint_every_steps=training.checkpoint_every_steps
+            if minutes is None
+            else training.permanent_checkpoint_every_steps,
+            checkpoint_every_seconds=None if minutes is None else 60 * minutes,
             evaluate_every_steps=self.phase.evaluate_every_steps,
         )
 

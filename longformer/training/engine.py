@@ -40,6 +40,8 @@ class StepOutcome:
     """Why the loss was refused; None where it was not."""
     stop_requested: bool
     """Whether any rank was asked to stop."""
+    checkpoint_requested: bool
+    """Whether any rank wants a checkpoint."""
     tokens: int
     """Of the global batch, padding not counted."""
     flops: float
@@ -85,6 +87,7 @@ class TrainingEngine:
         guard: LossGuard,
         flops: Callable[[Lengths], float] = lambda lengths: 0.0,
         stop_requested: bool = False,
+        checkpoint_requested: bool = False,
     ) -> StepOutcome:
         """Takes one global batch, updates the weights, and tells every rank how it went.
 
@@ -96,6 +99,7 @@ class TrainingEngine:
             guard: checks the loss; what it refuses changes no weight on any rank.
             flops: returns the useful operations to train on a sequence.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.
+            checkpoint_requested: whether this rank wants a checkpoint, likewise.
         """
         for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = learning_rate * scale
@@ -103,7 +107,7 @@ class TrainingEngine:
         lengths = [each for batch in micro_batches for each in objective.lengths(batch)]
         counts = None if objective.predictions is None else list(map(objective.predictions, micro_batches))
         tokens, work = sum(each.tokens for each in lengths), sum(map(flops, lengths))
-        sums = self._summed(float(sum(counts or ())), float(stop_requested), float(tokens), work)
+        sums = self._summed(float(sum(counts or ())), stop_requested, checkpoint_requested, float(tokens), work)
         losses = torch.zeros(self.ranks.world_size, dtype=torch.float64, device=self.ranks.device)
         # A global batch without any prediction, which chance allows, is a step with a loss and a gradient of 0.
         predictions = sums[0].clamp(min=1) / (self.settings.accumulation_steps * self.ranks.world_size)
@@ -132,13 +136,14 @@ class TrainingEngine:
             return read_norm
 
         gradient_norm, applied = self._update(accepted)
-        *told_losses, _, stops, all_tokens, all_work = told
+        *told_losses, _, stops, saves, all_tokens, all_work = told
         return StepOutcome(
             loss=sum(told_losses) / len(told_losses),
             gradient_norm=gradient_norm,
             applied=applied,
             refusal=refusal,
             stop_requested=stops > 0,
+            checkpoint_requested=saves > 0,
             tokens=int(all_tokens),
             flops=all_work,
         )

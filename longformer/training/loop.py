@@ -77,7 +77,7 @@ def train_phase(
     for callback in callbacks:
         callback.on_phase_start(phase, progress)
     started = time.perf_counter()
-    saving_seconds = 0.0
+    saved, saving_seconds = started, 0.0
     while True:
         if (
             evaluations is not None
@@ -99,6 +99,7 @@ def train_phase(
             guard=guard,
             flops=mfu_meter.flops,
             stop_requested=stop_requested(),
+            checkpoint_requested=schedule.checkpoint_is_overdue(time.perf_counter() - saved),
         )
         heartbeat()
         if outcome.refusal:
@@ -122,13 +123,15 @@ def train_phase(
                     f"away; the last because {outcome.refusal or 'its gradients are not finite'} in "
                     f"{engine.settings.precision}; lower the learning rate or use more precision"
                 )
-        if outcome.stop_requested or (outcome.applied and schedule.checkpoint_is_due(progress.step, phase.steps)):
+        is_due = outcome.checkpoint_requested or schedule.checkpoint_is_due(progress.step, phase.steps)
+        if outcome.stop_requested or (outcome.applied and is_due):
             for callback in callbacks:
                 callback.on_save()
             checkpoints.save(progress, batches.state_dict())
             heartbeat()
             saving_seconds = time.perf_counter() - started
             started += saving_seconds
+            saved = started
         if outcome.stop_requested and progress.step < phase.steps:
             checkpoints.finish()
             return PhaseOutcome.STOPPED, progress

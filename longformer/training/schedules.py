@@ -1,4 +1,4 @@
-"""Learning rate, checkpoints and evaluations as pure functions of the step, so that nothing about them needs saving."""
+"""Learning rate, checkpoints and evaluations as pure functions of steps or time: nothing of them needs saving."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ class Schedule:
     warmup_steps: int
     decay: Decay
     decay_part: float
-    checkpoint_every_steps: int
+    checkpoint_every_steps: int | None
+    """None = not by steps."""
+    checkpoint_every_seconds: float | None = None
+    """None = not by time."""
     evaluate_every_steps: int | None = None
     """None = not within the phase."""
 
@@ -32,8 +35,12 @@ class Schedule:
 
     def checkpoint_is_due(self, steps_done: int, total_steps: int) -> bool:
         """Returns whether a checkpoint follows this step: at the interval, before evaluations and at the end."""
-        at_interval = steps_done % self.checkpoint_every_steps == 0
+        at_interval = self.checkpoint_every_steps is not None and steps_done % self.checkpoint_every_steps == 0
         return at_interval or steps_done == total_steps or self.evaluation_is_due(steps_done, total_steps)
+
+    def checkpoint_is_overdue(self, seconds: float) -> bool:
+        """Returns whether a checkpoint is wanted so many seconds after the one before."""
+        return self.checkpoint_every_seconds is not None and seconds >= self.checkpoint_every_seconds
 
     def evaluation_is_due(self, steps_done: int, total_steps: int) -> bool:
         """Returns whether held-out data is evaluated after this step: at the interval, if any, and at the end."""

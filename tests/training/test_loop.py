@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.training.checkpoints.manifest import Manifest
-from longformer.training.checkpoints.store import committed_checkpoints
+from longformer.training.checkpoints.store import committed_checkpoints, step_of
 from longformer.training.checkpoints.write import CheckpointWriter
 from longformer.training.loop import MAX_CONSECUTIVE_SKIPS, MfuMeter, RollBack, train_phase
 from longformer.training.objectives import Objective, lengths_of_streams, next_character_loss
@@ -65,6 +65,7 @@ def run_loop(
     disturbance: Callable[[int, Tensor, Any], Tensor],
     precision: Any,
     on_bad_loss: Any = "stop",
+    schedule: Schedule = SCHEDULE,
 ) -> Any:
     """Train a phase whose losses pass through `disturbance(batches taken, loss, model)`."""
     engine = small_engine(ranks, replace(SETTINGS, precision=precision))
@@ -78,7 +79,7 @@ def run_loop(
         batches,
         Objective(loss, lengths_of_streams),
         phase=PHASE,
-        schedule=SCHEDULE,
+        schedule=schedule,
         mfu_meter=MfuMeter(flops=lambda lengths: 3.0 * lengths.read, peak_flops=1e6),
         checkpoints=CheckpointWriter(directory, engine, "short", 0, "c0ffee", kept=5),
         progress=Progress(),
@@ -115,6 +116,21 @@ def test_a_phase_reports_every_step_and_checkpoints_at_the_interval_and_the_end(
             assert record.tokens_per_second == pytest.approx(4 * LENGTH / record.seconds)
             assert record.mfu == pytest.approx(3.0 * record.tokens_per_second / 1e6)
     assert [path.name for path in committed_checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(1e-9, [1, 2, 3, 4, 5, 6]), (1e9, [6])])
+def test_checkpoints_by_time_are_written_when_it_has_passed_on_any_rank(
+    seconds: float, saved: list[int], tmp_path: Path
+) -> None:
+    by_time = replace(SCHEDULE, checkpoint_every_steps=None, checkpoint_every_seconds=seconds)
+    in_ranks(2, run_loop_by_time, tmp_path, by_time)
+    assert [step_of(path) for path in committed_checkpoints(tmp_path)][-5:] == saved[-5:]
+
+
+def run_loop_by_time(ranks: Any, directory: Path, schedule: Schedule) -> Any:
+    """Train a phase in which the clock of rank 1 alone asks for checkpoints."""
+    mine = schedule if ranks.rank == 1 else replace(schedule, checkpoint_every_seconds=None)
+    return run_loop(ranks, directory, undisturbed, "fp32", schedule=mine)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
