@@ -5,7 +5,7 @@ committed result of the one before, and doing it again after an interruption doe
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -35,7 +35,7 @@ class PhaseTask:
     """Verified checkpoint of this phase to go on from."""
     optimizer_from: Path | None
     """Verified checkpoint of the phase before that its result was made of; its optimizer state is kept."""
-    is_trial: bool = False
+    is_trial: bool = field(default=False, kw_only=True)
     """Whether a few steps are taken only to see what they cost; what they learn is thrown away."""
 
 
