@@ -1,9 +1,21 @@
 """What measured numbers depend on besides the code."""
 
 import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from longformer.benchmarks.device_times import replay_times
+from longformer.costs.peak import measured_peak_flops
+
+_OF_THE_CARD = (
+    "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu",
+)  # fmt: skip
 
 
 def machine(device: str) -> dict[str, str | int]:
@@ -24,3 +36,21 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """Describes the device, with what it reaches in a matrix product and a copy, its clocks and its power."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    found: dict[str, Any] = dict(machine(device))
+    for package in ("triton", "transformers", "deepspeed"):
+        found[package] = version(package) if find_spec(package) else "not installed"
+    found["product TFLOP/s"] = measured_peak_flops(torch.device(device), dtype) / 1e12
+    source = torch.zeros(2**20 if device == "cpu" else 2**32, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    found["copy TB/s"] = 2 * source.nbytes / min(replay_times(lambda: target.copy_(source), device, 5)) / 1e12
+    if shutil.which("nvidia-smi"):
+        query = f"--query-gpu={','.join(_OF_THE_CARD)}"
+        command = ["nvidia-smi", query, "--format=csv,noheader", "--id=0"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found |= dict(zip(_OF_THE_CARD, printed.strip().split(", "), strict=True))
+    return found
