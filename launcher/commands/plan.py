@@ -231,11 +231,13 @@ def _assumptions(config: RunConfig, result: Forecast, nodes: int, shards: int | 
         if any(phase.activation_checkpointing for phase in result.phases)
         else ""
     )
+    offloaded = max(phase.memory[config.training.zero_stage].offloaded for phase in result.phases)
+    beside = f" Beside it each rank needs {short(offloaded)}B of main memory for the optimizer." if offloaded else ""
     return (
         f"Assumed: {short(peak)} FLOP/s of each GPU in {config.training.precision} (data sheet), of which training "
         f"reaches {result.mfu:.0%} (--mfu; not measured){again}{_if_full(shards)}; {result.gpus // nodes} GPUs on "
         f"each of {nodes} nodes; {USABLE:.0%} of {short(result.gpu.memory)}B can be filled (! marks what does not "
         f"fit); no evaluation. Batch: sequences per rank and forward pass x passes per step. A checkpoint "
         f"is {short(result.checkpoint_bytes)}B, and up to {short(result.kept_bytes)}B lie on the disk. The parts "
-        "of the memory are those of the chosen stage."
+        f"of the memory are those of the chosen stage.{beside}"
     )

@@ -107,6 +107,8 @@ class TrainingSection(Section):
 
     zero_stage: Annotated[Literal[0, 1, 2, 3], MAY_CHANGE] = 2
     """DeepSpeed ZeRO stage: what is sharded over ranks. 0 nothing, 1 optimizer, 2 and gradients, 3 and weights."""
+    offload_optimizer: Annotated[bool, MAY_CHANGE] = False
+    """Keep AdamW's state in main memory and update the weights there: less GPU memory, more time. Needs ZeRO 1 to 3."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Precision of the forward and backward pass; the optimizer keeps fp32 weights in any case."""
     gradient_clipping: PositiveNumber = 0.25
@@ -147,6 +149,15 @@ class TrainingSection(Section):
     permanent_checkpoint_every_steps: Annotated[PositiveInt | None, MAY_CHANGE] = None
     """Checkpoints at multiples of this many steps are never removed; a multiple of `checkpoint_every_steps`, unless
     minutes count."""
+
+    @model_validator(mode="after")
+    def _check_offload(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError(
+                "offload_optimizer is true, but without ZeRO the optimizer stays with the weights; choose zero_stage 1 "
+                "to 3"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_permanent_checkpoints(self) -> Self:

@@ -7,7 +7,6 @@ from typing import Any
 
 import psutil
 import torch
-from pydantic import ValidationError
 
 from launcher.config.run_config import RunConfig
 from launcher.planning.gpus import Gpu
@@ -108,7 +107,7 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
         gpu, gpus: as in `forecast`.
 
     Returns:
-        None where no setting fits that the run's task allows.
+        None where no setting fits.
     """
     largest = config.phases[index].batching(gpus).micro_batch_size
     sizes = [size for size in range(largest, 0, -1) if largest % size == 0]
@@ -120,15 +119,6 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
     ):
         for size in sizes:
             attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if _is_allowed(attempt) and fits(phase_cost(attempt, index, ranks=gpus, on_gpu=True).memory, gpu):
+            if fits(phase_cost(attempt, index, ranks=gpus, on_gpu=True).memory, gpu):
                 return Fit(size, training)
     return None
-
-
-def _is_allowed(config: RunConfig) -> bool:
-    """Returns whether the run file could say so; a task may refuse a ZeRO stage."""
-    try:
-        type(config).model_validate(config.model_dump())
-    except ValidationError:
-        return False
-    return True

@@ -42,8 +42,9 @@ def _memory(config: RunConfig, *, ranks: int, ranks_of_node: int, on_gpu: bool) 
     held = 4 * parameters
     if on_gpu and training.checkpoint_in_background:
         held += checkpoint_bytes(parameters, training.precision, training.zero_stage) // ranks
-    if not on_gpu:
+    if not on_gpu or training.offload_optimizer:
         phases = range(len(config.phases))
-        held += max(phase_cost(config, index, ranks=ranks, on_gpu=False).memory.total for index in phases)
+        memory = [phase_cost(config, index, ranks=ranks, on_gpu=on_gpu).memory for index in phases]
+        held += max(each.offloaded if on_gpu else each.total for each in memory)
     own = _OF_A_RANK["gpu" if on_gpu else "cpu"] + config.data.loader_workers * _OF_A_LOADER
     return _OF_THE_DRIVER + ranks_of_node * (own + round(_MARGIN * held))

@@ -47,7 +47,7 @@ class EvaluationRequest:
     rank: int = 0
     world_size: int = 1
     report_progress: Callable[[int, int], None] | None = None
-    """Called as report_progress(done, total), in forward calls of this rank."""
+    """Called as report_progress(done, total), equally often on every rank."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,7 @@ class Task(ABC, Generic[Config, Data]):
             precision=training.precision,
             activation_checkpointing=training.activation_checkpointing is True,
             on_gpu=on_gpu,
+            offload_optimizer=training.offload_optimizer,
         )
 
     def write_model(self, index: int, weights: Mapping[str, Tensor], origin: Path | None, target: Path) -> None:

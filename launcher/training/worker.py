@@ -275,7 +275,8 @@ class _PhaseWork:
             world_size=self.ranks.world_size,
             report_progress=report_progress,
         )
-        return self.parts.evaluate(engine.model, self.task.phase_index, request)
+        with engine.whole_model() as model:
+            return self.parts.evaluate(model, self.task.phase_index, request)
 
     def write_model(
         self, weights: Mapping[str, torch.Tensor], evaluations: Mapping[str, Evaluation], target: Path
@@ -313,6 +314,7 @@ class _PhaseWork:
             layer_decay=training.layer_decay,
             adam_betas=training.adam_betas,
             adam_epsilon=training.adam_epsilon,
+            offload_optimizer=training.offload_optimizer,
         )
 
     def restore(self, engine: TrainingEngine, batches: BatchSource) -> Progress:

@@ -42,9 +42,7 @@ def global_attention(
     """
     queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
     count, width = queries.shape[1], hidden.shape[2]
-    # Adapters stand in for a projection and add to what it gives, so its weight alone does not tell all.
-    are_plain = all(type(each) is nn.Linear for each in (key, value))
-    if are_plain and 4 * count * heads <= 3 * width:
+    if is_plain(key) and is_plain(value) and 4 * count * heads <= 3 * width:
         return _absorbed(queries, hidden, metadata.token_mask, key, value, dropout)
     keys, values = key(hidden).unflatten(-1, (heads, -1)), value(hidden).unflatten(-1, (heads, -1))
     scale = queries.shape[-1] ** -0.5
@@ -55,6 +53,14 @@ def global_attention(
     queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
     attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(2)
+
+
+def is_plain(projection: nn.Linear) -> bool:
+    """Returns whether the weights of a projection tell all, and can be read before it is called.
+
+    Adapters stand in for it and add to what it gives; what shards it makes its weights whole when it is called.
+    """
+    return type(projection) is nn.Linear and not projection._forward_pre_hooks
 
 
 def global_probabilities(

@@ -10,6 +10,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 LARGEST_BUCKET = 500_000_000
 """Most numbers in DeepSpeed's buffer for gradients; a smaller model has one of its own size."""
 
+MOST_GATHERED = 100_000_000
+"""Most weights that a rank gathers from the others under ZeRO 3 before they are used; a smaller model is whole."""
+
 
 _FLOAT32_BYTES = 4
 
@@ -30,6 +33,8 @@ class TrainingLayout:
     """Keep only each layer's input, and one layer at a time in full."""
     on_gpu: bool = False
     """Whether ranks compute on GPUs: there layers keep what a CPU computes again."""
+    offload_optimizer: bool = False
+    """Keep gradients and the optimizer in the main memory, which is another one only where ranks compute on GPUs."""
 
     @property
     def half_precision(self) -> bool:
@@ -55,6 +60,8 @@ class MemoryEstimate:
     """What AdamW's update holds for a moment: gradients once more in fp32, and two numbers for each weight."""
     total: int
     """The peak: states, and either activations and communication or the update, whichever is more."""
+    offloaded: int = 0
+    """Of a rank on a GPU, beside all that: what lies in the main memory."""
 
 
 def memory_estimate(
@@ -83,8 +90,13 @@ def memory_estimate(
         # Gradients are reduced, and in half precision turned into fp32, once the activations are gone.
         communication, update = 0, trained * _FLOAT32_BYTES
     else:
-        gathered = weights * size if zero_stage == 3 and ranks > 1 else 0
+        gathered = min(weights, MOST_GATHERED) * size if zero_stage == 3 and ranks > 1 else 0
         communication, update = bucket + gathered, _share(3 * trained * _FLOAT32_BYTES, ranks)
+    offloaded = 0
+    if layout.offload_optimizer and layout.on_gpu and zero_stage > 0:
+        # There gradients are summed in fp32, so that the update needs room for two numbers only.
+        offloaded = optimizer + _share(3 * trained * _FLOAT32_BYTES, ranks)
+        gradients = optimizer = update = 0
     # Only ZeRO 3 holds on to its buffers while it updates.
     updating = update + (communication if zero_stage == 3 else 0)
     return MemoryEstimate(
@@ -95,6 +107,7 @@ def memory_estimate(
         communication=communication,
         update=update,
         total=parameters + gradients + optimizer + max(communication + kept, updating),
+        offloaded=offloaded,
     )
 
 

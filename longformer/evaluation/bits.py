@@ -66,9 +66,8 @@ def evaluate_bits_per_character(
         sequence_length: characters the model reads at a time.
         stride: from 1 to sequence_length.
         batch_size: sequences per forward call.
-        rank, world_size: share the work through torch.distributed. Every rank makes the same number of forward
-            calls, as ZeRO-3 needs, and returns the result for the whole text.
-        report_progress: called with (forward calls made, forward calls in all) of this rank.
+        rank, world_size: share the work through torch.distributed; every rank returns the result for the whole text.
+        report_progress: as in `summed`.
 
     Raises:
         ValueError: an argument is out of range, or the text has fewer than two characters.

@@ -1,4 +1,4 @@
-"""Work over batches that ranks share: every rank makes equally many forward calls and gets the whole result."""
+"""Work over batches that ranks share: every rank makes a part of the forward calls and gets the whole result."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 ReportProgress = Callable[[int, int], None]
-"""Called with (forward calls made, forward calls in all) of this rank."""
+"""Called with (rounds done, rounds in all)."""
 
 
 def summed(
@@ -29,9 +29,9 @@ def summed(
         score: calls the model once and returns a number, () float64.
         batches: the same on every rank, at least one.
         model: put into evaluation mode for the time being, and asked for its device, if it is a module.
-        rank, world_size: share the work through torch.distributed. Every rank makes the same number of forward
-            calls, as ZeRO-3 needs.
-        report_progress: called after every forward call.
+        rank, world_size: share the work through torch.distributed.
+        report_progress: called after every round of forward calls, in which a rank may have none left to make: equally
+            often on every rank.
     """
     total = torch.zeros((), dtype=torch.float64, device=_device_of(model))
     for _, result in _results(score, batches, model, rank, world_size, report_progress):
@@ -82,10 +82,8 @@ def _results(
             module.eval()
         for round_index in range(rounds):
             turn = round_index * world_size + rank
-            # A rank without work of its own repeats a batch and throws the result away: all must call alike.
-            result = work(batches[turn if turn < len(batches) else 0], device)
             if turn < len(batches):
-                yield turn, result
+                yield turn, work(batches[turn], device)
             if report_progress:
                 report_progress(round_index + 1, rounds)
     finally:

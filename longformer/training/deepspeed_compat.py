@@ -33,14 +33,31 @@ import deepspeed.runtime.zero.muon.muon_optimizer
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
+from deepspeed.runtime.zero import parameter_offload
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.utils import safe_get_full_fp32_param
+
+from longformer.models.common.outputs import ModelOutput
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # caused by DeepSpeed
 # With a compiler at hand DeepSpeed would spend 40 s building a shared-memory all-reduce for ranks on CPUs,
 # after probing all its operators; we use none of them.
 deepspeed.ops.__compatible_ops__ = {}
+
+_apply_to_tensors_only = parameter_offload.apply_to_tensors_only
+
+
+def _apply_to_tensors_of_outputs(function: Any, value: Any, warning_msg_fn: Any = None) -> Any:
+    """Finds the tensors in what our models return, where ZeRO 3 hangs up what makes weights whole for backward."""
+    if not isinstance(value, ModelOutput):
+        return _apply_to_tensors_only(function, value)
+    for name, each in value.items():
+        value[name] = _apply_to_tensors_only(function, each)
+    return value
+
+
+parameter_offload.apply_to_tensors_only = _apply_to_tensors_of_outputs
 
 PARAMETER_NAMES = "parameter_names"
 """Entry of a saved state: names of the parameters in the order of the optimizer's."""
@@ -102,8 +119,15 @@ def step(engine: Any, optimizer: Any, accepted: Callable[[Tensor], float]) -> No
 
 def _norm_of_shards(optimizer: Any) -> Tensor:
     """Returns the norm of the gradient of which every rank has its shards."""
-    gradients = [each for group in optimizer.averaged_gradients.values() for each in group]
-    squares = _norm(gradients).square()
+    if isinstance(optimizer, DeepSpeedZeroOptimizer_Stage3):
+        in_main_memory = optimizer.fp32_partitioned_groups_flat if optimizer.offload_optimizer else None
+    else:
+        in_main_memory = optimizer.single_partition_of_fp32_groups if optimizer.cpu_offload else None
+    if in_main_memory is None:
+        gradients = [each for group in optimizer.averaged_gradients.values() for each in group]
+    else:
+        gradients = [each.grad for each in in_main_memory]
+    squares = _norm(gradients).square().to(get_accelerator().current_device_name())
     torch.distributed.all_reduce(squares, group=optimizer.dp_process_group)
     return squares.sqrt()
 
@@ -130,6 +154,12 @@ def _step_of_masters(optimizer: Any, accepted: Callable[[Tensor], float]) -> boo
         master.grad = None
         parameter.data.copy_(master)
     return False
+
+
+def gathered(parameter: nn.Parameter) -> Tensor:
+    """Returns a copy of a parameter that ZeRO 3 has sharded, whole; all ranks must call it."""
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().clone()
 
 
 def master_weights(optimizer: Any) -> dict[Tensor, Tensor]:

@@ -8,6 +8,8 @@ update.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from longformer.errors import LongformerError
 from longformer.training import deepspeed_compat
 from longformer.training.distributed import Ranks
-from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
+from longformer.training.engine_settings import DTYPES, EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Batch, Lengths, Objective
 
@@ -76,6 +78,7 @@ class TrainingEngine:
             eps=settings.adam_epsilon,
         )
         config = deepspeed_config(settings, sum(parameter.numel() for parameter in model.parameters()))
+        self._hollow_copy = hollow_copy(model).to(DTYPES[settings.precision]) if settings.zero_stage == 3 else None
         self._engine, self._optimizer = deepspeed_compat.initialize(model, optimizer, config)
 
     def train_step(
@@ -194,10 +197,24 @@ class TrainingEngine:
         """Whether DeepSpeed leaves the optimizer as it is; then it clips but does not tell the norm."""
         return self.settings.zero_stage == 0 and self.settings.precision == "fp32"
 
-    @property
-    def model(self) -> nn.Module:
-        """The model to call in evaluation; with ZeRO 3 every rank must call it equally often."""
-        return self._engine
+    @contextmanager
+    def whole_model(self) -> Iterator[nn.Module]:
+        """Yields the model for evaluation, in the training precision; all ranks must enter the block.
+
+        Within it each rank may call the model as it likes. With ZeRO 3 it is a copy whose weights are gathered now and
+        given up at the end, so that every rank needs memory for all of them.
+        """
+        if self._hollow_copy is None:
+            yield self._engine.module
+            return
+        copied = list(self._hollow_copy.parameters())
+        try:
+            for copy, parameter in zip(copied, self._engine.module.parameters(), strict=True):
+                copy.data = deepspeed_compat.gathered(parameter)
+            yield self._hollow_copy
+        finally:
+            for copy in copied:
+                copy.data = copy.new_empty(0)
 
     def full_weights(self) -> dict[str, Tensor]:
         """Returns every parameter whole, in fp32 on the CPU; all ranks must call it, each gets them all."""
@@ -253,3 +270,11 @@ class TrainingEngine:
             raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
         if universal:
             deepspeed_compat.separate_groups(self._optimizer.optimizer, self._weight_decays)
+
+
+def hollow_copy(model: nn.Module) -> nn.Module:
+    """Returns a copy of a model whose parameters have no elements; what is shared between modules stays so."""
+    hollow: dict[int, Any] = {
+        id(each): nn.Parameter(each.new_empty(0), each.requires_grad) for each in model.parameters()
+    }
+    return deepcopy(model, hollow)

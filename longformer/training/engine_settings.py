@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from longformer.costs.memory import LARGEST_BUCKET
+from longformer.costs.memory import LARGEST_BUCKET, MOST_GATHERED
 from longformer.models.common.layer_order import layer_heights
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -30,6 +30,8 @@ class EngineSettings:
     """Learning rate of a layer over that of the one above it."""
     adam_betas: tuple[float, float]
     adam_epsilon: float
+    offload_optimizer: bool = False
+    """Whether AdamW, its averages and its weights are in the main memory, and the update is computed on the CPU."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
@@ -67,15 +69,25 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
     """Returns the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "overlap_comm": False,
+        # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
+        "reduce_bucket_size": min(parameters, LARGEST_BUCKET),
+    }
+    if settings.zero_stage == 3:
+        # By default so much is kept that a model of up to 10^9 weights is whole on every rank after all.
+        zero |= {
+            "stage3_max_live_parameters": MOST_GATHERED,
+            "stage3_max_reuse_distance": 0,
+            "stage3_prefetch_bucket_size": MOST_GATHERED // 2,
+        }
+    if settings.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch_size,
         "gradient_accumulation_steps": settings.accumulation_steps,
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "overlap_comm": False,
-            # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
-            "reduce_bucket_size": min(parameters, LARGEST_BUCKET),
-        },
+        "zero_optimization": zero,
         # AdamW is ours, so that it is the same everywhere; DeepSpeed's own would be compiled at run time.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

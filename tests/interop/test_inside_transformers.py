@@ -213,6 +213,18 @@ def test_pipelines_answer_one_by_one_and_in_batches_alike(owner: str, task: str,
         assert [name(each) for each in together] == [name(each) for each in alone]
 
 
+def test_an_adapter_of_the_words_is_in_the_loss_as_it_is_in_the_logits() -> None:
+    config = peft.LoraConfig(target_modules="all-linear", r=2, init_lora_weights=False)
+    adapted = peft.get_peft_model(build("ours", "LongformerForMaskedLM"), config)
+    labels = torch.randint(5, 50, (2, 20))
+    found = adapted(input_ids=labels, labels=labels, output_logits=True)
+    torch.testing.assert_close(
+        found.loss, torch.nn.functional.cross_entropy(found.logits.flatten(0, 1), labels.flatten())
+    )
+    found.loss.backward()
+    assert all(bool(each.grad.any()) for name, each in adapted.named_parameters() if "decoder.lora" in name)
+
+
 @pytest.mark.parametrize(
     ("owner", "targets"),
     [

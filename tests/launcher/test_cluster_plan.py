@@ -53,6 +53,17 @@ def test_higher_stages_need_less_for_states() -> None:
     assert len({each.activations for each in memory}) == 1
 
 
+def test_an_optimizer_in_main_memory_is_counted_there_and_not_on_the_gpu() -> None:
+    plan = forecast(large("training.offload_optimizer=true"), GPUS["h100"], gpus=8, mfu=0.3)
+    alone, *sharded = plan.phases[0].memory
+    assert alone.optimizer > 0
+    for memory in sharded:
+        assert (memory.gradients, memory.optimizer, memory.update) == (0, 0, 0)
+        # AdamW's averages and weights, gradients, and two numbers while it updates, all in fp32.
+        assert memory.offloaded == pytest.approx(24 * alone.parameters / 2 / 8)
+        assert memory.total == memory.parameters + memory.communication + memory.activations
+
+
 def test_a_checkpoint_holds_weights_averages_and_masters() -> None:
     assert [checkpoint_bytes(10, "bf16", stage) for stage in (0, 2)] == [140, 140]
     assert [checkpoint_bytes(10, "fp32", stage) for stage in (0, 1, 3)] == [120, 160, 120]

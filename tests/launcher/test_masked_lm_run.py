@@ -95,13 +95,14 @@ def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_ha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("zero_stage", "frozen"), [(2, False), (2, True), (3, False)])
 def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undisturbed_one(
-    frozen: bool, antibody_run: Path, tmp_path: Path
+    zero_stage: int, frozen: bool, antibody_run: Path, tmp_path: Path
 ) -> None:
-    def new_run(name: str) -> TinyRun:
+    def new_run(name: str, zero_stage: int) -> TinyRun:
         overrides = [f"model.freeze_pretrained={json.dumps(frozen)}", "evaluation.limit_tokens=2000"]
         overrides += ["model.max_length=256", "phases.0.sequence_length=256", "phases.0.steps=10"]
+        overrides.append(f"training.zero_stage={zero_stage}")
         overrides.append(f"model.source={without_dropout(source, tmp_path / 'source')}")
         config = load(antibody_run, overrides)
         task = task_of(config)
@@ -111,9 +112,9 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
         return run
 
     source = Path(yaml.safe_load(antibody_run.read_text())["model"]["source"])
-    expected = new_run("expected")
+    expected = new_run("expected", 2)
     assert expected.go().status is Status.COMPLETED
-    run = new_run("run")
+    run = new_run("run", zero_stage)
     with run.disturbed_at(6, kill_all_ranks):
         assert run.go().status is Status.FAILED
     fingerprint = run.run.paths.identity().data_fingerprint
@@ -184,7 +185,7 @@ def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_t
         ("task=translation", "task is 'translation', but it should be one of characters, masked_lm"),
         ("model.window=65", "model.window is 65, but it should be even"),
         ("phases.0.sequence_length=513", "phases[0].sequence_length is 513, but the model reads 3 to"),
-        ("training.zero_stage=3", "training.zero_stage is 3, but the loss reads the word embeddings"),
+        ("training={zero_stage: 0, offload_optimizer: true}", "training.offload_optimizer is true, but without ZeRO"),
         ("data.sources=[]", "data.sources is empty"),
         ("phases.0.windows=[1]", "phases[0].windows is not a known key"),
     ],

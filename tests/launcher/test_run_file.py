@@ -308,6 +308,7 @@ def test_phases_share_weights_and_differ_in_windows() -> None:
     "override",
     [
         "training.zero_stage=3",
+        "training.offload_optimizer=true",
         "training.activation_checkpointing=true",
         "training.checkpoint_every_steps=7",
         "training.checkpoint_every_minutes=15",

@@ -96,6 +96,18 @@ def test_gradient_accumulation_equals_one_large_batch(zero_stage: Any, plain_pyt
         np.testing.assert_allclose(norms, plain_pytorch[1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_an_optimizer_in_main_memory_trains_like_plain_pytorch_and_skips_overflows(
+    zero_stage: Any, plain_pytorch: Any
+) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage, offload_optimizer=True, accumulation_steps=2)
+    for losses, norms, _ in in_ranks(2, train_small, settings, STEPS, SIZE):
+        np.testing.assert_allclose(losses, plain_pytorch[0], atol=1e-4)
+        np.testing.assert_allclose(norms, plain_pytorch[1], rtol=1e-3)
+    for applied, changed in in_ranks(2, _overflow_in_step_1, replace(settings, precision="bf16", accumulation_steps=1)):
+        assert applied == changed == [True, False, True]
+
+
 def test_the_same_ranks_train_bitwise_the_same() -> None:
     dropout = {"dropout": 0.2}
     first = in_ranks(2, train_small, SETTINGS, STEPS, SIZE, dropout)

@@ -96,6 +96,25 @@ def test_another_number_of_ranks_and_another_stage_go_on_with_the_same_losses(
     assert manifest.data == {"position": 36}
 
 
+@pytest.mark.parametrize(
+    ("written", "present", "offloaded"),
+    [((2, 2), (2, 2), True), ((2, 3), (2, 3), False), ((2, 1), (1, 3), True), ((2, 3), (1, 2), False)],
+)
+def test_an_optimizer_moves_to_main_memory_and_back_with_a_checkpoint(
+    written: tuple[int, int], present: tuple[int, int], offloaded: bool, tmp_path: Path
+) -> None:
+    before, after = (
+        replace(settings_for(*ranks_and_stage, "bf16"), offload_optimizer=is_offloaded)
+        for ranks_and_stage, is_offloaded in ((written, offloaded), (present, not offloaded))
+    )
+    expected, weights = in_ranks(written[0], train_and_save, before, tmp_path)[0]
+    (checkpoint,) = committed_checkpoints(tmp_path)
+    fitting = checkpoint if written == present else universal_copy(checkpoint)
+    found, restored, _ = in_ranks(present[0], go_on, after, fitting)[0]
+    numpy.testing.assert_equal(restored, weights)
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_copy_is_made_once_and_again_when_it_is_damaged(tmp_path: Path) -> None:
     in_ranks(1, train_and_save, settings_for(1, 2), tmp_path)
     (checkpoint,) = committed_checkpoints(tmp_path)

@@ -119,12 +119,3 @@ class MaskedLMRun(PretrainedRun):
                 "nothing else is trained with model.freeze_pretrained; give one of the two"
             )
         return self
-
-    @model_validator(mode="after")
-    def _check_zero_stage(self) -> Self:
-        if self.training.zero_stage == 3:
-            raise ValueError(
-                "training.zero_stage is 3, but the loss reads the word embeddings that ZeRO 3 has put away by then; "
-                "choose 2 or less"
-            )
-        return self

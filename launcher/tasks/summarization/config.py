@@ -122,11 +122,7 @@ class SummarizationRun(PretrainedRun):
         )
 
     @model_validator(mode="after")
-    def _check_target_length_and_zero_stage(self) -> Self:
+    def _check_target_length(self) -> Self:
         if self.data.target_length < 16:
             raise ValueError(f"data.target_length is {self.data.target_length}, but it should be at least 16")
-        if self.training.zero_stage == 3:
-            raise ValueError(
-                "training.zero_stage is 3, but every rank writes summaries with whole weights; choose 2 or less"
-            )
         return self

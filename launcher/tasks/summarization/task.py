@@ -4,8 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
-
 from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskReport
 from launcher.tasks.pretrained import PretrainedTask
@@ -44,6 +42,15 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
     def objective(self) -> Objective:
         return summary_tokens(self.config.data.label_smoothing)
 
+    def build_model(self, index: int, origin: Path | None) -> LEDForConditionalGeneration:
+        model: LEDForConditionalGeneration = super().build_model(index, origin)
+        if self.config.training.zero_stage == 3 and (model.config.encoder_layerdrop or model.config.decoder_layerdrop):
+            raise LongformerError(
+                "training.zero_stage is 3, but the model drops whole layers, each rank others; choose 2 or less, or "
+                f"set encoder_layerdrop and decoder_layerdrop to 0 in {CONFIG_FILE} of the source"
+            )
+        return model
+
     def write_start(self, target: Path) -> str:
         origin = super().write_start(target)
         self._write_settings(target)
@@ -66,10 +73,8 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
             own["forced_bos_token_id"] = form.forced_begin
         write_json(folder / GENERATION_FILE, special | own | self.config.evaluation.generation)
 
-    def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
+    def evaluate(self, model: Any, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns ROUGE of what the model writes about the documents of a split, and of extracts beside it."""
-        # What DeepSpeed wraps has whole weights below ZeRO 3, and only that can write.
-        whole: Any = getattr(model, "module", model)
         documents = self.data.held_out(
             request.split,
             source_length=request.sequence_length or self.config.phases[index].sequence_length,
@@ -81,7 +86,7 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
         except ValueError as error:
             raise LongformerError(str(error)) from None
         table = evaluate_summaries(
-            whole,
+            model,
             documents,
             self.data.decoder(),
             settings=self.config.evaluation.generation,

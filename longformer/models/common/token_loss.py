@@ -4,12 +4,47 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 IGNORED = -100
 CHUNK = 256
+
+
+class TokenProjection(nn.Linear):
+    """The matrix that turns states into logits over the vocabulary, or into the loss of predicting tokens.
+
+    Both happen here because sharded weights are whole only while the module that owns them computes.
+    """
+
+    def forward(
+        self,
+        states: Tensor,
+        targets: Tensor | None = None,
+        bias: Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> Tensor:
+        """Returns logits (..., vocabulary) without bias, or the loss of `targets`; arguments as in `masked_lm_loss`."""
+        if targets is None or bias is None:
+            return super().forward(states)
+        return masked_lm_loss(states, targets, self.weight, bias, label_smoothing=label_smoothing)
+
+
+def projected_loss(
+    projection: nn.Module, states: Tensor, targets: Tensor, bias: Tensor, *, label_smoothing: float = 0.0
+) -> Tensor:
+    """Returns the loss of `targets` through a projection without bias; arguments as in `masked_lm_loss`.
+
+    An adapter in its place only gives logits, here of all labelled positions at once.
+    """
+    if isinstance(projection, TokenProjection):
+        loss: Tensor = projection(states, targets, bias, label_smoothing=label_smoothing)
+        return loss
+    logits = projection(states).float() + bias
+    total = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    return total / max(1, targets.shape[0])
 
 
 def masked_lm_loss(

@@ -9,7 +9,7 @@ from longformer.interop.families import LED
 from longformer.models.common.inputs import BatchFacts, input_shape
 from longformer.models.common.outputs import EncoderOutput
 from longformer.models.common.pretrained import PretrainedModel
-from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
+from longformer.models.common.token_loss import IGNORED, TokenProjection, labelled, projected_loss
 from longformer.models.led.cache import KeyValueCache
 from longformer.models.led.config import LEDConfig
 from longformer.models.led.decoder import LEDDecoder
@@ -206,7 +206,7 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
 
     def __init__(self, config: LEDConfig) -> None:
         super().__init__(config)
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = TokenProjection(config.d_model, config.vocab_size, bias=False)
         self.register_buffer("final_logits_bias", torch.zeros(1, config.vocab_size))
         self.tie_weights()
         self.initialise()
@@ -262,13 +262,8 @@ class LEDForConditionalGeneration(LEDWithHead, GeneratesText):
         loss = None
         if labels is not None and facts is not None:
             positions, targets = labelled(labels, hidden.shape[:2], facts.labelled)
-            loss = masked_lm_loss(
-                hidden.flatten(0, 1).index_select(0, positions),
-                targets,
-                self.lm_head.weight,
-                self.final_logits_bias[0],
-                label_smoothing=smoothing,
-            )
+            states = hidden.flatten(0, 1).index_select(0, positions)
+            loss = projected_loss(self.lm_head, states, targets, self.final_logits_bias[0], label_smoothing=smoothing)
         wants_logits = labels is None if output_logits is None else output_logits
         return LEDGenerationOutput(loss, self.logits(hidden) if wants_logits else None, **result.trace())
 

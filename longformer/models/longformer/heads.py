@@ -11,7 +11,7 @@ from longformer.interop.families import LONGFORMER
 from longformer.models.common.inputs import BatchFacts, input_shape
 from longformer.models.common.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
 from longformer.models.common.pretrained import PretrainedModel
-from longformer.models.common.token_loss import IGNORED, labelled, masked_lm_loss
+from longformer.models.common.token_loss import IGNORED, TokenProjection, labelled, projected_loss
 from longformer.models.longformer import global_attention
 from longformer.models.longformer.config import LongformerConfig
 from longformer.models.longformer.layers import of_first_token
@@ -58,7 +58,7 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.decoder = TokenProjection(config.hidden_size, config.vocab_size, bias=False)
         self.bias = nn.Parameter(torch.empty(config.vocab_size))
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -66,7 +66,7 @@ class MaskedLMHead(nn.Module):
         compared = self.layer_norm(functional.gelu(self.dense(hidden)))
         if targets is None:
             return self.decoder(compared) + self.bias
-        return masked_lm_loss(compared, targets, self.decoder.weight, self.bias)
+        return projected_loss(self.decoder, compared, targets, self.bias)
 
 
 class LongformerForMaskedLM(ModelWithHead):

@@ -1,0 +1,162 @@
+"""Every task learns and is evaluated under ZeRO 3 as it is without ZeRO."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from longformer.costs.masked_lm import global_projections
+from longformer.models import (
+    LEDConfig,
+    LEDForConditionalGeneration,
+    LongformerConfig,
+    LongformerForMaskedLM,
+    LongformerForMultipleChoice,
+    LongformerForSequenceClassification,
+    LongformerForTokenClassification,
+)
+from longformer.training import engine as engine_module
+from longformer.training.distributed import Ranks
+from longformer.training.engine import TrainingEngine
+from longformer.training.engine_settings import EngineSettings, deepspeed_config
+from longformer.training.objectives import LABELS, summary_tokens, weighted_labels
+from tests.training.rank_group import in_ranks
+from tests.training.small_model import SETTINGS, no_spikes
+
+STEPS, ROWS, LENGTH, VOCABULARY = 4, 4, 48, 300
+ENCODER = LongformerConfig(
+    vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    max_position_embeddings=LENGTH + 2, attention_window=16, pad_token_id=1, sep_token_id=2, num_labels=3,
+    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+)  # fmt: skip
+SUMMARIZER = LEDConfig(
+    vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+    decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, attention_window=16,
+    max_encoder_position_embeddings=LENGTH, max_decoder_position_embeddings=16, dropout=0.0,
+)  # fmt: skip
+
+
+def masked_lm() -> nn.Module:
+    model = LongformerForMaskedLM(ENCODER)
+    for parameter in global_projections(model):
+        parameter.requires_grad_(False)
+    return model
+
+
+def texts(step: int, *, most_global: int = 0) -> tuple[dict[str, Tensor], torch.Generator]:
+    """Return the texts of a step, some padded, each with 1 to `most_global` global tokens, and what draws their labels.
+
+    With few of them attention reads the weights of its global projections, with many it calls these.
+    """
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(3, VOCABULARY, (ROWS, LENGTH), generator=generator)
+    mask = torch.arange(LENGTH) < torch.randint(LENGTH // 2, LENGTH + 1, (ROWS, 1), generator=generator)
+    batch = {"input_ids": ids.where(mask, 1), "attention_mask": mask.long()}
+    if most_global:
+        ends = torch.randint(1, most_global + 1, (ROWS, 1), generator=generator)
+        batch["global_attention_mask"] = (torch.arange(LENGTH) < ends).long()
+    return batch, generator
+
+
+def masked_texts(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step)
+    hidden = (torch.rand(ROWS, LENGTH, generator=generator) < 0.15) & batch["attention_mask"].bool()
+    return batch | {"labels": batch["input_ids"].where(hidden, -100)}
+
+
+def documents(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step, most_global=1)
+    return batch | {"labels": torch.randint(3, VOCABULARY, (ROWS, 12), generator=generator)}
+
+
+def classified_texts(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step, most_global=20)
+    return batch | {"labels": torch.randint(0, 3, (ROWS,), generator=generator)}
+
+
+def labelled_words(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step)
+    labels = torch.randint(0, 3, (ROWS, LENGTH), generator=generator)
+    return batch | {"labels": labels.where(batch["attention_mask"].bool(), -100)}
+
+
+def choices(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step, most_global=6)
+    paired = {name: each.unflatten(0, (ROWS // 2, 2)) for name, each in batch.items()}
+    return paired | {"labels": torch.randint(0, 2, (ROWS // 2,), generator=generator)}
+
+
+def losses_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
+    return [float(model(**batch).loss)]
+
+
+def written(model: Any, batch: dict[str, Tensor]) -> list[float]:
+    source = {name: each for name, each in batch.items() if name != "labels"}
+    return [float(each) for each in model.generate(**source, num_beams=2, max_length=8).flatten()]
+
+
+TASKS: dict[str, Any] = {
+    "masked_lm": (masked_lm, masked_texts, LABELS, losses_of),
+    "summarization": (lambda: LEDForConditionalGeneration(SUMMARIZER), documents, summary_tokens(0.1), written),
+    "sequence_classification": (
+        lambda: LongformerForSequenceClassification(ENCODER), classified_texts, weighted_labels((1.0, 2.0, 1.0)),
+        losses_of,
+    ),
+    "token_classification": (
+        lambda: LongformerForTokenClassification(ENCODER), labelled_words, weighted_labels(None), losses_of
+    ),
+    "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),
+}  # fmt: skip
+OPTIONS = [(True, False), (False, True)]
+
+
+def everything_sharded(settings: EngineSettings, parameters: int) -> dict[str, Any]:
+    """Return DeepSpeed's config, but for tensors that ZeRO 3 leaves whole because they are small."""
+    config = deepspeed_config(settings, parameters)
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return config
+
+
+def train_and_evaluate(
+    ranks: Ranks, task: str, settings: EngineSettings, recompute: bool
+) -> tuple[list[float], list[float]]:
+    """Train, evaluate after every second step, and return the losses and what was evaluated."""
+    build, batch_of, objective, evaluate = TASKS[task]
+    torch.manual_seed(1)
+    model = build().train()
+    if recompute:
+        model.gradient_checkpointing_enable()
+    with patch.object(engine_module, "deepspeed_config", everything_sharded):
+        engine = TrainingEngine(model, settings, ranks)
+    losses: list[float] = []
+    evaluated: list[float] = []
+    for step in range(STEPS):
+        batch = {name: each.chunk(ranks.world_size)[ranks.rank] for name, each in batch_of(step).items()}
+        outcome = engine.train_step(iter([batch]), objective, learning_rate=3e-3, guard=no_spikes())
+        losses.append(outcome.loss)
+        if step % 2:
+            with engine.whole_model() as whole, torch.no_grad():
+                whole.eval()
+                # A rank may have nothing left to evaluate.
+                evaluated += evaluate(whole, batch_of(100)) if ranks.is_first else []
+                whole.train()
+    return losses, evaluated
+
+
+@pytest.mark.parametrize(
+    ("recompute", "offload"), [(False, False), *(pytest.param(*each, marks=pytest.mark.slow) for each in OPTIONS)]
+)
+@pytest.mark.parametrize("task", TASKS)
+def test_sharded_weights_learn_and_are_evaluated_like_whole_ones(task: str, recompute: bool, offload: bool) -> None:
+    sharded = replace(SETTINGS, zero_stage=3, offload_optimizer=offload)
+    (expected, evaluated), (found, evaluated_sharded) = (
+        in_ranks(2, train_and_evaluate, task, settings, recompute)[0]
+        for settings in (replace(SETTINGS, zero_stage=0), sharded)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(evaluated_sharded, evaluated, atol=1e-4)
+    assert len(evaluated) > 1
