@@ -157,7 +157,7 @@ def _step_of_masters(optimizer: Any, accepted: Callable[[Tensor], float]) -> boo
 
 
 def gathered(parameter: nn.Parameter) -> Tensor:
-    """Returns a copy of a parameter that ZeRO 3 has sharded, whole; all ranks must call it."""
+    """Returns a copy of a parameter, whole where ZeRO 3 has sharded it; all ranks must call it."""
     with deepspeed.zero.GatheredParameters([parameter]):
         return parameter.detach().clone()
 

@@ -222,7 +222,9 @@ class TrainingEngine:
         weights = {}
         for name, parameter in self._engine.module.named_parameters():
             full = masters.get(parameter, deepspeed_compat.full_parameter(parameter))
-            weights[name] = (parameter if full is None else full).detach().float().cpu().clone()
+            if full is None:  # without ZeRO, or frozen
+                full = deepspeed_compat.gathered(parameter)
+            weights[name] = full.detach().float().cpu().clone()
         return weights
 
     def _master_weights(self) -> dict[Tensor, Tensor]:

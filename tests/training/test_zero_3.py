@@ -123,8 +123,8 @@ def everything_sharded(settings: EngineSettings, parameters: int) -> dict[str, A
 
 def train_and_evaluate(
     ranks: Ranks, task: str, settings: EngineSettings, recompute: bool
-) -> tuple[list[float], list[float]]:
-    """Train, evaluate after every second step, and return the losses and what was evaluated."""
+) -> tuple[list[float], list[float], dict[str, tuple[int, ...]]]:
+    """Train, evaluate after every second step, and return the losses, what was evaluated, and the weights' shapes."""
     build, batch_of, objective, evaluate = TASKS[task]
     torch.manual_seed(1)
     model = build().train()
@@ -144,7 +144,7 @@ def train_and_evaluate(
                 # A rank may have nothing left to evaluate.
                 evaluated += evaluate(whole, batch_of(100)) if ranks.is_first else []
                 whole.train()
-    return losses, evaluated
+    return losses, evaluated, {name: tuple(each.shape) for name, each in engine.full_weights().items()}
 
 
 @pytest.mark.parametrize(
@@ -153,10 +153,11 @@ def train_and_evaluate(
 @pytest.mark.parametrize("task", TASKS)
 def test_sharded_weights_learn_and_are_evaluated_like_whole_ones(task: str, recompute: bool, offload: bool) -> None:
     sharded = replace(SETTINGS, zero_stage=3, offload_optimizer=offload)
-    (expected, evaluated), (found, evaluated_sharded) = (
+    (expected, evaluated, shapes), (found, evaluated_sharded, gathered_shapes) = (
         in_ranks(2, train_and_evaluate, task, settings, recompute)[0]
         for settings in (replace(SETTINGS, zero_stage=0), sharded)
     )
     np.testing.assert_allclose(found, expected, atol=1e-4)
     np.testing.assert_allclose(evaluated_sharded, evaluated, atol=1e-4)
     assert len(evaluated) > 1
+    assert gathered_shapes == shapes
