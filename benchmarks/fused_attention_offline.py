@@ -2,10 +2,10 @@
 
     python benchmarks/fused_attention_offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
 
-An argument is an architecture, a dtype, a head_dim and any of padding, globals, relative, dropout, dilated,
-global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints one JSON line per kernel; with
---table lines to read. Must run without TRITON_INTERPRET: kernels are either compiled or interpreted. Needs this
-repository's root on PYTHONPATH where it is not installed.
+An argument is an architecture, a dtype, a head_dim and any of padding, packed (sequences without padding), globals,
+relative, dropout, dilated, global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints
+one JSON line per kernel; with --table lines to read. Must run without TRITON_INTERPRET: kernels are either compiled or
+interpreted. Needs this repository's root on PYTHONPATH where it is not installed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from longformer.attention.fused import global_launch, launch, tiles
-from longformer.attention.metadata import AttentionMetadata
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens, packed_layout
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 # Of a multiprocessor: registers, bytes of shared memory, of which the system keeps 1 KiB a program, and threads.
@@ -70,7 +70,8 @@ def compile_kernels(
         gradients = torch.empty(*output.shape[:2], 3, *output.shape[2:], dtype=dtype).unbind(2)
         call.backward(output, lse, torch.empty_like(output), gradients)
         if "global_attention" in features:
-            attention = global_launch.GlobalAttentionCall(call.query[:, :48], replace(call, dilations=(1, 1)))
+            queries = torch.empty(2, 48, *call.query.shape[2:], dtype=dtype)
+            attention = global_launch.GlobalAttentionCall(queries, replace(call, dilations=(1, 1)))
             output, lse = attention.forward()
             attention.backward(output, lse, output)
     for kernel, tile, binary in compiled:
@@ -80,14 +81,18 @@ def compile_kernels(
 
 def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launch.Call:
     heads, side = (1, 1) if "ones" in features else (2, 256)
-    query, key, value = torch.empty(2, 512, 3, heads, head_dim, dtype=dtype).unbind(2)
+    batch = (1, 1024) if "packed" in features else (2, 512)
+    query, key, value = torch.empty(*batch, 3, heads, head_dim, dtype=dtype).unbind(2)
     layout, extra = None, {}
-    if features & {"padding", "globals", "ones"}:
+    if "packed" in features:
+        bounds, marked = torch.tensor([0, 512, 1024]), torch.arange(1024)[None] % 512 == 0
+        layout = packed_layout(1024, bounds, 512, GlobalTokens.find(marked, bounds) if "globals" in features else None)
+    elif features & {"padding", "globals", "ones"}:
         is_global = torch.eye(2, 512).bool() if features & {"globals", "ones"} else None
         layout = AttentionMetadata.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
     if "relative" in features:
         relative_key = torch.empty(2 * side + 1, heads, head_dim, dtype=dtype)
-        extra["relative"] = (torch.empty(2, 512, heads, head_dim, dtype=dtype), relative_key)
+        extra["relative"] = (torch.empty(*batch, heads, head_dim, dtype=dtype), relative_key)
     if "dropout" in features:
         extra |= {"dropout": 0.1, "seed": torch.zeros(1, dtype=torch.int64)}
     dilations = (1, 2) if "dilated" in features else (1,) * heads

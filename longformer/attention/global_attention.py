@@ -30,27 +30,36 @@ def global_attention(
     With more of them the fused kernels, where they run, split the keys among programs and merge what these found.
 
     Args:
-        hidden: (batch, positions, width), the layer's input.
+        hidden: (batch, positions, width), or (packed, width) where `metadata` has a packing: the layer's input.
         global_tokens: who attends; free slots give numbers without meaning.
-        metadata: padding and global tokens of the batch.
+        metadata: padding, sequences and global tokens of the batch.
         query, key, value: the global projections, width to width.
         dropout: probability of dropping an attention probability.
         backend: engine of `banded_attention`.
 
     Returns:
-        (batch, count, width).
+        (sequences, count, width).
     """
     queries = query(global_tokens.gather(hidden)).unflatten(-1, (heads, -1))
-    count, width = queries.shape[1], hidden.shape[2]
-    if is_plain(key) and is_plain(value) and 4 * count * heads <= 3 * width:
-        return _absorbed(queries, hidden, metadata.token_mask, key, value, dropout)
-    keys, values = key(hidden).unflatten(-1, (heads, -1)), value(hidden).unflatten(-1, (heads, -1))
     scale = queries.shape[-1] ** -0.5
-    if engine_name(backend, queries, scale, relative=False) == "fused":
+    is_fused = engine_name(backend, queries, scale, relative=False) == "fused"
+    count, visible, packing = queries.shape[1], metadata.token_mask, metadata.packing
+    if packing is not None and not is_fused and packing.is_even:
+        hidden, visible = packing.by_sequence(hidden)
+    elif packing is not None:
+        # The global tokens of all sequences are compared with every token.
+        count, visible = queries.shape[0] * count, packing.members
+    if is_plain(key) and is_plain(value) and 4 * count * heads <= 3 * hidden.shape[-1]:
+        return _absorbed(queries, hidden, visible, key, value, dropout)
+    keys, values = (project(hidden).unflatten(-1, (heads, -1)) for project in (key, value))
+    if is_fused:
+        if packing is not None:
+            keys, values = keys[None], values[None]
         attended = fused_global_attention(queries, keys, values, scale=scale, dropout=dropout, layout=metadata.layout)
         return attended.flatten(2)
-    mask = None if metadata.token_mask is None else metadata.token_mask[:, None, None, :]
-    queries, keys, values = (tensor.transpose(1, 2) for tensor in (queries, keys, values))
+    mask = None if visible is None else visible[:, None, None, :]
+    queries, keys, values = (tensor.transpose(-3, -2) for tensor in (queries, keys, values))
+    keys, values = (tensor.expand(queries.shape[0], *tensor.shape[-3:]) for tensor in (keys, values))
     attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
     return attended.transpose(1, 2).flatten(2)
 
@@ -79,11 +88,11 @@ def global_probabilities(
 
 
 def _absorbed(
-    queries: Tensor, hidden: Tensor, token_mask: Tensor | None, key: nn.Linear, value: nn.Linear, dropout: float
+    queries: Tensor, hidden: Tensor, visible: Tensor | None, key: nn.Linear, value: nn.Linear, dropout: float
 ) -> Tensor:
-    """Attends from (batch, count, heads, head_dim) without projecting `hidden`."""
+    """Attends from (sequences, count, heads, head_dim) without projecting `hidden`; see `_probabilities`."""
     heads = queries.shape[2]
-    probabilities = functional.dropout(_probabilities(queries, hidden, token_mask, key), dropout).to(hidden.dtype)
+    probabilities = functional.dropout(_probabilities(queries, hidden, visible, key), dropout).to(hidden.dtype)
     mixed = torch.matmul(probabilities.flatten(1, 2), hidden).unflatten(1, (-1, heads))
     attended = torch.einsum("bghe,hde->bghd", mixed, value.weight.unflatten(0, (heads, -1)))
     # After dropout the probabilities of a row no longer sum to one.
@@ -91,14 +100,21 @@ def _absorbed(
     return (attended + bias).flatten(2)
 
 
-def _probabilities(queries: Tensor, hidden: Tensor, token_mask: Tensor | None, key: nn.Linear) -> Tensor:
-    """Returns (batch, count, heads, positions) in float32 or better."""
+def _probabilities(queries: Tensor, hidden: Tensor, visible: Tensor | None, key: nn.Linear) -> Tensor:
+    """Returns (sequences, count, heads, positions) in float32 or better.
+
+    Args:
+        queries: (sequences, count, heads, head_dim).
+        hidden: (sequences, positions, width), or (positions, width) for all of them.
+        visible: (sequences, positions) bool, False for what is hidden; None: nothing is.
+        key: the projection of the keys.
+    """
     heads, head_dim = queries.shape[2:]
     queries = queries * head_dim**-0.5
     absorbed = torch.einsum("bghd,hde->bghe", queries, key.weight.unflatten(0, (heads, -1)))
     # The key's bias shifts all scores of a row alike; it stays so that every parameter has its gradient (zero).
     shift = (queries * key.bias.unflatten(0, (heads, -1))).sum(-1, keepdim=True)
-    scores = torch.matmul(absorbed.flatten(1, 2), hidden.transpose(1, 2)).unflatten(1, (-1, heads)) + shift
-    if token_mask is not None:
-        scores = scores.masked_fill(~token_mask[:, None, None, :], torch.finfo(scores.dtype).min)
+    scores = torch.matmul(absorbed.flatten(1, 2), hidden.transpose(-2, -1)).unflatten(1, (-1, heads)) + shift
+    if visible is not None:
+        scores = scores.masked_fill(~visible[:, None, None, :], torch.finfo(scores.dtype).min)
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))

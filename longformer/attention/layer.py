@@ -40,8 +40,8 @@ class BandAndGlobalAttention(nn.Module):
         super().__init__()
         self.heads, self.band, self.dropout, self.backend = heads, band, dropout, backend
 
-    def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
-        """Returns the projections of the layer's input, apart or packed; see `separate`."""
+    def local_projections(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Returns the projections of the layer's input, (batch, positions, ...), apart or in one; see `separate`."""
         raise NotImplementedError
 
     def attend(self, hidden: Tensor, metadata: AttentionMetadata) -> Tensor:
@@ -49,15 +49,17 @@ class BandAndGlobalAttention(nn.Module):
 
         Args:
             hidden: (batch, positions, width), or (packed, width) where `metadata` has a packing.
-            metadata: padding and global tokens of the batch.
+            metadata: padding, sequences and global tokens of the batch.
         """
-        projections = self.local_projections(hidden, metadata)
+        # For the engines a packed batch is one row.
+        projections = self.local_projections(hidden if metadata.packing is None else hidden[None])
         attended = sliding_window_attention(
             projections, metadata, self.band, dropout=self._dropout(), backend=self.backend
-        ).flatten(2)
+        )
+        attended = attended.reshape(hidden.shape)
         if metadata.global_tokens is not None:
             of_global_tokens = global_attention(
-                metadata.unpack(hidden),
+                hidden,
                 metadata.global_tokens,
                 metadata,
                 query=self.query_global,
@@ -68,15 +70,20 @@ class BandAndGlobalAttention(nn.Module):
                 backend=self.backend,
             )
             attended = metadata.global_tokens.scatter(attended, of_global_tokens)
-        return metadata.pack(attended)
+        return attended
 
     def probabilities(self, hidden: Tensor, metadata: AttentionMetadata) -> AttentionProbabilities:
-        """Returns the probabilities that `attend` uses; computed for inspection, block by block, not fast."""
-        query, key, _ = separate(self.local_projections(hidden, metadata))
+        """Returns the probabilities that `attend` uses; computed for inspection, block by block, not fast.
+
+        Args:
+            hidden: (batch, positions, width).
+            metadata: padding and global tokens of the batch, which must not be packed.
+        """
+        query, key, _ = separate(self.local_projections(hidden))
         of_global_tokens = None
         if metadata.global_tokens is not None:
             of_global_tokens = global_probabilities(
-                metadata.unpack(hidden),
+                hidden,
                 metadata.global_tokens,
                 metadata.token_mask,
                 query=self.query_global,
@@ -117,7 +124,6 @@ class LongformerSelfAttention(BandAndGlobalAttention):
         """Returns the attended values of all heads; see `attend`."""
         return self.attend(hidden, metadata)
 
-    def local_projections(self, hidden: Tensor, metadata: AttentionMetadata) -> tuple[Tensor, ...]:
-        """Returns queries, keys and values packed in one tensor."""
-        packed = metadata.unpack(self.query_key_value(hidden))
-        return (packed.unflatten(-1, (3, self.heads, -1)),)
+    def local_projections(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Returns queries, keys and values in one tensor, (batch, positions, 3, heads, head_dim)."""
+        return (self.query_key_value(hidden).unflatten(-1, (3, self.heads, -1)),)

@@ -19,6 +19,8 @@ def reference_attention(
     causal: bool,
     token_mask: Tensor | None,
     global_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    max_seqlen: int,
     relative_query: Tensor | None,
     relative_key: Tensor | None,
     scale: float,
@@ -40,6 +42,10 @@ def reference_attention(
         visible = visible | (reachable & (distance <= 0) if causal else reachable)
     if token_mask is not None:
         visible = visible & token_mask[:, None, None, :] & token_mask[:, None, :, None]
+    if cu_seqlens is not None:
+        # Counted from 1; what stands behind the last sequence has the number of the bounds.
+        sequence = torch.searchsorted(cu_seqlens, position.to(cu_seqlens.dtype), right=True)
+        visible = visible & (sequence == sequence[:, None]) & (sequence < cu_seqlens.shape[0])
 
     precision = torch.promote_types(query.dtype, torch.float32)
     scores = torch.einsum("bihd,bjhd->bhij", query.to(precision), key.to(precision))

@@ -8,8 +8,9 @@ from longformer.attention.band import Band
 from longformer.attention.blocked.op import blocked_attention_of_projections
 from longformer.attention.fused import fused_attention_of_projections
 from longformer.attention.metadata import AttentionMetadata
-from longformer.attention.op import banded_attention, engine_name
+from longformer.attention.op import engine_name
 from longformer.attention.projections import separate
+from longformer.attention.reference import reference_attention
 
 
 def sliding_window_attention(
@@ -18,8 +19,8 @@ def sliding_window_attention(
     """Attends from every position; global tokens are treated as if they were local.
 
     Args:
-        projections: query, key and value, apart or packed; see `separate`.
-        metadata: padding and global tokens of the batch.
+        projections: query, key and value, apart or in one tensor; see `separate`. A packed batch is one of 1.
+        metadata: padding, sequences and global tokens of the batch.
         band: what a token sees around itself.
         dropout: probability of dropping an attention probability.
         backend: engine of `banded_attention`.
@@ -29,7 +30,9 @@ def sliding_window_attention(
     """
     query, key, value = separate(projections)
     scale = query.shape[-1] ** -0.5
-    engine = engine_name(backend, query, scale, relative=False)
+    packing = metadata.packing
+    sequences = None if packing is None else packing.cu_seqlens.shape[0]
+    engine = engine_name(backend, query, scale, relative=False, sequences=sequences)
     pattern: dict[str, Any] = {
         "left": band.left,
         "right": band.right,
@@ -37,21 +40,16 @@ def sliding_window_attention(
         "scale": scale,
         "dropout": dropout,
     }
-    if engine == "blocked":
-        return blocked_attention_of_projections(
-            projections, **pattern, token_mask=metadata.token_mask, global_mask=metadata.global_mask
-        )
     if query.numel() and engine == "fused":
         return fused_attention_of_projections(projections, **pattern, layout=metadata.layout)
-    return banded_attention(
-        query,
-        key,
-        value,
-        left=band.left,
-        right=band.right,
-        dilation=band.dilation,
-        token_mask=metadata.token_mask,
-        global_mask=metadata.global_mask,
-        dropout=dropout,
-        backend=backend,
+    visible: dict[str, Any] = {
+        "token_mask": metadata.token_mask,
+        "global_mask": metadata.global_mask,
+        "cu_seqlens": None if packing is None else packing.cu_seqlens,
+        "max_seqlen": 0 if packing is None else packing.max_seqlen,
+    }
+    if engine == "blocked":
+        return blocked_attention_of_projections(projections, **pattern, **visible)
+    return reference_attention(
+        query, key, value, **pattern, **visible, causal=False, relative_query=None, relative_key=None
     )

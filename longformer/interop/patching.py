@@ -77,7 +77,7 @@ class SelfAttention(BandAndGlobalAttention):
             setattr(ours, name, getattr(theirs, name))
         return ours.train(theirs.training)
 
-    def local_projections(self, hidden: Tensor, tokens: AttentionMetadata) -> tuple[Tensor, ...]:
+    def local_projections(self, hidden: Tensor) -> tuple[Tensor, ...]:
         """Returns queries, keys and values."""
         return tuple(project(hidden).unflatten(-1, (self.heads, -1)) for project in (self.query, self.key, self.value))
 

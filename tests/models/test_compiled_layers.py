@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
+from longformer.attention.metadata import AttentionMetadata
 from longformer.models import LEDConfig, LongformerConfig
 from longformer.models.led.layers import DecoderMasks, LEDDecoderLayer, LEDEncoderLayer
 from longformer.models.longformer.layers import Layer
+from tests.attention.packing_cases import packed_metadata
 
 LONGFORMER = LongformerConfig(hidden_size=16, num_attention_heads=2, intermediate_size=24, attention_window=10)
 LED = LEDConfig(
@@ -41,9 +42,8 @@ def test_an_encoder_layer_with_padding_removed_is_one_graph(layer: nn.Module) ->
     def inputs(positions: int) -> tuple[Tensor, AttentionMetadata]:
         mask = torch.ones(2, positions, dtype=torch.bool)
         mask[1, positions // 2 :] = False
-        packing = Packing.of(mask, int(mask.sum()))
-        tokens = AttentionMetadata(mask, GlobalTokens.of((torch.arange(positions) < 3) & mask, 3), packing)
-        return packing.pack(torch.randn(2, positions, 16)).requires_grad_(), tokens
+        tokens = packed_metadata(mask, (torch.arange(positions) < 3) & mask)
+        return tokens.pack(torch.randn(2, positions, 16)).requires_grad_(), tokens
 
     compare_with_compiled(layer, inputs)
 

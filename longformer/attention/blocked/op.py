@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from longformer.attention.blocked import packed
 from longformer.attention.blocked.problem import Problem
 from longformer.attention.projections import separate
 from longformer.cpu.buffer_pool import empty_like
 
 # The fields of Problem, in its order; query, key and value as `separate` takes them.
 ARGUMENTS = (
-    "Tensor[] projections, Tensor? token_mask, Tensor? global_mask, Tensor? relative_query, Tensor? relative_key, "
-    "Tensor? seed, int left, int right, int[] dilations, bool causal, float scale, float dropout"
+    "Tensor[] projections, Tensor? token_mask, Tensor? global_mask, Tensor? cu_seqlens, Tensor? relative_query, "
+    "Tensor? relative_key, Tensor? seed, int left, int right, int[] dilations, bool causal, float scale, float dropout"
 )
 OPTIONAL_TENSORS = ARGUMENTS.count("Tensor?")
 
@@ -36,6 +37,8 @@ def blocked_attention_of_projections(
     causal: bool = False,
     token_mask: Tensor | None,
     global_mask: Tensor | None,
+    cu_seqlens: Tensor | None = None,
+    max_seqlen: int = 0,
     relative_query: Tensor | None = None,
     relative_key: Tensor | None = None,
     scale: float,
@@ -45,17 +48,18 @@ def blocked_attention_of_projections(
 
     Args:
         projections: query, key and value, apart or packed; see `separate`. The gradient of what is packed is packed.
-        left, right, dilations, causal, token_mask, global_mask, relative_query, relative_key, scale, dropout: as in
-            `banded_attention`, checked there.
+        left, right, dilations, causal, token_mask, global_mask, cu_seqlens, max_seqlen, relative_query, relative_key,
+            scale, dropout: as in `banded_attention`, checked there; a packed batch is one of 1.
     """
     # Sides beyond the ends of the sequence cost nothing when they are cut off first.
-    farthest = max(projections[0].shape[1] - 1, 0)
+    positions = projections[0].shape[1] if cu_seqlens is None else max_seqlen
+    farthest = max(positions - 1, 0)
     if relative_key is not None:
         relative_key = relative_key[max(left - farthest, 0) : left + 1 + min(right, farthest)]
     left, right = min(left, farthest), min(right, farthest)
     # Backward draws the same dropout again, from the same seed.
     seed = torch.randint(2**62, (), device="cpu") if dropout else None
-    tensors = (list(projections), token_mask, global_mask, relative_query, relative_key, seed)
+    tensors = (list(projections), token_mask, global_mask, cu_seqlens, relative_query, relative_key, seed)
     output: Tensor = forward_operator(*tensors, left, right, dilations, causal, scale, dropout)
     return output
 
@@ -63,7 +67,13 @@ def blocked_attention_of_projections(
 @library.custom_op("longformer::blocked_attention", mutates_args=(), schema=f"({ARGUMENTS}) -> Tensor")
 def forward_operator(projections: Sequence[Tensor], *arguments: Any) -> Tensor:
     """Computes the attention of a `Problem` with these fields."""
-    return problem_of(projections, arguments).forward()
+    problem = problem_of(projections, arguments)
+    output = empty_like(problem.query)
+    if problem.cu_seqlens is None:
+        problem.forward(output)
+    else:
+        packed.forward(problem, output)
+    return output
 
 
 @library.custom_op(
@@ -76,7 +86,9 @@ def backward_operator(output_gradient: Tensor, projections: Sequence[Tensor], *a
     gradients = [empty_like(each) for each in projections]
     query, key, value = separate(gradients)
     problem = problem_of(projections, arguments)
-    return gradients + problem.backward(output_gradient, query=query, key=key, value=value)
+    if problem.cu_seqlens is None:
+        return gradients + problem.backward(output_gradient, query=query, key=key, value=value)
+    return gradients + packed.backward(problem, output_gradient, query=query, key=key, value=value)
 
 
 def problem_of(projections: Sequence[Tensor], arguments: Sequence[Any]) -> Problem:
@@ -113,7 +125,7 @@ def backward(context: Any, output_gradient: Tensor) -> tuple[Any, ...]:
     relative_query, relative_key = gradients[count:] or (None, None)
     # Without heads there are no dilations, and PyTorch takes an empty list for one of tensors.
     of_options: list[Any] = [[] if option == [] else None for option in context.options]
-    return (gradients[:count], None, None, relative_query, relative_key, None, *of_options)
+    return (gradients[:count], None, None, None, relative_query, relative_key, None, *of_options)
 
 
 forward_operator.register_autograd(backward, setup_context=keep_inputs)

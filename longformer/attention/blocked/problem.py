@@ -23,13 +23,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Problem:
-    """The arguments of `banded_attention`, resolved; `seed` () int64 on the CPU is there when dropout is not 0."""
+    """The arguments of `banded_attention`, resolved; `seed` () int64 on the CPU is there when dropout is not 0.
+
+    Packed sequences, with `cu_seqlens`, are first taken apart; see `packed`.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     token_mask: Tensor | None
     global_mask: Tensor | None
+    cu_seqlens: Tensor | None
     relative_query: Tensor | None
     relative_key: Tensor | None
     seed: Tensor | None
@@ -40,13 +44,11 @@ class Problem:
     scale: float
     dropout: float
 
-    def forward(self) -> Tensor:
-        """Returns the attended values, (batch, positions, heads, head_dim)."""
-        output = empty_like(self.query)
+    def forward(self, output: Tensor) -> None:
+        """Writes the attended values, (batch, positions, heads, head_dim)."""
         self._for_each_part(lambda attention: attention.forward(self.query, output))
         if self.token_mask is not None:
             output.masked_fill_(self._padding(self.token_mask), 0)
-        return output
 
     def backward(self, output_gradient: Tensor, *, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Writes the gradients of query, key and value, and returns those of the relative query and key, if any."""

@@ -8,7 +8,7 @@ from longformer.attention.fused.global_op import fused_global_attention_op
 from longformer.attention.fused.layout import BatchLayout
 from longformer.attention.fused.limits import obstacle
 from longformer.attention.fused.op import fused_attention_op
-from longformer.attention.metadata import GlobalTokens
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens, packed_layout
 from longformer.attention.projections import separate
 
 # Fixed when the kernels are first imported.
@@ -26,6 +26,8 @@ def fused_attention(
     causal: bool,
     token_mask: Tensor | None,
     global_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    max_seqlen: int,
     relative_query: Tensor | None,
     relative_key: Tensor | None,
     scale: float,
@@ -42,11 +44,13 @@ def fused_attention(
     """
     if query.numel() == 0:
         return query + key + value
-    global_tokens = None if global_mask is None else GlobalTokens.find(global_mask, token_mask)
-    if global_tokens is None:
-        layout = BatchLayout.of(token_mask, None, None)
+    if global_mask is not None and token_mask is not None:
+        global_mask = global_mask & token_mask
+    global_tokens = None if global_mask is None else GlobalTokens.find(global_mask, cu_seqlens)
+    if cu_seqlens is None:
+        layout = AttentionMetadata(token_mask, global_tokens).layout
     else:
-        layout = BatchLayout.of(token_mask, global_tokens.mask, global_tokens.positions)
+        layout = packed_layout(query.shape[1], cu_seqlens, max_seqlen, global_tokens)
     relative = () if relative_query is None or relative_key is None else (relative_query, relative_key)
     return _attend((query, key, value), relative, layout, left, right, dilations, causal, scale, dropout)
 
@@ -82,24 +86,25 @@ def fused_attention_of_projections(
 def fused_global_attention(
     query: Tensor, key: Tensor, value: Tensor, *, scale: float, dropout: float, layout: BatchLayout | None
 ) -> Tensor:
-    """Attends from few queries to every token of their example; never waits for the device.
+    """Attends from few queries to every token of their sequence; never waits for the device.
 
     Args:
-        query: (batch, count, heads, head_dim).
-        key, value: (batch, positions, heads, head_dim).
+        query: (sequences, count, heads, head_dim).
+        key, value: (batch, positions, heads, head_dim); a packed batch is one of 1.
         scale: factor of the scores.
         dropout: probability of dropping an attention probability.
-        layout: what the positions hold; only padding is hidden.
+        layout: what the positions hold; only padding and other sequences are hidden.
 
     Returns:
-        (batch, count, heads, head_dim).
+        (sequences, count, heads, head_dim).
 
     Raises:
         ValueError: the kernels cannot take such a call, see `fused.obstacle`, or do not run on its device.
     """
-    _check(query, scale, relative=False)
-    padding = () if layout is None else (layout.state, layout.next_excluded, layout.extent)
-    output, _ = fused_global_attention_op(query, key, value, padding, _seed(dropout, query.device), scale, dropout)
+    _check(query, scale, relative=False, sequences=query.shape[0])
+    seed = _seed(dropout, query.device)
+    tensors, max_seqlen = ((), 0) if layout is None else (layout.without_globals().tensors(), layout.max_seqlen)
+    output, _ = fused_global_attention_op(query, key, value, tensors, max_seqlen, seed, scale, dropout)
     return output
 
 
@@ -115,17 +120,19 @@ def _attend(
     dropout: float,
 ) -> Tensor:
     query = separate(projections)[0]
-    _check(query, scale, relative=len(relative) > 0)
-    tensors = () if layout is None else layout.tensors()
+    _check(query, scale, relative=len(relative) > 0, sequences=None if layout is None else layout.sequences)
+    tensors, max_seqlen = ((), 0) if layout is None else (layout.tensors(), layout.max_seqlen)
     seed = _seed(dropout, query.device)
-    output, _ = fused_attention_op(projections, relative, tensors, seed, left, right, dilations, causal, scale, dropout)
+    output, _ = fused_attention_op(
+        projections, relative, tensors, max_seqlen, seed, left, right, dilations, causal, scale, dropout
+    )
     return output
 
 
-def _check(query: Tensor, scale: float, *, relative: bool) -> None:
+def _check(query: Tensor, scale: float, *, relative: bool, sequences: int | None) -> None:
     if not query.is_cuda and not INTERPRETED:
         raise ValueError(f'query is on {query.device}: backend "fused" needs a CUDA device; use "blocked"')
-    if problem := obstacle(query, scale, relative=relative):
+    if problem := obstacle(query, scale, relative=relative, sequences=sequences):
         raise ValueError(f'{problem}, for backend "fused"; use "blocked"')
 
 

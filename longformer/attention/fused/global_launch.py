@@ -16,15 +16,15 @@ from longformer.attention.fused.launch import Call, start, steps_per_piece, stri
 
 @dataclass(frozen=True)
 class GlobalAttentionCall:
-    """Queries that see every token of their example."""
+    """Queries that see every token of their sequence."""
 
     query: Tensor
-    """(batch, count, heads, head_dim)"""
+    """(sequences, count, heads, head_dim)"""
     tokens: Call
     """Whose keys and values they see, with padding, scale and dropout; its own queries and band are not used."""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Returns the output like `query` and lse (batch, heads, count) float32, +inf for a row without keys."""
+        """Returns the output like `query` and lse (sequences, heads, count) float32, +inf for a row without keys."""
         acc, row_sum, row_max = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
         self._start_on_chunks(
             global_attention_kernel, strided(self.query), strided(self.tokens.key), strided(self.tokens.value),
@@ -45,7 +45,7 @@ class GlobalAttentionCall:
         # What is kept of it: see `query_gradient_kernel`.
         delta = (output.float() * d_out.float()).sum(-1) * (1 - self.tokens.dropout)
         delta = delta.transpose(1, 2).contiguous()
-        batch, positions, heads, head_dim = self.tokens.key.shape
+        heads, head_dim = self.query.shape[2:]
         d_key = torch.empty(self.tokens.key.shape, dtype=self.query.dtype, device=self.query.device)
         d_value = torch.empty_like(d_key)
         known = (
@@ -53,8 +53,9 @@ class GlobalAttentionCall:
             lse, delta,
         )  # fmt: skip
         tile = self.tokens.tiles().extra_gradient
+        grid = triton.cdiv(self.tokens.longest, tile.step), self.tokens.sequences * heads
         start(
-            global_attention_key_gradient_kernel, (triton.cdiv(positions, tile.step), batch * heads), tile,
+            global_attention_key_gradient_kernel, grid, tile,
             *known, strided(d_key), strided(d_value), self.tokens.problem(), self.query.shape[1],
             QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
         )  # fmt: skip
@@ -65,21 +66,21 @@ class GlobalAttentionCall:
 
     def _start_on_chunks(self, kernel: object, *arguments: object) -> None:
         tile, (groups, chunk, chunks) = self.tokens.tiles().extra_gradient, self._split()
-        batch, count, heads, _ = self.query.shape
+        sequences, count, heads, _ = self.query.shape
         start(
-            kernel, (chunks, batch * heads, groups), tile, *arguments, self.tokens.problem(), count, chunk,
+            kernel, (chunks, sequences * heads, groups), tile, *arguments, self.tokens.problem(), count, chunk,
             QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
         )  # fmt: skip
 
     def _split(self) -> tuple[int, int, int]:
         """Returns the number of groups of queries, the keys of a chunk and the number of chunks."""
         tile = self.tokens.tiles().extra_gradient
-        batch, count, heads, _ = self.query.shape
-        groups, positions = triton.cdiv(count, tile.rows), self.tokens.key.shape[1]
-        chunk = tile.step * steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
-        return groups, chunk, triton.cdiv(positions, chunk)
+        sequences, count, heads, _ = self.query.shape
+        groups, longest = triton.cdiv(count, tile.rows), self.tokens.longest
+        chunk = tile.step * steps_per_piece(triton.cdiv(longest, tile.step), beside=groups * sequences * heads)
+        return groups, chunk, triton.cdiv(longest, chunk)
 
     def _chunks(self, *width: int) -> Tensor:
-        batch, count, heads, _ = self.query.shape
-        shape = (self._split()[2], batch, heads, count, *width)
+        sequences, count, heads, _ = self.query.shape
+        shape = (self._split()[2], sequences, heads, count, *width)
         return torch.empty(shape, dtype=torch.float32, device=self.query.device)

@@ -18,20 +18,22 @@ def fused_global_attention_op(
     key: Tensor,
     value: Tensor,
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output (batch, count, heads, head_dim) and lse (batch, heads, count) float32.
+    """Returns the output (sequences, count, heads, head_dim) and lse (sequences, heads, count) float32.
 
     Args:
-        query: (batch, count, heads, head_dim).
-        key, value: (batch, positions, heads, head_dim).
-        layout: the tensors of a `BatchLayout` that concern padding, or nothing.
+        query: (sequences, count, heads, head_dim).
+        key, value: (batch, positions, heads, head_dim); packed, they are a batch of 1.
+        layout: the tensors of a `BatchLayout` without globals, or nothing.
+        max_seqlen: as in the layout.
         seed: (1,) int64 on the device of the query, or None without dropout.
     """
     with torch.cuda.device_of(query):
-        return _call(query, key, value, layout, seed, scale, dropout).forward()
+        return _call(query, key, value, layout, max_seqlen, seed, scale, dropout).forward()
 
 
 @library.custom_op("longformer::fused_global_attention_backward", mutates_args=())
@@ -43,20 +45,21 @@ def fused_global_attention_backward_op(
     key: Tensor,
     value: Tensor,
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of query, key and value."""
     with torch.cuda.device_of(query):
-        call = _call(query, key, value, layout, seed, scale, dropout)
+        call = _call(query, key, value, layout, max_seqlen, seed, scale, dropout)
         return call.backward(output, lse, readable(d_out))
 
 
 @fused_global_attention_op.register_fake
 def _forward_shapes(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    batch, count, heads, _width = query.shape
-    return query.new_empty(query.shape), query.new_empty(batch, heads, count, dtype=torch.float32)
+    sequences, count, heads, _width = query.shape
+    return query.new_empty(query.shape), query.new_empty(sequences, heads, count, dtype=torch.float32)
 
 
 @fused_global_attention_backward_op.register_fake
@@ -67,16 +70,18 @@ def _backward_shapes(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, layout, seed, *options = inputs
-    ctx.options = options
+    query, key, value, layout, max_seqlen, seed, *options = inputs
+    ctx.max_seqlen, ctx.options = max_seqlen, options
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*output, query, key, value, seed, *layout)
 
 
 def _backward(ctx: Any, d_out: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     output, lse, query, key, value, seed, *layout = ctx.saved_tensors
-    gradients = fused_global_attention_backward_op(d_out, output, lse, query, key, value, layout, seed, *ctx.options)
-    return *gradients, [None] * len(layout), None, *(None for _ in ctx.options)
+    gradients = fused_global_attention_backward_op(
+        d_out, output, lse, query, key, value, layout, ctx.max_seqlen, seed, *ctx.options
+    )
+    return *gradients, [None] * len(layout), None, None, *(None for _ in ctx.options)
 
 
 fused_global_attention_op.register_autograd(_backward, setup_context=_remember)
@@ -87,6 +92,7 @@ def _call(
     key: Tensor,
     value: Tensor,
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     scale: float,
     dropout: float,
@@ -101,7 +107,7 @@ def _call(
         dilations=(1,),
         causal=False,
         scale=scale,
-        layout=BatchLayout.from_tensors(layout),
+        layout=BatchLayout.from_tensors(layout, max_seqlen),
         dropout=dropout,
         seed=seed,
     )

@@ -22,7 +22,7 @@ from longformer.attention.fused.tiles import Tile, TileSet
 
 @dataclass(frozen=True)
 class Call:
-    """One attention call. Tensors may have any strides, but head_dim is contiguous."""
+    """One attention call. Tensors may have any strides, but head_dim is contiguous; a packed batch is one of 1."""
 
     query: Tensor
     key: Tensor
@@ -41,10 +41,10 @@ class Call:
     """(1,) int64 on the device; None = no dropout"""
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Returns the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32."""
+        """Returns the output (batch, positions, heads, head_dim) and lse (heads, batch * positions) float32."""
         batch, positions, heads, _ = self.query.shape
         output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
-        lse = torch.empty(batch, heads, positions, dtype=torch.float32, device=self.query.device)
+        lse = torch.empty(heads, batch * positions, dtype=torch.float32, device=self.query.device)
         tiles = self.tiles()
         start(
             forward_kernel, self._grid(tiles.forward), tiles.forward,
@@ -88,25 +88,25 @@ class Call:
         d_key: StridedTensor,
         d_value: StridedTensor,
     ) -> None:
-        batch, positions, heads, _ = self.query.shape
+        sequences, longest, heads = self.sequences, self.longest, self.query.shape[2]
         tile = self.tiles().extra_gradient
         groups = triton.cdiv(max_count, tile.rows)
-        steps = steps_per_piece(triton.cdiv(positions, tile.step), beside=groups * batch * heads)
-        chunks = triton.cdiv(positions, steps * tile.step)
-        shape = (chunks, 2, batch, heads, max_count, self.sizes()["WIDTH"])
+        steps = steps_per_piece(triton.cdiv(longest, tile.step), beside=groups * sequences * heads)
+        chunks = triton.cdiv(longest, steps * tile.step)
+        shape = (chunks, 2, sequences, heads, max_count, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
-            global_chunk_kernel, (chunks, batch * heads, groups), tile,
+            global_chunk_kernel, (chunks, sequences * heads, groups), tile,
             *known, partial, problem, steps * tile.step,
             QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         start(
-            global_sum_kernel, (groups, batch * heads), tile,
+            global_sum_kernel, (groups, sequences * heads), tile,
             partial, d_key, d_value, problem, chunks, GLOBALS=tile.rows, **self.sizes(),
         )  # fmt: skip
 
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
-        batch, _, heads, head_dim = self.query.shape
+        heads, head_dim = self.query.shape[2:]
         tile, columns = self.tiles().extra_gradient, relative_key.shape[0]
         column_tiles, query_tiles = triton.cdiv(columns, tile.rows), self._grid(tile)[0]
         tiles_per_part = steps_per_piece(query_tiles, beside=column_tiles * heads)
@@ -115,10 +115,20 @@ class Call:
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             relative_gradient_kernel, (column_tiles, heads, parts), tile,
-            *known, partial, problem, batch, tiles_per_part,
+            *known, partial, problem, self.sequences, tiles_per_part,
             TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self.sizes(),
         )  # fmt: skip
         return partial.sum(0)[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
+
+    @property
+    def sequences(self) -> int:
+        """How many there are, with what stands behind the last one of a packed batch."""
+        return self.query.shape[0] if self.layout is None else self.layout.sequences
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest sequence."""
+        return self.query.shape[1] if self.layout is None or self.layout.starts is None else self.layout.max_seqlen
 
     def tiles(self) -> TileSet:
         """Returns the tiles for this kind of call on this device."""
@@ -133,12 +143,14 @@ class Call:
 
     def problem(self) -> Problem:
         """Returns what all kernels read."""
-        _, positions, heads, _ = self.query.shape
-        dilations = self._dilations()
+        batch, positions, heads, _ = self.query.shape
+        longest, dilations = self.longest, self._dilations()
         dilation = _on_device(dilations, self.query.device) if self._dilation_per_head() else dilations[0]
-        mask = global_keys = relative = dropout = None
+        starts = extent = mask = global_keys = relative = dropout = None
         if (layout := self.layout) is not None:
-            mask = Mask(layout.state, layout.next_excluded, layout.extent)
+            starts, extent = layout.starts, layout.extent
+            if layout.state is not None:
+                mask = Mask(layout.state, layout.next_excluded)
             if layout.global_index is not None:
                 global_keys = GlobalKeys(layout.global_index, layout.global_count, layout.global_index.shape[1])
         if self.relative is not None:
@@ -149,12 +161,15 @@ class Call:
         left, right = self.left, self.right
         if relative is None:
             # No key is farther than this; sides near 2^31 would overflow the kernels' 32-bit positions.
-            left, right = min(left, positions), min(right, positions)
-        return Problem(positions, heads, left, right, dilation, self.scale, mask, global_keys, relative, dropout)
+            left, right = min(left, longest), min(right, longest)
+        return Problem(
+            longest, batch * positions, heads, left, right, dilation, self.scale,
+            starts, extent, mask, global_keys, relative, dropout,
+        )  # fmt: skip
 
     def _dilations(self) -> tuple[int, ...]:
         """Returns the dilations, of which there are programs for each step: beyond the sequence all are the same."""
-        return tuple(min(dilation, self.query.shape[1]) for dilation in self.dilations)
+        return tuple(min(dilation, self.longest) for dilation in self.dilations)
 
     def _dilation_per_head(self) -> bool:
         return len(set(self._dilations())) > 1
@@ -165,9 +180,8 @@ class Call:
 
     def _grid(self, tile: Tile) -> tuple[int, int]:
         """Returns the programs that cover every stride group of the head with the most tiles; others return at once."""
-        batch, positions, heads, _ = self.query.shape
-        tiles = max(step * triton.cdiv(triton.cdiv(positions, step), tile.rows) for step in self._dilations())
-        return tiles, batch * heads
+        tiles = max(step * triton.cdiv(triton.cdiv(self.longest, step), tile.rows) for step in self._dilations())
+        return tiles, self.sequences * self.query.shape[2]
 
 
 def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
@@ -183,7 +197,9 @@ def steps_per_piece(steps: int, *, beside: int) -> int:
 
 def strided(tensor: Tensor) -> StridedTensor:
     """Returns a (batch, positions, heads, head_dim) tensor as kernels read it."""
-    return StridedTensor(tensor, tensor.stride(0), tensor.stride(1), tensor.stride(2))
+    # The sequences of a packed batch all stand in its one row.
+    batch_stride = tensor.stride(0) if tensor.shape[0] > 1 else 0
+    return StridedTensor(tensor, batch_stride, tensor.stride(1), tensor.stride(2))
 
 
 def _major(device: torch.device) -> int:

@@ -16,13 +16,14 @@ def largest_head_dim(dtype: torch.dtype, *, relative: bool) -> int:
     return 64 if relative and dtype == torch.float32 else 128
 
 
-def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
+def obstacle(query: Tensor, scale: float, *, relative: bool, sequences: int | None = None) -> str | None:
     """Returns what keeps the kernels from such a call, in words that begin with the argument's name, or None.
 
     Args:
         query: (batch, positions, heads, head_dim).
         scale: factor of the scores.
         relative: whether the relative term is asked for.
+        sequences: how many there are in a packed batch; None: the batch is padded.
     """
     if query.is_cuda and torch.version.hip is not None:
         return "query is on an AMD GPU, for which there are no tiles"
@@ -33,18 +34,19 @@ def obstacle(query: Tensor, scale: float, *, relative: bool) -> str | None:
     largest = largest_head_dim(query.dtype, relative=relative)
     if query.shape[3] > largest:
         return f"query has head_dim {query.shape[3]}, and at most {largest} fits in such a call"
-    if query.shape[0] * query.shape[2] > MAX_SEQUENCES:
-        return f"query has batch * heads {query.shape[0] * query.shape[2]}, and at most {MAX_SEQUENCES} fits"
+    programs = (query.shape[0] if sequences is None else sequences) * query.shape[2]
+    if programs > MAX_SEQUENCES:
+        return f"query has batch * heads {programs}, and at most {MAX_SEQUENCES} fits"
     if not scale > 0:
         return f"scale must be positive, not {scale}"
     return None
 
 
-def is_fastest_for(query: Tensor, scale: float, *, relative: bool) -> bool:
+def is_fastest_for(query: Tensor, scale: float, *, relative: bool, sequences: int | None = None) -> bool:
     """Whether the kernels run compiled, on CUDA with Triton installed, and take such a call with tiles worth having.
 
     Wide heads in float32 fit into registers only by tiles of 16 x 16, which compute little for what they load.
     """
-    if not (TRITON_INSTALLED and query.is_cuda) or obstacle(query, scale, relative=relative) is not None:
+    if not (TRITON_INSTALLED and query.is_cuda) or obstacle(query, scale, relative=relative, sequences=sequences):
         return False
     return query.dtype != torch.float32 or query.shape[3] <= 64

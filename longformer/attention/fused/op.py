@@ -21,6 +21,7 @@ def fused_attention_op(
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     left: int,
     right: int,
@@ -29,15 +30,16 @@ def fused_attention_op(
     scale: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the output (batch, positions, heads, head_dim) and lse (batch, heads, positions) float32.
+    """Returns the output (batch, positions, heads, head_dim) and lse (heads, batch * positions) float32.
 
     Args:
-        projections: query, key and value, or one packed (batch, positions, 3, heads, head_dim).
+        projections: query, key and value, or all in one (batch, positions, 3, heads, head_dim).
         relative: relative_query and relative_key, or nothing.
         layout: the tensors of a `BatchLayout` in order, without those that are None, or nothing.
+        max_seqlen: as in the layout.
         seed: (1,) int64 on the device of the projections, or None without dropout.
     """
-    call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
+    call = _call(projections, relative, layout, max_seqlen, seed, left, right, dilations, causal, scale, dropout)
     # Triton starts its kernels on the current device.
     with torch.cuda.device_of(call.query):
         return call.forward()
@@ -51,6 +53,7 @@ def fused_attention_backward_op(
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     left: int,
     right: int,
@@ -60,7 +63,7 @@ def fused_attention_backward_op(
     dropout: float,
 ) -> list[Tensor]:
     """Returns the gradients of `projections`, then those of `relative`."""
-    call = _call(projections, relative, layout, seed, left, right, dilations, causal, scale, dropout)
+    call = _call(projections, relative, layout, max_seqlen, seed, left, right, dilations, causal, scale, dropout)
     gradients = [tensor.new_empty(tensor.shape) for tensor in projections]
     with torch.cuda.device_of(output):
         relative_gradients = call.backward(output, lse, readable(d_out), separate(gradients))
@@ -71,7 +74,7 @@ def fused_attention_backward_op(
 def _forward_shapes(projections: Sequence[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
     query = separate(projections)[0]
     batch, positions, heads = query.shape[:3]
-    return query.new_empty(query.shape), query.new_empty(batch, heads, positions, dtype=torch.float32)
+    return query.new_empty(query.shape), query.new_empty(heads, batch * positions, dtype=torch.float32)
 
 
 @fused_attention_backward_op.register_fake
@@ -87,8 +90,8 @@ def _backward_shapes(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    projections, relative, layout, seed, *options = inputs
-    ctx.options = options
+    projections, relative, layout, max_seqlen, seed, *options = inputs
+    ctx.max_seqlen, ctx.options = max_seqlen, options
     ctx.groups = len(projections), len(relative), len(layout)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(*output, seed, *projections, *relative, *layout)
@@ -97,9 +100,11 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 def _backward(ctx: Any, d_out: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     output, lse, seed, *tensors = ctx.saved_tensors
     projections, relative, layout = _split(tensors, ctx.groups)
-    gradients = fused_attention_backward_op(d_out, output, lse, projections, relative, layout, seed, *ctx.options)
+    gradients = fused_attention_backward_op(
+        d_out, output, lse, projections, relative, layout, ctx.max_seqlen, seed, *ctx.options
+    )
     of_projections, of_relative = _split(gradients, ctx.groups[:2])
-    return of_projections, of_relative, [None] * len(layout), None, *(None for _ in ctx.options)
+    return of_projections, of_relative, [None] * len(layout), None, None, *(None for _ in ctx.options)
 
 
 fused_attention_op.register_autograd(_backward, setup_context=_remember)
@@ -109,6 +114,7 @@ def _call(
     projections: Sequence[Tensor],
     relative: Sequence[Tensor],
     layout: Sequence[Tensor],
+    max_seqlen: int,
     seed: Tensor | None,
     left: int,
     right: int,
@@ -127,7 +133,7 @@ def _call(
         dilations=tuple(dilations),
         causal=causal,
         scale=scale,
-        layout=BatchLayout.from_tensors(layout),
+        layout=BatchLayout.from_tensors(layout, max_seqlen),
         relative=(readable(relative[0]), readable(relative[1])) if relative else None,
         dropout=dropout,
         seed=seed,

@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
 from longformer.errors import LongformerError
@@ -28,8 +29,16 @@ class BatchFacts:
     """Number of padded positions."""
     padding_is_constant: int = 0
     """Whether all padded positions hold the same id, position id and type id."""
+    sequences: int = 0
+    """Number of runs of tokens between padding, ends of rows and borders of documents; where either is given."""
+    max_seqlen: int = 0
+    """Length of the longest one."""
+    has_holes: int = 0
+    """Whether padding stands between the tokens of a row."""
+    globals: int = 0
+    """Number of global tokens."""
     max_globals: int = 0
-    """Largest number of global tokens in an example."""
+    """Largest number of global tokens in a row, or in a document where these are given."""
     invalid_attention_mask: int = 0
     invalid_global_mask: int = 0
     """Whether a mask holds anything but 0 and 1."""
@@ -65,6 +74,7 @@ class BatchFacts:
         input_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         target_mask: Tensor | None = None,
         target_ids: Tensor | None = None,
@@ -77,8 +87,17 @@ class BatchFacts:
             if input_ids is not None and position_ids is not None and token_type_ids is not None:
                 same = [is_constant(attention_mask == 0, each) for each in (input_ids, position_ids, token_type_ids)]
                 facts["padding_is_constant"] = torch.stack(same).all()
+        if attention_mask is not None or document_ids is not None:
+            is_token = tokens_of(attention_mask, document_ids)
+            is_first = first_tokens(is_token, document_ids)
+            facts["sequences"] = is_first.sum()
+            facts["max_seqlen"] = (count_from(is_first, torch.ones_like(is_token)) * is_token).max()
+            facts["has_holes"] = (first_tokens(is_token, None).sum(1) > 1).any()
         if global_attention_mask is not None:
-            facts["max_globals"] = (global_attention_mask != 0).sum(1).max()
+            is_global = global_attention_mask != 0
+            facts["globals"] = is_global.sum()
+            count = is_global.cumsum(1) if document_ids is None else count_from(is_first, is_global)
+            facts["max_globals"] = count.max()
             facts["invalid_global_mask"] = has_invalid_values(global_attention_mask)
             if attention_mask is not None:
                 facts["global_padding"] = ((global_attention_mask != 0) & (attention_mask == 0)).any()
@@ -158,6 +177,28 @@ def check_range(lowest: int, highest: int, vocabulary: int) -> None:
         )
 
 
+def tokens_of(attention_mask: Tensor | None, document_ids: Tensor | None) -> Tensor:
+    """Returns (batch, positions) bool, False for padding; one of both is given."""
+    if attention_mask is not None:
+        return attention_mask != 0
+    assert document_ids is not None
+    return torch.ones_like(document_ids, dtype=torch.bool)
+
+
+def first_tokens(is_token: Tensor, document_ids: Tensor | None) -> Tensor:
+    """Returns the first tokens of sequences, (batch, positions) bool: behind no token, or one of another document."""
+    follows = is_token[:, :-1]
+    if document_ids is not None:
+        follows = follows & (document_ids[:, 1:] == document_ids[:, :-1])
+    return is_token & ~functional.pad(follows, (1, 0))
+
+
+def count_from(is_first: Tensor, counted: Tensor) -> Tensor:
+    """Returns how many are `counted` since the last first token, this position included; all (batch, positions)."""
+    count = counted.cumsum(1)
+    return count - torch.where(is_first, count - counted.long(), 0).cummax(1).values
+
+
 def has_invalid_values(mask: Tensor) -> Tensor:
     """Returns whether a mask holds anything but 0 and 1."""
     return ((mask != 0) & (mask != 1)).any()
@@ -169,9 +210,8 @@ def is_constant(padding: Tensor, values: Tensor) -> Tensor:
     return ~(padding & (values != first)).any()
 
 
-# Taking padding out costs a copy of queries, keys, values and results in every layer. Measured on a CPU that is won
-# back when 3 % of the positions are padding (at 40 % a layer takes half the time); the margin is for devices whose
-# memory is slower beside their arithmetic.
+# Taking padding out costs a copy of the first hidden states and of the last ones, and global attention that compares
+# the global tokens of every text with all texts.
 PADDING_WORTH_REMOVING = 0.1
 
 
@@ -200,6 +240,7 @@ class EncoderTensors:
     token_type_ids: Tensor
     position_ids: Tensor
     inputs_embeds: Tensor | None
+    document_ids: Tensor | None
 
     @classmethod
     def of(
@@ -212,6 +253,7 @@ class EncoderTensors:
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
+        document_ids: Tensor | None,
     ) -> Self:
         """Completes arguments of `LongformerModel.forward`.
 
@@ -219,12 +261,19 @@ class EncoderTensors:
             ValueError: neither or both of input_ids and inputs_embeds are given, or a shape does not fit.
         """
         shape, device = input_shape(
-            input_ids, inputs_embeds, attention_mask=attention_mask, global_attention_mask=global_attention_mask
+            input_ids,
+            inputs_embeds,
+            attention_mask=attention_mask,
+            global_attention_mask=global_attention_mask,
+            document_ids=document_ids,
         )
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape, dtype=torch.long, device=device)
         if position_ids is None:
-            position_ids = default_positions(input_ids, shape, config.pad_token_id, device)
+            is_first = None
+            if document_ids is not None:
+                is_first = first_tokens(tokens_of(attention_mask, document_ids), document_ids)
+            position_ids = default_positions(input_ids, shape, config.pad_token_id, device, is_first)
         return cls(
             input_ids,
             attention_mask,
@@ -232,6 +281,7 @@ class EncoderTensors:
             for_every_sample("token_type_ids", token_type_ids, shape),
             for_every_sample("position_ids", position_ids, shape),
             inputs_embeds,
+            document_ids,
         )
 
     def facts(self, labels: Tensor | None = None) -> BatchFacts:
@@ -242,20 +292,30 @@ class EncoderTensors:
             input_ids=self.input_ids,
             position_ids=self.position_ids,
             token_type_ids=self.token_type_ids,
+            document_ids=self.document_ids,
             labels=labels,
         )
 
 
-def read_inputs(config: LongformerConfig, given: EncoderTensors, facts: BatchFacts | None) -> ModelInputs:
+def read_inputs(
+    config: LongformerConfig, given: EncoderTensors, facts: BatchFacts | None, *, output_attentions: bool
+) -> ModelInputs:
     """Checks a batch and describes it; without its facts they are read.
 
     Raises:
+        ValueError: attention probabilities are asked for between documents that do not see each other.
         LongformerError: ids, positions or masks hold values that the model cannot take.
     """
     facts = given.facts() if facts is None else facts
     facts.check(config)
+    if given.document_ids is not None and output_attentions:
+        raise ValueError("output_attentions cannot be combined with document_ids")
     tokens = describe_tokens(
-        given.attention_mask, given.global_attention_mask, facts, removable=bool(facts.padding_is_constant)
+        given.attention_mask,
+        given.global_attention_mask,
+        given.document_ids,
+        facts,
+        removable=bool(facts.padding_is_constant) and not output_attentions,
     )
     return ModelInputs(tokens, given.position_ids, given.token_type_ids, given.input_ids, given.inputs_embeds)
 
@@ -299,26 +359,50 @@ def for_every_sample(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
 
 
 def describe_tokens(
-    attention_mask: Tensor | None, global_attention_mask: Tensor | None, facts: BatchFacts, *, removable: bool
+    attention_mask: Tensor | None,
+    global_attention_mask: Tensor | None,
+    document_ids: Tensor | None,
+    facts: BatchFacts,
+    *,
+    removable: bool,
 ) -> AttentionMetadata:
-    """Returns what layers must know about a checked batch; padding is taken out where it may be and is worth it."""
-    token_mask = global_tokens = packing = None
+    """Returns what layers must know about a checked batch.
+
+    Padding is taken out where it is worth it and `removable` allows; not where it stands between the tokens of a text,
+    which would move together. Documents are packed always, and then one padded position stands for all.
+    """
+    token_mask = global_tokens = packing = global_mask = None
+    if global_attention_mask is not None and facts.max_globals:
+        global_mask = global_attention_mask.bool()
     if attention_mask is not None and facts.padded:
         token_mask = attention_mask.bool()
         positions = attention_mask.numel()
-        if removable and PADDING_WORTH_REMOVING * positions <= facts.padded < positions:
-            packing = Packing.of(token_mask, positions - facts.padded)
-    if global_attention_mask is not None and facts.max_globals:
-        global_tokens = GlobalTokens.of(global_attention_mask.bool(), facts.max_globals)
+        removable = removable and not facts.has_holes and facts.padded >= PADDING_WORTH_REMOVING * positions
+    if facts.sequences and (document_ids is not None or (token_mask is not None and removable)):
+        is_token = tokens_of(attention_mask, document_ids)
+        packing = Packing.of(
+            is_token,
+            first_tokens(is_token, document_ids),
+            tokens=is_token.numel() - facts.padded,
+            sequences=facts.sequences,
+            max_seqlen=facts.max_seqlen,
+        )
+        token_mask = None
+        global_mask = None if global_mask is None else packing.pack(global_mask)[None]
+    if global_mask is not None:
+        cu_seqlens = None if packing is None else packing.cu_seqlens
+        global_tokens = GlobalTokens.of(global_mask, facts.max_globals, facts.globals, cu_seqlens)
     return AttentionMetadata(token_mask, global_tokens, packing)
 
 
-def default_positions(input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device) -> Tensor:
+def default_positions(
+    input_ids: Tensor | None, shape: torch.Size, padding_id: int, device: torch.device, is_first: Tensor | None = None
+) -> Tensor:
     """Returns Hugging Face's position ids: tokens count from padding_id + 1 on, padding stands at padding_id.
 
-    Without ids every position counts as a token.
+    Without ids every position counts as a token. With the first tokens of documents, (batch, positions) bool, every
+    document counts anew.
     """
-    if input_ids is None:
-        return torch.arange(padding_id + 1, padding_id + 1 + shape[1], device=device).expand(shape)
-    is_token = input_ids != padding_id
-    return is_token.cumsum(1) * is_token + padding_id
+    is_token = torch.ones(shape, dtype=torch.bool, device=device) if input_ids is None else input_ids != padding_id
+    count = is_token.cumsum(1) if is_first is None else count_from(is_first, is_token)
+    return count * is_token + padding_id

@@ -58,6 +58,7 @@ class LEDEncoder(EncoderStack):
             global_attention_mask=global_attention_mask,
             inputs_embeds=inputs_embeds,
             facts=facts,
+            output_attentions=output_attentions,
         )
         words = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         # Positions count padding in, as in Hugging Face.

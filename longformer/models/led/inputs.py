@@ -16,6 +16,7 @@ def read_source(
     global_attention_mask: Tensor | None,
     inputs_embeds: Tensor | None,
     facts: BatchFacts | None,
+    output_attentions: bool,
 ) -> AttentionMetadata:
     """Checks what the encoder is to read and describes it; arguments as in `LEDEncoder.forward`.
 
@@ -39,7 +40,7 @@ def read_source(
     facts.check_masks()
     facts.check_ids(config.vocab_size)
     # Padded positions differ by their place, but nobody sees them: one of them may stand for all.
-    return describe_tokens(attention_mask, global_attention_mask, facts, removable=True)
+    return describe_tokens(attention_mask, global_attention_mask, None, facts, removable=not output_attentions)
 
 
 def check_target(

@@ -21,6 +21,7 @@ class EncoderInputs(TypedDict, total=False):
     token_type_ids: Tensor | None
     position_ids: Tensor | None
     inputs_embeds: Tensor | None
+    document_ids: Tensor | None
     output_attentions: bool
     output_hidden_states: bool
     facts: BatchFacts | None
@@ -80,6 +81,7 @@ class LongformerModel(PretrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         *,
+        document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         **_: Any,
     ) -> BatchFacts:
@@ -91,6 +93,7 @@ class LongformerModel(PretrainedModel):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            document_ids=document_ids,
         ).facts(labels)
 
     def forward(
@@ -104,6 +107,7 @@ class LongformerModel(PretrainedModel):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         output_positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
         facts: BatchFacts | None = None,
     ) -> EncoderOutput:
         """Encodes a batch of texts.
@@ -119,6 +123,10 @@ class LongformerModel(PretrainedModel):
             output_positions: (count,) long, positions counted through the batch: where the last hidden state is
                 wanted. It is (count, hidden_size) then, and the last layer leaves out what only the others need; not
                 together with a pooling layer or `output_hidden_states`.
+            document_ids: (batch, positions) long; neighbours that share one are of one document, and padding ends it.
+                Tokens see their own document only, global ones too, and its default position ids count from its
+                first token; what comes out at padding has no meaning. None = every row is one. Not together with
+                `output_attentions`.
             facts: of the batch, see `PretrainedModel.facts`; None = they are read from the device, which waits for it.
 
         Raises:
@@ -135,8 +143,9 @@ class LongformerModel(PretrainedModel):
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            document_ids=document_ids,
         )
-        inputs = read_inputs(self.config, given, facts)
+        inputs = read_inputs(self.config, given, facts, output_attentions=output_attentions)
         output: EncoderOutput = self.encoder(
             self.embeddings(inputs),
             inputs.tokens,

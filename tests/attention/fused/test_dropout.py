@@ -85,7 +85,7 @@ def test_dropped_weights_are_those_of_philox_forward_and_backward(features: str)
     kind = SMALL_RELATIVE if relative else SMALL
     with patch.object(tiles, "choose_tiles", lambda *_: kind):
         output, _ = fused_attention_op(
-            leaves[:3], leaves[3:], layout, torch.tensor([seed], device=DEVICE), 7, 4, (1, 2), False, 0.3, rate
+            leaves[:3], leaves[3:], layout, 0, torch.tensor([seed], device=DEVICE), 7, 4, (1, 2), False, 0.3, rate
         )
         gradients = torch.autograd.grad(output, leaves, arriving.to(DEVICE))
 

@@ -83,7 +83,7 @@ def test_operator_of_global_attention_keeps_the_contract_of_pytorch() -> None:
 
     layout = AttentionMetadata(torch.arange(20, device=DEVICE).expand(2, -1) < 15).layout.tensors()
     with patch.object(tiles, "choose_tiles", lambda *_: SMALL):
-        library.opcheck(fused_global_attention_op, (leaf(3), leaf(20), leaf(20), layout, None, 0.25, 0.0))
+        library.opcheck(fused_global_attention_op, (leaf(3), leaf(20), leaf(20), layout, 0, None, 0.25, 0.0))
 
 
 def test_a_tensor_the_kernels_cannot_take_is_refused() -> None:

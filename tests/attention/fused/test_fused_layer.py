@@ -10,11 +10,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from longformer.attention.band import Band
 from longformer.attention.fused import tiles
 from longformer.attention.layer import LongformerSelfAttention
-from longformer.attention.metadata import AttentionMetadata, GlobalTokens, Packing
+from longformer.attention.metadata import AttentionMetadata, GlobalTokens
 from longformer.attention.op import engine_name
 from longformer.models.char_lm.attention import CausalSelfAttention
 from longformer.models.char_lm.config import CharacterModelConfig
 from tests.attention.fused.cases import DEVICE, SMALL, SMALL_RELATIVE
+from tests.attention.packing_cases import packed_metadata
 
 WIDTH, HEADS = 32, 2
 
@@ -43,9 +44,7 @@ def test_fused_layer_gives_the_values_and_gradients_of_the_portable_one(globals_
     tokens = some_tokens(17, globals_)
     hidden = torch.randn(2, 17, WIDTH, device=DEVICE)
     if packed:
-        tokens = AttentionMetadata(
-            tokens.token_mask, tokens.global_tokens, Packing.of(tokens.token_mask, int(tokens.token_mask.sum()))
-        )
+        tokens = packed_metadata(tokens.token_mask, tokens.global_mask)
         hidden = tokens.pack(hidden)
     direction = torch.randn_like(hidden)
     results = []
@@ -79,7 +78,7 @@ def test_layer_never_waits_for_the_device(globals_: int) -> None:
     with FakeTensorMode(), DEVICE:
         layer = LongformerSelfAttention(WIDTH, HEADS, Band(5, 4), backend="fused")
         mask = torch.ones(2, 20, dtype=torch.bool)
-        tokens = AttentionMetadata(mask, GlobalTokens.of(mask, globals_) if globals_ else None)
+        tokens = AttentionMetadata(mask, GlobalTokens.of(mask, globals_, 2 * globals_) if globals_ else None)
         hidden = torch.randn(2, 20, WIDTH, requires_grad=True)
         output = layer(hidden, tokens)
         assert output.shape == hidden.shape

@@ -21,11 +21,12 @@ def test_layout_says_what_stands_where(rows: list[list[str]]) -> None:
     if layout is None:
         assert all(row == "o" * 9 for row in map("".join, rows))
         return
+    every = [token for row in rows for token in row]
+    assert layout.state.tolist() == ["pog".index(token) for token in every]
+    special = [place for place, token in enumerate(every) if token != "o"]
+    expected = [next((place for place in special if place >= start), len(every)) for start in range(len(every) + 1)]
+    assert layout.next_excluded.tolist() == expected
     for index, row in enumerate(rows):
-        assert layout.state[index].tolist() == ["pog".index(token) for token in row]
-        special = [place for place, token in enumerate(row) if token != "o"]
-        expected = [next((place for place in special if place >= start), 9) for start in range(10)]
-        assert layout.next_excluded[index].tolist() == expected
         present = [place for place, token in enumerate(row) if token != "p"]
         assert layout.extent[index].tolist() == ([present[0], present[-1] + 1] if present else [0, 0])
         globals_ = [place for place, token in enumerate(row) if token == "g"]
@@ -45,5 +46,5 @@ def test_layout_survives_the_trip_through_an_operator() -> None:
     real = torch.tensor([[True, True, False], [True, True, True]])
     for is_global in (None, real):
         layout = AttentionMetadata.of(real, is_global).layout
-        again = BatchLayout.from_tensors(layout.tensors())
+        again = BatchLayout.from_tensors(layout.tensors(), layout.max_seqlen)
         assert all(a is b for a, b in zip(vars(layout).values(), vars(again).values(), strict=True))

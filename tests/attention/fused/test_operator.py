@@ -42,7 +42,7 @@ def test_operator_keeps_the_contract_of_pytorch(kind: str) -> None:
         relative = [leaf(2, 30, 2, 16), leaf(11, 2, 16)]
     if kind == "masked and dropped":
         layout, seed, dropout = some_layout().tensors(), torch.tensor([7], device=DEVICE), 0.1
-    arguments = (projections, relative, layout, seed, 5, 5, (1, 2), False, 0.25, dropout)
+    arguments = (projections, relative, layout, 0, seed, 5, 5, (1, 2), False, 0.25, dropout)
     library.opcheck(fused_attention_op, arguments)
 
 

@@ -26,15 +26,14 @@ class StridedTensor(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """Pointers into a `BatchLayout`: what each token is, and where the real ones begin and end."""
+    """Pointers into a `BatchLayout`: what each token is, and from each the next that is not ordinary."""
 
     state: Any
     next_excluded: Any
-    extent: Any
 
 
 class GlobalKeys(NamedTuple):
-    """Pointers to the indices (batch, max_count) and the counts (batch,) of global tokens; comes with a mask."""
+    """Pointers to the indices (sequences, max_count) and the counts (sequences,) of global tokens; with a mask."""
 
     tokens: Any
     counts: Any
@@ -57,14 +56,21 @@ class Dropout(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The arguments of one attention call; `dilation` is an integer or a pointer to one int32 per head."""
+    """The arguments of one attention call; `dilation` is an integer or a pointer to one int32 per head.
+
+    A batch is padded, all sequences `sequence_length` tokens long, or packed: `starts` points to where each sequence
+    begins, and none is longer. `tokens` are those of all sequences. `extent` is as in `BatchLayout`.
+    """
 
     sequence_length: Any
+    tokens: Any
     heads: Any
     left: Any
     right: Any
     dilation: Any
     scale: Any
+    starts: Any
+    extent: Any
     mask: Mask | None
     global_keys: GlobalKeys | None
     relative: Relative | None
@@ -75,11 +81,14 @@ class Site(NamedTuple):
     """Where a program works: its stride group of `length` positions, and the tile that starts at `start`.
 
     Positions outside `first` to `end` are padding at the ends of the sequence. `random` is what dropout draws from in
-    this example and head, or None.
+    this sequence and head, or None. Its first token stands at `origin` in the tensors' row `batch`, which is 0 in a
+    padded batch, and at `token` among those of all sequences.
     """
 
     batch: Any
     head: Any
+    origin: Any
+    token: Any
     group: Any
     dilation: Any
     start: Any
@@ -107,16 +116,32 @@ def locate(problem, TILE: tl.constexpr, DILATION_PER_HEAD: tl.constexpr):
         dilation = problem.dilation
     group = tl.program_id(0) % dilation
     start = tl.program_id(0) // dilation * TILE
-    length = tl.cdiv(problem.sequence_length - group, dilation)
-    if problem.mask is None:
+    origin, token, tokens = sequence(problem, batch)
+    length = tl.cdiv(tokens - group, dilation)
+    if problem.extent is None:
         first = 0
         end = length
     else:
-        first = tl.cdiv(tl.load(problem.mask.extent + 2 * batch) - group, dilation)
-        end = tl.cdiv(tl.load(problem.mask.extent + 2 * batch + 1) - group, dilation)
+        first = tl.cdiv(tl.load(problem.extent + 2 * batch) - group, dilation)
+        end = tl.cdiv(tl.load(problem.extent + 2 * batch + 1) - group, dilation)
         # A tile of nothing but outer padding sees nothing and is seen by nothing: it gets an empty range.
         end = tl.where((start < end) & (start + TILE > first), end, first)
-    return Site(batch, head, group, dilation, start, length, first, end, random_key(problem, batch, head))
+    random = random_key(problem, batch, head)
+    return Site(batch, head, origin, token, group, dilation, start, length, first, end, random)
+
+
+@triton.jit
+def sequence(problem, batch):
+    """Returns where a sequence begins, `origin` and `token` of a site, and how many tokens it has."""
+    if problem.starts is None:
+        origin = 0
+        token = batch * problem.sequence_length
+        tokens = problem.sequence_length
+    else:
+        origin = tl.load(problem.starts + batch)
+        token = origin
+        tokens = tl.load(problem.starts + batch + 1) - origin
+    return origin, token, tokens
 
 
 @triton.jit
@@ -124,27 +149,28 @@ def locate_chunk(problem, chunk):
     """Returns this program's chunk of a sequence, seen as one stride group; outer padding is left out."""
     batch = tl.program_id(1) // problem.heads
     head = tl.program_id(1) % problem.heads
+    origin, token, tokens = sequence(problem, batch)
     first = tl.program_id(0) * chunk
-    end = tl.minimum(first + chunk, problem.sequence_length)
-    if problem.mask is not None:
-        first = tl.maximum(first, tl.load(problem.mask.extent + 2 * batch))
-        end = tl.minimum(end, tl.load(problem.mask.extent + 2 * batch + 1))
+    end = tl.minimum(first + chunk, tokens)
+    if problem.extent is not None:
+        first = tl.maximum(first, tl.load(problem.extent + 2 * batch))
+        end = tl.minimum(end, tl.load(problem.extent + 2 * batch + 1))
     random = random_key(problem, batch, head)
-    return Site(batch, head, 0, 1, first, problem.sequence_length, first, end, random)
+    return Site(batch, head, origin, token, 0, 1, first, tokens, first, end, random)
 
 
 @triton.jit
 def stride_group(rows, site):
     """Returns the rows of the site's stride group."""
     offset = tl.cast(site.batch, tl.int64) * rows.batch_stride + tl.cast(site.head, tl.int64) * rows.head_stride
-    offset += tl.cast(site.group, tl.int64) * rows.position_stride
+    offset += tl.cast(site.origin + site.group, tl.int64) * rows.position_stride
     return StrideGroup(rows.data + offset, tl.cast(rows.position_stride, tl.int64) * site.dilation)
 
 
 @triton.jit
 def per_position(data, problem, site):
-    """Returns the site's stride group of a contiguous (batch, heads, tokens) tensor."""
-    offset = tl.cast(site.batch * problem.heads + site.head, tl.int64) * problem.sequence_length + site.group
+    """Returns the site's stride group of a contiguous (heads, tokens of all sequences) tensor."""
+    offset = tl.cast(site.head, tl.int64) * problem.tokens + site.token + site.group
     return StrideGroup(data + offset, site.dilation)
 
 
@@ -175,7 +201,7 @@ def load_tokens(rows, site, tokens, real, HEAD_DIM: tl.constexpr, WIDTH: tl.cons
     """Gathers the rows of `tokens` of the site's head; rows that are not `real` read as 0."""
     offset = tl.cast(site.batch, tl.int64) * rows.batch_stride + tl.cast(site.head, tl.int64) * rows.head_stride
     columns = tl.arange(0, WIDTH)[None, :]
-    pointers = rows.data + offset + (tokens.to(tl.int64) * rows.position_stride)[:, None] + columns
+    pointers = rows.data + offset + ((site.origin + tokens).to(tl.int64) * rows.position_stride)[:, None] + columns
     return tl.load(pointers, mask=real[:, None] & (columns < HEAD_DIM), other=0.0)
 
 
@@ -191,8 +217,8 @@ def store_tokens(rows, batch, head, tokens, tile, real, HEAD_DIM: tl.constexpr, 
 @triton.jit
 def token_state(problem, site, positions):
     """Returns the state of the tokens at `positions` of the stride group; outside of it that is PADDING."""
-    origin = problem.mask.state + tl.cast(site.batch, tl.int64) * problem.sequence_length + site.group
-    return tl.load(origin + positions * site.dilation, mask=(positions >= 0) & (positions < site.length), other=PADDING)
+    first = problem.mask.state + site.token + site.group
+    return tl.load(first + positions * site.dilation, mask=(positions >= 0) & (positions < site.length), other=PADDING)
 
 
 @triton.jit
@@ -227,15 +253,15 @@ def hide_outside_band(scores, site, start, back, ahead, TILE: tl.constexpr, STEP
 
 @triton.jit
 def next_excluded(problem, site, position):
-    """Returns the first position from `position` on whose token is not ordinary; where there is none, the end."""
-    token = tl.minimum(site.group + position * site.dilation, problem.sequence_length)
-    origin = problem.mask.next_excluded + tl.cast(site.batch, tl.int64) * (problem.sequence_length + 1)
-    return tl.cdiv(tl.load(origin + token) - site.group, site.dilation)
+    """Returns the first position from `position` on whose token is not ordinary; beyond the end where there is none."""
+    first = site.token + site.group
+    token = tl.minimum(position * site.dilation, problem.tokens - first)
+    return tl.cdiv(tl.load(problem.mask.next_excluded + first + token) - first, site.dilation)
 
 
 @triton.jit
 def random_key(problem, batch, head):
-    """Returns what dropout draws from in one example and head, or None without dropout."""
+    """Returns what dropout draws from in one sequence and head, or None without dropout."""
     key = None
     if problem.dropout is not None:
         zero = tl.zeros_like(head)

@@ -46,12 +46,12 @@ def global_attention_kernel(
 ):
     """Writes the softmax of one chunk of keys, not yet divided by its `row_sum`.
 
-    acc: (chunks, batch, heads, count, WIDTH) float32; row_sum, row_max: the same without WIDTH, `row_max` in base 2.
+    acc: (chunks, sequences, heads, count, WIDTH) float32; row_sum, row_max: without WIDTH, `row_max` in base 2.
     """
     site = locate_chunk(problem, chunk)
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
-    tile = load_rows(stride_group(query, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
+    tile = load_rows(stride_group(query, queries_of(site, count)), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
     nothing = tl.full([QUERIES], -1.0e30, tl.float32)
     softmax = Softmax(tl.zeros([QUERIES, WIDTH], tl.float32), tl.zeros([QUERIES], tl.float32), nothing)
     softmax = _walk_chunk(
@@ -81,13 +81,14 @@ def global_attention_query_gradient_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Writes what one chunk of keys contributes: partial (chunks, batch, heads, count, WIDTH) float32."""
+    """Writes what one chunk of keys contributes: partial (chunks, sequences, heads, count, WIDTH) float32."""
     site = locate_chunk(problem, chunk)
     first = tl.program_id(2) * QUERIES
     slots = first + tl.arange(0, QUERIES)
     real = slots < count
-    tile = load_rows(stride_group(query, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
-    d_out_tile = load_rows(stride_group(d_out, site), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
+    place = queries_of(site, count)
+    tile = load_rows(stride_group(query, place), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
+    d_out_tile = load_rows(stride_group(d_out, place), first, 0, count, QUERIES, HEAD_DIM, WIDTH)
     row_lse = tl.load(lse + tl.program_id(1) * count + slots, mask=real, other=float("inf"))
     row_delta = tl.load(delta + tl.program_id(1) * count + slots, mask=real, other=0.0)
     queries = KnownQueries(tile, None, slots, d_out_tile, row_lse, row_delta)
@@ -121,10 +122,13 @@ def global_attention_key_gradient_kernel(
     value_tile = load_rows(stride_group(value, site), site.start, 0, site.length, KEYS, HEAD_DIM, WIDTH)
     keys = Keys(tile, value_tile)
     row = tl.program_id(1) * count
+    queries = queries_of(site, count)
     groups = QueryGroups(
-        stride_group(query, site), stride_group(d_out, site), StrideGroup(lse + row, 1), StrideGroup(delta + row, 1)
+        stride_group(query, queries),
+        stride_group(d_out, queries),
+        StrideGroup(lse + row, 1),
+        StrideGroup(delta + row, 1),
     )
-    queries = Site(site.batch, site.head, 0, 1, 0, count, 0, count, site.random)
     sums = KeySums(tl.zeros([KEYS, WIDTH], tl.float32), tl.zeros([KEYS, WIDTH], tl.float32))
     # A tile of outer padding has an empty range: no query sees it.
     for start in tl.range(0, tl.where(site.end > site.first, count, 0), QUERIES):
@@ -145,6 +149,12 @@ def global_attention_key_gradient_kernel(
     inside = positions < site.length
     store_rows(stride_group(d_key, site), site.start, key_sum, inside, KEYS, HEAD_DIM, WIDTH)
     store_rows(stride_group(d_value, site), site.start, value_sum, inside, KEYS, HEAD_DIM, WIDTH)
+
+
+@triton.jit
+def queries_of(site, count):
+    """Returns where the queries of the site's sequence stand in a (sequences, count, heads, head_dim) tensor."""
+    return Site(site.batch, site.head, 0, 0, 0, 1, 0, count, 0, count, site.random)
 
 
 @triton.jit
@@ -173,6 +183,6 @@ def _walk_chunk(
 
 @triton.jit
 def _rows_of_chunk(slots, count):
-    """Returns the offsets of a chunk's rows in a (chunks, batch, heads, count) tensor."""
-    sequence = tl.cast(tl.program_id(0), tl.int64) * tl.num_programs(1) + tl.program_id(1)
-    return sequence * count + slots
+    """Returns the offsets of a chunk's rows in a (chunks, sequences, heads, count) tensor."""
+    line = tl.cast(tl.program_id(0), tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    return line * count + slots

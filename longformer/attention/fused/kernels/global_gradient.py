@@ -14,6 +14,7 @@ from longformer.attention.fused.kernels.common import (
     load_rows,
     load_tokens,
     locate_chunk,
+    sequence,
     store_tokens,
 )
 from longformer.attention.fused.kernels.key_gradient import Keys, KeySums, add_key_value_gradients, finish, query_groups
@@ -36,7 +37,7 @@ def global_chunk_kernel(
     QUERIES: tl.constexpr,
     GLOBALS: tl.constexpr,
 ):
-    """Sums over one chunk of queries into partial (chunks, 2, batch, heads, max_count, WIDTH) float32."""
+    """Sums over one chunk of queries into partial (chunks, 2, sequences, heads, max_count, WIDTH) float32."""
     # Every query sees a global key, whatever its dilation: here the whole sequence is one stride group.
     site = locate_chunk(problem, chunk)
     listed = problem.global_keys
@@ -92,7 +93,8 @@ def global_sum_kernel(
         pointers, stride = _partial_pointers(partial, chunk, slots, listed, WIDTH)
         key_sum += tl.load(pointers, mask=real[:, None], other=0.0)
         value_sum += tl.load(pointers + stride, mask=real[:, None], other=0.0)
-    tokens = tl.load(listed.tokens + batch * listed.max_count + slots, mask=real, other=0)
+    origin, _, _ = sequence(problem, batch)
+    tokens = origin + tl.load(listed.tokens + batch * listed.max_count + slots, mask=real, other=0)
     store_tokens(d_key, batch, head, tokens, key_sum, real, HEAD_DIM, WIDTH)
     store_tokens(d_value, batch, head, tokens, value_sum, real, HEAD_DIM, WIDTH)
 

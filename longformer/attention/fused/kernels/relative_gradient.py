@@ -19,6 +19,7 @@ from longformer.attention.fused.kernels.common import (
     random_key,
     score_factor,
     score_gradient,
+    sequence,
     stride_group,
     token_state,
 )
@@ -54,19 +55,21 @@ def relative_gradient_kernel(
     end_tile = first_tile + tiles_per_part
     gradient = tl.zeros([TILE, WIDTH], tl.float32)
     for batch in tl.range(0, batches):
+        origin, token, tokens = sequence(problem, batch)
         first = 0
-        end = problem.sequence_length
-        if problem.mask is not None:
-            first = tl.load(problem.mask.extent + 2 * batch)
-            end = tl.load(problem.mask.extent + 2 * batch + 1)
+        end = tokens
+        if problem.extent is not None:
+            first = tl.load(problem.extent + 2 * batch)
+            end = tl.load(problem.extent + 2 * batch + 1)
         # Tiles count region by region, the stride groups of a region side by side.
         low = tl.maximum(first_tile, first // dilation // TILE * dilation)
         high = tl.minimum(end_tile, tl.cdiv(tl.cdiv(end, dilation), TILE) * dilation)
         for tile in tl.range(low, high):
             group = tile % dilation
-            length = tl.cdiv(problem.sequence_length - group, dilation)
+            length = tl.cdiv(tokens - group, dilation)
             start = tile // dilation * TILE
-            site = Site(batch, head, group, dilation, start, length, 0, length, random_key(problem, batch, head))
+            random = random_key(problem, batch, head)
+            site = Site(batch, head, origin, token, group, dilation, start, length, 0, length, random)
             gradient = _add_tile(
                 gradient, query, key, value, d_out, lse, delta,
                 problem, site, column_start, HEAD_DIM, WIDTH, TILE,
