@@ -134,7 +134,7 @@ def waits(work: Work, device: str) -> int:
             work()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(each.message) for each in said)
+    return sum("called a synchronizing" in str(each.message) for each in said)
 
 
 class _Waits(TorchDispatchMode):

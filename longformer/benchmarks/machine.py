@@ -13,9 +13,7 @@ import torch
 from longformer.benchmarks.device_times import replay_times
 from longformer.costs.peak import measured_peak_flops
 
-_OF_THE_CARD = (
-    "driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.draw", "power.limit", "temperature.gpu",
-)  # fmt: skip
+_OF_THE_CARD = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
 
 
 def machine(device: str) -> dict[str, str | int]:
@@ -49,8 +47,6 @@ def device_facts(device: str) -> dict[str, Any]:
     target = torch.empty_like(source)
     found["copy TB/s"] = 2 * source.nbytes / min(replay_times(lambda: target.copy_(source), device, 5)) / 1e12
     if shutil.which("nvidia-smi"):
-        query = f"--query-gpu={','.join(_OF_THE_CARD)}"
-        command = ["nvidia-smi", query, "--format=csv,noheader", "--id=0"]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found |= dict(zip(_OF_THE_CARD, printed.strip().split(", "), strict=True))
+        command = ["nvidia-smi", f"--query-gpu={_OF_THE_CARD}", "--format=csv", "--id=0"]
+        found["nvidia-smi"] = subprocess.run(command, capture_output=True, text=True).stdout.strip().replace("\n", "; ")
     return found
