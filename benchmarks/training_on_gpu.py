@@ -316,14 +316,13 @@ def summary_length(setting: Training) -> int:
 
 def plain_step(setting: Training, model: nn.Module) -> Step:
     """Return a step of a loop of PyTorch alone: fp32 weights, autocast to bfloat16, fused AdamW, clipped gradients."""
-    on_cuda = setting.device == "cuda"
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=on_cuda)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     stream = batches(setting)
 
     def step() -> Tensor:
         batch = next(stream)
         facts = {"facts": model.facts(**batch)} if isinstance(model, PretrainedModel) else {}
-        if on_cuda:
+        if setting.device == "cuda":
             batch = {name: tensor.pin_memory().to("cuda", non_blocking=True) for name, tensor in batch.items()}
         with torch.autocast(setting.device, torch.bfloat16):
             loss = model(**batch, **facts).loss

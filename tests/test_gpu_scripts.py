@@ -45,6 +45,8 @@ def test_a_rehearsal_measures_every_row_that_does_not_ask_for_a_gpu(command: tup
     absent = {reason for outcome, reason in found.values() if outcome == "absent"}
     assert all("not installed" in reason or "CUDA" in reason or "on the CPU" in reason for reason in absent)
     assert len(absent) < len(found) / 3
+    in_plain_loops = [result for name, (_, result) in found.items() if "ours" in name and "ZeRO" not in name]
+    assert {result["waits"] for result in in_plain_loops if "waits" in result} <= {0}
     assert {result["exit code"] for _, result in found.values() if "exit code" in result} <= {0}
 
 
