@@ -1,6 +1,8 @@
 """The attention calls in which the fused kernels are timed, and how one is made with its layout built beforehand."""
 
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ class KernelCase(Setting):
     globals_in_front: bool = False
     """Whether global tokens stand at the front, in place of evenly over the text."""
     relative: bool = False
+    packed: bool = False
+    """Whether padding is taken out: the examples stand one after another in one row, without global tokens."""
 
     @property
     def lengths(self) -> list[int]:
@@ -34,6 +38,12 @@ class KernelCase(Setting):
         """As of a `Setting`, without padding; the relative term is not counted."""
         forward = float(self.heads * sum(self.band.forward_flops(length, self.head_dim) for length in self.lengths))
         return forward, 2.5 * forward
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As of a `Setting`; (1, all tokens, heads, head_dim) where padding is taken out."""
+        if not self.packed:
+            return super().inputs()
+        return replace(self, positions=sum(self.lengths), batch=1, padding=0.0, packed=False).inputs()
 
     def token_mask(self) -> Tensor | None:
         """Returns the mask (batch, positions) of tokens; None without padding."""
@@ -51,6 +61,8 @@ class KernelCase(Setting):
     def attend(self, backend: str = "fused") -> Attend:
         """Returns our attention; what depends on padding and global tokens only is worked out here, once."""
         band = self.band
+        if self.packed:
+            return self._attend_packed(backend)
         if self.causal or self.relative:
             return self._attend_by_masks(backend)
         masks = self.token_mask(), self.global_mask()
@@ -58,6 +70,20 @@ class KernelCase(Setting):
         return lambda *projections: sliding_window_attention(
             projections, metadata, band, dropout=self.dropout, backend=backend
         )
+
+    def _attend_packed(self, backend: str) -> Attend:
+        band, longest = self.band, max(self.lengths)
+        ends = torch.tensor([0, *accumulate(self.lengths)], dtype=torch.int32, device=self.device)
+        attend = partial(
+            banded_attention,
+            left=band.left,
+            right=band.right,
+            cu_seqlens=ends,
+            max_seqlen=longest,
+            dropout=self.dropout,
+            backend=backend,
+        )
+        return lambda query, key, value: attend(query[0], key[0], value[0])[None]
 
     def _attend_by_masks(self, backend: str) -> Attend:
         band, relative_query = self.band, self.inputs()[0].detach().flip(1)
