@@ -70,7 +70,7 @@ def _section(title: str, prefix: str, schema: dict[str, Any], *, level: int = 2,
 def _values(field: dict[str, Any]) -> str:
     """Returns what may be written, from a field's JSON schema."""
     if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
+        return ", ".join(f"`{value if isinstance(value, str) else json.dumps(value)}`" for value in field["enum"])
     if "anyOf" in field:
         return " or ".join(_values(choice) for choice in field["anyOf"])
     if "prefixItems" in field:

@@ -126,6 +126,9 @@ class TrainingSection(Section):
     activation_checkpointing: Annotated[bool | Literal["auto"], MAY_CHANGE] = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, more time; `auto` =
     where not even a micro-batch of one sequence fits without."""
+    compile: Annotated[Literal["auto", True, False], MAY_CHANGE] = "auto"
+    """Compile every layer with torch.compile, minutes before the first step; auto = on GPUs, unless `zero_stage` is 3,
+    which gathers weights inside the layers."""
     checkpoint_every_steps: Annotated[PositiveInt, MAY_CHANGE] = 100
     """Steps between two checkpoints; the end of a phase always has one."""
     checkpoint_every_minutes: Annotated[PositiveNumber | None, MAY_CHANGE] = None
@@ -158,6 +161,18 @@ class TrainingSection(Section):
                 "to 3"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.compile is True and self.zero_stage == 3:
+            raise ValueError(
+                "compile is true, but zero_stage 3 gathers weights inside the layers: choose auto or false"
+            )
+        return self
+
+    def compiles(self, *, on_gpu: bool) -> bool:
+        """Returns whether layers are compiled."""
+        return on_gpu and self.zero_stage < 3 if self.compile == "auto" else self.compile
 
     @model_validator(mode="after")
     def _check_permanent_checkpoints(self) -> Self:

@@ -29,6 +29,7 @@ from launcher.training.trial import Trial
 from longformer.benchmarks.memory import peak_memory, resident_memory
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
+from longformer.models.common.compiling import compile_layers
 from longformer.models.common.layer_order import freeze_lower_layers
 from longformer.training.checkpoints.manifest import Manifest, damage
 from longformer.training.checkpoints.store import checkpoint_path
@@ -254,6 +255,8 @@ class _PhaseWork:
             freeze_lower_layers(model, self.config.training.freeze_layers)
         except ValueError as error:
             raise LongformerError(f"training.freeze_layers: {error}") from error
+        if self.config.training.compiles(on_gpu=self.ranks.device.type == "cuda"):
+            compile_layers(model)
         settings = self.engine_settings()
         if most_accumulated is not None:
             settings = replace(settings, accumulation_steps=min(settings.accumulation_steps, most_accumulated))

@@ -9,6 +9,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 LARGEST_BUCKET = 500_000_000
 """Most numbers in DeepSpeed's buffer for gradients; a smaller model has one of its own size."""
+OVERLAPPED_BUCKET = 50_000_000
+"""Most numbers in either of its two where gradients go to other ranks while backward computes more of them."""
 
 MOST_GATHERED = 100_000_000
 """Most weights that a rank gathers from the others under ZeRO 3 before they are used; a smaller model is whole."""
@@ -85,7 +87,8 @@ def memory_estimate(
     gradients = _share(trained * size, ranks if zero_stage >= 2 else 1)
     optimizer = _share(trained * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1)
     kept = size * activations + _FLOAT32_BYTES * float32_activations
-    bucket = min(weights, LARGEST_BUCKET) * size
+    overlaps = layout.on_gpu and ranks > 1 and not layout.offload_optimizer
+    bucket = (2 * min(weights, OVERLAPPED_BUCKET) if overlaps else min(weights, LARGEST_BUCKET)) * size
     if zero_stage == 0:
         # Gradients are reduced, and in half precision turned into fp32, once the activations are gone.
         communication, update = 0, trained * _FLOAT32_BYTES

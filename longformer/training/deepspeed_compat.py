@@ -35,6 +35,7 @@ from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.runtime.zero import parameter_offload
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from deepspeed.utils import safe_get_full_fp32_param
 
 from longformer.models.common.outputs import ModelOutput
@@ -77,7 +78,31 @@ def initialize(model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[
     model.universal_checkpoint_info = {"universal_checkpoint_version": 0.2}  # type: ignore[assignment]
     deepspeed.init_distributed(dist_backend=torch.distributed.get_backend())
     engine, optimizer, _, _ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    if isinstance(optimizer, DeepSpeedZeroOptimizer) and optimizer.overlap_comm:
+        _order_streams(optimizer)
     return engine, optimizer
+
+
+def _order_streams(optimizer: Any) -> None:
+    """Has the device wait where the host would.
+
+    While gradients are reduced on a stream of its own, DeepSpeed's ZeRO 1 and 2 halt the host at the end of every
+    backward until the whole device is done. That one stream waits for the other is enough.
+    """
+    accelerator, finish = get_accelerator(), optimizer.independent_gradient_partition_epilogue
+    synchronize = accelerator.synchronize
+
+    def wait_for_reduction(*_: Any) -> None:
+        accelerator.current_stream().wait_stream(optimizer.reduction_stream)
+
+    def finish_backward() -> None:
+        accelerator.synchronize = wait_for_reduction
+        try:
+            finish()
+        finally:
+            accelerator.synchronize = synchronize
+
+    optimizer.independent_gradient_partition_epilogue = finish_backward
 
 
 def supports_fp16() -> bool:

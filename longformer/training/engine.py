@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from longformer.errors import LongformerError
 from longformer.training import deepspeed_compat
 from longformer.training.distributed import Ranks
-from longformer.training.engine_settings import DTYPES, EngineSettings, deepspeed_config, parameter_groups
+from longformer.training.engine_settings import DTYPES, EngineSettings, deepspeed_config, parameter_groups, set_fused
 from longformer.training.guards import BadLoss, LossGuard
 from longformer.training.objectives import Batch, Lengths, Objective
 
@@ -76,8 +76,13 @@ class TrainingEngine:
             lr=0.0,
             betas=settings.adam_betas,
             eps=settings.adam_epsilon,
+            fused=self._is_fused,
         )
-        config = deepspeed_config(settings, sum(parameter.numel() for parameter in model.parameters()))
+        config = deepspeed_config(
+            settings,
+            sum(parameter.numel() for parameter in model.parameters()),
+            overlaps=ranks.device.type == "cuda" and ranks.world_size > 1 and not settings.offload_optimizer,
+        )
         self._hollow_copy = hollow_copy(model).to(DTYPES[settings.precision]) if settings.zero_stage == 3 else None
         self._engine, self._optimizer = deepspeed_compat.initialize(model, optimizer, config)
 
@@ -193,6 +198,11 @@ class TrainingEngine:
         return float(self._engine.get_global_grad_norm()), self._engine.skipped_steps == skipped_before
 
     @property
+    def _is_fused(self) -> bool:
+        """Whether AdamW updates everything in one pass: on GPUs, where passes over small tensors wait for the host."""
+        return self.ranks.device.type == "cuda"
+
+    @property
     def _is_plain(self) -> bool:
         """Whether DeepSpeed leaves the optimizer as it is; then it clips but does not tell the norm."""
         return self.settings.zero_stage == 0 and self.settings.precision == "fp32"
@@ -267,11 +277,11 @@ class TrainingEngine:
             deepspeed_compat.load_universal_without_zero(
                 self._engine.module, self._optimizer, self._master_weights(), directory / tag / "zero"
             )
-            return
-        if not deepspeed_compat.load_checkpoint(self._engine, directory, tag, universal=universal):
+        elif not deepspeed_compat.load_checkpoint(self._engine, directory, tag, universal=universal):
             raise LongformerError(f"{directory} holds no state that DeepSpeed can load")
-        if universal:
+        elif universal:
             deepspeed_compat.separate_groups(self._optimizer.optimizer, self._weight_decays)
+        set_fused(self._optimizer if self._is_plain else self._optimizer.optimizer, self._is_fused)
 
 
 def hollow_copy(model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from longformer.costs.memory import LARGEST_BUCKET, MOST_GATHERED
+from longformer.costs.memory import LARGEST_BUCKET, MOST_GATHERED, OVERLAPPED_BUCKET
 from longformer.models.common.layer_order import layer_heights
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -67,13 +67,29 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     ]
 
 
-def deepspeed_config(settings: EngineSettings, parameters: int) -> dict[str, Any]:
-    """Returns the JSON that makes DeepSpeed do what the settings say for a model of so many parameters."""
+def set_fused(adamw: torch.optim.Optimizer, is_fused: bool) -> None:
+    """Has AdamW go on in one pass or not, whichever way a state that it has loaded was trained."""
+    for group in adamw.param_groups:
+        group["fused"] = is_fused
+    for parameter, state in adamw.state.items():
+        if "step" in state:
+            state["step"] = state["step"].to(parameter.device if is_fused else "cpu")
+
+
+def deepspeed_config(settings: EngineSettings, parameters: int, *, overlaps: bool) -> dict[str, Any]:
+    """Returns the JSON that makes DeepSpeed do what the settings say.
+
+    Args:
+        settings: how the weights are learned.
+        parameters: how many the model has.
+        overlaps: whether gradients go to other ranks while backward computes more of them.
+    """
     zero: dict[str, Any] = {
         "stage": settings.zero_stage,
-        "overlap_comm": False,
+        "overlap_comm": overlaps and settings.zero_stage > 0,
         # A buffer of this many elements is really allocated; DeepSpeed's default would be 2 GB for any model.
-        "reduce_bucket_size": min(parameters, LARGEST_BUCKET),
+        # Gradients are sent when it is full: one as large as the model would leave nothing to overlap.
+        "reduce_bucket_size": min(parameters, OVERLAPPED_BUCKET if overlaps else LARGEST_BUCKET),
     }
     if settings.zero_stage == 3:
         # By default so much is kept that a model of up to 10^9 weights is whole on every rank after all.

@@ -1,6 +1,7 @@
 """A whole optimizer step waits for the device once, whatever is trained and however it is sharded."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,12 +17,13 @@ from longformer.models import (
     LongformerForMultipleChoice,
     LongformerForSequenceClassification,
 )
+from longformer.training import deepspeed_compat
 from longformer.training.engine import TrainingEngine
-from longformer.training.engine_settings import EngineSettings
-from longformer.training.objectives import LABELS, Objective, summary_tokens, weighted_labels
+from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
+from longformer.training.objectives import LABELS, NEXT_CHARACTER, Objective, summary_tokens, weighted_labels
 from tests.training.pretend_device import DEVICE, as_on_a_device, pretend_device
 from tests.training.rank_group import in_ranks
-from tests.training.small_model import SETTINGS, no_spikes
+from tests.training.small_model import SETTINGS, SmallModel, global_batch, no_spikes
 
 POSITIONS, IDS = 40, 50
 LONGFORMER = LongformerConfig(
@@ -88,10 +90,16 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Ba
 }
 
 
-def waits_of_a_step(ranks: Any, settings: EngineSettings, cases: list[str]) -> dict[str, list[str]]:
-    """Return what waited for the device in the second of two steps of every case."""
+def pretend_accelerator() -> Any:
+    """Return DeepSpeed's accelerator, which from now on takes `DEVICE` for where it is."""
     accelerator = get_accelerator()
     accelerator.current_device_name = accelerator.device_name = lambda *_: str(DEVICE)
+    return accelerator
+
+
+def waits_of_a_step(ranks: Any, settings: EngineSettings, cases: list[str]) -> dict[str, list[str]]:
+    """Return what waited for the device in the second of two steps of every case."""
+    accelerator = pretend_accelerator()
     found = {}
     for case in cases:
         build, objective, batch = CASES[case]
@@ -122,3 +130,42 @@ def test_a_step_with_padding_global_tokens_and_accumulation_waits_once(
 ) -> None:
     settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision, accumulation_steps=2)
     assert in_ranks(1, waits_of_a_step, settings, cases) == [{case: ["tolist"] for case in cases}]
+
+
+class Stream:
+    """Does nothing but remember what it waits for."""
+
+    def __init__(self, name: str = "reduction") -> None:
+        self.name, self.waited_for = name, set[str]()
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.waited_for.add(other.name)
+
+
+def overlapped_step(_: Any, settings: EngineSettings) -> tuple[list[str], set[str], set[str]]:
+    """Take a step whose gradients are reduced on a stream of its own; return the waits, and which stream waited."""
+    accelerator, computing = pretend_accelerator(), Stream("computing")
+    type(accelerator).Stream = Stream
+    accelerator.current_stream = lambda *_: computing
+    accelerator.stream = lambda _: nullcontext()
+    accelerator.is_synchronized_device = accelerator.resolves_data_dependency = lambda: False
+    torch.Tensor.record_stream = lambda *_: None
+    with pretend_device() as waits:
+        accelerator.synchronize = lambda *_: waits.append("synchronize")
+        model = SmallModel().to(DEVICE)
+        config = deepspeed_config(settings, 1000, overlaps=True)
+        adamw = torch.optim.AdamW(parameter_groups(model, 0.1))
+        engine, optimizer = deepspeed_compat.initialize(model, adamw, config)
+        tokens = global_batch(0, 2).to(DEVICE)
+        waits.clear()
+        computing.waited_for.clear()
+        engine.backward(NEXT_CHARACTER.loss(engine, {"tokens": tokens}))
+        waited_for = set(computing.waited_for)
+        deepspeed_compat.step(engine, optimizer, lambda _: 1.0)
+    return list(waits), waited_for, optimizer.reduction_stream.waited_for
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_gradients_are_reduced_on_a_stream_of_their_own_and_the_host_waits_for_none(zero_stage: Any) -> None:
+    settings = replace(SETTINGS, zero_stage=zero_stage)
+    assert in_ranks(1, overlapped_step, settings) == [([], {"reduction"}, {"computing"})]
