@@ -67,12 +67,12 @@ def training_memory(
         source_length,
         texts=layout.micro_batch_size,
         activation_checkpointing=checkpointing,
-        on_gpu=layout.on_gpu,
+        on_gpu=layout.keeps_all,
         half_precision=layout.half_precision,
     )
     # Two attentions and the feed-forward part, and what their three norms are given.
-    sums = 3 if saves_norm_inputs(on_gpu=layout.on_gpu, half_precision=layout.half_precision) else 0
-    inner = 2 * config.decoder_ffn_dim if layout.on_gpu else 0
+    sums = 3 if saves_norm_inputs(on_gpu=layout.keeps_all, half_precision=layout.half_precision) else 0
+    inner = 2 * config.decoder_ffn_dim if layout.keeps_all else 0
     written = config.decoder_layers * target_length * ((11 + sums) * width + inner)
     # Keys and values of the document, in every layer of the decoder.
     shown = config.decoder_layers * 2 * source_length * width

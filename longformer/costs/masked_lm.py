@@ -73,7 +73,7 @@ def training_memory(
         sequence_length,
         texts=layout.micro_batch_size,
         activation_checkpointing=layout.activation_checkpointing,
-        on_gpu=layout.on_gpu,
+        on_gpu=layout.keeps_all,
         half_precision=layout.half_precision,
     )
     at_head = layout.micro_batch_size * sequence_length * config.hidden_size

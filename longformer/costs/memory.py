@@ -39,6 +39,11 @@ class TrainingLayout:
     """Keep gradients and the optimizer in the main memory, which is another one only where ranks compute on GPUs."""
 
     @property
+    def keeps_all(self) -> bool:
+        """Whether layers keep what they compute again on a CPU: on a GPU, and where ZeRO 3 gathers their parts."""
+        return self.on_gpu or self.zero_stage == 3
+
+    @property
     def half_precision(self) -> bool:
         """Whether weights and activations have 16 bits."""
         return self.precision != "fp32"

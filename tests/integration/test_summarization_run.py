@@ -29,7 +29,7 @@ name: papers
 task: summarization
 model: {source: bart, max_length: 2048, window: 64}
 data: {directory: prepared, source: papers, target_length: 48, label_smoothing: 0.1}
-training: {zero_stage: 1, gradient_clipping: 1.0, checkpoint_every_steps: 4, activation_checkpointing: true}
+training: {zero_stage: 3, gradient_clipping: 1.0, checkpoint_every_steps: 4, activation_checkpointing: true}
 phases:
 - {name: short, sequence_length: 512, learning_rate: 3.0e-3, steps: 14, batch_size: 4, micro_batch_size: 2}
 - {name: long, sequence_length: 2048, learning_rate: 1.0e-3, steps: 6, batch_size: 4, micro_batch_size: 2}

@@ -100,6 +100,8 @@ def measured(ranks: Ranks, task: str, shape: tuple[int, int], checkpointing: boo
         (2, 2, STATES, False),
         (2, 2, ACTIVATIONS, False),
         (2, 2, ACTIVATIONS, True),
+        (2, 3, STATES, False),
+        (2, 3, ACTIVATIONS, False),
     ],
 )
 def test_the_formula_is_near_what_a_rank_needs(
@@ -108,7 +110,9 @@ def test_the_formula_is_near_what_a_rank_needs(
     # Gradients of an earlier micro-batch are there while activations are kept, as in the recipes. A step of a single
     # one needs less: its gradients come while activations go.
     settings = {"zero_stage": zero_stage, "accumulation_steps": 2 if shape == ACTIVATIONS else 1}
-    needed = max(in_ranks(ranks, measured, task, shape, checkpointing, settings))
+    # Of what ZeRO 3 gathers, a thread of Gloo frees some last, unseen now and then: the least count is the true one.
+    attempts = 3 if zero_stage == 3 else 1
+    needed = min(max(in_ranks(ranks, measured, task, shape, checkpointing, settings)) for _ in range(attempts))
     rows, length = shape
     layout = TrainingLayout(
         micro_batch_size=rows,
