@@ -36,6 +36,7 @@ from longformer.costs import led as led_costs
 from longformer.costs import masked_lm as masked_lm_costs
 from longformer.costs.peak import measured_peak_flops
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerConfig, LongformerForMaskedLM
+from longformer.models.common.compiling import compile_layers
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED
 
@@ -221,14 +222,11 @@ def our_model(setting: Training) -> nn.Module:
     """Return one of our models."""
     shape = shape_of(setting)
     if setting.model.startswith("led"):
-        led = LEDForConditionalGeneration(LEDConfig(**shape))
-        model, layers = led, [*led.led.encoder.layers, *led.led.decoder.layers]
+        model = LEDForConditionalGeneration(LEDConfig(**shape))
     else:
         model = LongformerForMaskedLM(LongformerConfig(**shape))
-        layers = [*model.longformer.encoder.layer]
     if setting.compiled:
-        for layer in layers:
-            layer.compile(backend=COMPILERS[setting.device])
+        compile_layers(model, backend=COMPILERS[setting.device])
     return model
 
 
