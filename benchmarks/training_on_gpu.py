@@ -11,6 +11,7 @@ tiny models. Needs this repository's root on PYTHONPATH where it is not installe
 import argparse
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +32,6 @@ from longformer.benchmarks.device_times import dearest_operators, in_words, lap_
 from longformer.benchmarks.machine import device_facts
 from longformer.benchmarks.memory import peak_memory
 from longformer.benchmarks.rows import Absent, Row, Rows
-from longformer.benchmarks.timing import timed
 from longformer.costs import led as led_costs
 from longformer.costs import masked_lm as masked_lm_costs
 from longformer.costs.peak import measured_peak_flops
@@ -181,7 +181,9 @@ def train(setting: Training) -> dict[str, Any]:
     with ExitStack() as stack:
         make = plain_step if setting.zero is None else partial(engine_step, stack)
         step = make(setting, model)
-        first_seconds, first_loss = timed(step, setting.device)
+        start = time.perf_counter()
+        first_loss = float(step())
+        first_seconds = time.perf_counter() - start
         for _ in range(min(3, setting.steps)):
             step()
         synchronize(setting.device)
@@ -193,20 +195,17 @@ def train(setting: Training) -> dict[str, Any]:
         waiting = waits(step, setting.device)
         operators = dearest_operators(step, setting.device, 2)
     typical = median(seconds)
-    tokens = setting.batch * tokens_of(setting)
+    tokens, flops = setting.batch * tokens_of(setting), setting.batch * useful_flops(setting)
     dtype = torch.bfloat16 if setting.device == "cuda" else torch.float32
     return {
         "tokens/s": tokens / typical,
-        "MFU": setting.batch
-        * useful_flops(setting)
-        / typical
-        / measured_peak_flops(torch.device(setting.device), dtype),
+        "MFU": flops / typical / measured_peak_flops(torch.device(setting.device), dtype),
         "step ms": 1e3 * typical,
         "least ms": 1e3 * min(seconds),
         "first step s": first_seconds,
         "peak GiB": peak / 2**30,
         "waits": waiting,
-        "first loss": float(first_loss),
+        "first loss": first_loss,
         "last loss": last_loss,
         "dearest": in_words(operators),
         "operators": operators,
