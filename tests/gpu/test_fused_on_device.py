@@ -12,6 +12,7 @@ from longformer.attention.fused import tiles
 from longformer.attention.layer import LongformerSelfAttention
 from longformer.attention.metadata import AttentionMetadata
 from tests.attention.fused.cases import SMALL
+from tests.attention.packing_cases import one_by_one, packed
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -97,6 +98,21 @@ def test_dropout_is_the_same_whatever_the_tiles() -> None:
             results.append(call(inputs, "fused", dropout=0.3))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("features", ["plain", "globals", "dilated"])
+def test_packed_sequences_give_what_each_alone_gives(features: str) -> None:
+    lengths, tokens = [1500, 3, 0, 700, 129], 2333  # one token belongs to none
+    generator = torch.Generator("cuda").manual_seed(0)
+    inputs = [torch.randn(tokens, 4, 64, device="cuda", generator=generator).bfloat16() for _ in range(4)]
+    options = {
+        "plain": OPTIONS,
+        "globals": OPTIONS | {"global_mask": torch.arange(tokens, device="cuda") % 97 == 1},
+        "dilated": OPTIONS | {"dilation": (1, 1, 2, 3)},
+    }[features]
+    case = (inputs[:3], lengths, options, inputs[3])
+    for found, right in zip(packed(*case, "fused"), one_by_one(*case, "reference"), strict=True):
+        assert (found - right).norm() <= 2e-2 * right.norm()
 
 
 def test_twenty_runs_give_the_same_bits() -> None:
