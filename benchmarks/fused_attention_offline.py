@@ -114,9 +114,10 @@ def resources(binary: Any) -> dict[str, Any]:
         "registers": int(registers),
         "stack": int(stack),
         "shared_memory": binary.metadata.shared,
-        # Products of one warp, and Hopper's of four.
+        # Products of one warp, Hopper's of four, and Blackwell's.
         "mma": assembly.count("mma.sync"),
         "wgmma": assembly.count("wgmma.mma_async"),
+        "tcgen05": assembly.count("tcgen05.mma"),
         # What a warp issues in one round, between the edges of the band and with everything that an edge asks for.
         "loops": [
             {

@@ -20,9 +20,9 @@ Kind = Literal["plain", "dropout", "relative"]
 GLOBALS_AT_ONCE = 16
 """Global keys that the forward and query gradient kernels take in a step."""
 
-TRITON_RELEASES = ("3.6", "3.7")
-"""With each of which the whole table was compiled. Another compiler may need other tiles, so others get the safe
-ones."""
+TRITON_RELEASES = {9: ("3.6", "3.7"), 10: ("3.7",)}
+"""With each of which the tiles of a compute capability were compiled. Another compiler may need other tiles, so others
+get the safe ones."""
 
 PROGRAMS = 1024
 """Gradients that every query adds to are summed by about so many programs: enough to fill a GPU, few enough that what
@@ -60,23 +60,24 @@ def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: 
 
     A GPU or a Triton that the table does not know gets the tiles of compute capability 8, which ask for the least.
     """
-    width = max(32, padded_head_dim(head_dim))
-    shapes = _TABLE[_generation(major, triton_version), dtype.itemsize, width, kind]
+    call = dtype.itemsize, max(32, padded_head_dim(head_dim)), kind
+    shapes = _TABLE[_generation(major, triton_version, *call), *call]
     return TileSet(*(Tile(*shape) for shape in shapes))
 
 
 @cache
-def _generation(major: int, triton_version: str) -> int:
+def _generation(major: int, triton_version: str, itemsize: int, width: int, kind: Kind) -> int:
     """Returns the compute capability whose tiles are taken; logs it, once, where it is not the GPU's own."""
-    known = ".".join(triton_version.split(".")[:2]) in TRITON_RELEASES
-    generation = 9 if major == 9 and known else 8
-    if major > generation:
+    release = ".".join(triton_version.split(".")[:2])
+    if (major, itemsize, width, kind) in _TABLE and release in TRITON_RELEASES.get(major, ()):
+        return major
+    if major > 8:
         log.warning(
-            "fused attention takes the tiles of compute capability 8 on this GPU of capability %d with Triton %s: the "
-            "others are for capability 9 and were compiled with Triton %s; it may be slower",
-            major, triton_version, " and ".join(TRITON_RELEASES),
+            "fused attention takes the tiles of compute capability 8 on this GPU of capability %d with Triton %s, for "
+            "heads of %d in %d bits (%s): none were compiled for it; it may be slower",
+            major, triton_version, width, 8 * itemsize, kind,
         )  # fmt: skip
-    return generation
+    return 8
 
 
 def padded_head_dim(head_dim: int) -> int:
@@ -87,6 +88,9 @@ def padded_head_dim(head_dim: int) -> int:
 # (generation, bytes of an element, padded head_dim, kind): forward, query gradient, key gradient, and the gradient of
 # global keys or, for "relative", of the relative keys; each (rows, step, warps, stages).
 _TABLE: dict[tuple[int, int, int, Kind], tuple[tuple[int, int, int, int], ...]] = {
+    (10, 2, 64, "plain"): ((64, 64, 4, 3), (64, 64, 4, 3), (64, 64, 4, 3), (16, 64, 4, 2)),
+    (10, 2, 64, "dropout"): ((64, 64, 4, 3), (64, 64, 4, 3), (64, 32, 4, 2), (16, 64, 4, 2)),
+    (10, 2, 64, "relative"): ((32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1), (32, 32, 4, 1)),
     (9, 2, 32, "plain"): ((128, 128, 8, 2), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
     (9, 2, 32, "dropout"): ((128, 64, 8, 3), (128, 64, 8, 2), (128, 64, 8, 2), (16, 64, 4, 2)),
     (9, 2, 32, "relative"): ((32, 32, 4, 1), (16, 16, 4, 1), (32, 32, 4, 1), (32, 32, 8, 1)),
