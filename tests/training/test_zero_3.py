@@ -114,9 +114,9 @@ TASKS: dict[str, Any] = {
 OPTIONS = [(True, False), (False, True)]
 
 
-def everything_sharded(settings: EngineSettings, parameters: int) -> dict[str, Any]:
+def everything_sharded(*arguments: Any, **options: Any) -> dict[str, Any]:
     """Return DeepSpeed's config, but for tensors that ZeRO 3 leaves whole because they are small."""
-    config = deepspeed_config(settings, parameters)
+    config = deepspeed_config(*arguments, **options)
     config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     return config
 
