@@ -55,16 +55,20 @@ class PackedSequences:
 
     The joined text goes on from sequence to sequence and from epoch to epoch, so no token is skipped and none is
     padding. A sequence is {"input_ids", "attention_mask"}, both (sequence_length,) int64; where a damaged document
-    would stand, it is padding and its attention_mask 0.
+    would stand, it is padding and its attention_mask 0. With `tell_documents` it has "document_ids" too, which
+    count its documents from 0; begin and end token are of the first and the last one.
 
     Raises:
         ValueError: `sequence_length` leaves no room for text, or the data is of characters.
     """
 
-    def __init__(self, split: Split, *, sequence_length: int, seed: int, text: str = TEXT) -> None:
+    def __init__(
+        self, split: Split, *, sequence_length: int, seed: int, text: str = TEXT, tell_documents: bool = False
+    ) -> None:
         self._room = room_for_text(sequence_length)
         self.tokenizer = split.tokenizer
         self._special = split.tokenizer.special_tokens
+        self._tell_documents = tell_documents
         split.check_has(text, f"holds no {text}: prepare it as documents")
         self.name = f"{split.name} in sequences of {sequence_length:,}"
         self.fingerprint = digest("packed", split.fingerprint, text, split.open_shards, sequence_length, seed)
@@ -79,7 +83,13 @@ class PackedSequences:
         read = [self._read(piece) for piece in self.pieces(position)]
         tokens = np.concatenate([[self._special.begin], *(tokens for tokens, _ in read), [self._special.end]])
         readable = np.concatenate([[True], *(np.full(len(tokens), whole) for tokens, whole in read), [True]])
-        return {"input_ids": tokens, "attention_mask": readable.astype(np.int64)}
+        sequence = {"input_ids": tokens, "attention_mask": readable.astype(np.int64)}
+        if self._tell_documents:
+            lengths = [len(tokens) for tokens, _ in read]
+            lengths[0] += 1
+            lengths[-1] += 1
+            sequence["document_ids"] = np.repeat(np.arange(len(read)), lengths)
+        return sequence
 
     def pieces(self, position: int) -> list[Piece]:
         """Returns which parts of which documents a sequence is packed from, their end tokens counted."""

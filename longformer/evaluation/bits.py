@@ -124,7 +124,8 @@ def _check_arguments(
 
 
 MaskedModel: TypeAlias = Callable[..., Any]
-"""Takes input_ids, attention_mask and labels, each (batch, positions) long, and returns what has a mean `loss`."""
+"""Takes input_ids, attention_mask, labels and document_ids, each (batch, positions) long, and returns what has a mean
+`loss`."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,10 @@ class MaskedText:
     begin: int
     """Token that begins a row."""
     end: int
-    """Token that ends a row."""
+    """Token that ends a document, and a row."""
     padding: int
+    cross_document_attention: bool = True
+    """Whether documents that share a row see each other; else a model gets `document_ids` as well."""
 
 
 @dataclass(frozen=True)
@@ -204,4 +207,7 @@ def _masked_sequences(text: MaskedText, starts: range, room: int) -> dict[str, T
         labels[row, 1 : length + 1] = text.labels[piece]
         mask[row, : length + 2] = 1
     columns = {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    if not text.cross_document_attention:
+        ends = tokens == text.end
+        columns["document_ids"] = ends.cumsum(1) - ends
     return {name: torch.from_numpy(values) for name, values in columns.items()}

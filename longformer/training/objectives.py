@@ -155,8 +155,14 @@ def lengths_of_streams(batch: Batch) -> list[Lengths]:
 
 
 def lengths_of_texts(batch: Batch) -> list[Lengths]:
-    """Returns the lengths of texts by their attention_mask, (..., positions); where there is no token is no text."""
-    return [Lengths(read) for read in _row_sums(batch["attention_mask"]) if read]
+    """Returns the lengths of texts by their attention_mask, (..., positions); where there is no token is no text.
+
+    A row whose document_ids, (batch, positions), tell several documents apart holds so many texts.
+    """
+    mask = batch["attention_mask"]
+    if "document_ids" in batch:
+        mask = mask[:, None] * F.one_hot(batch["document_ids"]).mT
+    return [Lengths(read) for read in _row_sums(mask) if read]
 
 
 def lengths_of_summaries(batch: Batch) -> list[Lengths]:

@@ -19,7 +19,9 @@ from tests.data_pipeline.random_texts import random_texts
 
 
 def packed(documents: PreparedData, *, length: int = 64, split: str = "train", seed: int = 1) -> PackedSequences:
-    return PackedSequences(documents.split(split, open_shards=3), sequence_length=length, seed=seed)
+    return PackedSequences(
+        documents.split(split, open_shards=3), sequence_length=length, seed=seed, tell_documents=True
+    )
 
 
 def joined_text(documents: PreparedData, epochs: int) -> tuple[list[int], list[int]]:
@@ -53,6 +55,8 @@ def test_packed_sequences_are_the_joined_documents_cut_into_pieces(
         assert sequences.length(position) == length
         borders = [piece.stop - piece.start for piece in sequences.pieces(position)]
         assert borders == np.unique(owners[cut], return_counts=True)[1].tolist()
+        owned = np.array([owners[cut][0], *owners[cut], owners[cut][-1]])
+        assert sequence["document_ids"].tolist() == np.unique(owned, return_inverse=True)[1].tolist()
 
 
 def test_one_document_sequences_hold_every_document_once_between_begin_and_end(documents_once: PreparedData) -> None:

@@ -49,6 +49,20 @@ def masked_text(length: int, seed: int) -> MaskedText:
     return MaskedText(tokens, labels, begin=0, end=2, padding=1)
 
 
+def small_model() -> LongformerForMaskedLM:
+    torch.manual_seed(0)
+    config = LongformerConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        attention_window=4,
+        max_position_embeddings=34,
+    )
+    return LongformerForMaskedLM(config)
+
+
 @given(length=st.integers(1, 60), seed=st.integers(0, 99), row=st.integers(3, 80), batch=st.integers(1, 5))
 def test_every_hidden_token_counts_once_whatever_the_rows(length: int, seed: int, row: int, batch: int) -> None:
     text = masked_text(length, seed)
@@ -60,17 +74,7 @@ def test_every_hidden_token_counts_once_whatever_the_rows(length: int, seed: int
 
 
 def test_a_real_model_is_judged_by_its_own_loss() -> None:
-    torch.manual_seed(0)
-    config = LongformerConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        attention_window=4,
-        max_position_embeddings=34,
-    )
-    model = LongformerForMaskedLM(config)
+    model = small_model()
     text = masked_text(20, 1)
     result = evaluate_bits_per_masked_token(model, text, sequence_length=32, batch_size=1)
     assert model.training, "left as it was"
@@ -78,6 +82,27 @@ def test_a_real_model_is_judged_by_its_own_loss() -> None:
     labels = torch.tensor([[IGNORED, *text.labels, IGNORED]])
     expected = model.eval()(row, labels=labels).loss.item() / math.log(2)
     assert result.bits == pytest.approx(expected, abs=1e-5)
+
+
+def test_documents_of_a_row_are_judged_as_if_each_were_alone() -> None:
+    model = small_model()
+    documents = [masked_text(length, seed=length) for length in (9, 4, 12)]
+    joined = MaskedText(
+        np.concatenate([[*each.tokens, 2] for each in documents]),
+        np.concatenate([[*each.labels, IGNORED] for each in documents]),
+        begin=0,
+        end=2,
+        padding=1,
+        cross_document_attention=False,
+    )
+    result = evaluate_bits_per_masked_token(model, joined, sequence_length=32, batch_size=1)
+    nats = 0.0
+    for number, each in enumerate(documents):
+        begin = [0] if number == 0 else []
+        alone = torch.tensor([[*begin, *each.tokens, 2]])
+        labels = torch.tensor([[*[IGNORED for _ in begin], *each.labels, IGNORED]])
+        nats += model.eval()(alone, labels=labels).loss.item() * int((labels != IGNORED).sum())
+    assert result.bits == pytest.approx(nats / result.scored / math.log(2), abs=1e-5)
 
 
 def test_a_text_without_hidden_tokens_and_rows_without_room_are_refused() -> None:

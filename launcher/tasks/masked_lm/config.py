@@ -68,6 +68,8 @@ class DocumentsSection(TokenizedSection):
     """tokenizer.json, or a folder that holds one; `null` = that of `model.source`."""
     masked: float = Field(default=0.15, gt=0, lt=1)
     """Share of the tokens that are to be predicted: 80 percent of them hidden, 10 replaced, 10 left as they are."""
+    cross_document_attention: bool = False
+    """Let the documents that share a row see each other, as the paper's do; else each is read as if it were alone."""
 
     @model_validator(mode="after")
     def _check_sources(self) -> Self:

@@ -78,8 +78,14 @@ class MaskedLMData(PretrainedData[MaskedLMRun]):
         """Returns the documents of each corpus packed, the corpora mixed by weight, and some tokens hidden."""
         seed, length = self.seed(index), self.config.phases[index].sequence_length
         opened = self.opened()
+        apart = not self.config.data.cross_document_attention
         weighted: list[tuple[Sequences, float]] = [
-            (PackedSequences(opened[corpus.name].split("train"), sequence_length=length, seed=seed), corpus.weight)
+            (
+                PackedSequences(
+                    opened[corpus.name].split("train"), sequence_length=length, seed=seed, tell_documents=apart
+                ),
+                corpus.weight,
+            )
             for corpus in self.config.data.sources
         ]
         mixed = weighted[0][0] if len(weighted) == 1 else MixedSequences(weighted, seed=seed)

@@ -166,7 +166,14 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     def _held_out_text(self, split: str) -> MaskedText:
         special = self.data.special_tokens
         tokens, labels = self.data.held_out(split)
-        return MaskedText(tokens, labels, begin=special.begin, end=special.end, padding=special.padding)
+        return MaskedText(
+            tokens,
+            labels,
+            begin=special.begin,
+            end=special.end,
+            padding=special.padding,
+            cross_document_attention=self.config.data.cross_document_attention,
+        )
 
     def _new_positions(self, origin: Path | None) -> int:
         if origin is not None:
