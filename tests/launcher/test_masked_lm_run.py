@@ -96,12 +96,13 @@ def test_copied_positions_beat_random_ones_training_beats_both_and_the_export_ha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("zero_stage", "frozen"), [(2, False), (2, True), (3, False)])
+@pytest.mark.parametrize(("zero_stage", "frozen", "together"), [(2, False, True), (2, True, True), (3, False, False)])
 def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undisturbed_one(
-    zero_stage: int, frozen: bool, antibody_run: Path, tmp_path: Path
+    zero_stage: int, frozen: bool, together: bool, antibody_run: Path, tmp_path: Path
 ) -> None:
     def new_run(name: str, zero_stage: int) -> TinyRun:
         overrides = [f"model.freeze_pretrained={json.dumps(frozen)}", "evaluation.limit_tokens=2000"]
+        overrides.append(f"data.cross_document_attention={json.dumps(together)}")
         overrides += ["model.max_length=256", "phases.0.sequence_length=256", "phases.0.steps=10"]
         overrides.append(f"training.zero_stage={zero_stage}")
         overrides.append(f"model.source={without_dropout(source, tmp_path / 'source')}")
