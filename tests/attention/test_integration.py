@@ -32,18 +32,23 @@ def test_opcheck_accepts_the_operator(name: str) -> None:
     dilations, dropout = options.get("dilation", [1, 1]), options.get("dropout", 0.0)
     seed = torch.tensor(5) if dropout else None
     rest = (options["left"], options["right"], dilations, options.get("causal", False), 0.3, dropout)
-    library.opcheck(forward_operator, (tensors(), *masks, None, None, seed, *rest))
+    library.opcheck(forward_operator, (tensors(), *masks, None, None, None, seed, *rest))
+
+
+def test_opcheck_accepts_the_operator_with_packed_sequences() -> None:
+    inputs, bounds = [tensor[:1] for tensor in tensors()], torch.tensor([0, 40, 41, 88], dtype=torch.int32)
+    library.opcheck(forward_operator, (inputs, None, None, bounds, None, None, None, 7, 3, [1, 2], False, 0.3, 0.0))
 
 
 def test_opcheck_accepts_the_operator_with_a_relative_term() -> None:
     relative = (torch.randn(2, 90, 2, 8, requires_grad=True), torch.randn(6, 2, 8, requires_grad=True))
-    arguments = (tensors(), None, None, *relative, None, 5, 0, [1, 1], True, 0.3, 0.0)
+    arguments = (tensors(), None, None, None, *relative, None, 5, 0, [1, 1], True, 0.3, 0.0)
     library.opcheck(forward_operator, arguments)
 
 
 def test_opcheck_accepts_the_operator_with_packed_projections_whose_gradient_is_packed() -> None:
     packed = torch.randn(2, 90, 3, 2, 8, requires_grad=True)
-    arguments = (None, None, None, None, None, 7, 3, [1, 2], False, 0.3, 0.0)
+    arguments = (None, None, None, None, None, None, 7, 3, [1, 2], False, 0.3, 0.0)
     library.opcheck(forward_operator, ([packed], *arguments))
     outputs = (forward_operator(each, *arguments) for each in ([packed], list(packed.unbind(2))))
     ours, expected = (torch.autograd.grad(output.square().sum(), packed)[0] for output in outputs)
