@@ -23,6 +23,7 @@ def outcomes(file: Path) -> dict[str, tuple[str, Any]]:
     return {row["name"]: (row["outcome"], row.get("result", row.get("reason"))) for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
