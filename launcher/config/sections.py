@@ -335,7 +335,7 @@ class PhaseSection(Section):
         batching = self.batching(ranks)
         if self.micro_batch_size != "auto":
             return [batching.micro_batch_size]
-        return [size for size in range(batching.accumulation_steps, 0, -1) if batching.accumulation_steps % size == 0]
+        return divisors(batching.accumulation_steps)
 
     def possible_ranks(self, asked: RankRange) -> tuple[int, ...]:
         """Returns the numbers of ranks that divide the batch evenly, in ascending order.
@@ -363,6 +363,11 @@ class PhaseSection(Section):
                 f"be divided over no number of ranks from {allowed.min} to {allowed.max}; widen the range"
             )
         return tuple(possible)
+
+
+def divisors(number: int) -> list[int]:
+    """Returns the whole numbers that divide a positive one, the largest first."""
+    return [each for each in range(number, 0, -1) if number % each == 0]
 
 
 def _check_steps_or_epochs(steps: int | None, epochs: float | None) -> None:

@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from launcher.config.run_config import RunConfig
+from launcher.config.sections import divisors
 from launcher.planning.gpus import Gpu
 from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import task_of
@@ -109,8 +110,7 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
     Returns:
         None where no setting fits.
     """
-    largest = config.phases[index].batching(gpus).micro_batch_size
-    sizes = [size for size in range(largest, 0, -1) if largest % size == 0]
+    sizes = divisors(config.phases[index].batching(gpus).micro_batch_size)
     for training in (
         {},
         {"activation_checkpointing": True},

@@ -35,9 +35,7 @@ class Ranks:
 
     def any_wants(self, wish: bool) -> bool:
         """Returns whether at least one rank has a wish; all ranks must ask at the same time."""
-        wishes = torch.tensor(int(wish), device=self.device)
-        torch.distributed.all_reduce(wishes)
-        return bool(wishes.item())
+        return self.largest(int(wish)) > 0
 
     def largest(self, number: int) -> int:
         """Returns the largest of the ranks' numbers; all ranks must ask at the same time."""
