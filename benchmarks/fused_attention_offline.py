@@ -1,11 +1,13 @@
 """Compile the fused kernels for a GPU that is not there, and count what a warp issues in their loops.
 
     python benchmarks/fused_attention_offline.py 90,bfloat16,64 80,float32,128,globals,dilated,dropout
+    python benchmarks/fused_attention_offline.py --predict
 
 An argument is an architecture, a dtype, a head_dim and any of padding, packed (sequences without padding), globals,
 relative, dropout, dilated, global_attention (its kernels too) and ones (sides, heads and global keys 1 each). Prints
-one JSON line per kernel; with --table lines to read. Must run without TRITON_INTERPRET: kernels are either compiled or
-interpreted. Needs this repository's root on PYTHONPATH where it is not installed.
+one JSON line per kernel, with --table lines to read, and with --predict how fast an H100 should be, see `cycle_model`.
+Must run without TRITON_INTERPRET: kernels are either compiled or interpreted. Needs this repository's root on
+PYTHONPATH where it is not installed.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import cycle_model
 import sass
 import torch
 import triton
@@ -144,14 +147,18 @@ def programs(used: dict[str, Any], tile: tiles.Tile, architecture: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configurations", nargs="+", metavar="CONFIGURATION", help="what to compile, see above")
+    parser.add_argument("configurations", nargs="*", metavar="CONFIGURATION", help="what to compile, see above")
     parser.add_argument("--table", action="store_true", help="print lines to read in place of JSON")
+    parser.add_argument("--predict", action="store_true", help="print the speed that the machine code promises")
     arguments = parser.parse_args()
     for configuration in arguments.configurations:
         architecture, dtype, head_dim, *features = configuration.split(",")
         for kernel in compile_kernels(int(architecture), getattr(torch, dtype), int(head_dim), set(features)):
             line = {"configuration": configuration} | kernel
             print(as_text(line) if arguments.table else json.dumps(line), flush=True)
+    if arguments.predict:
+        plain, with_global = (list(compile_kernels(90, torch.bfloat16, 64, each)) for each in (set(), {"globals"}))
+        print(json.dumps({"prediction": cycle_model.predict(plain, with_global)}))
 
 
 def as_text(line: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Every shipped configuration compiles, for GPUs that are not there, into tensor-core code that never spills."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -94,7 +95,13 @@ LIMITS = {
 }
 
 
-def test_configurations_used_most_issue_few_instructions_and_share_a_multiprocessor(tmp_path: Path) -> None:
+# Useful operations in 1e12 a second that an H100 is predicted to reach with these kernels.
+FORWARD_GOAL, BACKWARD_GOAL = 260, 270
+
+
+def test_configurations_used_most_issue_few_instructions_and_share_a_multiprocessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernels = compile_offline(list(LIMITS), tmp_path)
     assert faults(kernels) == []
     for kernel in kernels:
@@ -108,6 +115,14 @@ def test_configurations_used_most_issue_few_instructions_and_share_a_multiproces
         assert kernel["programs"] >= 2, kernel
         assert kernel["wgmma"], kernel
         assert all(loop["async_copies"] for loop in kernel["loops"]), kernel
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    plain, with_global = (
+        [kernel for kernel in kernels if kernel["configuration"] == each]
+        for each in ("90,bfloat16,64", "90,bfloat16,64,globals")
+    )
+    prediction = importlib.import_module("cycle_model").predict(plain, with_global)
+    assert prediction["forward"] >= FORWARD_GOAL, prediction
+    assert prediction["backward"] >= BACKWARD_GOAL, prediction
 
 
 @pytest.mark.slow
