@@ -115,12 +115,16 @@ def check_against_reference(case: Case) -> None:
         patch.object(tiles, "choose_tiles", lambda *_: case.tiles),
         patch.object(tiles, "PROGRAMS", case.programs),
     ):
-        ours = output_and_gradients(inputs, arriving, options, "fused")
+        ours = output_and_gradients(inputs, with_nan_at_padding(arriving, options["token_mask"]), options, "fused")
     exact = output_and_gradients([tensor.double() for tensor in inputs], arriving.double(), options, "reference")
     names = ("output", "query", "key", "value", "relative_query", "relative_key")
     for name, found, expected in zip(names, ours, exact, strict=False):
         error = (found - expected).abs().max() / (1 + expected.abs().max())
         assert error <= TOLERANCE[case.dtype], f"{name} is off by {error:.1e}"
+
+
+def with_nan_at_padding(arriving: Tensor, token_mask: Tensor | None) -> Tensor:
+    return arriving if token_mask is None else arriving.masked_fill(~token_mask[..., None, None], torch.nan)
 
 
 def output_and_gradients(inputs: list[Tensor], arriving: Tensor, options: dict, backend: str) -> list[Tensor]:

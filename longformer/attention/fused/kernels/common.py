@@ -190,6 +190,23 @@ def load_rows(group, start, first, end, TILE: tl.constexpr, HEAD_DIM: tl.constex
 
 
 @triton.jit
+def load_d_out(
+    group, problem, site, start, first, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr
+):
+    """Loads the gradients of outputs as `load_rows`; whatever arrives at padding, even NaN, reads as 0."""
+    # Within a packed sequence there is no padding.
+    if problem.mask is not None and problem.starts is None:
+        state = problem.mask.state + (site.token + site.group + start * site.dilation)
+        there = (start - first + tl.arange(0, TILE)).to(tl.uint32) < tl.cast(end - first, tl.uint32)
+        real = tl.load(state + tl.arange(0, TILE) * site.dilation, mask=there, other=PADDING) != PADDING
+        shown = real[:, None] & (tl.arange(0, WIDTH)[None, :] < HEAD_DIM)
+        tile = tl.load(row_pointers(group, start, TILE, WIDTH), mask=shown, other=0.0)
+    else:
+        tile = load_rows(group, start, first, end, TILE, HEAD_DIM, WIDTH)
+    return tile
+
+
+@triton.jit
 def store_rows(group, start, tile, kept, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr):
     """Stores the rows of a (TILE, WIDTH) tile for which `kept` holds."""
     shown = kept[:, None] & (tl.arange(0, WIDTH)[None, :] < HEAD_DIM)

@@ -133,13 +133,14 @@ def global_attention_key_gradient_kernel(
     # A tile of outer padding has an empty range: no query sees it.
     for start in tl.range(0, tl.where(site.end > site.first, count, 0), QUERIES):
         query_tile = load_rows(groups.query, start, 0, count, QUERIES, HEAD_DIM, WIDTH)
+        d_out_tile = load_rows(groups.d_out, start, 0, count, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
         kept = None
         if problem.dropout is not None:
             slots, own = tl.arange(0, QUERIES)[None, :], tl.arange(0, KEYS)[:, None]
             kept = keep_in_band(problem, queries, start, slots, site.start, own)
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, kept, groups, start, problem, queries, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, d_out_tile, scores, kept, groups, start, count, problem, QUERIES
         )
     key_sum, value_sum = finish(sums, problem)
     if problem.mask is not None:

@@ -11,6 +11,7 @@ from longformer.attention.fused.kernels.common import (
     aligned,
     dot_transposed,
     keep_globals,
+    load_d_out,
     load_rows,
     load_tokens,
     locate_chunk,
@@ -53,6 +54,7 @@ def global_chunk_kernel(
     sums = KeySums(tl.zeros([GLOBALS, WIDTH], tl.float32), tl.zeros([GLOBALS, WIDTH], tl.float32))
     for start in tl.range(aligned(site.first), site.end, QUERIES):
         query_tile = load_rows(groups.query, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
+        d_out_tile = load_d_out(groups.d_out, problem, site, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(tile, query_tile)
         queries = (start + tl.arange(0, QUERIES))[None, :]
         if CAUSAL:
@@ -61,7 +63,7 @@ def global_chunk_kernel(
         if problem.dropout is not None:
             kept = keep_globals(problem, site, queries, slots[:, None])
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, kept, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, d_out_tile, scores, kept, groups, start, site.end, problem, QUERIES
         )
 
     key_sum, value_sum = finish(sums, problem)

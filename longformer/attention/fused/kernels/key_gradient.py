@@ -18,6 +18,7 @@ from longformer.attention.fused.kernels.common import (
     dot_transposed,
     hide_outside_band,
     keep_in_band,
+    load_d_out,
     load_rows,
     locate,
     per_position,
@@ -89,6 +90,7 @@ def key_gradient_kernel(
     low, high = band_span(site, problem.right, problem.left, KEYS)
     for start in tl.range(low, high, QUERIES):
         query_tile = load_rows(groups.query, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
+        d_out_tile = load_d_out(groups.d_out, problem, site, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
         scores = dot_transposed(keys.tile, query_tile)
         if problem.relative is not None:
             group = stride_group(problem.relative.query, site)
@@ -102,7 +104,7 @@ def key_gradient_kernel(
             queries, own = tl.arange(0, QUERIES)[None, :], tl.arange(0, KEYS)[:, None]
             kept = keep_in_band(problem, site, start, queries, site.start, own)
         sums = add_key_value_gradients(
-            sums, keys, query_tile, scores, kept, groups, start, problem, site, HEAD_DIM, WIDTH, QUERIES
+            sums, keys, query_tile, d_out_tile, scores, kept, groups, start, site.end, problem, QUERIES
         )
 
     key_sum, value_sum = finish(sums, problem)
@@ -126,14 +128,12 @@ def query_groups(query, d_out, lse, delta, problem, site):
 
 @triton.jit
 def add_key_value_gradients(
-    sums, keys, query_tile, scores, kept, groups, start, problem, site,
-    HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr,
-):  # fmt: skip
+    sums, keys, query_tile, d_out_tile, scores, kept, groups, start, end, problem, QUERIES: tl.constexpr
+):
     """Adds a (key, query) tile of scores to the sums."""
     queries = start + tl.arange(0, QUERIES)
-    d_out_tile = load_rows(groups.d_out, start, site.first, site.end, QUERIES, HEAD_DIM, WIDTH)
     # Beyond the end queries and gradients read as 0, so that nothing is added, whatever the logarithm.
-    there = queries < site.end
+    there = queries < end
     row_lse = tl.load(groups.lse.data + queries * groups.lse.stride, mask=there, other=0.0)
     row_delta = tl.load(groups.delta.data + queries * groups.delta.stride, mask=there, other=0.0)
     probs = tl.exp2(scores * (problem.scale * LOG2_E) - row_lse[None, :])

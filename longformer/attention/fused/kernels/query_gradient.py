@@ -7,9 +7,9 @@ import triton.language as tl
 
 from longformer.attention.fused.kernels.common import (
     LOG2_E,
-    PADDING,
     dot,
     dot_transposed,
+    load_d_out,
     load_rows,
     locate,
     per_position,
@@ -17,7 +17,6 @@ from longformer.attention.fused.kernels.common import (
     score_gradient,
     store_rows,
     stride_group,
-    token_state,
 )
 from longformer.attention.fused.kernels.relative import scatter_diagonals
 from longformer.attention.fused.kernels.walk import walk_keys
@@ -73,11 +72,8 @@ def query_gradient_kernel(
     positions = site.start + tl.arange(0, QUERIES)
     inside = positions < site.length
     tile = load_rows(stride_group(query, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
-    if problem.mask is not None:
-        # Whatever arrives at padding, even NaN, its own gradient is 0.
-        real = token_state(problem, site, positions) != PADDING
-        d_out_tile = tl.where(real[:, None], d_out_tile, tl.zeros_like(d_out_tile))
+    group = stride_group(d_out, site)
+    d_out_tile = load_d_out(group, problem, site, site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
     output_tile = load_rows(stride_group(output, site), site.start, 0, site.length, QUERIES, HEAD_DIM, WIDTH)
     row_delta = tl.sum(output_tile.to(tl.float32) * d_out_tile.to(tl.float32), 1)
     if problem.dropout is not None:

@@ -14,6 +14,7 @@ from longformer.attention.fused.kernels.common import (
     dot,
     dot_transposed,
     keep_in_band,
+    load_d_out,
     load_rows,
     per_position,
     random_key,
@@ -94,7 +95,8 @@ def _add_tile(
     relative_tile = load_rows(
         stride_group(problem.relative.query, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH
     )
-    d_out_tile = load_rows(stride_group(d_out, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
+    group = stride_group(d_out, site)
+    d_out_tile = load_d_out(group, problem, site, site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
     column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
     queries = site.start + tl.arange(0, TILE)
     there = queries < site.length
