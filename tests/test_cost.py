@@ -2,17 +2,16 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.costs.char_lm import parameter_count, training_flops, training_memory
-from longformer.costs.memory import Precision, TrainingLayout
+from longformer.costs.char_lm import training_flops, training_memory
+from longformer.costs.memory import Precision, TrainingLayout, Weights
 from longformer.costs.peak import measured_peak_flops
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
+from longformer.models.common.weightless import without_weights
 
 POSITIONS = ("transformer_xl", "rotary")
 
@@ -34,36 +33,15 @@ def loss_of(model: CharacterLM, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(model(tokens).float().flatten(0, 1), tokens.flatten())
 
 
-@given(
-    layers=st.integers(1, 4),
-    heads=st.integers(2, 4),
-    head_size=st.sampled_from([2, 8]),
-    feedforward_size=st.integers(1, 50),
-    vocabulary_size=st.integers(1, 50),
-    position=st.sampled_from(POSITIONS),
-)
-@settings(max_examples=15)
-def test_parameters_are_those_of_the_model(layers: int, heads: int, head_size: int, **rest: object) -> None:
-    config = config_of(
-        layers=layers,
-        heads=heads,
-        hidden_size=heads * head_size,
-        windows=(1,) * layers,
-        dilations=(1,) * layers,
-        **rest,
-    )
-    with torch.device("meta"):
-        model = CharacterLM(config)
-    assert parameter_count(config) == sum(parameter.numel() for parameter in model.parameters())
-
-
 @pytest.mark.parametrize("size", CHARACTER_MODEL_SIZES)
 def test_every_named_size_is_counted(size: str) -> None:
     shape = CHARACTER_MODEL_SIZES[size]
     one_each = (1,) * shape["layers"]
     config = CharacterModelConfig(**shape, vocabulary_size=205, windows=one_each, dilations=one_each)
     millions = {"tiny": 3.5, "small": 41.1, "large": 102.5}
-    assert round(parameter_count(config) / 1e6, 1) == millions[size]
+    with without_weights():
+        model = CharacterLM(config)
+    assert round(Weights.of(model).all / 1e6, 1) == millions[size]
 
 
 def counted_flops(config: CharacterModelConfig, batch: int, positions: int) -> float:
@@ -121,7 +99,7 @@ def activations(config: CharacterModelConfig, batch: int, positions: int) -> int
         precision="fp32",
         activation_checkpointing=config.activation_checkpointing,
     )
-    return training_memory(config, layout, sequence_length=positions).activations
+    return training_memory(config, layout, Weights.of(CharacterLM(config)), sequence_length=positions).activations
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -163,14 +141,14 @@ def test_zero_stages_shard_optimizer_gradients_and_weights_in_turn() -> None:
         layout = TrainingLayout(
             micro_batch_size=2, ranks=4, zero_stage=stage, precision=precision, activation_checkpointing=False
         )
-        estimate = training_memory(config, layout, sequence_length=128)
+        estimate = training_memory(config, layout, weights, sequence_length=128)
         states = estimate.parameters + estimate.gradients + estimate.optimizer
         assert estimate.total >= states + estimate.activations + estimate.communication
-        return tuple(part / weights for part in (estimate.parameters, estimate.gradients, estimate.optimizer))
+        return tuple(part / weights.all for part in (estimate.parameters, estimate.gradients, estimate.optimizer))
 
     config = config_of(vocabulary_size=104)
-    weights = parameter_count(config)
-    assert weights % 4 == 0
+    weights = Weights.of(CharacterLM(config))
+    assert weights.all % 4 == 0
     assert [memory(stage, "bf16") for stage in range(4)] == [(2, 2, 12), (2, 2, 3), (2, 0.5, 3), (0.5, 0.5, 3)]
     assert [memory(stage, "fp32") for stage in (0, 2)] == [(4, 4, 8), (4, 1, 3)]
 

@@ -22,9 +22,10 @@ from launcher.reporting.terminal import terminal_table
 from launcher.reporting.text import flattened
 from launcher.runs.run import Run
 from launcher.tasks.data import BatchShare, Config, TaskData
-from longformer.costs.memory import MemoryEstimate, TrainingLayout
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, Weights
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
+from longformer.models.common.layer_order import freeze_lower_layers
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import LABELS, BatchSource, Lengths, Objective
 
@@ -117,6 +118,11 @@ class Task(ABC, Generic[Config, Data]):
     def build_model(self, index: int, origin: Path | None) -> nn.Module:
         """Returns the model of a phase in training mode, with the weights of `origin` or fresh ones."""
 
+    @abstractmethod
+    def blank_model(self, index: int, origin: Path | None) -> nn.Module:
+        """Returns what `build_model` does without the weights, on PyTorch's meta device; there `origin` may be None for
+        the model that the run will start from."""
+
     @property
     def objective(self) -> Objective:
         """What the weights are moved towards. Unless a task says otherwise: the `loss` that the model returns, the
@@ -128,12 +134,8 @@ class Task(ABC, Generic[Config, Data]):
         """Returns how good the model of a phase is; all ranks share the work, must call it, and return the same."""
 
     @abstractmethod
-    def parameters(self, origin: Path | None = None) -> int:
-        """Returns the number of weights of the model in `origin`, or of the one that the run will start from."""
-
-    @abstractmethod
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        """Returns what a phase costs each rank of a layout; `origin` as in `parameters`."""
+        """Returns what a phase costs each rank of a layout; `origin` as in `blank_model`."""
 
     def report(self, run: Run) -> TaskReport:
         """Returns what the report of a finished run says beyond what all reports say."""
@@ -179,6 +181,31 @@ class Task(ABC, Generic[Config, Data]):
         return [Lengths(self.config.phases[index].sequence_length)]
 
     # What follows is the same for every task.
+
+    def parameters(self, origin: Path | None = None) -> int:
+        """Returns the number of weights of the model in `origin`, or of the one that the run will start from."""
+        return Weights.of(self.blank_model(0, origin)).all
+
+    def weights(self, index: int, origin: Path | None) -> Weights:
+        """Returns how many weights the model of a phase has; `origin` as in `blank_model`.
+
+        Raises:
+            LongformerError: as `freeze_layers`.
+        """
+        model = self.blank_model(index, origin)
+        self.freeze_layers(model)
+        return Weights.of(model)
+
+    def freeze_layers(self, model: nn.Module) -> None:
+        """Freezes the lowest layers of a phase's model, as many as the run file says.
+
+        Raises:
+            LongformerError: it has fewer.
+        """
+        try:
+            freeze_lower_layers(model, self.config.training.freeze_layers)
+        except ValueError as error:
+            raise LongformerError(f"training.freeze_layers: {error}") from error
 
     def batches(self, index: int, ranks: Ranks, skipped: frozenset[int]) -> BatchSource:
         """Returns the rank's batches of a phase, without the global batches that begin at `skipped`."""

@@ -22,6 +22,7 @@ from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.sources import source_length
 from longformer.interop.tokenizer import FILES
 from longformer.models.common.pretrained import PretrainedModel
+from longformer.models.common.weightless import without_weights
 from longformer.models.longformer.config import LongformerConfig
 
 Config = TypeVar("Config", bound=PretrainedRun)
@@ -54,6 +55,10 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         if self.config.training.activation_checkpointing is True:
             model.gradient_checkpointing_enable()
         return model
+
+    def blank_model(self, index: int, origin: Path | None) -> Any:
+        with without_weights():
+            return self.model_class(self.model_config(origin)).train()
 
     def write_start(self, target: Path) -> str:
         source = self.data.described(str(self.config.model.source))
@@ -128,16 +133,10 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
             return stand_in
         return self.data.source_settings()
 
-    def parameters(self, origin: Path | None = None) -> int:
-        with torch.device("meta"):
-            model = self.model_class(self.model_config(origin))
-        return sum(parameter.numel() for parameter in model.parameters())
-
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
         config, length = self.model_config(origin), self.config.phases[index].sequence_length
         assert isinstance(config, LongformerConfig), "other models have costs of their own"
-        weights = self.parameters(origin)
         return PhaseCost(
             flops=lambda lengths: costs.training_flops(config, lengths.read, masked=0.0),
-            memory=costs.training_memory(config, layout, weights=weights, trained=weights, sequence_length=length),
+            memory=costs.training_memory(config, layout, self.weights(index, origin), sequence_length=length),
         )

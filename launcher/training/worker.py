@@ -30,7 +30,6 @@ from longformer.benchmarks.memory import peak_memory, resident_memory
 from longformer.costs.peak import measured_peak_flops
 from longformer.errors import LongformerError
 from longformer.models.common.compiling import compile_layers
-from longformer.models.common.layer_order import freeze_lower_layers
 from longformer.training.checkpoints.manifest import Manifest, damage
 from longformer.training.checkpoints.store import checkpoint_path
 from longformer.training.checkpoints.write import CheckpointWriter, restore, restore_weights_and_optimizer
@@ -251,10 +250,7 @@ class _PhaseWork:
             torch.use_deterministic_algorithms(True)
         torch.manual_seed(self.config.seed)  # of fresh weights
         model = self.parts.build_model(self.task.phase_index, self.origin).to(self.ranks.device)
-        try:
-            freeze_lower_layers(model, self.config.training.freeze_layers)
-        except ValueError as error:
-            raise LongformerError(f"training.freeze_layers: {error}") from error
+        self.parts.freeze_layers(model)
         if self.config.training.compiles(on_gpu=self.ranks.device.type == "cuda"):
             compile_layers(model)
         settings = self.engine_settings()

@@ -1,24 +1,12 @@
-"""Cost of the character language model at a shape: parameters, floating-point operations and memory, by formula.
+"""Cost of the character language model at a shape: floating-point operations and memory, by formula.
 
 Used by the plan before a run, by the metrics during it and by the report after it. Tests hold every formula against
 the real model.
 """
 
 from longformer.attention.band import Band
-from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, Weights, memory_estimate
 from longformer.models.char_lm.config import CharacterModelConfig
-
-
-def parameter_count(config: CharacterModelConfig) -> int:
-    """Returns the number of weights of a `CharacterLM`."""
-    width, inner = config.hidden_size, config.feedforward_size
-    embedding_and_output_bias = (width + 1) * config.vocabulary_size
-    norms = (2 * config.layers + 1) * 2 * width
-    attention = 4 * width**2
-    feedforward = 2 * width * inner + inner + width
-    relative = width**2 if config.position == "transformer_xl" else 0
-    shared_biases = 2 * width if config.position == "transformer_xl" else 0
-    return embedding_and_output_bias + norms + shared_biases + config.layers * (attention + relative + feedforward)
 
 
 def training_flops(config: CharacterModelConfig, positions: int) -> float:
@@ -43,23 +31,25 @@ def training_flops(config: CharacterModelConfig, positions: int) -> float:
     return 3 * forward
 
 
-def training_memory(config: CharacterModelConfig, layout: TrainingLayout, *, sequence_length: int) -> MemoryEstimate:
+def training_memory(
+    config: CharacterModelConfig, layout: TrainingLayout, weights: Weights, *, sequence_length: int
+) -> MemoryEstimate:
     """Returns the memory that one rank needs to train.
 
     Args:
         config: the model; its own `activation_checkpointing` is not looked at.
         layout: how training is laid out.
+        weights: of the model.
         sequence_length: positions of a sequence.
     """
-    weights, sequences = parameter_count(config), layout.micro_batch_size
+    sequences = layout.micro_batch_size
     layers = [_layer_activations(config, layer, sequence_length, sequences) for layer in range(config.layers)]
     layer_inputs = config.layers * sequences * sequence_length * config.hidden_size
     kept = layer_inputs + (max(layers) if layout.activation_checkpointing else sum(layers))
     positions = sequences * sequence_length
     return memory_estimate(
         layout,
-        weights=weights,
-        trained=weights,
+        weights,
         activations=kept + positions * _end_activations(config),
         float32_activations=positions * config.vocabulary_size,
     )

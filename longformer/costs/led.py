@@ -1,26 +1,9 @@
-"""What it costs to teach an LED to summarize: parameters, operations and memory at a shape, by formula."""
+"""What it costs to teach an LED to summarize: operations and memory at a shape, by formula."""
 
 from longformer.costs.encoder import activations, saves_norm_inputs, shape_of
-from longformer.costs.memory import MemoryEstimate, TrainingLayout, memory_estimate
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, Weights, memory_estimate
 from longformer.models.common.token_loss import CHUNK
 from longformer.models.led.config import LEDConfig
-
-
-def parameter_count(config: LEDConfig) -> int:
-    """Returns the number of weights of an `LEDForConditionalGeneration`, tied ones counted once."""
-    width = config.d_model
-    norm, square = 2 * width, width**2 + width
-
-    def feedforward(inner: int) -> int:
-        return 2 * width * inner + inner + width + norm
-
-    # Six projections, of which three are global, and the output; in the decoder, twice four.
-    encoder_layer = 7 * square + norm + feedforward(config.encoder_ffn_dim)
-    decoder_layer = 2 * (4 * square + norm) + feedforward(config.decoder_ffn_dim)
-    positions = config.max_encoder_position_embeddings + config.max_decoder_position_embeddings
-    embeddings = (config.vocab_size + positions) * width + 2 * norm
-    final_norms = 2 * norm if config.normalize_before else 0
-    return embeddings + final_norms + config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer
 
 
 def training_flops(config: LEDConfig, source_length: int, *, target_length: int) -> float:
@@ -51,16 +34,17 @@ def training_flops(config: LEDConfig, source_length: int, *, target_length: int)
 
 
 def training_memory(
-    config: LEDConfig, layout: TrainingLayout, *, source_length: int, target_length: int
+    config: LEDConfig, layout: TrainingLayout, weights: Weights, *, source_length: int, target_length: int
 ) -> MemoryEstimate:
     """Returns the memory that one rank needs to train.
 
     Args:
         config: the model.
         layout: how training is laid out.
+        weights: of the model.
         source_length, target_length: tokens of a document and of its summary.
     """
-    weights, width = parameter_count(config), config.d_model
+    width = config.d_model
     checkpointing = layout.activation_checkpointing
     read = activations(
         shape_of(config),
@@ -82,8 +66,7 @@ def training_memory(
     last_states = source_length * width
     return memory_estimate(
         layout,
-        weights=weights,
-        trained=weights,
+        weights,
         activations=read + layout.micro_batch_size * (last_states + written + shown),
         # Logits and their gradient, for a chunk at a time.
         float32_activations=2 * min(CHUNK, layout.micro_batch_size * target_length) * config.vocab_size,

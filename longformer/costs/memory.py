@@ -2,7 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
+
+from torch import nn
+
+from longformer.models.common.freezing import PartlyFrozenTable
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -17,6 +21,23 @@ MOST_GATHERED = 100_000_000
 
 
 _FLOAT32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many weights a model has."""
+
+    all: int
+    """Those that two parts share count once."""
+    trained: int
+    """Those that are not frozen."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """Counts those of a model."""
+        constant = [module.pretrained for module in model.modules() if isinstance(module, PartlyFrozenTable)]
+        trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        return cls(sum(each.numel() for each in (*model.parameters(), *constant)), trained)
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class MemoryEstimate:
 
 
 def memory_estimate(
-    layout: TrainingLayout, *, weights: int, trained: int, activations: int, float32_activations: int
+    layout: TrainingLayout, weights: Weights, *, activations: int, float32_activations: int
 ) -> MemoryEstimate:
     """Returns the bytes that one rank needs for so many numbers.
 
@@ -81,24 +102,24 @@ def memory_estimate(
     Args:
         layout: how training is laid out.
         weights: of the model.
-        trained: those of them that have a gradient.
         activations: what is kept for the backward pass, in the training precision.
         float32_activations: what is kept in float32 whatever the precision.
     """
     ranks, zero_stage = layout.ranks, layout.zero_stage
     size = 2 if layout.half_precision else _FLOAT32_BYTES
     own_weights = 1 if zero_stage > 0 or layout.half_precision else 0
-    parameters = _share(weights * size, ranks if zero_stage >= 3 else 1)
+    trained = weights.trained
+    parameters = _share(weights.all * size, ranks if zero_stage >= 3 else 1)
     gradients = _share(trained * size, ranks if zero_stage >= 2 else 1)
     optimizer = _share(trained * _FLOAT32_BYTES * (2 + own_weights), ranks if zero_stage >= 1 else 1)
     kept = size * activations + _FLOAT32_BYTES * float32_activations
     overlaps = layout.on_gpu and ranks > 1 and not layout.offload_optimizer
-    bucket = (2 * min(weights, OVERLAPPED_BUCKET) if overlaps else min(weights, LARGEST_BUCKET)) * size
+    bucket = (2 * min(weights.all, OVERLAPPED_BUCKET) if overlaps else min(weights.all, LARGEST_BUCKET)) * size
     if zero_stage == 0:
         # Gradients are reduced, and in half precision turned into fp32, once the activations are gone.
         communication, update = 0, trained * _FLOAT32_BYTES
     else:
-        gathered = min(weights, MOST_GATHERED) * size if zero_stage == 3 and ranks > 1 else 0
+        gathered = min(weights.all, MOST_GATHERED) * size if zero_stage == 3 and ranks > 1 else 0
         communication, update = bucket + gathered, _share(3 * trained * _FLOAT32_BYTES, ranks)
     offloaded = 0
     if layout.offload_optimizer and layout.on_gpu and zero_stage > 0:

@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from longformer import models
@@ -31,6 +30,7 @@ from longformer.interop.model_folder import read_config
 from longformer.interop.sources import ENCODER_DECODERS, ENCODERS
 from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, open_content, tokenizer_content
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
+from longformer.models.common.weightless import without_weights
 
 CONVERTERS = {
     **dict.fromkeys(ENCODERS, convert_encoder.longformer_of),
@@ -113,7 +113,7 @@ def ends_of_texts(tokenizer: Path) -> dict[str, int]:
 def described_tensors(settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Returns the tensors of the model that a config.json of ours describes, by name, on the meta device."""
     model_class = getattr(models, settings["architectures"][0])
-    with torch.device("meta"):
+    with without_weights():
         tensors: dict[str, Tensor] = model_class(config_from_json(settings, model_class.family.config)).named_tensors()
     return tensors
 

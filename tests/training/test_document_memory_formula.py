@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from longformer.costs import led, masked_lm
-from longformer.costs.memory import MemoryEstimate, TrainingLayout
+from longformer.costs.memory import MemoryEstimate, TrainingLayout, Weights
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerForMaskedLM
+from longformer.models.common.freezing import freeze_global_projections
 from longformer.models.longformer.config import LongformerConfig
 from longformer.training.distributed import Ranks
 from longformer.training.objectives import LABELS, Objective, summary_tokens
@@ -37,8 +38,7 @@ def encoder(*, checkpointing: bool) -> nn.Module:
     model = LongformerForMaskedLM(ENCODER).train()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    for parameter in masked_lm.global_projections(model):
-        parameter.requires_grad_(False)
+    freeze_global_projections(model)
     return model
 
 
@@ -69,12 +69,13 @@ def documents(rows: int, length: int) -> dict[str, torch.Tensor]:
 
 
 def encoder_estimate(layout: TrainingLayout, length: int) -> MemoryEstimate:
-    weights, trained = masked_lm.parameter_count(ENCODER), masked_lm.trained_count(ENCODER)
-    return masked_lm.training_memory(ENCODER, layout, weights=weights, trained=trained, sequence_length=length)
+    weights = Weights.of(encoder(checkpointing=False))
+    return masked_lm.training_memory(ENCODER, layout, weights, sequence_length=length)
 
 
 def summarizer_estimate(layout: TrainingLayout, length: int) -> MemoryEstimate:
-    return led.training_memory(SUMMARIZER, layout, source_length=length, target_length=TARGET)
+    weights = Weights.of(summarizer(checkpointing=False))
+    return led.training_memory(SUMMARIZER, layout, weights, source_length=length, target_length=TARGET)
 
 
 TASKS: dict[str, Any] = {

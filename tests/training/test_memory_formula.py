@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from launcher.planning.gpu_plan import checkpoint_bytes
-from longformer.costs.char_lm import parameter_count, training_memory
-from longformer.costs.memory import TrainingLayout
+from longformer.costs.char_lm import training_memory
+from longformer.costs.memory import TrainingLayout, Weights
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.distributed import Ranks
@@ -52,7 +52,8 @@ def test_the_formula_is_near_what_a_rank_needs(
     answers = min(attempts, key=max)
     sequences, length = shape
     layout = TrainingLayout(micro_batch_size=sequences, ranks=ranks, activation_checkpointing=False, **settings)
-    estimate = training_memory(CONFIG, layout, sequence_length=length)
+    weights = Weights.of(CharacterLM(CONFIG))
+    estimate = training_memory(CONFIG, layout, weights, sequence_length=length)
     assert estimate.total == pytest.approx(max(peak for peak, _ in answers), rel=0.15)
-    checkpoint = checkpoint_bytes(parameter_count(CONFIG), precision, zero_stage)
+    checkpoint = checkpoint_bytes(weights.all, precision, zero_stage)
     assert checkpoint == pytest.approx(sum(size for _, size in answers), rel=0.15)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longformer.costs.masked_lm import global_projections
 from longformer.models import (
     LEDConfig,
     LEDForConditionalGeneration,
@@ -19,6 +18,7 @@ from longformer.models import (
     LongformerForSequenceClassification,
     LongformerForTokenClassification,
 )
+from longformer.models.common.freezing import freeze_global_projections
 from longformer.training import engine as engine_module
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
@@ -42,8 +42,7 @@ SUMMARIZER = LEDConfig(
 
 def masked_lm() -> nn.Module:
     model = LongformerForMaskedLM(ENCODER)
-    for parameter in global_projections(model):
-        parameter.requires_grad_(False)
+    freeze_global_projections(model)
     return model
 
 

@@ -12,13 +12,14 @@ from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, Task, TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from longformer.costs.char_lm import parameter_count, training_flops, training_memory
+from longformer.costs.char_lm import training_flops, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.characters import VOCABULARY_FILE, read_symbols
 from longformer.models.char_lm.config import CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
+from longformer.models.common.weightless import without_weights
 from longformer.training.objectives import NEXT_CHARACTER, Objective
 
 
@@ -35,6 +36,10 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
         if origin is not None:
             model.load_weights(origin)
         return model
+
+    def blank_model(self, index: int, origin: Path | None) -> CharacterLM:
+        with without_weights():
+            return CharacterLM(self._model_config(index))
 
     def copy_companions(self, origin: Path | None, target: Path) -> None:
         shutil.copyfile(self.data.directory / VOCABULARY_FILE, target / VOCABULARY_FILE)
@@ -79,14 +84,11 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
             }
         )
 
-    def parameters(self, origin: Path | None = None) -> int:
-        return parameter_count(self._model_config(0))
-
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
         config, length = self._model_config(index), self.config.phases[index].sequence_length
         return PhaseCost(
             flops=lambda lengths: training_flops(config, lengths.read),
-            memory=training_memory(config, layout, sequence_length=length),
+            memory=training_memory(config, layout, self.weights(index, origin), sequence_length=length),
         )
 
     def report(self, run: Run) -> TaskReport:

@@ -20,13 +20,7 @@ from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
 from launcher.tasks.masked_lm.data import MaskedLMData
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tracking.registry.open_model import model_folder, open_model
-from longformer.costs.masked_lm import (
-    global_projections,
-    parameter_count,
-    trained_count,
-    training_flops,
-    training_memory,
-)
+from longformer.costs.masked_lm import training_flops, training_memory
 from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
@@ -36,7 +30,12 @@ from longformer.interop.convert import convert, copy_files
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.sources import source_length
 from longformer.models import LongformerForMaskedLM
-from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
+from longformer.models.common.freezing import (
+    FREEZE_PRETRAINED,
+    PRETRAINED_ROWS,
+    freeze_global_projections,
+    freeze_pretrained,
+)
 from longformer.models.longformer.config import LongformerConfig
 
 _RANDOM_SEED = 0
@@ -68,11 +67,16 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
 
     def build_model(self, index: int, origin: Path | None) -> LongformerForMaskedLM:
         model: LongformerForMaskedLM = super().build_model(index, origin)
+        return self._frozen(model, origin)
+
+    def blank_model(self, index: int, origin: Path | None) -> LongformerForMaskedLM:
+        return self._frozen(super().blank_model(index, origin), origin)
+
+    def _frozen(self, model: LongformerForMaskedLM, origin: Path | None) -> LongformerForMaskedLM:
+        """Freezes what is not to be learned, in place."""
         if self.config.model.freeze_pretrained:
-            freeze_pretrained(model, model.config.other[PRETRAINED_ROWS])
-        # No token is global here, so these have no gradient; left to the optimizer, they would still decay.
-        for parameter in global_projections(model):
-            parameter.requires_grad_(False)
+            freeze_pretrained(model, self._pretrained_rows(origin))
+        freeze_global_projections(model)
         return model
 
     def check_start(self, model: Path) -> None:
@@ -109,19 +113,11 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         copy_files(model, target)
         write_folder(target, settings, tensors)
 
-    def parameters(self, origin: Path | None = None) -> int:
-        return parameter_count(self.model_config(origin))
-
     def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
         config, length = self.model_config(origin), self.config.phases[index].sequence_length
-        trained = trained_count(config)
-        if self.config.model.freeze_pretrained:
-            trained = self._new_positions(origin) * config.hidden_size
         return PhaseCost(
             flops=lambda lengths: training_flops(config, lengths.read, masked=self.config.data.masked),
-            memory=training_memory(
-                config, layout, weights=parameter_count(config), trained=trained, sequence_length=length
-            ),
+            memory=training_memory(config, layout, self.weights(index, origin), sequence_length=length),
         )
 
     def report(self, run: Run) -> TaskReport:
@@ -175,13 +171,14 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
             cross_document_attention=self.config.data.cross_document_attention,
         )
 
-    def _new_positions(self, origin: Path | None) -> int:
+    def _pretrained_rows(self, origin: Path | None) -> int:
+        """Returns how many rows of the position table come from the source, of the model in `origin` or the first."""
+        config = self.model_config(origin)
         if origin is not None:
-            config = self.model_config(origin)
-            return int(config.max_position_embeddings - config.other[PRETRAINED_ROWS])
-        settings, rows = self.source_settings(), self.model_config(None).max_position_embeddings
+            return int(config.other[PRETRAINED_ROWS])
+        settings, rows = self.source_settings(), config.max_position_embeddings
         new = int(self.data.long_shape(settings)["max_length"] - source_length(settings))
-        return new or rows - int(settings.get(PRETRAINED_ROWS, rows))
+        return rows - new if new else int(settings.get(PRETRAINED_ROWS, rows))
 
     def _compared_models(self, run: Run, length: int) -> Iterator[tuple[str, LongformerForMaskedLM, int]]:
         """Yields the name of each model, the model, and the length of the sequences it reads."""

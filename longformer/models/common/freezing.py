@@ -1,7 +1,8 @@
-"""Training the new position rows of a converted model and nothing else: all the rest stays the same bit by bit.
+"""Training part of a model: the new position rows of a converted one and nothing else, or all but what is never used.
 
-A gradient of 0 would not do, because weight decay would still change the frozen rows of the table. So the table
-becomes a constant and a parameter, which no optimizer, sharded or not, can mistake for one another.
+What is frozen stays the same bit by bit. A gradient of 0 would not do, because weight decay would still change it. So
+a table that is frozen in part becomes a constant and a parameter, which no optimizer, sharded or not, can mistake for
+one another.
 """
 
 import torch
@@ -62,6 +63,16 @@ def freeze_pretrained(model: nn.Module, rows: int) -> nn.Parameter:
     model.requires_grad_(False)
     model.set_submodule(name, PartlyFrozenTable(table, rows))
     return model.get_parameter(f"{name}.weight")
+
+
+def freeze_global_projections(model: nn.Module) -> None:
+    """Freezes the projections that only global tokens use, in place.
+
+    Where no token is global they have no gradient; left to the optimizer, they would still decay.
+    """
+    for name, parameter in model.named_parameters():
+        if "_global." in name:
+            parameter.requires_grad_(False)
 
 
 def whole_parameters(model: nn.Module) -> dict[str, Tensor]:

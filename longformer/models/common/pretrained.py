@@ -17,6 +17,7 @@ from longformer.models.common.config import WindowedConfig
 from longformer.models.common.freezing import whole_parameters
 from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.layer_stack import LayerStack, SavedActivations
+from longformer.models.common.weightless import without_weights
 
 
 class PretrainedModel(nn.Module):
@@ -57,7 +58,7 @@ class PretrainedModel(nn.Module):
         """
         directory = Path(directory)
         config = huggingface.config_from_json(read_config(directory), cls.family.config)
-        with torch.device("meta"):
+        with without_weights():
             model = cls(config.replaced(**changes))
         saved = cls.family.current_names(read_tensors(directory))
         if model.config.tie_word_embeddings:
