@@ -24,7 +24,7 @@ from data_pipeline.shards.manifest import FILE, QUARANTINE_FILE, CorpusRecord, M
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.shard import Example, ShardRecord, write_shard
 from data_pipeline.shards.staging import staged_directory, write_file
-from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, pieces_field, split_of
+from data_pipeline.sources.corpora import SPLITS, Corpus, RawExample, pieces_field, spans_field, split_of
 from data_pipeline.sources.files import DocumentReader, ReportProgress, source_signature
 from data_pipeline.sources.labels import ClassCounts
 from data_pipeline.sources.quarantine import Quarantine
@@ -127,12 +127,13 @@ class ShardTask:
     name: str
     examples: list[tuple[int, RawExample]]
     words: tuple[str, ...]
-    """As in `Corpus`."""
+    spans: tuple[str, ...]
+    """Both as in `Corpus`."""
 
     @property
     def text_sha256(self) -> str:
         """The identity of the examples before they are tokenised."""
-        digest = hashlib.sha256(" ".join(self.words).encode())
+        digest = hashlib.sha256(" ".join((*self.words, *self.spans)).encode())
         for number, example in self.examples:
             fields = json.dumps(dict(example.fields), sort_keys=True).encode()
             texts = [(name, text if isinstance(text, bytes) else text.encode()) for name, text in example.texts.items()]
@@ -161,20 +162,23 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
 
 
 def _tokenised(task: ShardTask, tokenizer: Tokenizer) -> Iterator[Example]:
-    def texts(*, are_words: bool) -> Iterator[Any]:
-        named = (each for _, example in task.examples for each in example.texts.items())
-        return (text for name, text in named if (name in task.words) == are_words)
-
-    encoded = tokenizer.encode_batch(texts(are_words=False))
+    named = [(name, text, example.fields) for _, example in task.examples for name, text in example.texts.items()]
+    encoded = tokenizer.encode_batch(text for name, text, _ in named if name not in (*task.words, *task.spans))
     words: Iterator[tuple[np.ndarray, list[int]]] = iter(())
-    if task.words:
+    spans: Iterator[tuple[np.ndarray, list[tuple[int, int]]]] = iter(())
+    if task.words or task.spans:
         assert isinstance(tokenizer, TextTokenizer), "characters have no pieces"
-        words = tokenizer.encode_words(text.split("\n") for text in texts(are_words=True))
+        words = tokenizer.encode_words(str(text).split("\n") for name, text, _ in named if name in task.words)
+        spans = tokenizer.encode_spans(
+            (str(text), fields[spans_field(name)]) for name, text, fields in named if name in task.spans
+        )
     for number, raw in task.examples:
         fields, tokens = dict(raw.fields), {}
         for name in raw.texts:
             if name in task.words:
                 tokens[name], fields[pieces_field(name)] = next(words)
+            elif name in task.spans:
+                tokens[name], fields[spans_field(name)] = next(spans)
             else:
                 tokens[name] = next(encoded)
         yield Example(number, fields, tokens)
@@ -195,7 +199,7 @@ class _NumberedExamples:
         self.quarantine = Quarantine(damaged_allowed)
         self.count = 0
         self.classes = ClassCounts()
-        self.words = corpus.words
+        self.words, self.spans = corpus.words, corpus.spans
         self._counted = corpus.classes
         self._examples = corpus.read(self.reader, self.quarantine)
 
@@ -220,7 +224,7 @@ def _shard_tasks(
 
     def task(split: str) -> ShardTask:
         name = f"{split}-{shards[split]:06d}"
-        task = ShardTask(directory, tokenizer, split, name, pending[split], examples.words)
+        task = ShardTask(directory, tokenizer, split, name, pending[split], examples.words, examples.spans)
         shards[split] += 1
         pending[split], characters[split] = [], 0
         return task

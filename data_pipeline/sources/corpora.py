@@ -63,6 +63,9 @@ class Corpus:
     """Tells in words how examples come to their split; called after they were read."""
     words: tuple[str, ...] = ()
     """Texts that are words, one a line: how many token ids each has is kept in the field `pieces_field`."""
+    spans: tuple[str, ...] = ()
+    """Texts of which pieces are marked: where each begins and ends, in characters, stands in the field `spans_field`;
+    preparation puts its first and its last token there."""
     classes: tuple[str, ...] = ()
     """Fields that hold a class, or a list of classes, whose names are counted."""
     passes: int = 1
@@ -98,6 +101,11 @@ class Corpus:
 def pieces_field(text: str) -> str:
     """Returns the name of the field that tells how many token ids each word of a text has."""
     return f"{text}_pieces"
+
+
+def spans_field(text: str) -> str:
+    """Returns the name of the field that tells where the marked pieces of a text are."""
+    return f"{text}_spans"
 
 
 def split_of(number: int) -> str:

@@ -100,6 +100,23 @@ class TextTokenizer:
             pieces = np.bincount(np.array(found.word_ids, dtype=np.int64), minlength=len(words))
             yield np.array(found.ids, dtype=self.token_type), pieces.tolist()
 
+    def encode_spans(
+        self, texts: Iterable[tuple[str, Sequence[tuple[int, int]]]]
+    ) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
+        """Yields the ids of every text (1-D `token_type`), and the first and last token of each of its spans.
+
+        A span is given by where it begins and ends in the text, in characters. Its tokens are all that hold a part of
+        it; one of which the tokenizer makes nothing is left out.
+        """
+        for text, spans in texts:
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            yield np.array(encoding.ids, dtype=self.token_type), token_spans(encoding.offsets, spans)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Returns where each token of a text begins and ends in it, in characters."""
+        found: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return found
+
     @property
     def format(self) -> TextFormat:
         """What stands around texts in a sequence, as tokenizer.json has it."""
@@ -147,6 +164,22 @@ class TextTokenizer:
         added = self._tokenizer.get_added_tokens_decoder().items()
         others = {number for number, token in added if token.special} - set(found.values())
         return SpecialTokens(**found, others=tuple(sorted(others)))
+
+
+def token_spans(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns the first and the last token of every span of a text that has any.
+
+    Args:
+        offsets: where each token begins and ends in the text, in characters.
+        spans: where each begins and ends there.
+    """
+    starts, ends = np.array(offsets, dtype=np.int64).reshape(-1, 2).T
+    found = []
+    for start, end in spans:
+        inside = np.flatnonzero((starts < end) & (ends > start))
+        if len(inside):
+            found.append((int(inside[0]), int(inside[-1])))
+    return found
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> TextTokenizer:

@@ -7,7 +7,7 @@ evaluation after each phase, the export, the report, plans, registering and serv
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -59,6 +59,13 @@ class Evaluation:
     """What evaluation.json says of the split: numbers, and dictionaries of them, by name."""
     table: Sequence[Mapping[str, Any]] = ()
     """Predictions, one a line: JSON values by name; numbers of the line itself lie under `scores`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What it has decided of how the model is used, such as a threshold: fields of the model's config."""
+
+    def settle(self, model: Any) -> None:
+        """Notes in a model's config what was decided."""
+        if self.settings:
+            model.config.other = {**model.config.other, **self.settings}
 
 
 @dataclass(frozen=True)
@@ -229,7 +236,15 @@ class Task(ABC, Generic[Config, Data]):
             offload_optimizer=training.offload_optimizer,
         )
 
-    def write_model(self, index: int, weights: Mapping[str, Tensor], origin: Path | None, target: Path) -> None:
+    def write_model(
+        self,
+        index: int,
+        weights: Mapping[str, Tensor],
+        origin: Path | None,
+        target: Path,
+        *,
+        evaluations: Iterable[Evaluation] = (),
+    ) -> None:
         """Writes the model directory of a phase's result, with all that the model needs to be used.
 
         Args:
@@ -237,8 +252,11 @@ class Task(ABC, Generic[Config, Data]):
             weights: every parameter, whole, by name.
             origin: what `build_model` was given.
             target: a directory that does not exist.
+            evaluations: of the model.
         """
         model: Any = self.build_model(index, origin)
+        for evaluation in evaluations:
+            evaluation.settle(model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])

@@ -43,6 +43,9 @@ class TaskSpec:
 
 TASKS = {
     "characters": TaskSpec("launcher.tasks.characters", "CharacterRun", "CharacterData", "CharacterTask"),
+    "extractive_qa": TaskSpec(
+        "launcher.tasks.extractive_qa", "ExtractiveQARun", "ExtractiveQAData", "ExtractiveQATask", "answer"
+    ),
     "masked_lm": TaskSpec("launcher.tasks.masked_lm", "MaskedLMRun", "MaskedLMData", "MaskedLMTask", "mlm"),
     "multiple_choice": TaskSpec(
         "launcher.tasks.multiple_choice", "MultipleChoiceRun", "MultipleChoiceData", "MultipleChoiceTask"

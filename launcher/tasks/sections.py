@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from launcher.config.run_config import RunConfig
+from launcher.config.run_config import RunConfig, TaskWords
 from launcher.config.sections import Count, DataSection, PositiveNumber, Section
 
 ClassName = Annotated[str, Field(coerce_numbers_to_str=True)]
@@ -86,6 +86,19 @@ class ClassesSection(LabelledSection):
         return self.classes
 
 
+class AnswersSection(LabelledSection):
+    """Which questions about texts are learned, whose answers are pieces of the texts."""
+
+    long_documents: Literal["windows", "truncate_end"] = "windows"
+    """What is read of contexts that do not fit beside their question: `windows`, of which the best answer of all counts
+    and training shows another one in every epoch, in every second epoch one that holds an answer; or the beginning
+    (`truncate_end`). The question is always read whole, and has at most half of the tokens."""
+    overlap: Count = 128
+    """Tokens that two windows share, so that an answer at an edge is whole in one of them."""
+    longest_answer: PositiveInt = 30
+    """Tokens of the longest answer that is given."""
+
+
 class LabelEvaluationSection(Section):
     """How much of the held-out examples is evaluated, and how many at a time."""
 
@@ -135,3 +148,20 @@ class ClassesRun(LabelledRun):
 
     data: ClassesSection
     """The texts and their labels."""
+
+
+class AnswersRun(LabelledRun):
+    """What the run files share whose answers are pieces of texts."""
+
+    data: AnswersSection
+    """The questions, their texts and their answers."""
+
+    @property
+    def words(self) -> TaskWords:
+        return TaskWords(
+            bits="bits_per_answer",
+            bits_short="bits/answer",
+            scores=("f1", "exact"),
+            score_short="F1",
+            metrics={"f1": "max", "exact": "max"},
+        )

@@ -275,13 +275,17 @@ class _PhaseWork:
             report_progress=report_progress,
         )
         with engine.whole_model() as model:
-            return self.parts.evaluate(model, self.task.phase_index, request)
+            evaluation = self.parts.evaluate(model, self.task.phase_index, request)
+            evaluation.settle(model)
+        return evaluation
 
     def write_model(
         self, weights: Mapping[str, torch.Tensor], evaluations: Mapping[str, Evaluation], target: Path
     ) -> None:
         """Writes the model, and beside its directory the predictions about held-out data."""
-        self.parts.write_model(self.task.phase_index, weights, self.origin, target)
+        self.parts.write_model(
+            self.task.phase_index, weights, self.origin, target, evaluations=evaluations.values()
+        )
         for split, evaluation in evaluations.items():
             self.parts.write_table(target.parent, split, evaluation)
 

@@ -54,9 +54,14 @@ class Reading:
         """Returns whether a model's config tells of a reading, as those of models trained here do."""
         return _KEY in config.other
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The reading as a model's config tells of it."""
+        return {_KEY: asdict(self)}
+
     def keep_in(self, config: Any) -> None:
         """Notes the reading in a model's config."""
-        config.other = {**config.other, _KEY: asdict(self)}
+        config.other = {**config.other, **self.settings}
 
     def parts(self, text: Sequence[int], around: int = 2) -> list[Sequence[int]]:
         """Returns what is read of a text, at least one part; windows follow each other, the last ends with the text.
@@ -70,16 +75,20 @@ class Reading:
         """
         return [text[span] for span in self.spans(len(text), around)]
 
+    def step(self, room: int) -> int:
+        """Returns how many tokens further on the next window begins, given how many a window has."""
+        return room
+
     def spans(self, tokens: int, around: int = 2) -> list[slice]:
         """Returns which of the tokens of a text are read, as `parts`, given how many it has."""
         room = self.length - around
-        last = max(0, tokens - room)
+        last, step = max(0, tokens - room), self.step(room)
         if self.long_documents == "truncate_end":
             starts = [0]
         elif self.long_documents == "truncate_begin":
             starts = [last]
         elif self.long_documents == "windows":
-            starts = [min(last, room * number) for number in range(math.ceil(tokens / room) or 1)]
+            starts = [min(last, step * number) for number in range(math.ceil(last / step) + 1)]
         else:
             raise ValueError(f"long_documents is {self.long_documents}")
         return [slice(start, start + room) for start in starts]

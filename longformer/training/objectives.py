@@ -17,6 +17,7 @@ from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.token_loss import IGNORED
 
 Batch = dict[str, Tensor]
+_STARTS, _ENDS = "start_positions", "end_positions"
 
 
 class BatchSource(Protocol):
@@ -136,6 +137,39 @@ def label_loss(model: Model, batch: Mapping[str, Any], *, weights: Sequence[floa
     return (losses * is_labelled).sum() / is_labelled.sum().clamp(min=1)
 
 
+def span_loss(model: Model, batch: Mapping[str, Any]) -> Tensor:
+    """Returns the mean loss in nats of finding where an answer begins and where it ends, whichever of its places is
+    found: -log of the sum of their probabilities (Clark and Gardner 2018; Longformer paper, TriviaQA).
+
+    Args:
+        model: gives start_logits and end_logits, (batch, positions) each.
+        batch: start_positions and end_positions, (batch, places) long, IGNORED behind the last place; attention_mask;
+            and what else the model is called with. A sequence without a place does not count.
+    """
+    output = model(**_without_places(batch))
+    found = [
+        _any_place_loss(logits, batch[places], batch["attention_mask"])
+        for logits, places in ((output.start_logits, _STARTS), (output.end_logits, _ENDS))
+    ]
+    count = (batch[_STARTS] != IGNORED).any(1).sum().clamp(min=1)
+    return (found[0] + found[1]).sum() / (2 * count)
+
+
+def _any_place_loss(logits: Tensor, places: Tensor, attention_mask: Tensor) -> Tensor:
+    """Returns the loss of each sequence, (batch,) float32; 0 of one without a place."""
+    logits = logits.float().masked_fill(attention_mask == 0, -torch.inf)
+    positions = torch.arange(logits.shape[1], device=logits.device)
+    is_place = (places[:, :, None] == positions).any(1)
+    # Without a place all positions stay, so that the difference and its gradient are 0, not NaN.
+    others = ~is_place & is_place.any(1, keepdim=True)
+    return logits.logsumexp(1) - logits.masked_fill(others, -torch.inf).logsumexp(1)
+
+
+def _without_places(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a model is called with to find answers."""
+    return {name: value for name, value in batch.items() if name not in (_STARTS, _ENDS)}
+
+
 def facts_of_model(model: Any, batch: Batch) -> BatchFacts:
     """Returns the facts that a Longformer or LED wants of a batch with which it is called by name."""
     facts: BatchFacts = model.facts(**batch)
@@ -146,6 +180,11 @@ def labels_in(batch: Batch) -> int:
     """Returns how many labels there are."""
     labels = batch["labels"]
     return int((~labels.isnan() if labels.is_floating_point() else labels != IGNORED).sum())
+
+
+def questions_in(batch: Batch) -> int:
+    """Returns how many questions there are whose answer is learned."""
+    return int((batch[_STARTS] != IGNORED).any(1).sum())
 
 
 def lengths_of_streams(batch: Batch) -> list[Lengths]:
@@ -179,6 +218,12 @@ def _row_sums(mask: Tensor) -> list[int]:
 NEXT_CHARACTER = Objective(next_character_loss, lengths_of_streams)
 LABELS = Objective(loss_of_model, lengths_of_texts, labels_in, facts_of_model)
 """What most models learn: the hidden words (semantics.md 4), the class of a text, the class of every token."""
+
+
+ANSWER_SPANS = Objective(
+    span_loss, lengths_of_texts, questions_in, lambda model, batch: facts_of_model(model, _without_places(batch))
+)
+"""Where the answers to questions begin and end."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:
