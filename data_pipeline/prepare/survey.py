@@ -14,7 +14,7 @@ import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from data_pipeline.errors import DataError
-from data_pipeline.prepare.survey_labels import LabelledCorpus, find_labelled, find_tagged
+from data_pipeline.prepare.survey_labels import LabelledCorpus, find_labelled, find_questions, find_tagged
 from data_pipeline.sources.corpora import SPLITS, TEXT, Corpus, NamedSplits
 from data_pipeline.sources.documents import documents, find_documents
 from data_pipeline.sources.files import DocumentReader
@@ -127,8 +127,17 @@ def survey_tagged(source: Path, tokenizer: TextTokenizer | None) -> Survey:
     return _survey_labels(find_tagged(source), tokenizer)
 
 
+def survey_questions(source: Path, tokenizer: TextTokenizer | None) -> Survey:
+    """Looks at questions about texts; arguments as in `survey_documents`.
+
+    Raises:
+        DataError: there are none, or no fields look like context, question and answers.
+    """
+    return _survey_labels(find_questions(source), tokenizer)
+
+
 def _survey_labels(found: LabelledCorpus, tokenizer: TextTokenizer | None) -> Survey:
-    fields = ", ".join(f"{key} {value}" for key, value in found.section.items())
+    fields = ", ".join(f"{key} {value}" for key, value in found.section.items()) or found.corpus.name
     survey = _survey(found.corpus, fields, tokenizer, count_most=LABELS_COUNTED)
     return replace(survey, section=found.section, notes=(*survey.notes, *found.notes))
 

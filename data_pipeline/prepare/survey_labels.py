@@ -13,6 +13,7 @@ from data_pipeline.sources.hyperpartisan import hyperpartisan
 from data_pipeline.sources.labelled import LABEL, labelled
 from data_pipeline.sources.labels import LabelError, Problem, is_set, read_label
 from data_pipeline.sources.quarantine import Quarantine
+from data_pipeline.sources.questions import questions
 from data_pipeline.sources.records import Reading, contents, first_records, form_of, joined_text, lines_of
 from data_pipeline.sources.tagged import BOUNDARIES, tagged
 from data_pipeline.sources.text import files_below
@@ -25,6 +26,9 @@ _TEXTS = ("text", "document", "body", "content", "article", "review", "sentence"
 _LABELS = ("label", "labels", "class", "classes", "category", "categories", "target", "sentiment", "topic", "topics")
 _NUMBERS = ("score", "rating", "stars")
 _IDENTIFIERS = ("id", "ids", "identifier", "uid", "guid", "uuid", "index", "key", "name", "url")
+_CONTEXTS = ("context", "contexts", "passage", "document", "text", "article", "body")
+_QUESTIONS = ("question", "query", "q")
+_ANSWERS = ("answers", "answer", "a")
 _WORDS = ("words", "tokens")
 _TAGS = ("labels", "tags", "ner_tags", "ner", "bio", "pos_tags", "pos")
 
@@ -83,6 +87,28 @@ def find_tagged(source: Path) -> LabelledCorpus:
     else:
         words, labels = _lists(file, first_records(file, _RECORDS, Reading()))
     return LabelledCorpus(tagged(source, words=words, labels=labels), {"words": words, "labels": labels})
+
+
+def find_questions(source: Path) -> LabelledCorpus:
+    """Looks which fields of records hold contexts, questions and answers; files in SQuAD's layout need none.
+
+    Raises:
+        DataError: there are no records, or a field is missing; the sentence names the fields.
+    """
+    file = files_below(source, recipe="questions", expects="SQuAD's JSON or records")[0]
+    record = first_records(file, 1, Reading())[0]
+    names: dict[str, Any] = {"context": "context", "question": "question", "answers": "answers", "identifier": "id"}
+    if isinstance(record.get("data"), list):
+        return LabelledCorpus(questions(source, **names), {})
+    by_name = {name.lower(): name for name in record}
+    known = {"context": _CONTEXTS, "question": _QUESTIONS, "answers": _ANSWERS, "identifier": _IDENTIFIERS}
+    found = {key: next((by_name[name] for name in wanted if name in by_name), None) for key, wanted in known.items()}
+    if missing := [key for key in ("context", "question", "answers") if found[key] is None]:
+        raise DataError(
+            f"{file} has no field for {' and '.join(missing)} by its name ({', '.join(known[missing[0]])}); it has "
+            f"{', '.join(record)}"
+        )
+    return LabelledCorpus(questions(source, **{**names, **found}), found)
 
 
 def _labelled(

@@ -88,8 +88,8 @@ class SpanSequences(LabelledSequences):
             most = int(self._split.lengths(shard, QUESTION).max(initial=0))
             if most > self._inputs.question_length:
                 raise DataError(
-                    f"{self.name}: a question has {most:,} tokens, but {self._inputs.question_length:,} are read beside "
-                    f"a context in sequences of {self._sequence_length:,}: shorten it, or use longer sequences"
+                    f"{self.name}: a question has {most:,} tokens, but {self._inputs.question_length:,} are read "
+                    f"beside a context in sequences of {self._sequence_length:,}: shorten it, or use longer sequences"
                 )
 
     def lengths(self) -> list[int]:

@@ -65,14 +65,14 @@ def questions(
     def read(reader: DocumentReader, quarantine: Quarantine) -> Iterator[RawExample]:
         splits.name_skipped(quarantine)
         deal = splits.dealer()
-        known: set[str] = set()
+        known: set[tuple[str | None, str]] = set()
         for content in chain.from_iterable(contents(file, reader, reading, quarantine) for file in splits.files):
             if splits.is_skipped(content.name):
                 continue
             if content.form == "text":
                 raise DataError(
-                    f"{content.name} is text, but questions are records: SQuAD's JSON, JSON lines, a JSON array, CSV or "
-                    "Parquet"
+                    f"{content.name} is text, but questions are records: SQuAD's JSON, JSON lines, a JSON array, CSV "
+                    "or Parquet"
                 )
             for record in content.records:
                 try:
@@ -81,15 +81,16 @@ def questions(
                     quarantine.add(record.name, str(error))
                     continue
                 for values in asked:
+                    name = splits.names.get(content.name), values[ID]
                     try:
                         example = _example(values)
-                        if values[ID] in known:
+                        if name in known:
                             raise ValueError(f"another question has the same {identifier or ID}, {values[ID]}")
                     except (ValueError, TypeError) as error:
                         where = record.name if len(asked) == 1 else f"{record.name} question {values[ID]}"
                         quarantine.add(where, str(error))
                     else:
-                        known.add(values[ID])
+                        known.add(name)
                         yield RawExample(example.texts, example.fields, deal(content.name))
 
     settings = {CONTEXT: context, QUESTION: question, ANSWERS: named, ID: identifier, **reading.settings}

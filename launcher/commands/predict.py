@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from enum import StrEnum
@@ -15,7 +16,7 @@ from launcher.commands.output_file import writable
 from launcher.commands.predict_files import predict_files
 from launcher.tracking.registry.open_model import model_folder, open_model
 from longformer.errors import LongformerError
-from longformer.inference.predictor import Candidate, Label, Predictor, task_of
+from longformer.inference.predictor import Candidate, Piece, Predictor, task_of
 from longformer.inference.serving import ABILITIES, example_of
 from longformer.interop.model_folder import CONFIG_FILE
 
@@ -86,7 +87,7 @@ def predict(
         check_options(chosen, question, choices)
         predictor = Predictor.load(folder, chosen)
     result: Any
-    entities: list[Label] | None = None
+    more: dict[str, Any] = {}
     match chosen:
         case Task.fill_mask:
             result = predictor.fill_mask(text, top=top)
@@ -94,18 +95,19 @@ def predict(
             result = predictor.classify(text, question)[:top]
         case Task.label:
             result = predictor.label(text)
-            entities = predictor.entities(text, result)
+            if (entities := predictor.entities(text, result)) is not None:
+                more = {"entities": entities}
         case Task.choose:
             likely = predictor.choose(text, choices or [], question=question or "")
             result = sorted(likely, key=lambda candidate: -candidate.score)[:top]
         case Task.answer:
             assert question is not None
-            result = predictor.answer(question, text, top=top)
+            answers = predictor.answer(question, text, top=top)
+            result, more = answers.answers, {"answer": answers.answer, "no_answer": answers.no_answer}
         case Task.summarize:
             result = summary(predictor, text, max_new_tokens=max_new_tokens, num_beams=num_beams)
     if as_json:
-        answer = {"task": chosen, "result": result} | ({} if entities is None else {"entities": entities})
-        print(json.dumps(answer, default=asdict, indent=1, ensure_ascii=False))
+        print(json.dumps({"task": chosen, "result": result, **more}, default=asdict, indent=1, ensure_ascii=False))
     elif chosen is Task.fill_mask:
         for number, candidates in enumerate(result, 1):
             print(f"mask {number}")
@@ -113,9 +115,11 @@ def predict(
     elif chosen is Task.summarize:
         print(result)
     elif chosen is Task.label:
-        for each in result if entities is None else entities:
+        for each in more.get("entities", result):
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
     else:
+        if chosen is Task.answer and not more["answer"]:
+            print(f"  {more['no_answer']:.4f}  (no answer)")
         show(result)
 
 
@@ -176,7 +180,7 @@ def summary(predictor: Predictor, text: str, *, max_new_tokens: int | None, num_
         raise LongformerError(str(error)) from error
 
 
-def show(candidates: list[Candidate]) -> None:
+def show(candidates: Sequence[Candidate | Piece]) -> None:
     """Prints results, one a line."""
     for candidate in candidates:
         print(f"  {candidate.score:.4f}  {candidate.text}")

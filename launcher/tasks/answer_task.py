@@ -1,13 +1,13 @@
 """What the tasks share whose answers are pieces of texts: how questions are read, and how well they are answered."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from torch import nn
 
 from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.run import Run
@@ -66,8 +66,6 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
     """
 
     model_class: ClassVar = LongformerForQuestionAnswering
-    worth: ClassVar[Callable[[str, Sequence[str]], AnswerScore]]
-    """Returns what a prediction is worth, given the answers of a question."""
     beside_none: ClassVar[bool] = True
     """Whether models learn where there is no answer, so that pieces of windows are compared by how much more probable
     than that they are; else by their logits."""
@@ -85,6 +83,10 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
             longest_answer=section.longest_answer,
         )
 
+    @abstractmethod
+    def worth(self, prediction: str, answers: Sequence[str]) -> AnswerScore:
+        """Returns what a prediction is worth, given the answers of a question."""
+
     def evaluate(self, model: Any, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns how well questions are answered, beside what is reachable, and the prediction for each.
 
@@ -94,19 +96,17 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
         """
         asked = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
         groups = _by_question(asked)
+        answers = {name: asked[examples[0]].answers for name, examples in groups.items()}
         reading = self.reading(index, request.sequence_length)
         found = self._predictions(model, asked, groups, reading, request)
-        answers = {name: asked[examples[0]].answers for name, examples in groups.items()}
-        if request.split == "validation":
-            texts, none = ({name: getattr(each, part) for name, each in found.items()} for part in ("text", "no_answer"))
-            reading = replace(reading, no_answer_above=best_no_answer(answers, texts, none))
-        else:
-            reading = replace(reading, no_answer_above=AnswerReading.of(model.config, reading.length).no_answer_above)
-        given = {name: reading.given(each.text, each.no_answer) for name, each in found.items()}
-        worth = [self.worth(given[name], answers[name]) for name in groups]
-        has_answer = [bool(each) for each in answers.values()]
-        around = self.data.around()
-        tokens = [len(each.context_ids) + len(each.question_ids) + around.around_pair for each in asked]
+        reading = replace(reading, no_answer_above=self._no_answer_above(model, found, answers, request))
+
+        def worth_of(found: Mapping[str, Prediction]) -> list[AnswerScore]:
+            return [self.worth(reading.given(each.text, each.no_answer), answers[name]) for name, each in found.items()]
+
+        worth, has_answer = worth_of(found), [bool(each) for each in answers.values()]
+        around = self.data.around().around_pair
+        tokens = [len(each.context_ids) + len(each.question_ids) + around for each in asked]
         lengths = [max(tokens[number] for number in examples) for examples in groups.values()]
         reachable = [self._reachable(asked, examples, reading) for examples in groups.values()]
         scores = answer_scores(worth, has_answer) | {
@@ -126,27 +126,37 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
         longest = max(len(each.question_ids) for each in asked)
         if request.after_phase and reading.length > SHORT and max(tokens) > SHORT and longest <= longest_query(SHORT):
             short = self._predictions(model, asked, groups, replace(reading, length=SHORT), request)
-            in_short = [
-                self.worth(reading.given(each.text, each.no_answer), answers[name]) for name, each in short.items()
-            ]
-            scores["windows_of_512_tokens"] = answer_scores(in_short, has_answer)
+            scores["windows_of_512_tokens"] = answer_scores(worth_of(short), has_answer)
         table = [
             {
                 "id": name,
                 "question": asked[examples[0]].question,
                 "tokens": length,
                 "answers": list(answers[name]),
-                "prediction": given[name],
+                "prediction": reading.given(found[name].text, found[name].no_answer),
                 "best": found[name].text,
                 "start": found[name].start,
                 "example": found[name].example,
-                "score": round(found[name].score, 6),
-                "no_answer": round(found[name].no_answer, 6),
+                "score": found[name].score,
+                "no_answer": found[name].no_answer,
                 **each._asdict(),
             }
             for (name, examples), length, each in zip(groups.items(), lengths, worth, strict=True)
         ]
         return Evaluation(scores, table, reading.settings)
+
+    def _no_answer_above(
+        self,
+        model: Any,
+        found: Mapping[str, Prediction],
+        answers: Mapping[str, Sequence[str]],
+        request: EvaluationRequest,
+    ) -> float | None:
+        """Returns from which probability of no answer on none is given: what validation questions have decided."""
+        if request.split != "validation":
+            return AnswerReading.no_answer_in(model.config)
+        texts = {name: each.text for name, each in found.items()}
+        return best_no_answer(answers, texts, {name: each.no_answer for name, each in found.items()})
 
     def write_table(self, directory: Path, split: str, evaluation: Evaluation) -> Path | None:
         """Writes beside the predictions also what the published evaluation script of the task reads: an object with
@@ -189,7 +199,9 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
                 device=device,
             )
 
-        of_windows = self.read_parts(model, windows, read, length=lambda part: len(part[1].inputs[IDS]), request=request)
+        of_windows = self.read_parts(
+            model, windows, read, length=lambda part: len(part[1].inputs[IDS]), request=request
+        )
         of_examples: list[list[Span]] = [[] for _ in asked]
         for (number, _), spans in zip(windows, of_windows, strict=True):
             of_examples[number] += spans.beside_none() if self.beside_none else spans.spans

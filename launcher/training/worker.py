@@ -283,9 +283,7 @@ class _PhaseWork:
         self, weights: Mapping[str, torch.Tensor], evaluations: Mapping[str, Evaluation], target: Path
     ) -> None:
         """Writes the model, and beside its directory the predictions about held-out data."""
-        self.parts.write_model(
-            self.task.phase_index, weights, self.origin, target, evaluations=evaluations.values()
-        )
+        self.parts.write_model(self.task.phase_index, weights, self.origin, target, evaluations=evaluations.values())
         for split, evaluation in evaluations.items():
             self.parts.write_table(target.parent, split, evaluation)
 

@@ -47,8 +47,10 @@ def best_no_answer(
 ) -> float | None:
     """Returns above which probability of no answer to answer nothing gives the best F1; None where all have answers.
 
-    Arguments as in `squad2_best_thresholds`.
+    It is half-way between those of the last question that is answered and the first that is not. Arguments as in
+    `squad2_best_thresholds`.
     """
     if all(answers.values()):
         return None
-    return squad2_best_thresholds(answers, predictions, no_answer)["best_f1_thresh"]
+    last = squad2_best_thresholds(answers, predictions, no_answer)["best_f1_thresh"]
+    return (last + min((each for each in no_answer.values() if each > last), default=1.0)) / 2

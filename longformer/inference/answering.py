@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longformer.errors import LongformerError
 from longformer.inference.choosing import Around
-from longformer.inference.classification import IDS, Inputs, Reading, padded_batch
+from longformer.inference.classification import IDS, KEY, Inputs, Reading, padded_batch
 from longformer.inference.queries import longest_query
 
 SPANS_KEPT = 20
@@ -30,6 +30,12 @@ class AnswerReading(Reading):
     """Tokens."""
     no_answer_above: float | None = None
     """No answer is given where the probability of none is larger; None: one always is."""
+
+    @staticmethod
+    def no_answer_in(config: Any) -> float | None:
+        """Returns what a model's config tells of `no_answer_above`."""
+        found: float | None = config.other.get(KEY, {}).get("no_answer_above")
+        return found
 
     def step(self, room: int) -> int:
         return room - min(self.overlap, room // 2)

@@ -19,7 +19,8 @@ Part = TypeVar("Part")
 Inputs = Mapping[str, Sequence[int] | np.ndarray]
 """What a model reads of one text, special tokens included, by the names of its arguments; IDS is among them."""
 IDS = "input_ids"
-_KEY = "reading"
+KEY = "reading"
+"""Where a model's config tells of what it reads."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,25 @@ class Reading:
         Raises:
             LongformerError: the config tells of something else.
         """
-        told = config.other.get(_KEY, {})
+        told = config.other.get(KEY, {})
         try:
             reading = cls(**{"length": positions, **told})
             if not 2 < reading.length <= positions:
                 raise ValueError(f"length is {reading.length}")
             reading.parts([0])
         except (TypeError, ValueError):
-            raise LongformerError(f"{_KEY} of config.json is {told}, which is no way of reading texts") from None
+            raise LongformerError(f"{KEY} of config.json is {told}, which is no way of reading texts") from None
         return reading
 
     @staticmethod
     def is_kept_in(config: Any) -> bool:
         """Returns whether a model's config tells of a reading, as those of models trained here do."""
-        return _KEY in config.other
+        return KEY in config.other
 
     @property
     def settings(self) -> dict[str, Any]:
         """The reading as a model's config tells of it."""
-        return {_KEY: asdict(self)}
+        return {KEY: asdict(self)}
 
     def keep_in(self, config: Any) -> None:
         """Notes the reading in a model's config."""
@@ -110,7 +111,7 @@ class TextReading(Reading):
     @staticmethod
     def has_question(settings: Mapping[str, Any]) -> bool:
         """Returns whether the model with this config.json reads a question beside each text."""
-        told = settings.get(_KEY)
+        told = settings.get(KEY)
         return isinstance(told, Mapping) and bool(told.get("question"))
 
 

@@ -17,6 +17,15 @@ from longformer import models
 from longformer.costs.encoder import shape_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entities, has_entities
+from longformer.inference.answering import (
+    SPANS_KEPT,
+    AnswerReading,
+    context_windows,
+    merged,
+    probabilities,
+    text_of,
+    window_spans,
+)
 from longformer.inference.choosing import Around, choice_inputs, choice_values
 from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
 from longformer.inference.labelling import Part, word_parts, word_values, words_of
@@ -46,8 +55,6 @@ TASKS = {
     "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
 MASKS = ("<mask>", "[MASK]")
-LONGEST_ANSWER = 30
-"""Tokens."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,29 @@ class Label:
     label: str
     score: float
     """Its probability."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a text that may answer a question."""
+
+    text: str
+    start: int
+    """Where it begins and ends in the text, in characters."""
+    end: int
+    score: float
+    """Its probability beside the others and no answer."""
+
+
+class Answers(NamedTuple):
+    """How a question is answered."""
+
+    answer: str
+    """Empty where the model takes the text to hold none."""
+    no_answer: float
+    """The probability of that."""
+    answers: list[Piece]
+    """The best pieces."""
 
 
 class Predictor:
@@ -308,34 +338,32 @@ class Predictor:
         scores = np.mean(values, axis=0).tolist()
         return [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
 
-    @torch.no_grad()
-    def answer(self, question: str, text: str, *, top: int) -> list[Candidate]:
+    def answer(self, question: str, text: str, *, top: int) -> Answers:
         """Returns the most probable answers in a text, the best first; each is a piece of the text.
 
-        There are at most `top`, and fewer where the text has not so many pieces.
-        The decoder of an LED reads the question and the text too, moved on by a token as when it was trained.
+        There are at most `top`, and fewer where the text has not so many pieces. What is read of a longer text is what
+        the model was trained and evaluated with; see `AnswerReading`. The decoder of an LED reads the question and the
+        text too, moved on by a token as when it was trained.
         """
-        read = self._read(question, text, names=("question", "text"), shortened=1)
-        parts = torch.tensor([-1 if part is None else part for part in read.parts])
-        # The question and the token before it, as the model does by itself where it finds its separators.
-        is_global = (parts == 0).long()
-        is_global[0] = 1
-        output = self.model(read.batch(), global_attention_mask=is_global[None])
-        first, last = (
-            logits[0].masked_fill(parts != 1, -torch.inf).log_softmax(-1)
-            for logits in (output.start_logits, output.end_logits)
-        )
-        count = len(parts)
-        spans = torch.full((LONGEST_ANSWER, count), -torch.inf)
-        for longer in range(min(LONGEST_ANSWER, count)):
-            spans[longer, : count - longer] = first[: count - longer] + last[longer:]
-        best = spans.flatten().topk(min(top, int(spans.isfinite().sum())))
-        found = []
-        for score, place in zip(best.values.exp().tolist(), best.indices.tolist(), strict=True):
-            longer, start = divmod(place, count)
-            piece = text[read.offsets[start][0] : read.offsets[start + longer][1]]
-            found.append(Candidate(piece.strip(), score))
-        return found
+        tokens = self._encode(question, text, names=("question", "text"))
+        config = self.model.config
+        places = [place for place, part in enumerate(tokens.parts) if part == 1]
+        asked = [number for number, part in zip(tokens.ids, tokens.parts, strict=True) if part == 0]
+        offsets = [tokens.offsets[place] for place in places]
+        reading = AnswerReading.of(config, self._positions)
+        around = Around.of(self.tokenizer, types=getattr(config, "type_vocab_size", 1))
+        windows = context_windows(reading, asked, [tokens.ids[place] for place in places], around)
+        if reading.long_documents != "windows" and windows[0].tokens < len(places):
+            tokens.shortened(reading.length, part=1, names=("question", "text"))  # says how much is left out
+        padding, longest = config.pad_token_id, reading.longest_answer
+        read = [window_spans(self.model, [window], longest=longest, padding=padding)[0] for window in windows]
+        best = merged((span for found in read for span in found.beside_none()), count=SPANS_KEPT)
+        none, scores = probabilities(best)
+        pieces = [
+            (*text_of(text, offsets, span.first, span.last), score) for span, score in zip(best, scores, strict=True)
+        ]
+        answers = [Piece(piece, start, start + len(piece), score) for piece, start, score in pieces if piece]
+        return Answers(reading.given(answers[0].text if answers else "", none), none, answers[:top])
 
     def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
         """Returns what an LED writes about a text, or about a text with regard to a query; `settings` are those of

@@ -76,7 +76,7 @@ def _choose(predictor: Predictor, record: Record, parameters: Record) -> Record:
 
 def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
     found = predictor.answer(record["question"], record["context"], top=_top(parameters))
-    return {"answers": list(map(asdict, found))}
+    return {**found._asdict(), "answers": list(map(asdict, found.answers))}
 
 
 def _summarize(predictor: Predictor, record: Record, parameters: Record) -> Record:

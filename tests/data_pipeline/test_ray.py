@@ -42,6 +42,6 @@ def test_no_cluster_and_a_failed_task_are_one_sentence(tmp_path: Path, monkeypat
         with pytest.raises(LongformerError, match=r"no Ray cluster on this machine \(Connection refused\)"):
             RayTasks("auto")
     record = TokenizerRecord(file="tokenizer.json", sha256="", vocabulary_size=300, token_type="uint16", special=None)
-    task = ShardTask(tmp_path, record, "train", "train-000000", [(0, RawExample({"text": "text"}))], words=())
+    task = ShardTask(tmp_path, record, "train", "train-000000", [(0, RawExample({"text": "text"}))], words=(), spans=())
     with pytest.raises(DataError, match=r"a task failed on the Ray cluster: .* cannot be read"):
         list(RayTasks("local")(tokenise_shard, [task]))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from longformer.training.objectives import IGNORED, weighted_labels
+from longformer.training.objectives import ANSWER_SPANS, IGNORED, weighted_labels
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -61,3 +61,55 @@ def test_weighted_losses_are_those_of_pytorch(seed: int) -> None:
     holds = holds.nan_to_num()
     expected = functional.binary_cross_entropy_with_logits(logits, holds, pos_weight=weights)
     torch.testing.assert_close(loss(logits, holds), expected)
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(1, 5))
+def test_the_loss_of_answers_is_that_of_any_of_their_places_for_every_division_of_a_batch(
+    seed: int, places: int, division: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 6, 7, generator=random)
+    mask = torch.arange(7) < torch.randint(4, 8, (6, 1), generator=random)
+    starts, ends = (
+        torch.randint(4, (6, places), generator=random).masked_fill(
+            torch.rand(6, places, generator=random) < 0.3, IGNORED
+        )
+        for _ in range(2)
+    )
+    starts, ends = starts.where(ends != IGNORED, IGNORED), ends.where(starts != IGNORED, IGNORED)
+
+    def sums(rows: slice) -> tuple[torch.Tensor, int]:
+        batch = {"start_positions": starts[rows], "end_positions": ends[rows], "attention_mask": mask[rows].long()}
+
+        def model(attention_mask: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(start_logits=logits[0, rows], end_logits=logits[1, rows])
+
+        count = ANSWER_SPANS.predictions(batch)
+        return ANSWER_SPANS.loss(model, batch) * count, count
+
+    expected, counted = 0.0, 0
+    for row in range(6):
+        wanted = [{place for place in each[row].tolist() if place != IGNORED} for each in (starts, ends)]
+        if wanted[0]:
+            counted += 1
+            for of_row, right in zip(logits[:, row], wanted, strict=True):
+                chances = of_row[mask[row]].softmax(0)
+                expected -= 0.5 * float(chances[sorted(right)].sum().log())
+    logits.requires_grad_()
+    whole, count = sums(slice(None))
+    assert (float(whole), count) == (pytest.approx(expected, rel=1e-4, abs=1e-5), counted)
+    whole.backward()
+    assert logits.grad.isfinite().all()
+    parts = [sums(slice(0, division)), sums(slice(division, None))]
+    assert float(sum(part for part, _ in parts)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_loss_of_one_place_is_that_of_transformers() -> None:
+    logits, places = torch.randn(2, 4, 9), torch.tensor([[3], [0], [8], [8]])
+    batch = {"start_positions": places, "end_positions": places, "attention_mask": torch.ones(4, 9, dtype=torch.long)}
+    found = ANSWER_SPANS.loss(
+        lambda attention_mask: SimpleNamespace(start_logits=logits[0], end_logits=logits[1]), batch
+    )
+    torch.testing.assert_close(
+        found, torch.stack([functional.cross_entropy(each, places[:, 0]) for each in logits]).mean()
+    )

@@ -15,12 +15,20 @@ from longformer.models import (
     LongformerConfig,
     LongformerForMaskedLM,
     LongformerForMultipleChoice,
+    LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
 )
 from longformer.training import deepspeed_compat
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
-from longformer.training.objectives import LABELS, NEXT_CHARACTER, Objective, summary_tokens, weighted_labels
+from longformer.training.objectives import (
+    ANSWER_SPANS,
+    LABELS,
+    NEXT_CHARACTER,
+    Objective,
+    summary_tokens,
+    weighted_labels,
+)
 from tests.training.pretend_device import DEVICE, as_on_a_device, pretend_device
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, SmallModel, global_batch, no_spikes
@@ -86,6 +94,13 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Ba
         lambda: texts(3) | {"labels": torch.tensor([0, 2, 1])},
     ),
     "multiple choice": (lambda: LongformerForMultipleChoice(LONGFORMER), weighted_labels(None), choices),
+    "answers": (
+        lambda: LongformerForQuestionAnswering(LONGFORMER),
+        ANSWER_SPANS,
+        lambda: (
+            texts(3) | dict.fromkeys(("start_positions", "end_positions"), torch.tensor([[3, 5], [0, -100], [4, 4]]))
+        ),
+    ),
     "summarization": (lambda: LEDForConditionalGeneration(LED), summary_tokens(0.1), summarized),
 }
 

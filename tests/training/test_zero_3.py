@@ -15,6 +15,7 @@ from longformer.models import (
     LongformerConfig,
     LongformerForMaskedLM,
     LongformerForMultipleChoice,
+    LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
     LongformerForTokenClassification,
 )
@@ -23,7 +24,7 @@ from longformer.training import engine as engine_module
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config
-from longformer.training.objectives import LABELS, summary_tokens, weighted_labels
+from longformer.training.objectives import ANSWER_SPANS, LABELS, summary_tokens, weighted_labels
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, no_spikes
 
@@ -89,6 +90,17 @@ def choices(step: int) -> dict[str, Tensor]:
     return paired | {"labels": torch.randint(0, 2, (ROWS // 2,), generator=generator)}
 
 
+def answered_questions(step: int) -> dict[str, Tensor]:
+    batch, generator = texts(step, most_global=6)
+    starts = torch.randint(0, LENGTH // 2, (ROWS, 2), generator=generator)
+    return batch | {"start_positions": starts, "end_positions": starts}
+
+
+def logits_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
+    read = {name: each for name, each in batch.items() if not name.endswith("_positions")}
+    return model(**read).start_logits[batch["attention_mask"] == 1].tolist()
+
+
 def losses_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
     return [float(model(**batch).loss)]
 
@@ -108,6 +120,7 @@ TASKS: dict[str, Any] = {
     "token_classification": (
         lambda: LongformerForTokenClassification(ENCODER), labelled_words, weighted_labels(None), losses_of
     ),
+    "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, logits_of),
     "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),
 }  # fmt: skip
 OPTIONS = [(True, False), (False, True)]

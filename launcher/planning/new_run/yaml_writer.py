@@ -25,6 +25,8 @@ _REASONS = {
     "data.layout": "hyperpartisan = the published splits, which leak",
     "data.problem": "single_label, multi_label or regression",
     "data.class_weights": "balanced = rare classes count as much as frequent ones",
+    "data.answers": "texts, or objects with text and answer_start; an empty list = the context has none",
+    "data.longest_answer": "tokens of the longest answer that is given",
     "data.words": "field of the words, or the number of their column; -1 is the last",
     "training.zero_stage": "shards the optimizer and gradients over the ranks; 3 also the weights",
     "training.activation_checkpointing": "true computes layers again instead of keeping them",
@@ -82,7 +84,8 @@ def _header(content: Content, request: RecipeRequest) -> Iterator[str]:
 def _labels(survey: Survey) -> Iterator[str]:
     """Yields what was seen of the labels."""
     if not survey.classes:
-        yield "  labels: numbers"
+        if "problem" in survey.section:
+            yield "  labels: numbers"
         return
     total = sum(survey.classes.values())
     ordered = sorted(survey.classes, key=lambda name: -survey.classes[name])

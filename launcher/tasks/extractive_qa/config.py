@@ -1,4 +1,4 @@
-"""The sections of a run file for answering questions: an encoder made long, and contexts in which answers are marked."""
+"""The sections of a run file for answering questions: an encoder made long, and contexts with marked answers."""
 
 from typing import Literal, Self
 
