@@ -63,6 +63,12 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
         "query": "text",
         "candidates": ["text", "label"],
         "answer": "text",
+        "id": "1",
+        "context": "text",
+        "question": "text",
+        "answers": ["text"],
+        "paragraphs": [{"paragraph_text": "text"}],
+        "answer_aliases": [],
     }
     source.write_text(json.dumps(record))
     if recipe is not None:

@@ -96,9 +96,9 @@ def answered_questions(step: int) -> dict[str, Tensor]:
     return batch | {"start_positions": starts, "end_positions": starts}
 
 
-def logits_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
+def chances_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
     read = {name: each for name, each in batch.items() if not name.endswith("_positions")}
-    return model(**read).start_logits[batch["attention_mask"] == 1].tolist()
+    return model(**read).start_logits.softmax(-1).flatten().tolist()
 
 
 def losses_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
@@ -120,7 +120,7 @@ TASKS: dict[str, Any] = {
     "token_classification": (
         lambda: LongformerForTokenClassification(ENCODER), labelled_words, weighted_labels(None), losses_of
     ),
-    "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, logits_of),
+    "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, chances_of),
     "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),
 }  # fmt: skip
 OPTIONS = [(True, False), (False, True)]
