@@ -6,12 +6,13 @@ import torch
 import triton
 from torch import Tensor
 
+from longformer.attention.fused import tiles as table
 from longformer.attention.fused.kernels.global_attention import (
     global_attention_kernel,
     global_attention_key_gradient_kernel,
     global_attention_query_gradient_kernel,
 )
-from longformer.attention.fused.launch import Call, start, steps_per_piece, strided
+from longformer.attention.fused.launch import Call, start, strided
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,9 @@ class GlobalAttentionCall:
 
     def _split(self) -> tuple[int, int, int]:
         """Returns the number of groups of queries, the keys of a chunk and the number of chunks."""
-        tile = self.tokens.tiles().extra_gradient
-        sequences, count, heads, _ = self.query.shape
-        groups, longest = triton.cdiv(count, tile.rows), self.tokens.longest
-        chunk = tile.step * steps_per_piece(triton.cdiv(longest, tile.step), beside=groups * sequences * heads)
-        return groups, chunk, triton.cdiv(longest, chunk)
+        groups = triton.cdiv(self.query.shape[1], self.tokens.tiles().extra_gradient.rows)
+        chunk = table.CHUNK * groups
+        return groups, chunk, triton.cdiv(self.tokens.longest, chunk)
 
     def _chunks(self, *width: int) -> Tensor:
         sequences, count, heads, _ = self.query.shape

@@ -91,13 +91,13 @@ class Call:
         sequences, longest, heads = self.sequences, self.longest, self.query.shape[2]
         tile = self.tiles().extra_gradient
         groups = triton.cdiv(max_count, tile.rows)
-        steps = steps_per_piece(triton.cdiv(longest, tile.step), beside=groups * sequences * heads)
-        chunks = triton.cdiv(longest, steps * tile.step)
+        chunk = table.CHUNK * groups
+        chunks = triton.cdiv(longest, chunk)
         shape = (chunks, 2, sequences, heads, max_count, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             global_chunk_kernel, (chunks, sequences * heads, groups), tile,
-            *known, partial, problem, steps * tile.step,
+            *known, partial, problem, chunk,
             QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self.sizes(),
         )  # fmt: skip
         start(
@@ -109,7 +109,8 @@ class Call:
         heads, head_dim = self.query.shape[2:]
         tile, columns = self.tiles().extra_gradient, relative_key.shape[0]
         column_tiles, query_tiles = triton.cdiv(columns, tile.rows), self._grid(tile)[0]
-        tiles_per_part = steps_per_piece(query_tiles, beside=column_tiles * heads)
+        parts = min(max(1, table.PROGRAMS // (column_tiles * heads)), query_tiles)
+        tiles_per_part = triton.cdiv(query_tiles, parts)
         parts = triton.cdiv(query_tiles, tiles_per_part)
         shape = (parts, heads, columns, self.sizes()["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
@@ -187,12 +188,6 @@ class Call:
 def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
     """Starts a kernel; every launch goes through here."""
     kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
-
-
-def steps_per_piece(steps: int, *, beside: int) -> int:
-    """Returns how many of its steps a program takes, when every step has `beside` programs side by side."""
-    pieces = min(max(1, table.PROGRAMS // beside), steps)
-    return int(triton.cdiv(steps, pieces))
 
 
 def strided(tensor: Tensor) -> StridedTensor:

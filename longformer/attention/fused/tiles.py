@@ -24,10 +24,14 @@ TRITON_RELEASES = {9: ("3.6", "3.7"), 10: ("3.7",)}
 """With each of which the tiles of a compute capability were compiled. Another compiler may need other tiles, so others
 get the safe ones."""
 
+CHUNK = 256
+"""Where few global tokens meet all tokens of a sequence, a program takes so many of these, times the groups of global
+tokens: enough programs to fill a GPU, and what they leave to be added stays far smaller than the keys. Derived neither
+from the GPU nor from the batch, so that the order of summation, and with it the result, is the same in each."""
+
 PROGRAMS = 1024
-"""Gradients that every query adds to are summed by about so many programs: enough to fill a GPU, few enough that what
-they leave to be added takes little memory. Not derived from the GPU, so that the order of summation, and with it the
-result, is the same on every machine."""
+"""The gradient of the relative keys is summed by about so many programs: enough to fill a GPU, few enough that what
+they leave to be added takes little memory. Not derived from the GPU either."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class Case:
     dtype: torch.dtype = torch.float32
     head_dim: int = 16
     programs: int = tiles.PROGRAMS
-    """Into how many pieces the gradients of global and relative keys are cut."""
+    """Into how many pieces the gradients of relative keys are cut."""
+    chunk: int = 16
+    """Queries whose part of the gradients of global keys a program sums."""
 
     @property
     def tiles(self) -> TileSet:
@@ -71,6 +73,7 @@ def cases(largest: int) -> strategies.SearchStrategy[Case]:
         dtype=strategies.sampled_from([torch.float32, torch.float16]),
         head_dim=strategies.sampled_from([16, 24]),
         programs=strategies.sampled_from([1, 10, tiles.PROGRAMS]),
+        chunk=strategies.sampled_from([16, 48, tiles.CHUNK]),
     ).map(consistent)
 
 
@@ -114,6 +117,7 @@ def check_against_reference(case: Case) -> None:
     with (
         patch.object(tiles, "choose_tiles", lambda *_: case.tiles),
         patch.object(tiles, "PROGRAMS", case.programs),
+        patch.object(tiles, "CHUNK", case.chunk),
     ):
         ours = output_and_gradients(inputs, with_nan_at_padding(arriving, options["token_mask"]), options, "fused")
     exact = output_and_gradients([tensor.double() for tensor in inputs], arriving.double(), options, "reference")

@@ -25,7 +25,7 @@ def dense(query: Tensor, key: Tensor, value: Tensor, real: Tensor | None, keep: 
     return torch.einsum("bhgj,bjhd->bghd", weights, value)
 
 
-def compare(count: int, positions: int, padding: str, dtype: torch.dtype, programs: int, dropout: float = 0.0) -> None:
+def compare(count: int, positions: int, padding: str, dtype: torch.dtype, chunk: int, dropout: float = 0.0) -> None:
     generator = torch.Generator().manual_seed(positions)
 
     def draw(length: int) -> torch.Tensor:
@@ -40,7 +40,7 @@ def compare(count: int, positions: int, padding: str, dtype: torch.dtype, progra
         "all": (place < torch.tensor([[positions], [0]], device=DEVICE)),
     }[padding]
     torch.manual_seed(5)
-    with patch.object(tiles, "choose_tiles", lambda *_: SMALL), patch.object(tiles, "PROGRAMS", programs):
+    with patch.object(tiles, "choose_tiles", lambda *_: SMALL), patch.object(tiles, "CHUNK", chunk):
         ours = fused_global_attention(*leaves, scale=0.3, dropout=dropout, layout=AttentionMetadata(real).layout)
         found = [ours, *torch.autograd.grad(ours, leaves, arriving)]
     keep = None
@@ -63,16 +63,16 @@ def compare(count: int, positions: int, padding: str, dtype: torch.dtype, progra
     positions=strategies.integers(1, 50),
     padding=strategies.sampled_from(["none", "left", "holes", "all"]),
     dtype=strategies.sampled_from([torch.float32, torch.float16]),
-    programs=strategies.sampled_from([1, 10, 1024]),
+    chunk=strategies.sampled_from([16, 32, tiles.CHUNK]),
 )
 def test_global_attention_equals_dense_attention_with_all_gradients(
-    count: int, positions: int, padding: str, dtype: torch.dtype, programs: int
+    count: int, positions: int, padding: str, dtype: torch.dtype, chunk: int
 ) -> None:
-    compare(count, positions, padding, dtype, programs)
+    compare(count, positions, padding, dtype, chunk)
 
 
 def test_global_attention_drops_the_same_weights_forward_and_backward() -> None:
-    compare(18, 37, "left", torch.float32, programs=1024, dropout=0.4)
+    compare(18, 37, "left", torch.float32, chunk=16, dropout=0.4)
 
 
 def test_operator_of_global_attention_keeps_the_contract_of_pytorch() -> None:

@@ -14,14 +14,14 @@ EDGES = [
     Case(positions=70, left=20, right=3),
     Case(positions=65, left=40, right=0, causal=True, dilation=(1, 3)),
     Case(positions=47, left=9, right=9, dilation=(2, 5), padding="right", globals_="first", dtype=torch.float16),
-    Case(positions=50, left=6, right=6, globals_="some", causal=False, padding="left", head_dim=24, programs=10),
+    Case(positions=50, left=6, right=6, globals_="some", causal=False, padding="left", head_dim=24, chunk=32),
     Case(positions=50, left=12, right=0, globals_="some", causal=True, padding="holes"),
     Case(positions=40, left=5, right=5, globals_="padded", padding="right"),
     Case(positions=40, left=30, right=30, globals_="all", dilation=(4, 1)),
     Case(positions=60, left=25, right=25, relative=True),
     Case(positions=45, left=7, right=0, relative=True, causal=True, dilation=(1, 2), padding="holes", programs=1),
     Case(positions=50, left=9, right=4, relative=True, dilation=(2, 1), padding="left", programs=10, head_dim=24),
-    Case(positions=65, left=3, right=8, globals_="some", padding="right", programs=1),
+    Case(positions=65, left=3, right=8, globals_="some", padding="right", chunk=256),
     Case(positions=20, left=30, right=1, relative=True, dilation=(9, 3), dtype=torch.float16),
 ]
 

@@ -95,6 +95,20 @@ def test_same_input_gives_the_same_bits() -> None:
     assert all(map(torch.equal, run(), run()))
 
 
+def test_a_sequence_gets_the_same_bits_in_every_batch() -> None:
+    inputs = [torch.randn(2, 40, 2, 16, device=DEVICE) for _ in range(3)]
+    is_global = torch.arange(40, device=DEVICE).expand(2, -1) < 2
+
+    def run(sequences: int) -> list[torch.Tensor]:
+        leaves = [tensor[:sequences].clone().requires_grad_() for tensor in inputs]
+        marked = is_global[:sequences]
+        output = banded_attention(*leaves, left=5, right=5, global_mask=marked, backend="fused")
+        return [output[0], *(gradient[0] for gradient in torch.autograd.grad(output.square().sum(), leaves))]
+
+    with patch.object(tiles, "CHUNK", 16):
+        assert all(map(torch.equal, run(1), run(2)))
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "scale", "message"),
     [
