@@ -24,10 +24,9 @@ INSTRUCTION = 1.4
 # Of programs side by side one multiplies while another computes its softmax. They hide this share of the shorter of the
 # two, as much as FlashAttention-3 does with its two groups of warps, which takes it to the 497e12 a second measured.
 HIDDEN = 0.46
-# A round trip to the L2 cache under load, in cycles. A program waits for four before its walk and after it (launch,
-# bounds, own rows, first keys, last stores), and for two before its global keys (where they are, then they); the
-# programs beside it work on.
-ROUND_TRIP, TRIPS, GLOBAL_TRIPS = 750, 4, 2
+# A round trip to the L2 cache under load, in cycles, and how many a program waits for outside its walk: launch, bounds,
+# own rows with the first keys, last stores. The programs beside it work on. Global keys are loaded meanwhile.
+ROUND_TRIP, TRIPS = 750, 4
 
 # Of each kernel: products of (rows, step, HEAD_DIM) in a step, and the tensors whose own rows a program moves.
 WALKS = {"forward_kernel": (2, 2), "query_gradient_kernel": (3, 4), "key_gradient_kernel": (4, 4)}
@@ -49,7 +48,7 @@ def predict(plain: Sequence[dict[str, Any]], with_global: Sequence[dict[str, Any
     prediction = {}
     for name, walks, products, extra in (("forward", FORWARD, 2, 0.0), ("backward", BACKWARD, 5, GLOBAL_GRADIENT)):
         # Few tiles see an excluded token and look for it: the edges are those of the band.
-        band = {walk: kernels[walk]["loops"][-1] for walk in walks}
+        band = {walk: kernels[walk]["loops"][0] for walk in walks}
         edges = {walk: band[walk]["edge"] - band[walk]["middle"] for walk in walks}
         cycles = sum(cycles_of_row(kernels[walk], edges[walk]) for walk in walks)
         cycles_with_global = sum(cycles_of_row(marked[walk], edges[walk]) for walk in walks) + extra
@@ -66,13 +65,12 @@ def cycles_of_row(kernel: dict[str, Any], edges: int) -> float:
     """
     tile, (products, own) = kernel["tile"], WALKS[kernel["kernel"]]
     rows, steps = tile["rows"], -(-(tile["rows"] + WINDOW) // tile["step"])
-    *global_steps, walk = kernel["loops"]
+    walk, *global_steps = kernel["loops"]
     # Each edge lies across as many steps as cover the rows.
     issued = steps * walk["middle"] + edges * -(-rows // tile["step"]) + sum(step["middle"] for step in global_steps)
     keys = steps * tile["step"] + GLOBALS_AT_ONCE * len(global_steps)
-    trips = TRIPS + GLOBAL_TRIPS * len(global_steps)
     softmax = issued * tile["warps"] / SCHEDULERS * INSTRUCTION
     product = products * 2 * rows * keys * HEAD_DIM / PRODUCTS
     hidden = HIDDEN * min(softmax, product) if kernel["programs"] > 1 else 0.0
-    busy = softmax + product - hidden + trips * ROUND_TRIP / kernel["programs"]
+    busy = softmax + product - hidden + TRIPS * ROUND_TRIP / kernel["programs"]
     return max(busy, (own * rows + 2 * keys) * ROW / L2) / rows

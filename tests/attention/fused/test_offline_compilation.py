@@ -97,6 +97,8 @@ LIMITS = {
 
 # Useful operations in 1e12 a second that an H100 is predicted to reach with these kernels.
 FORWARD_GOAL, BACKWARD_GOAL = 260, 270
+# The share of its time that one global token adds to a forward pass.
+GLOBAL_TOKEN_GOAL = 0.06
 
 
 def test_configurations_used_most_issue_few_instructions_and_share_a_multiprocessor(
@@ -108,13 +110,14 @@ def test_configurations_used_most_issue_few_instructions_and_share_a_multiproces
         name = kernel["kernel"].removesuffix("_kernel")
         if name not in LIMITS[kernel["configuration"]]:
             continue
-        walk = max(kernel["loops"], key=lambda loop: loop["middle"])
+        walk = kernel["loops"][0]
         middle, edge = LIMITS[kernel["configuration"]][name]
         assert walk["middle"] <= middle, kernel
         assert walk["edge"] <= edge, kernel
         assert kernel["programs"] >= 2, kernel
         assert kernel["wgmma"], kernel
-        assert all(loop["async_copies"] for loop in kernel["loops"]), kernel
+        # Global keys, in a loop of their own, are loaded before the walk.
+        assert walk["async_copies"], kernel
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     plain, with_global = (
         [kernel for kernel in kernels if kernel["configuration"] == each]
@@ -123,6 +126,7 @@ def test_configurations_used_most_issue_few_instructions_and_share_a_multiproces
     prediction = importlib.import_module("cycle_model").predict(plain, with_global)
     assert prediction["forward"] >= FORWARD_GOAL, prediction
     assert prediction["backward"] >= BACKWARD_GOAL, prediction
+    assert prediction["forward, one global token"] <= GLOBAL_TOKEN_GOAL, prediction
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The loop of a tile of queries over all its keys, the same in the forward pass and in the gradient of the queries."""
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -17,6 +19,14 @@ from longformer.attention.fused.kernels.common import (
     token_state,
 )
 from longformer.attention.fused.kernels.relative import gather_diagonals, load_columns
+
+
+class GlobalKeys(NamedTuple):
+    """The keys and values that one step over the global keys takes, and their tokens."""
+
+    tokens: Any
+    tile: Any
+    value_tile: Any
 
 
 @triton.jit
@@ -41,15 +51,13 @@ def walk_keys(
     scores, keys, values, columns, kept, problem)` returns the next state; hidden keys have the score -inf, and `kept`
     says what survives dropout, if there is any.
 
-    First the global keys, then the band in one loop, so that its loads run ahead of it without a break. What only some
-    steps need, an edge of the band or an excluded token, stands behind a condition that is the same for all threads.
+    First the band in one loop, so that its loads run ahead of it without a break. What only some steps need, an edge of
+    the band or an excluded token, stands behind a condition that is the same for all threads. Then the global keys,
+    always one step ahead in registers: most often there is one step, and nobody waits for what it reads.
     """
     if problem.global_keys is not None:
         count = tl.where(site.end > site.first, tl.load(problem.global_keys.counts + site.batch), 0)
-        for slot in tl.range(0, count, GLOBALS):
-            state = _take_globals(
-                take, state, queries, key, value, slot, count, problem, site, CAUSAL, HEAD_DIM, WIDTH, GLOBALS
-            )
+        global_keys = _load_globals(key, value, 0, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
 
     keys = stride_group(key, site)
     values = stride_group(value, site)
@@ -77,26 +85,28 @@ def walk_keys(
             own, other = tl.arange(0, QUERIES)[:, None], tl.arange(0, KEYS)[None, :]
             kept = keep_in_band(problem, site, site.start, own, start, other)
         state = take(state, queries, scores, key_tile, value_tile, columns, kept, problem)
+    if problem.global_keys is not None:
+        for slot in tl.range(0, count, GLOBALS):
+            slots = slot + tl.arange(0, GLOBALS)
+            shown = (slots < count)[None, :]
+            query_tokens = site.group + queries.positions * site.dilation
+            if CAUSAL:
+                shown = shown & (global_keys.tokens[None, :] <= query_tokens[:, None])
+            scores = tl.where(shown, dot_transposed(queries.tile, global_keys.tile), float("-inf"))
+            kept = None
+            if problem.dropout is not None:
+                kept = keep_globals(problem, site, query_tokens[:, None], slots[None, :])
+            state = take(state, queries, scores, global_keys.tile, global_keys.value_tile, None, kept, problem)
+            global_keys = _load_globals(key, value, slot + GLOBALS, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
     return state
 
 
 @triton.jit
-def _take_globals(
-    take: tl.constexpr, state, queries, key, value, slot, count, problem, site,
-    CAUSAL: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, GLOBALS: tl.constexpr,
-):  # fmt: skip
+def _load_globals(
+    key, value, slot, count, problem, site, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr, GLOBALS: tl.constexpr
+):
+    listed = problem.global_keys
     slots = slot + tl.arange(0, GLOBALS)
-    real = slots < count
-    origin = problem.global_keys.tokens + site.batch * problem.global_keys.max_count
-    tokens = tl.load(origin + slots, mask=real, other=0)
-    key_tile = load_tokens(key, site, tokens, real, HEAD_DIM, WIDTH)
-    value_tile = load_tokens(value, site, tokens, real, HEAD_DIM, WIDTH)
-    shown = real[None, :]
-    query_tokens = site.group + queries.positions * site.dilation
-    if CAUSAL:
-        shown = shown & (tokens[None, :] <= query_tokens[:, None])
-    scores = tl.where(shown, dot_transposed(queries.tile, key_tile), float("-inf"))
-    kept = None
-    if problem.dropout is not None:
-        kept = keep_globals(problem, site, query_tokens[:, None], slots[None, :])
-    return take(state, queries, scores, key_tile, value_tile, None, kept, problem)
+    tokens = tl.load(listed.tokens + site.batch * listed.max_count + slots, mask=slots < listed.max_count, other=0)
+    tile = load_tokens(key, site, tokens, slots < count, HEAD_DIM, WIDTH)
+    return GlobalKeys(tokens, tile, load_tokens(value, site, tokens, slots < count, HEAD_DIM, WIDTH))
