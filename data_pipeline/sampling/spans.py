@@ -33,6 +33,7 @@ class SpanSequences(LabelledSequences):
     Args:
         inputs: how question and context are read.
         overlap: tokens that two windows share, so that an answer at an edge is whole in one of them.
+        learns_none: whether the first token is the place in windows that hold no whole answer; else they do not count.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class SpanSequences(LabelledSequences):
         *,
         inputs: TextInputs,
         overlap: int,
+        learns_none: bool = True,
         sequence_length: int,
         seed: int,
         long_documents: LongDocuments,
@@ -56,10 +58,13 @@ class SpanSequences(LabelledSequences):
             long_documents=long_documents,
         )
         split.check_has(QUESTION, "holds no questions: prepare it as questions about texts")
-        self.fingerprint = digest("spans", self.fingerprint, inputs.global_tokens, inputs.question_length, overlap)
+        self.fingerprint = digest(
+            "spans", self.fingerprint, inputs.global_tokens, inputs.question_length, overlap, learns_none
+        )
         self.padding = {**self.padding, "start_positions": IGNORED, "end_positions": IGNORED}
         self._inputs = inputs
         self._overlap = overlap
+        self._learns_none = learns_none
 
     def sequence(self, position: int) -> NamedArrays:
         piece = self._piece(position)
@@ -79,7 +84,7 @@ class SpanSequences(LabelledSequences):
         ]
         if not found:
             is_lost = read.fields[ANSWERS] and not read.fields[spans_field(TEXT)]
-            found = [(IGNORED, IGNORED)] if is_lost else [(0, 0)]
+            found = [(0, 0)] if self._learns_none and not is_lost else [(IGNORED, IGNORED)]
         return {**self._inputs.of(shown, question), **_places(found[:MAX_SPANS])}
 
     def check_room(self) -> None:

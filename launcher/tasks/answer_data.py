@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -50,6 +50,10 @@ class AskedQuestion:
 class AnswerData(LabelledData[Config], Generic[Config]):
     """Questions about texts."""
 
+    learns_none: ClassVar[bool] = True
+    """Whether windows teach that there is no answer here, so that pieces of windows are compared by how much more
+    probable than that they are; else by their logits, and windows without an answer teach nothing."""
+
     def check(self) -> list[str]:
         notes = super().check()
         if self.is_prepared:
@@ -74,6 +78,7 @@ class AnswerData(LabelledData[Config], Generic[Config]):
             PreparedData.open(self.directory).split(split),
             inputs=inputs,
             overlap=section.overlap,
+            learns_none=self.learns_none,
             sequence_length=length,
             seed=seed,
             long_documents=section.long_documents,

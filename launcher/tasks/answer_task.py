@@ -66,9 +66,6 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
     """
 
     model_class: ClassVar = LongformerForQuestionAnswering
-    beside_none: ClassVar[bool] = True
-    """Whether models learn where there is no answer, so that pieces of windows are compared by how much more probable
-    than that they are; else by their logits."""
 
     @property
     def objective(self) -> Objective:
@@ -204,7 +201,7 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
         )
         of_examples: list[list[Span]] = [[] for _ in asked]
         for (number, _), spans in zip(windows, of_windows, strict=True):
-            of_examples[number] += spans.beside_none() if self.beside_none else spans.spans
+            of_examples[number] += spans.beside_none() if self.data.learns_none else spans.spans
         best = [merged(spans, count=SPANS_KEPT) for spans in of_examples]
         return {name: self._prediction(asked, best, examples) for name, examples in groups.items()}
 

@@ -67,6 +67,7 @@ TASKS = {
         "TokenClassificationTask",
         "label",
     ),
+    "triviaqa": TaskSpec("launcher.tasks.triviaqa", "TriviaQARun", "TriviaQAData", "TriviaQATask"),
 }
 DEFAULT = "characters"
 """The task of a run file that names none."""

@@ -78,6 +78,8 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
     elif path.stem != "quickstart":
         if path.stem.startswith("hyperpartisan"):
             source = write_hyperpartisan(folder)
+        if path.stem.startswith("triviaqa"):
+            source = write_triviaqa(folder)
         overrides.append(f"data.source={source}")
     if config.task != "characters":
         model = folder / "model"
@@ -90,6 +92,19 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
         train_tokenizer(["some text"], vocabulary_size=261).save(model / "tokenizer.json")
         overrides.append(f"model.source={model}")
     return ["check", str(path), *overrides]
+
+
+def write_triviaqa(folder: Path) -> Path:
+    """Writes what the recipes for TriviaQA read, a question with a document, and returns its folder."""
+    source = folder / "triviaqa"
+    for name in ("qa", "evidence/wikipedia"):
+        (source / name).mkdir(parents=True)
+    (source / "evidence" / "wikipedia" / "page.txt").write_text("text")
+    question = {"QuestionId": "1", "Question": "text", "Answer": {"NormalizedAliases": ["text"]}}
+    data = {"Data": [{**question, "EntityPages": [{"Filename": "page.txt"}]}]}
+    for split in ("train", "dev"):
+        (source / "qa" / f"wikipedia-{split}.json").write_text(json.dumps(data))
+    return source
 
 
 def write_hyperpartisan(folder: Path) -> Path:
