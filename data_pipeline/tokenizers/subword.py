@@ -117,6 +117,13 @@ class TextTokenizer:
         found: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
         return found
 
+    def id_of(self, token: str) -> int:
+        """Returns the id of a token; KeyError where there is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise KeyError(token)
+        return found
+
     @property
     def format(self) -> TextFormat:
         """What stands around texts in a sequence, as tokenizer.json has it."""

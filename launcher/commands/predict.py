@@ -28,6 +28,7 @@ class Task(StrEnum):
     classify = "classify"
     label = "label"
     choose = "choose"
+    select = "select"
     answer = "answer"
     summarize = "summarize"
 
@@ -70,7 +71,7 @@ def predict(
         typer.Option(min=1, help="With --output: texts of similar length to classify or label at a time."),
     ] = 8,
 ) -> None:
-    """Run a Longformer or an LED on a text: guess masked words, classify, label, choose, answer or summarize."""
+    """Run a Longformer or an LED: guess masked words, classify, label, choose, select, answer or summarize."""
     logging.basicConfig(format="%(message)s")
     if output is not None:
         if question is not None or choices:
@@ -99,6 +100,10 @@ def predict(
                 more = {"entities": entities}
         case Task.choose:
             likely = predictor.choose(text, choices or [], question=question or "")
+            result = sorted(likely, key=lambda candidate: -candidate.score)[:top]
+        case Task.select:
+            assert question is not None
+            likely = predictor.select(question, choices or [], [text])
             result = sorted(likely, key=lambda candidate: -candidate.score)[:top]
         case Task.answer:
             assert question is not None
@@ -162,11 +167,11 @@ def _task_of(folder: Path) -> str:
 
 def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
     """Raises LongformerError where a question or choices are missing, or given to a task that has none."""
-    if chosen is Task.answer and question is None:
+    if chosen in (Task.answer, Task.select) and question is None:
         raise LongformerError("give the question with --question")
-    if chosen not in (Task.answer, Task.choose, Task.classify) and question is not None:
+    if chosen not in (Task.answer, Task.choose, Task.select, Task.classify) and question is not None:
         raise LongformerError(f"--question is for answers, choices and classes, not for {chosen}")
-    if (chosen is Task.choose) != bool(choices):
+    if (chosen in (Task.choose, Task.select)) != bool(choices):
         raise LongformerError(
             f"--choice is for choosing, not for {chosen}" if choices else "give the choices with --choice, each its own"
         )

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ def predict_files(
     answer_all = open_for_many(folder, ability)
     kind, example = ABILITIES[ability], example_of(folder, ability)
     wanted = {name: _columns(fields.get(name, name), value) for name, value in example.items()}
-    lists = [name for name, value in example.items() if isinstance(value, list)]
+    lists = {name: kind.least.get(name, 2) for name, value in example.items() if isinstance(value, list)}
     # Tables must have the columns that are asked for, unless some of them may be absent.
     reading = Reading(() if kind.optional else [column for columns in wanted.values() for column in columns])
     settings = {**kind.parameters, **parameters}
@@ -111,7 +111,7 @@ def _records(
     reader: DocumentReader,
     reading: Reading,
     wanted: Mapping[str, Sequence[str]],
-    lists: Collection[str],
+    lists: Mapping[str, int],
 ) -> Iterator[_Asked]:
     quarantine = Quarantine(_ALL)
     text = next(iter(wanted)) if len(wanted) == 1 else None
@@ -129,7 +129,9 @@ def _records(
                 try:
                     values = record.load()
                     asked = {
-                        name: read_choices(given) if name in lists else joined_text(given)
+                        name: read_choices(given, name.removesuffix("s"), least=lists[name])
+                        if name in lists
+                        else joined_text(given)
                         for name, columns in wanted.items()
                         if (given := _given(values, columns))
                     }

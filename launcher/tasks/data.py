@@ -26,7 +26,14 @@ from launcher.tracking.registry.open_model import OpenedModel, described_model, 
 from longformer.errors import LongformerError
 from longformer.interop.model_folder import CONFIG_FILE, hub_hint, read_config, weight_names
 from longformer.interop.sources import ENCODERS, check_convertible, check_length, source_length
-from longformer.interop.tokenizer import for_words, has_tokenizer, open_content, read_tokenizer, tokenizer_content
+from longformer.interop.tokenizer import (
+    for_words,
+    has_tokenizer,
+    open_content,
+    read_tokenizer,
+    tokenizer_content,
+    with_tokens,
+)
 
 if TYPE_CHECKING:  # brings torch
     from data_pipeline.loading.batches import Batches
@@ -60,6 +67,8 @@ class RunCorpus:
     """Special tokens that stand for themselves in documents; None: those that the tokenizer's folder names."""
     is_words: bool = False
     """Whether its texts are words, which the tokenizer is given one by one."""
+    added_tokens: tuple[str, ...] = ()
+    """Special tokens that the task adds to those of the tokenizer."""
 
     @property
     def is_prepared(self) -> bool:
@@ -108,7 +117,9 @@ class RunCorpus:
             LongformerError, DataError: there is none, or it is not one that can be used.
         """
         assert self.tokenizer is not None, "it brings its own"
-        return open_tokenizer(self.tokenizer(), self.special_tokens, is_words=self.is_words)
+        return open_tokenizer(
+            self.tokenizer(), self.special_tokens, is_words=self.is_words, added_tokens=self.added_tokens
+        )
 
     def open(self) -> PreparedData:
         """Returns what was prepared.
@@ -278,6 +289,8 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
     """Values of `model_type` that the source may have."""
     trained: ClassVar[Collection[str]] = ("longformer",)
     """Those that the model may have that is made of it."""
+    added_tokens: ClassVar[tuple[str, ...]] = ()
+    """Special tokens that model and tokenizer get beside those of the source."""
 
     def source_folder(self) -> Path:
         """Returns a folder with config and tokenizer of the source, if they are there; errors as in `described`."""
@@ -385,7 +398,8 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
             )
         corpus = self.corpora()[0]
         if has_tokenizer(model) and corpus.tokenizer is not None:
-            of_data = open_content(tokenizer_content(corpus.tokenizer(), corpus.special_tokens))
+            content = tokenizer_content(corpus.tokenizer(), corpus.special_tokens)
+            of_data = open_content(with_tokens(content, self.added_tokens))
             if read_tokenizer(model).get_vocab() != of_data.get_vocab():
                 raise LongformerError(
                     f"init: {asked} has another vocabulary than {self.tokenizer_name}, whose tokens the data holds; "
@@ -394,19 +408,25 @@ class PretrainedData(TaskData[PretrainedConfig], Generic[PretrainedConfig]):
 
     def check_tokenizer(self, tokenizer: TextTokenizer) -> None:
         size, known = tokenizer.vocabulary_size, self.source_settings().get("vocab_size")
-        if known is not None and size > known:
+        if known is not None and size > known + len(self.added_tokens):
             raise LongformerError(
                 f"the tokenizer {self.tokenizer_name} has {size:,} tokens, but the model knows only {known:,}; give "
                 "the model's own tokenizer"
             )
 
 
-def open_tokenizer(path: Path, special_tokens: Sequence[str] | None = None, *, is_words: bool = False) -> TextTokenizer:
+def open_tokenizer(
+    path: Path,
+    special_tokens: Sequence[str] | None = None,
+    *,
+    is_words: bool = False,
+    added_tokens: Sequence[str] = (),
+) -> TextTokenizer:
     """Returns the tokenizer of a folder or a tokenizer.json, the same for training and in use.
 
-    Arguments and errors as in `longformer.interop.tokenizer.tokenizer_content`; `is_words` as in `RunCorpus`.
+    Arguments and errors as in `longformer.interop.tokenizer.tokenizer_content`; the others as in `RunCorpus`.
     """
-    content = tokenizer_content(path, special_tokens)
+    content = with_tokens(tokenizer_content(path, special_tokens), added_tokens)
     return TextTokenizer(for_words(content) if is_words else content)
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar, Generic, TypeVar
 
+from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.sampling.base import Sequence as NamedArrays
 from data_pipeline.sampling.labelled import LabelledSequences
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.sources.corpora import Corpus
-from launcher.tasks.data import PretrainedData, RunCorpus
+from data_pipeline.sources.corpora import SPLITS, Corpus
+from launcher.tasks.data import InputData, PretrainedData, RunCorpus
 from launcher.tasks.sections import LabelledRun
 
 Config = TypeVar("Config", bound=LabelledRun)
@@ -37,6 +38,7 @@ class LabelledData(PretrainedData[Config], Generic[Config]):
                 section.damaged_allowed,
                 section.special_tokens,
                 is_words=self.is_words,
+                added_tokens=self.added_tokens,
             )
         ]
 
@@ -47,6 +49,17 @@ class LabelledData(PretrainedData[Config], Generic[Config]):
         Raises:
             DataError: prepared data is missing or damaged.
         """
+
+    def check(self) -> list[str]:
+        notes = super().check()
+        if self.is_prepared:
+            self._check_room()
+        return notes
+
+    def prepare(self, task_map: TaskMap | None = None) -> InputData:
+        found = super().prepare(task_map)
+        self._check_room()
+        return found
 
     def sequences(self, index: int) -> LabelledSequences:
         return self.labelled("train", self.config.phases[index].sequence_length, self.seed(index))
@@ -69,3 +82,8 @@ class LabelledData(PretrainedData[Config], Generic[Config]):
     def decoder(self) -> Callable[[Iterable[int]], str]:
         """Returns what turns token ids without special ones into their text."""
         return PreparedData.open(self.directory).tokenizer.decode
+
+    def _check_room(self) -> None:
+        shortest = min(phase.sequence_length for phase in self.config.phases)
+        for split in SPLITS:
+            self.labelled(split, shortest, seed=0).check_room()

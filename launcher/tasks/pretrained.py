@@ -71,6 +71,8 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
                     **shape,
                     tokenizer=self.data.tokenizer_folder(),
                     special_tokens=self.config.data.special_tokens,
+                    added_tokens=self.data.added_tokens,
+                    seed=self.config.seed,
                     **self.conversion,
                 )
             except ValueError as error:
@@ -96,6 +98,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
             settings.get("tokenizer_class", "PreTrainedTokenizerFast"),
             settings.get("model_max_length", source_length(read_config(start))),
             self.config.data.special_tokens,
+            self.data.added_tokens,
         )
 
     def export(self, model: Path, target: Path) -> None:

@@ -68,6 +68,7 @@ TASKS = {
         "label",
     ),
     "triviaqa": TaskSpec("launcher.tasks.triviaqa", "TriviaQARun", "TriviaQAData", "TriviaQATask"),
+    "wikihop": TaskSpec("launcher.tasks.wikihop", "WikihopRun", "WikihopData", "WikihopTask"),
 }
 DEFAULT = "characters"
 """The task of a run file that names none."""

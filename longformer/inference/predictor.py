@@ -1,7 +1,9 @@
-"""A trained Longformer or LED put to work on text: masked words, classes, labels, choices, answers and summaries.
+"""A trained Longformer or LED put to work on text: masked words, classes, labels, choices, candidates, answers and
+summaries.
 
 The tokenizer is the folder's own. Global attention is what each head has by default: the first token to classify, the
-question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize.
+question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize. To
+select a candidate, the query and all candidates are global.
 """
 
 from collections.abc import Sequence
@@ -29,7 +31,8 @@ from longformer.inference.answering import (
 from longformer.inference.choosing import Around, choice_inputs, choice_values
 from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
 from longformer.inference.labelling import Part, word_parts, word_values, words_of
-from longformer.inference.queries import longest_query
+from longformer.inference.queries import longest_query, normalized
+from longformer.inference.selecting import CandidateReading, Marks, candidate_inputs, candidate_values
 from longformer.inference.texts import Tokens, check_choices, check_text
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
@@ -51,6 +54,7 @@ TASKS = {
     "classify": Task(("LongformerForSequenceClassification",), "classifier."),
     "label": Task(("LongformerForTokenClassification",), "classifier."),
     "choose": Task(("LongformerForMultipleChoice",), "classifier."),
+    "select": Task(("LongformerForCandidateSelection",), "candidate_score."),
     "answer": Task(("LongformerForQuestionAnswering", "LEDForQuestionAnswering"), "qa_outputs."),
     "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
@@ -134,7 +138,7 @@ class Predictor:
             masks = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
             tokenizer = open_content(as_tokens(tokenizer, masks, str(directory)).to_str())
         model = getattr(models, architecture).from_pretrained(directory)
-        if task == "label" and Reading.is_kept_in(model.config):
+        if task == "select" or (task == "label" and Reading.is_kept_in(model.config)):
             tokenizer = open_content(for_words(tokenizer_content(directory)))
         return cls(model, tokenizer)
 
@@ -337,6 +341,37 @@ class Predictor:
         values = [choice_values(self.model, [part], padding=padding)[0] for part in parts]
         scores = np.mean(values, axis=0).tolist()
         return [Candidate(choice, score) for choice, score in zip(choices, scores, strict=True)]
+
+    def select(self, query: str, candidates: Sequence[str], supports: Sequence[str]) -> list[Candidate]:
+        """Returns how probable each candidate is to answer a query about documents, in their order.
+
+        What is read of longer documents is what the model was trained and evaluated with; see `CandidateReading`.
+
+        Args:
+            query: a relation and what is asked about, such as `country sms braunschweig`.
+            candidates: two or more.
+            supports: the documents, one or more.
+        """
+        check_text(query, "query")
+        check_choices(candidates, "candidate")
+        check_choices(supports, "support", least=1)
+        tokens = [self._lines(texts) for texts in ([query], candidates, supports)]
+        if not any(map(len, tokens[2])):
+            raise LongformerError("the supports hold nothing but characters that the tokenizer leaves out")
+        config = self.model.config
+        reading, padding = CandidateReading.of(config, self._positions), config.pad_token_id
+        marks = Marks.of(self.tokenizer)
+        inputs = candidate_inputs(reading, tokens[0][0], tokens[1], tokens[2], marks=marks, padding=padding)
+        (scores,) = candidate_values(self.model, [inputs], padding=padding)
+        return [Candidate(candidate, score) for candidate, score in zip(candidates, scores, strict=True)]
+
+    def _lines(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Returns the tokens of each text, one line as it is read beside others."""
+        lines = [normalized(text) for text in texts]
+        encoding = self.tokenizer.encode(lines, is_pretokenized=True, add_special_tokens=False)
+        words = np.array(encoding.word_ids, dtype=np.int64)
+        ids = np.array(encoding.ids, dtype=np.int64)
+        return [ids[words == number] for number in range(len(lines))]
 
     def answer(self, question: str, text: str, *, top: int) -> Answers:
         """Returns the most probable answers in a text, the best first; each is a piece of the text.

@@ -1,4 +1,15 @@
-"""How much of a query is read: one rule for training, evaluation, prediction and serving."""
+"""How queries are read: one rule for training, evaluation, prediction and serving."""
+
+CANDIDATE_TOKENS = ("[question]", "[/question]", "[ent]", "[/ent]")
+"""Stand before and behind a query, and before and behind each candidate for its answer, as in the Longformer paper."""
+_ATTACHED = ((" .", "."), (" ,", ","), (" !", "!"), (" ?", "?"), ("( ", "("), (" )", ")"), (" 's", "'s"))
+
+
+def normalized(text: str) -> str:
+    """Returns a text without spaces before punctuation and with single ones elsewhere, as for the Longformer paper."""
+    for detached, attached in _ATTACHED:
+        text = text.replace(detached, attached)
+    return " ".join(text.split())
 
 
 def longest_query(length: int) -> int:

@@ -74,6 +74,12 @@ def _choose(predictor: Predictor, record: Record, parameters: Record) -> Record:
     return {"choice": best.text, "scores": [candidate.score for candidate in found]}
 
 
+def _select(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    found = predictor.select(*(record[name] for name in ("query", "candidates", "supports")))
+    best = max(found, key=lambda candidate: candidate.score)
+    return {"candidate": best.text, "scores": [candidate.score for candidate in found]}
+
+
 def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
     found = predictor.answer(record["question"], record["context"], top=_top(parameters))
     return {**found._asdict(), "answers": list(map(asdict, found.answers))}
@@ -131,6 +137,8 @@ class Ability:
     and what turns what it finds for one into the result."""
     optional: tuple[str, ...] = ()
     """Fields of a record that may be absent."""
+    least: Record = field(default_factory=dict)
+    """Of how many texts a list consists at least, where they are not two."""
 
     def checked_answer(
         self, predictor: Predictor | CharacterPredictor, record: Record, parameters: Record, **settings: Any
@@ -138,7 +146,7 @@ class Ability:
         """Returns the fields of the result; LongformerError or ValueError where there is none."""
         for name, example in self.example.items():
             if isinstance(example, list):
-                check_choices(record.get(name))
+                check_choices(record.get(name), name.removesuffix("s"), least=self.least.get(name, 2))
             elif name not in self.optional or not is_absent(record.get(name)):
                 check_text(record.get(name), name)
         return self.answer(predictor, record, parameters, **settings)
@@ -152,6 +160,11 @@ ABILITIES = {
         _choose,
         {"context": _SENTENCE, "question": _QUESTION, "choices": ["It jumps.", "It sleeps."]},
         optional=("context", "question"),
+    ),
+    "select": Ability(
+        _select,
+        {"query": "jumps over", "candidates": ["the fox", "the dog"], "supports": [_SENTENCE]},
+        least={"supports": 1},
     ),
     "answer": Ability(_answer, {"question": _QUESTION, "context": _SENTENCE}, {"top": 5}),
     "summarize": Ability(

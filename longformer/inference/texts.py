@@ -89,18 +89,19 @@ def is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def check_choices(choices: Any) -> None:
-    """Raises LongformerError where these are not two or more texts to choose from."""
+def check_choices(choices: Any, name: str = "choice", *, least: int = 2) -> None:
+    """Raises LongformerError where these are not `least` or more texts, choices or others of this `name`."""
     if is_absent(choices):
-        raise LongformerError("the choices are missing: give a list of texts")
+        raise LongformerError(f"the {name}s are missing: give a list of texts")
     if not isinstance(choices, list | tuple | np.ndarray):  # an array where a table was read from Parquet
         raise LongformerError(
-            f"the choices are not a list but of the type {type(choices).__name__}: give a list of texts"
+            f"the {name}s are not a list but of the type {type(choices).__name__}: give a list of texts"
         )
     for place, choice in enumerate(choices, start=1):
-        check_text(choice, f"choice {place}")
-    if len(choices) < 2:
-        raise LongformerError(f"{'one choice is' if len(choices) else 'no choices are'} given: give two or more")
+        check_text(choice, f"{name} {place}")
+    if len(choices) < least:
+        given = f"one {name} is" if len(choices) else f"no {name}s are"
+        raise LongformerError(f"{given} given: give {'two' if least == 2 else 'one'} or more")
 
 
 def check_text(text: Any, name: str) -> None:

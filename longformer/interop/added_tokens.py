@@ -11,7 +11,7 @@ from longformer.files import read_json
 SETTINGS, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OTHERS = "additional_special_tokens"
-_EXTRA, _OF_MODEL, _LISTED = "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder"
+EXTRA, _OF_MODEL, _LISTED = "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder"
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -21,15 +21,15 @@ def read_settings(directory: Path) -> dict[str, Any]:
         LongformerError: one of them is damaged.
     """
     settings = _read(directory / SETTINGS)
-    if OTHERS in settings and not settings.get(_EXTRA):
-        settings[_EXTRA] = settings.pop(OTHERS)
-    if isinstance(settings.get(_EXTRA), dict):
-        settings[_OF_MODEL] = settings.get(_OF_MODEL, {}) | settings.pop(_EXTRA)
+    if OTHERS in settings and not settings.get(EXTRA):
+        settings[EXTRA] = settings.pop(OTHERS)
+    if isinstance(settings.get(EXTRA), dict):
+        settings[_OF_MODEL] = settings.get(_OF_MODEL, {}) | settings.pop(EXTRA)
     if _LISTED in settings:  # then transformers reads nothing else
         return settings
     older = _read(directory / MAP)
-    if isinstance(older.get(_EXTRA), list):
-        older[_EXTRA] = [*(settings.get(_EXTRA) or []), *older[_EXTRA]]
+    if isinstance(older.get(EXTRA), list):
+        older[EXTRA] = [*(settings.get(EXTRA) or []), *older[EXTRA]]
     return settings | older
 
 
@@ -55,7 +55,7 @@ def added_tokens(
         listed |= {int(number): _token(token, special=False) for number, token in settings[_LISTED].items()}
     else:
         # What only special_tokens_map.json names by its older key (PRIMERA's <doc-sep>) is an ordinary token here.
-        special = set(map(content_of, [*named, *(settings.get(_EXTRA) or [])]))
+        special = set(map(content_of, [*named, *(settings.get(EXTRA) or [])]))
         for content, number in ({} if directory is None else _read(directory / ADDED)).items():
             is_special = content in special
             listed[number] = AddedToken(content, special=is_special, normalized=not is_special)
@@ -63,7 +63,7 @@ def added_tokens(
     found = {token.content: token for _, token in sorted(listed.items())}
     for content in set(map(content_of, named)) & found.keys():
         found[content].special = True
-    for token in [*named, *(settings.get(_EXTRA, settings.get(OTHERS)) or [])]:
+    for token in [*named, *(settings.get(EXTRA, settings.get(OTHERS)) or [])]:
         if content_of(token) not in present:
             found.setdefault(content_of(token), _token(token, special=True))
     return list(found.values())

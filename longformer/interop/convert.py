@@ -16,7 +16,7 @@ from longformer import models
 from longformer.errors import LongformerError
 from longformer.files import write_atomically, write_json
 from longformer.interop import convert_encoder, convert_led
-from longformer.interop.added_tokens import SETTINGS, read_settings
+from longformer.interop.added_tokens import EXTRA, SETTINGS, read_settings
 from longformer.interop.checkpoint_files import (
     GENERATION_FILE,
     check_unused,
@@ -28,7 +28,15 @@ from longformer.interop.fitting import part_of
 from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import read_config
 from longformer.interop.sources import ENCODER_DECODERS, ENCODERS
-from longformer.interop.tokenizer import FILES, NAMED, WHOLE, has_tokenizer, open_content, tokenizer_content
+from longformer.interop.tokenizer import (
+    FILES,
+    NAMED,
+    WHOLE,
+    has_tokenizer,
+    open_content,
+    tokenizer_content,
+    with_tokens,
+)
 from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS
 from longformer.models.common.weightless import without_weights
 
@@ -47,6 +55,8 @@ def convert(
     freeze_pretrained: bool = False,
     tokenizer: Path | None = None,
     special_tokens: Sequence[str] | None = None,
+    added_tokens: Sequence[str] = (),
+    seed: int = 0,
     without: Collection[str] = (),
 ) -> Conversion:
     """Writes a long model made of a short one, in Hugging Face's layout, its tokenizer beside it.
@@ -60,6 +70,9 @@ def convert(
             (`longformer.models.common.freezing`).
         tokenizer: a folder or a tokenizer.json; None: the source.
         special_tokens: special tokens that stand for themselves in documents; None: those that the tokenizer names.
+        added_tokens: special tokens that an encoder gets beside those of its tokenizer, unless it has them. A head over
+            the vocabulary has no place for them: it is to be among `without`.
+        seed: of their rows in the table of words.
         without: heads of the source that the new model is not to have.
 
     Raises:
@@ -78,6 +91,9 @@ def convert(
         settings |= {key: number for key, number in ends.items() if settings.get(key) is None}
     tensors = {name: tensor for name, tensor in read_tensors(source).items() if part_of(name) not in without}
     made = CONVERTERS[name](tensors, settings, source, max_length=max_length, window=window)
+    if added_tokens:
+        content = tokenizer_content(tokenizer or source, special_tokens)
+        made = convert_encoder.with_added_tokens(made, content, added_tokens, seed=seed)
     check_shapes(made, described_tensors(made.settings))
     (table,) = made.report.extended
     rows = len(made.tensors[table])
@@ -87,7 +103,7 @@ def convert(
         raise ValueError(f"freeze_pretrained leaves nothing to train: the source reads {max_length} tokens already")
     notes = {PRETRAINED_ROWS: pretrained_rows, FREEZE_PRETRAINED: freeze_pretrained}
     # The model's config.json comes last of all: it says that the folder is whole.
-    write_tokenizer(tokenizer or source, target, made.tokenizer_class, max_length, special_tokens)
+    write_tokenizer(tokenizer or source, target, made.tokenizer_class, max_length, special_tokens, added_tokens)
     _copy(source, target, (GENERATION_FILE,))
     write_folder(target, {**made.settings, **notes}, made.tensors)
     return made.report
@@ -124,17 +140,22 @@ def copy_files(source: Path, target: Path) -> None:
 
 
 def write_tokenizer(
-    source: Path, target: Path, tokenizer_class: str, max_length: int, special_tokens: Sequence[str] | None
+    source: Path,
+    target: Path,
+    tokenizer_class: str,
+    max_length: int,
+    special_tokens: Sequence[str] | None,
+    added_tokens: Sequence[str] = (),
 ) -> None:
-    """Writes the tokenizer of a folder or a tokenizer.json as one tokenizer.json, with its new limit and its class
-    spelled out, and its files as they are beside it; nothing where the folder has none.
+    """Writes the tokenizer of a folder or a tokenizer.json as one tokenizer.json, with its new limit, its class spelled
+    out and `added_tokens`, and its files as they are beside it; nothing where the folder has none.
 
     Raises:
         LongformerError: the tokenizer cannot be read.
     """
     if source.is_dir() and not has_tokenizer(source):
         return
-    tokenizer = json.loads(tokenizer_content(source, special_tokens))
+    tokenizer = json.loads(with_tokens(tokenizer_content(source, special_tokens), added_tokens))
     target.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         _copy(source, target, FILES)
@@ -146,6 +167,9 @@ def write_tokenizer(
         tokenizer["truncation"]["max_length"] = max_length
     if special_tokens is not None:
         settings[NAMED] = list(special_tokens)
+    if added_tokens:
+        # For classes of transformers that build a tokenizer of their own out of the other files.
+        settings[EXTRA] = list(dict.fromkeys([*(settings.get(EXTRA) or []), *added_tokens]))
     write_json(target / SETTINGS, {**settings, "model_max_length": max_length})
     write_atomically(target / WHOLE, json.dumps(tokenizer, ensure_ascii=False, indent=2).encode())
 

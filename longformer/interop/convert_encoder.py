@@ -1,6 +1,7 @@
 """RoBERTa, XLM-R, BERT and ELECTRA encoders become Longformers (semantics.md 2.1), their heads too where one fits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,19 @@ from longformer.interop.families import LONGFORMER
 from longformer.interop.fitting import without_copies
 from longformer.interop.huggingface import BASE, BASE_MODULES, config_from_json, config_to_json, current_names
 from longformer.interop.sources import ENCODERS, EncoderFamily, check_convertible, heads_of, number, padding_of, setting
+from longformer.interop.tokenizer import open_content, with_tokens
 from longformer.models.longformer.config import LongformerConfig
 
 POSITIONS = f"{BASE}embeddings.position_embeddings.weight"
+WORDS = f"{BASE}embeddings.word_embeddings.weight"
+_HEADS = (
+    "MaskedLM",
+    "SequenceClassification",
+    "QuestionAnswering",
+    "TokenClassification",
+    "MultipleChoice",
+    "CandidateSelection",
+)
 
 
 def longformer_of(
@@ -69,6 +80,30 @@ def longformer_of(
             copied, [POSITIONS], initialised, left_out, equal_length(settings, known=known, window=window)
         ),
     )
+
+
+def with_added_tokens(made: LongModel, tokenizer: str, tokens: Sequence[str], *, seed: int) -> LongModel:
+    """Returns an encoder whose table of words has rows for tokens that a tokenizer is to get.
+
+    New rows are drawn from a normal distribution with the mean and deviation of all others.
+
+    Args:
+        made: the encoder.
+        tokenizer: content of its tokenizer.json.
+        tokens: those that it has already keep their rows.
+        seed: of the draw.
+    """
+    known, grown = open_content(tokenizer), open_content(with_tokens(tokenizer, tokens))
+    table = made.tensors[WORDS]
+    rows = max(len(table), grown.get_vocab_size())
+    new = {grown.token_to_id(token) for token in tokens if known.token_to_id(token) is None}
+    fresh = sorted({*range(len(table), rows), *new})
+    mean, deviation = table.float().mean().item(), table.float().std().item()
+    drawn = torch.normal(mean, deviation, (len(fresh), table.shape[1]), generator=torch.Generator().manual_seed(seed))
+    words = torch.cat([table, table.new_zeros(rows - len(table), table.shape[1])])
+    words[fresh] = drawn.to(table.dtype)
+    settings = {**made.settings, "vocab_size": rows}
+    return replace(made, settings=settings, tensors={**made.tensors, WORDS: words})
 
 
 def longformer_names(saved: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
@@ -116,7 +151,7 @@ def long_config(settings: Mapping[str, Any], *, max_length: int, window: int | N
 
 def longformer_architecture(architecture: str) -> str:
     """Returns the Longformer class that stands for a class of another family."""
-    for task in ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification", "MultipleChoice"):
+    for task in _HEADS:
         if architecture.endswith(f"For{task}"):
             return f"LongformerFor{task}"
     return "LongformerForMaskedLM" if architecture.endswith("ForPreTraining") else "LongformerModel"

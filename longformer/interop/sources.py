@@ -29,7 +29,9 @@ ROBERTA_HEADS = {name: name for name in ("lm_head", "classifier", "qa_outputs")}
 ENCODERS = {
     "roberta": EncoderFamily("roberta.", True, "RobertaTokenizer", ROBERTA_HEADS),
     "xlm-roberta": EncoderFamily("roberta.", True, "XLMRobertaTokenizer", ROBERTA_HEADS),
-    "longformer": EncoderFamily("longformer.", True, "LongformerTokenizer", ROBERTA_HEADS),
+    "longformer": EncoderFamily(
+        "longformer.", True, "LongformerTokenizer", {**ROBERTA_HEADS, "candidate_score": "candidate_score"}
+    ),
     "bert": EncoderFamily(
         "bert.",
         False,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
 from longformer.errors import LongformerError
@@ -121,6 +121,14 @@ def for_words(content: str) -> str:
         if part.get("type") == "ByteLevel":
             part["add_prefix_space"] = True
     return json.dumps(whole, ensure_ascii=False)
+
+
+def with_tokens(content: str, tokens: Sequence[str]) -> str:
+    """Returns the content of a tokenizer.json with further special tokens, which get the next ids; those that it has
+    already keep theirs. In a document they are text."""
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens if tokenizer.token_to_id(token) is None])
+    return tokenizer.to_str()
 
 
 def read_tokenizer(directory: Path) -> Tokenizer:

@@ -138,6 +138,7 @@ def test_help_lists_every_command_without_importing_anything_heavy(capsys: pytes
         "led_sumpubmed_small",
         "litbank_minilm",
         "wikihop_choice_small",
+        "wikihop_minilm",
     ],
 )
 def test_check_of_every_task_imports_little(name: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import lzma
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def paper(test_data: Path) -> str:
         return json.loads(next(lines))["article"]
 
 
-def make_model(folder: Path, test_data: Path, name: str, **changes: Any) -> Any:
-    """Save a small random model with RoBERTa's tokenizer beside it."""
+def make_model(folder: Path, test_data: Path, name: str, *, added_tokens: Sequence[str] = (), **changes: Any) -> Any:
+    """Save a small random model with RoBERTa's tokenizer beside it, which may get further tokens."""
     torch.manual_seed(0)
     if name.startswith("LED"):
         config: Any = models.LEDConfig(
@@ -64,11 +64,14 @@ def make_model(folder: Path, test_data: Path, name: str, **changes: Any) -> Any:
             init_std=0.5,
         )
     else:
-        config = models.LongformerConfig(**SHAPE, initializer_range=0.5, **changes)
+        shape = {**SHAPE, "vocab_size": SHAPE["vocab_size"] + len(added_tokens)}
+        config = models.LongformerConfig(**shape, initializer_range=0.5, **changes)
     model = getattr(models, name)(config).eval()
     model.save_pretrained(folder)
     for file in ("vocab.json", "merges.txt"):
         shutil.copy(test_data / "tokenizer_gpt2_roberta" / file, folder)
+    if added_tokens:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"extra_special_tokens": list(added_tokens)}))
     return model
 
 

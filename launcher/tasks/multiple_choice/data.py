@@ -3,13 +3,11 @@
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.sampling.choices import ChoiceExample, ChoiceSequences
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.choices import CHOICE, multiple_choice
-from data_pipeline.sources.corpora import SPLITS, Corpus
+from data_pipeline.sources.corpora import Corpus
 from data_pipeline.tokenizers.tokenizer import TextFormat
-from launcher.tasks.data import InputData
 from launcher.tasks.examples import LabelledData
 from launcher.tasks.multiple_choice.config import MultipleChoiceRun
 
@@ -32,17 +30,6 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
             label_as=section.label_as,
             encoding=section.encoding,
         )
-
-    def check(self) -> list[str]:
-        notes = super().check()
-        if self.is_prepared:
-            self._check_room()
-        return notes
-
-    def prepare(self, task_map: TaskMap | None = None) -> InputData:
-        found = super().prepare(task_map)
-        self._check_room()
-        return found
 
     def labelled(self, split: str, length: int, seed: int) -> ChoiceSequences:
         return ChoiceSequences(
@@ -78,8 +65,3 @@ class MultipleChoiceData(LabelledData[MultipleChoiceRun]):
             return _USUAL_CHOICES
         splits = PreparedData.open(self.directory).manifest.splits.values()
         return len({name for shards in splits for shard in shards for name in shard.tokens if name.startswith(CHOICE)})
-
-    def _check_room(self) -> None:
-        shortest = min(phase.sequence_length for phase in self.config.phases)
-        for split in SPLITS:
-            self.labelled(split, shortest, seed=0).check_room()

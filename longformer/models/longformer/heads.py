@@ -1,6 +1,5 @@
-"""Longformer with a head, under Hugging Face's names: for masked words, texts, tokens, answers and choices."""
+"""Longformer with a head, under Hugging Face's names: for masked words, texts, tokens and answers."""
 
-from dataclasses import replace
 from typing import Any, Unpack
 
 import torch
@@ -269,94 +268,6 @@ class LongformerForTokenClassification(ModelWithHead):
         logits = self.classifier(self.dropout(encoded.last_hidden_state))
         loss = None if labels is None else mean_cross_entropy(logits.flatten(0, 1), labels.flatten(), ignored=IGNORED)
         return head_output(encoded, loss, logits)
-
-
-class LongformerForMultipleChoice(ModelWithHead):
-    """Chooses between texts; what follows the two separators in the middle is global by default."""
-
-    def __init__(self, config: LongformerConfig) -> None:
-        super().__init__(config, add_pooling_layer=True)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.classifier = nn.Linear(config.hidden_size, 1)
-        self.initialise()
-
-    def default_globals(
-        self, input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
-    ) -> Tensor | None:
-        if input_ids is None:
-            return None
-        return global_attention.second_text(input_ids, self.config.sep_token_id, attention_mask)
-
-    def facts(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        **inputs: Any,
-    ) -> BatchFacts:
-        is_choice = choices_that_are(input_ids, attention_mask, inputs.get("inputs_embeds"))
-        index = is_choice.flatten().nonzero().squeeze(1)
-        given = (only_choices(each, index) for each in (input_ids, attention_mask, global_attention_mask))
-        named = {
-            name: only_choices(inputs.get(name), index) for name in ("token_type_ids", "position_ids", "inputs_embeds")
-        }
-        return replace(super().facts(*given, **named), texts=index.shape[0])
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-        *,
-        labels: Tensor | None = None,
-        **inputs: Unpack[EncoderInputs],
-    ) -> HeadOutput:
-        """Returns logits (batch, choices) and, given labels (batch,) long, the loss.
-
-        All inputs are as in `LongformerModel.forward` with one more dimension, (batch, choices, ...). A text without
-        any token is no choice: it is not read, and its logit is minus infinity.
-
-        Raises:
-            LongformerError: no global mask is given and the ids do not show where the choice begins.
-        """
-        is_choice = choices_that_are(input_ids, attention_mask, inputs.get("inputs_embeds"))
-        facts = inputs.pop("facts", None)
-        if facts is None:
-            facts = self.facts(input_ids, attention_mask, global_attention_mask, **inputs)
-        index = is_choice.flatten().nonzero_static(size=facts.texts).squeeze(1)
-        input_ids, attention_mask, global_attention_mask = (
-            only_choices(tensor, index) for tensor in (input_ids, attention_mask, global_attention_mask)
-        )
-        for name in ("token_type_ids", "position_ids", "inputs_embeds"):
-            if name in inputs:
-                inputs[name] = only_choices(inputs[name], index)
-        if global_attention_mask is None:
-            global_attention_mask = self.default_globals(input_ids, attention_mask, inputs.get("inputs_embeds"))
-        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, facts=facts, **inputs)
-        scores = self.classifier(self.dropout(encoded.pooler_output)).squeeze(-1)
-        logits = scores.new_full((is_choice.numel(),), -torch.inf).index_copy(0, index, scores).view_as(is_choice)
-        return head_output(encoded, None if labels is None else functional.cross_entropy(logits, labels), logits)
-
-
-def choices_that_are(input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-    """Returns which of all (batch, choices) texts hold a token, (batch, choices) bool.
-
-    Raises:
-        ValueError: there are neither ids nor embeddings.
-    """
-    given = inputs_embeds if input_ids is None else input_ids
-    if given is None:
-        raise ValueError("give either input_ids or inputs_embeds")
-    if attention_mask is None:
-        return torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-    return (attention_mask != 0).any(-1)
-
-
-def only_choices(tensor: Tensor | None, index: Tensor) -> Tensor | None:
-    """Merges the dimensions (batch, choices, ...) into one, of the choices that are there."""
-    return None if tensor is None else tensor.flatten(0, 1).index_select(0, index)
 
 
 def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:
