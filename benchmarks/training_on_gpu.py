@@ -32,13 +32,14 @@ from longformer.benchmarks.device_times import dearest_operators, in_words, lap_
 from longformer.benchmarks.machine import device_facts
 from longformer.benchmarks.memory import peak_memory
 from longformer.benchmarks.rows import Absent, Row, Rows
-from longformer.costs import led as led_costs
-from longformer.costs import masked_lm as masked_lm_costs
 from longformer.costs.peak import measured_peak_flops
+from longformer.costs.training import TrainingCost
 from longformer.models import LEDConfig, LEDForConditionalGeneration, LongformerConfig, LongformerForMaskedLM
 from longformer.models.common.compiling import compile_layers
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED
+from longformer.models.common.weightless import without_weights
+from longformer.training.objectives import Lengths
 
 IMPORTED = ("torch", "longformer.models", "longformer.attention.fused.engine", "torch._dynamo", "transformers")
 COMPILERS = {"cuda": "inductor", "cpu": "aot_eager"}
@@ -257,9 +258,14 @@ def useful_flops(setting: Training) -> float:
     shape, tokens = shape_of(setting), tokens_of(setting)
     if setting.model.startswith("modernbert"):
         return modernbert_flops(shape, tokens)
-    if setting.model.startswith("led"):
-        return led_costs.training_flops(LEDConfig(**shape), tokens, target_length=summary_length(setting))
-    return masked_lm_costs.training_flops(LongformerConfig(**shape), tokens, masked=LABELLED)
+    with without_weights():
+        if setting.model.startswith("led"):
+            writer = LEDForConditionalGeneration(LEDConfig(**shape))
+            cost = TrainingCost(writer, (), lambda text: text.written, global_tokens=1)
+        else:
+            encoder = LongformerForMaskedLM(LongformerConfig(**shape))
+            cost = TrainingCost(encoder, (), lambda text: LABELLED * text.read, global_tokens=0)
+    return cost.flops(Lengths(tokens, summary_length(setting)))
 
 
 def shape_of(setting: Training) -> dict[str, Any]:

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
-from longformer.costs.char_lm import training_flops, training_memory
 from longformer.costs.memory import Precision, TrainingLayout, Weights
 from longformer.costs.peak import measured_peak_flops
+from longformer.costs.training import TrainingCost
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.models.common.weightless import without_weights
+from longformer.training.objectives import Lengths
 
 POSITIONS = ("transformer_xl", "rotary")
 
@@ -29,6 +29,15 @@ def config_of(**overrides: object) -> CharacterModelConfig:
     return CharacterModelConfig(**{**shape, **overrides})
 
 
+def cost_of(config: CharacterModelConfig, positions: int) -> TrainingCost:
+    with without_weights():
+        return TrainingCost(CharacterLM(config), [Lengths(positions)], lambda text: text.read, global_tokens=0)
+
+
+def training_flops(config: CharacterModelConfig, positions: int) -> float:
+    return cost_of(config, positions).flops(Lengths(positions))
+
+
 def loss_of(model: CharacterLM, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(model(tokens).float().flatten(0, 1), tokens.flatten())
 
@@ -42,32 +51,6 @@ def test_every_named_size_is_counted(size: str) -> None:
     with without_weights():
         model = CharacterLM(config)
     assert round(Weights.of(model).all / 1e6, 1) == millions[size]
-
-
-def counted_flops(config: CharacterModelConfig, batch: int, positions: int) -> float:
-    """Operations of a training step per token as PyTorch counts them, attention computed densely."""
-    model = CharacterLM(config, attention_backend="reference")
-    with FlopCounterMode(display=False) as counter:
-        loss_of(model, torch.randint(0, config.vocabulary_size, (batch, positions))).backward()
-    return counter.get_total_flops() / (batch * positions)
-
-
-def test_flops_without_attention_are_exactly_those_counted_by_pytorch() -> None:
-    config, positions = config_of(position="rotary", dilated_heads=0, windows=(200,) * 3), 96
-    dense_pairs = positions**2
-    band_pairs = positions * (positions + 1) // 2
-    per_pair = 3 * 4 * config.hidden_size * config.layers / positions
-    expected = counted_flops(config, 2, positions) - (dense_pairs - band_pairs) * per_pair
-    assert training_flops(config, positions) / positions == pytest.approx(expected, rel=1e-9)
-
-
-def test_flops_of_transformer_xl_are_those_counted_by_pytorch_but_for_the_shared_product() -> None:
-    config, batch, positions = config_of(dilated_heads=0, windows=(31,) * 3), 16, 32
-    # The dense oracle computes every pair, where the band sees little more than half of them.
-    unseen = positions**2 - positions * (positions + 1) // 2
-    expected = counted_flops(config, batch, positions) - unseen * 3 * 6 * config.hidden_size * config.layers / positions
-    shared = 2 * 2 * config.hidden_size**2 * config.layers / batch
-    assert training_flops(config, positions) / positions == pytest.approx(expected - shared, rel=1e-9)
 
 
 def test_flops_per_token_do_not_grow_with_the_text_once_the_window_is_full() -> None:
@@ -99,7 +82,7 @@ def activations(config: CharacterModelConfig, batch: int, positions: int) -> int
         precision="fp32",
         activation_checkpointing=config.activation_checkpointing,
     )
-    return training_memory(config, layout, Weights.of(CharacterLM(config)), sequence_length=positions).activations
+    return cost_of(config, positions).memory(layout).activations
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -141,13 +124,13 @@ def test_zero_stages_shard_optimizer_gradients_and_weights_in_turn() -> None:
         layout = TrainingLayout(
             micro_batch_size=2, ranks=4, zero_stage=stage, precision=precision, activation_checkpointing=False
         )
-        estimate = training_memory(config, layout, weights, sequence_length=128)
+        estimate = cost_of(config, 128).memory(layout)
         states = estimate.parameters + estimate.gradients + estimate.optimizer
         assert estimate.total >= states + estimate.activations + estimate.communication
         return tuple(part / weights.all for part in (estimate.parameters, estimate.gradients, estimate.optimizer))
 
     config = config_of(vocabulary_size=104)
-    weights = Weights.of(CharacterLM(config))
+    weights = cost_of(config, 128).weights
     assert weights.all % 4 == 0
     assert [memory(stage, "bf16") for stage in range(4)] == [(2, 2, 12), (2, 2, 3), (2, 0.5, 3), (0.5, 0.5, 3)]
     assert [memory(stage, "fp32") for stage in (0, 2)] == [(4, 4, 8), (4, 1, 3)]

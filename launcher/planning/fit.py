@@ -11,9 +11,9 @@ import torch
 from launcher.config.run_config import RunConfig
 from launcher.config.sections import divisors
 from launcher.planning.gpus import Gpu
-from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import task_of
 from longformer.costs.memory import MemoryEstimate, Precision
+from longformer.costs.training import TrainingCost
 
 USABLE = 0.9
 """Share of a GPU's memory that a run may fill; CUDA, NCCL and gaps between tensors take the rest."""
@@ -30,14 +30,13 @@ def this_machine(ranks: int) -> Gpu:
     return Gpu("this machine", min(total, granted or total) // ranks, {"fp32": 0.0})
 
 
-def phase_cost(config: RunConfig, index: int, *, ranks: int, on_gpu: bool) -> PhaseCost:
-    """Returns what a phase costs on so many ranks, each a GPU or a CPU.
+def phase_memory(cost: TrainingCost, config: RunConfig, index: int, *, ranks: int, on_gpu: bool) -> MemoryEstimate:
+    """Returns what a phase with this cost needs on each of so many ranks, on GPUs or CPUs.
 
     Raises:
         LongformerError: its batch cannot be divided over the ranks.
     """
-    task = task_of(config)
-    return task.phase_cost(index, task.layout(index, ranks=ranks, on_gpu=on_gpu))
+    return cost.memory(task_of(config).layout(index, ranks=ranks, on_gpu=on_gpu))
 
 
 def fits(memory: MemoryEstimate, gpu: Gpu) -> bool:
@@ -56,13 +55,14 @@ def changed(
     return config.model_copy(update=update)
 
 
-def settled(config: RunConfig, index: int, gpu: Gpu, *, ranks: int, on_gpu: bool) -> RunConfig:
+def settled(cost: TrainingCost, config: RunConfig, index: int, gpu: Gpu, *, ranks: int, on_gpu: bool) -> RunConfig:
     """Returns the config with a value for each `auto` that a phase reads: the fastest of what fits.
 
     That is the largest micro-batch that fits, and recomputation only where not even one sequence fits without. Where
     nothing fits it is the least that can be tried.
 
     Args:
+        cost: of the phase.
         config: the run.
         index: of the phase.
         gpu: whose memory a rank has to itself.
@@ -75,7 +75,7 @@ def settled(config: RunConfig, index: int, gpu: Gpu, *, ranks: int, on_gpu: bool
     if not config.leaves_open(index):
         return config
     for choice in _choices(config, index, ranks):
-        if fits(phase_cost(choice, index, ranks=ranks, on_gpu=on_gpu).memory, gpu):
+        if fits(phase_memory(cost, choice, index, ranks=ranks, on_gpu=on_gpu), gpu):
             break
     return choice
 
@@ -99,10 +99,11 @@ class Fit:
     """What is to change in the run file's training section."""
 
 
-def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | None:
+def first_fit(cost: TrainingCost, config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | None:
     """Returns the first setting that fits, the cheapest tried first: smaller micro-batches, then less kept.
 
     Args:
+        cost: of the phase.
         config: the run.
         index: of the phase.
         gpu, gpus: as in `forecast`.
@@ -119,6 +120,6 @@ def first_fit(config: RunConfig, index: int, gpu: Gpu, *, gpus: int) -> Fit | No
     ):
         for size in sizes:
             attempt = changed(config, training=training, phase=(index, {"micro_batch_size": size}))
-            if fits(phase_cost(attempt, index, ranks=gpus, on_gpu=True).memory, gpu):
+            if fits(phase_memory(cost, attempt, index, ranks=gpus, on_gpu=True), gpu):
                 return Fit(size, training)
     return None

@@ -5,16 +5,17 @@ speed and an assumed share of it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from launcher.config.run_config import RunConfig
-from launcher.planning.fit import USABLE, changed, first_fit, fits, phase_cost, settled
+from launcher.planning.fit import USABLE, changed, first_fit, fits, phase_memory, settled
 from launcher.planning.gpus import Gpu
 from launcher.planning.plan import phase_sequences
 from launcher.reporting.text import clock
 from launcher.tasks.registry import task_of
 from longformer.costs.memory import MemoryEstimate
+from longformer.costs.training import TrainingCost
 
 RECOMPUTATION = 4 / 3
 """Activation checkpointing computes the forward pass twice."""
@@ -81,17 +82,17 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
     """
     training = config.training
     speed = gpus * mfu * gpu.peak_flops[training.precision]
-    checkpoint = checkpoint_bytes(task_of(config).parameters(), training.precision, training.zero_stage)
+    costs = [task_of(config).cost(index) for index in range(len(config.phases))]
+    checkpoint = checkpoint_bytes(costs[0].weights.all, training.precision, training.zero_stage)
     phases = []
-    for index, phase in enumerate(config.phases):
+    for index, (phase, cost) in enumerate(zip(config.phases, costs, strict=True)):
         with_stages = [
-            settled(changed(config, training={"zero_stage": stage}), index, gpu, ranks=gpus, on_gpu=True)
+            settled(cost, changed(config, training={"zero_stage": stage}), index, gpu, ranks=gpus, on_gpu=True)
             for stage in ZERO_STAGES
         ]
-        costs = [phase_cost(each, index, ranks=gpus, on_gpu=True) for each in with_stages]
         chosen = with_stages[training.zero_stage]
         batching, recomputed = chosen.phases[index].batching(gpus), chosen.training.activation_checkpointing is True
-        step = phase.batch_size * phase_sequences(config, index).flops(costs[0]) / speed
+        step = phase.batch_size * phase_sequences(config, index).flops(cost) / speed
         step *= RECOMPUTATION if recomputed else 1
         # Before every evaluation there is a checkpoint, too.
         minutes = training.checkpoint_every_minutes
@@ -100,7 +101,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
         phases.append(
             PhaseForecast(
                 name=phase.name,
-                memory=tuple(cost.memory for cost in costs),
+                memory=tuple(phase_memory(cost, each, index, ranks=gpus, on_gpu=True) for each in with_stages),
                 micro_batch_size=batching.micro_batch_size,
                 accumulation_steps=batching.accumulation_steps,
                 activation_checkpointing=recomputed,
@@ -121,7 +122,7 @@ def forecast(config: RunConfig, gpu: Gpu, *, gpus: int, mfu: float) -> Forecast:
         checkpoint_bytes=checkpoint,
         kept_bytes=kept * checkpoint,
         phases=tuple(phases),
-        warnings=tuple(_warnings(config, gpu, gpus, phases)),
+        warnings=tuple(_warnings(config, costs, gpu, gpus, phases)),
     )
 
 
@@ -135,7 +136,9 @@ def checkpoint_bytes(parameters: int, precision: str, zero_stage: int) -> int:
     return parameters * (weights + own_weights + 8)
 
 
-def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast]) -> Iterator[str]:
+def _warnings(
+    config: RunConfig, costs: Sequence[TrainingCost], gpu: Gpu, gpus: int, phases: list[PhaseForecast]
+) -> Iterator[str]:
     by_time = config.training.checkpoint_every_minutes is not None
     interval = f"training.checkpoint_every_{'minutes' if by_time else 'steps'}"
     for index, phase in enumerate(phases):
@@ -143,7 +146,7 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
         if not fits(memory, gpu):
             yield (
                 f"phases[{index}] ({phase.name}) needs about {memory.total / 1e9:.0f} GB of each {gpu.name}, of which "
-                f"{USABLE:.0%} can be filled: {_remedy(config, index, gpu, gpus)}"
+                f"{USABLE:.0%} can be filled: {_remedy(costs[index], config, index, gpu, gpus)}"
             )
         if phase.checkpoints > 1 and phase.checkpoint_seconds < OFTEN_SECONDS:
             yield (
@@ -157,10 +160,14 @@ def _warnings(config: RunConfig, gpu: Gpu, gpus: int, phases: list[PhaseForecast
             )
 
 
-def _remedy(config: RunConfig, index: int, gpu: Gpu, gpus: int) -> str:
+def _remedy(cost: TrainingCost, config: RunConfig, index: int, gpu: Gpu, gpus: int) -> str:
     """Returns in words what makes a phase fit."""
-    fit = first_fit(config, index, gpu, gpus=gpus)
+    fit, offloaded = first_fit(cost, config, index, gpu, gpus=gpus), {}
+    if fit is None:
+        # The last resort: such an update is slow.
+        offloaded = {"zero_stage": max(2, config.training.zero_stage), "offload_optimizer": True}
+        fit = first_fit(cost, changed(config, training=offloaded), index, gpu, gpus=gpus)
     if fit is None:
         return f"no setting makes it fit; take more or larger GPUs than {gpus} x {gpu.name}, or shorter sequences"
-    words = [f"training.{name}={str(value).lower()}" for name, value in fit.training.items()]
+    words = [f"training.{name}={str(value).lower()}" for name, value in (offloaded | fit.training).items()]
     return f"it fits with {' '.join([f'phases.{index}.micro_batch_size={fit.micro_batch_size}', *words])}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
-from launcher.planning.fit import phase_cost
+from launcher.planning.fit import phase_memory
 from launcher.planning.gpu_plan import checkpoint_bytes
 from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
@@ -43,8 +43,8 @@ def _memory(config: RunConfig, *, ranks: int, ranks_of_node: int, on_gpu: bool) 
     if on_gpu and training.checkpoint_in_background:
         held += checkpoint_bytes(parameters, training.precision, training.zero_stage) // ranks
     if not on_gpu or training.offload_optimizer:
-        phases = range(len(config.phases))
-        memory = [phase_cost(config, index, ranks=ranks, on_gpu=on_gpu).memory for index in phases]
+        costs = [task_of(config).cost(index) for index in range(len(config.phases))]
+        memory = [phase_memory(cost, config, index, ranks=ranks, on_gpu=on_gpu) for index, cost in enumerate(costs)]
         held += max(each.offloaded if on_gpu else each.total for each in memory)
     own = _OF_A_RANK["gpu" if on_gpu else "cpu"] + config.data.loader_workers * _OF_A_LOADER
     return _OF_THE_DRIVER + ranks_of_node * (own + round(_MARGIN * held))

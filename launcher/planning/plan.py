@@ -7,11 +7,11 @@ import torch
 
 from data_pipeline.errors import DataError
 from launcher.config.run_config import RunConfig
-from launcher.planning.fit import phase_cost, settled
+from launcher.planning.fit import phase_memory, settled
 from launcher.planning.gpus import Gpu
-from launcher.tasks.base import PhaseCost
 from launcher.tasks.registry import data_of, task_of
 from longformer.costs.memory import MemoryEstimate
+from longformer.costs.training import TrainingCost
 from longformer.training.objectives import Lengths
 
 SAMPLED = 256
@@ -66,24 +66,24 @@ def plan_run(config: RunConfig, device: Gpu, *, ranks: int, on_gpu: bool, peak_f
         LongformerError: a batch cannot be divided over the ranks.
     """
     shards = data_of(config).training_shards()
-    phases = range(len(config.phases))
-    by_phase = [settled(config, index, device, ranks=ranks, on_gpu=on_gpu) for index in phases]
+    costs = [task_of(config).cost(index) for index in range(len(config.phases))]
     return RunPlan(
         name=config.name,
         ranks=ranks,
-        parameters=task_of(config).parameters(),
+        parameters=costs[0].weights.all,
         peak_flops=peak_flops,
         shards=shards,
         shards_per_rank=shards / ranks if shards else None,
         phases=tuple(
             _phase_plan(
-                own,
+                settled(cost, config, index, device, ranks=ranks, on_gpu=on_gpu),
                 index,
-                phase_cost(own, index, ranks=ranks, on_gpu=on_gpu),
+                cost,
                 ranks=ranks,
+                on_gpu=on_gpu,
                 peak_flops=peak_flops,
             )
-            for index, own in enumerate(by_phase)
+            for index, cost in enumerate(costs)
         ),
     )
 
@@ -99,7 +99,7 @@ class PhaseSequences:
     per_epoch: int | None
     """None until the data is prepared."""
 
-    def flops(self, cost: PhaseCost) -> float:
+    def flops(self, cost: TrainingCost) -> float:
         """Returns the useful operations to train on one sequence, on average."""
         return sum(map(cost.flops, self.lengths)) / self.count
 
@@ -120,7 +120,9 @@ def phase_sequences(config: RunConfig, index: int) -> PhaseSequences:
     return PhaseSequences(lengths, len(some), sequences.per_epoch)
 
 
-def _phase_plan(config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, peak_flops: float) -> PhasePlan:
+def _phase_plan(
+    config: RunConfig, index: int, cost: TrainingCost, *, ranks: int, on_gpu: bool, peak_flops: float
+) -> PhasePlan:
     phase = config.phases[index]
     batching = phase.batching(ranks)
     sequences, trained = phase_sequences(config, index), phase.total_steps * phase.batch_size
@@ -133,7 +135,7 @@ def _phase_plan(config: RunConfig, index: int, cost: PhaseCost, *, ranks: int, p
         epochs=trained / sequences.per_epoch if sequences.per_epoch else None,
         micro_batch_size=batching.micro_batch_size,
         accumulation_steps=batching.accumulation_steps,
-        memory=cost.memory,
+        memory=phase_memory(cost, config, index, ranks=ranks, on_gpu=on_gpu),
         flops=flops,
         seconds_at_peak=flops / peak_flops,
     )

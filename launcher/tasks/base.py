@@ -22,7 +22,8 @@ from launcher.reporting.terminal import terminal_table
 from launcher.reporting.text import flattened
 from launcher.runs.run import Run
 from launcher.tasks.data import BatchShare, Config, TaskData
-from longformer.costs.memory import MemoryEstimate, TrainingLayout, Weights
+from longformer.costs.memory import TrainingLayout, Weights
+from longformer.costs.training import TrainingCost
 from longformer.errors import LongformerError
 from longformer.files import write_atomically
 from longformer.models.common.layer_order import freeze_lower_layers
@@ -79,16 +80,6 @@ class EvaluatedRun:
 
 
 @dataclass(frozen=True)
-class PhaseCost:
-    """What a phase costs, by formula."""
-
-    flops: Callable[[Lengths], float]
-    """Returns the useful operations to train on one sequence."""
-    memory: MemoryEstimate
-    """Bytes per rank."""
-
-
-@dataclass(frozen=True)
 class TaskReport:
     """What a task adds to the report of a finished run."""
 
@@ -118,6 +109,8 @@ class Task(ABC, Generic[Config, Data]):
 
     has_export: ClassVar[bool] = False
     """Whether the trained model has another form in which it leaves the run."""
+    global_tokens: ClassVar[int] = 0
+    """Of a text, as far as costs go: a few more or less make no difference."""
     table_name: ClassVar[str] = "predictions"
     """Stands in the names of the files that hold `Evaluation.table`."""
 
@@ -139,10 +132,6 @@ class Task(ABC, Generic[Config, Data]):
     @abstractmethod
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns how good the model of a phase is; all ranks share the work, must call it, and return the same."""
-
-    @abstractmethod
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        """Returns what a phase costs each rank of a layout; `origin` as in `blank_model`."""
 
     def report(self, run: Run) -> TaskReport:
         """Returns what the report of a finished run says beyond what all reports say."""
@@ -187,21 +176,26 @@ class Task(ABC, Generic[Config, Data]):
         """Returns the tokens of each text of a sequence of a phase that needs no padding."""
         return [Lengths(self.config.phases[index].sequence_length)]
 
+    def predictions(self, lengths: Lengths) -> float:
+        """Returns at how many positions of such a text something is predicted: once, of the whole, unless a task says
+        otherwise."""
+        return 1.0
+
     # What follows is the same for every task.
 
     def parameters(self, origin: Path | None = None) -> int:
         """Returns the number of weights of the model in `origin`, or of the one that the run will start from."""
         return Weights.of(self.blank_model(0, origin)).all
 
-    def weights(self, index: int, origin: Path | None) -> Weights:
-        """Returns how many weights the model of a phase has; `origin` as in `blank_model`.
+    def cost(self, index: int, origin: Path | None = None) -> TrainingCost:
+        """Returns what it costs to train in a phase; `origin` as in `blank_model`.
 
         Raises:
             LongformerError: as `freeze_layers`.
         """
         model = self.blank_model(index, origin)
         self.freeze_layers(model)
-        return Weights.of(model)
+        return TrainingCost(model, self.full_lengths(index), self.predictions, self.global_tokens)
 
     def freeze_layers(self, model: nn.Module) -> None:
         """Freezes the lowest layers of a phase's model, as many as the run file says.

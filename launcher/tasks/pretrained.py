@@ -7,12 +7,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
-from launcher.tasks.base import PhaseCost, Task
+from launcher.tasks.base import Task
 from launcher.tasks.data import PretrainedData
 from launcher.tasks.sections import PretrainedRun
 from launcher.tracking.registry.open_model import model_folder, open_model
-from longformer.costs import masked_lm as costs
-from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.interop import convert_encoder
 from longformer.interop.added_tokens import read_settings
@@ -23,7 +21,6 @@ from longformer.interop.sources import source_length
 from longformer.interop.tokenizer import FILES
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.weightless import without_weights
-from longformer.models.longformer.config import LongformerConfig
 
 Config = TypeVar("Config", bound=PretrainedRun)
 Data = TypeVar("Data", bound=PretrainedData[Any])
@@ -33,11 +30,12 @@ Data = TypeVar("Data", bound=PretrainedData[Any])
 class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     """A task on a Longformer or an LED that the run's start makes of `model.source`.
 
-    A subclass names the class of its model; unless it says otherwise, the costs are those of a Longformer encoder.
+    A subclass names the class of its model.
     """
 
     model_class: ClassVar[type[PretrainedModel]]
     has_export: ClassVar[bool] = True
+    global_tokens: ClassVar[int] = 1
 
     @property
     def published_settings(self) -> dict[str, Any] | None:
@@ -135,11 +133,3 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         if stand_in is not None and not (self.data.source_folder() / CONFIG_FILE).is_file():
             return stand_in
         return self.data.source_settings()
-
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        config, length = self.model_config(origin), self.config.phases[index].sequence_length
-        assert isinstance(config, LongformerConfig), "other models have costs of their own"
-        return PhaseCost(
-            flops=lambda lengths: costs.training_flops(config, lengths.read, masked=0.0),
-            memory=costs.training_memory(config, layout, self.weights(index, origin), sequence_length=length),
-        )

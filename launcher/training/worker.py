@@ -190,7 +190,7 @@ def _settled(task: PhaseTask, ranks: Ranks) -> PhaseTask:
     on_gpu = ranks.device.type == "cuda"
     device = this_machine(1 + ranks.largest(ranks.local_rank))  # without GPUs the ranks of a machine share it
     device = replace(device, memory=-ranks.largest(-device.memory))
-    config = settled(config, index, device, ranks=ranks.world_size, on_gpu=on_gpu)
+    config = settled(task_of_run(task.run).cost(index), config, index, device, ranks=ranks.world_size, on_gpu=on_gpu)
     phase, recomputed = config.phases[index], config.training.activation_checkpointing
     print(
         f"phase {phase.name}: micro-batches of {phase.micro_batch_size}, layers {'' if recomputed else 'not '}computed "
@@ -384,11 +384,8 @@ class _PhaseWork:
 
     def mfu_meter(self) -> MfuMeter:
         dtype = DTYPES[self.config.training.precision]
-        layout = self.parts.layout(
-            self.task.phase_index, ranks=self.ranks.world_size, on_gpu=self.ranks.device.type == "cuda"
-        )
         return MfuMeter(
-            flops=lru_cache(self.parts.phase_cost(self.task.phase_index, layout, self.origin).flops),
+            flops=lru_cache(self.parts.cost(self.task.phase_index, self.origin).flops),
             peak_flops=self.ranks.world_size * measured_peak_flops(self.ranks.device, dtype),
         )
 

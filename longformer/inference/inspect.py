@@ -84,7 +84,7 @@ def inspect_folder(directory: Path, *, length: int | None = None) -> Checkpoint:
         pretrained_rows=config.other.get(PRETRAINED_ROWS),
         freeze_pretrained=bool(config.other.get(FREEZE_PRETRAINED)),
         length=length,
-        memory=encoder_memory(shape, parameters=parameters, length=length),
+        memory=encoder_memory(config, parameters=parameters, length=length),
     )
 
 

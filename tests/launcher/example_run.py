@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from launcher.config.run_config import RunConfig
-from launcher.planning.fit import phase_cost
 from launcher.reporting.run_report import write_summary
 from launcher.runs.run import Run
 from launcher.tasks.base import TaskReport
@@ -88,7 +87,9 @@ def write_result(run: Run, index: int) -> None:
 
 def write_numbers(run: Run) -> TaskReport:
     """Write the part of a finished run's report that needs no weights, and return what its task adds to it."""
-    costs = [phase_cost(run.config, index, ranks=2, on_gpu=False) for index in range(len(run.config.phases))]
-    addition = numbers_of(run.config, task_of_run(run).data, run, [cost.memory.total for cost in costs])
+    task = task_of_run(run)
+    layouts = [task.layout(index, ranks=2, on_gpu=False) for index in range(len(run.config.phases))]
+    memory = [task.cost(index).memory(layout).total for index, layout in enumerate(layouts)]
+    addition = numbers_of(run.config, task.data, run, memory)
     write_summary(run, addition, parameters=1)
     return addition

@@ -10,11 +10,12 @@ from example_run import QUICKSTART, SHIPPED
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.config.run_config import RunConfig
-from launcher.planning.fit import USABLE, changed, fits, phase_cost, settled, this_machine
+from launcher.planning.fit import USABLE, changed, fits, phase_memory, settled, this_machine
 from launcher.planning.gpu_plan import RECOMPUTATION, checkpoint_bytes, forecast
 from launcher.planning.gpus import GPUS, Gpu, gpu_of
-from longformer.costs.char_lm import training_flops
+from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
+from longformer.training.objectives import Lengths
 
 LARGE = SHIPPED / "enwik8_large.yaml"
 SOURCE = f"data.source={Path(__file__)}"
@@ -28,7 +29,7 @@ def test_time_is_operations_over_assumed_speed() -> None:
     config = large()
     plan = forecast(config, GPUS["h100"], gpus=8, mfu=0.25)
     for index, (phase, planned) in enumerate(zip(config.phases, plan.phases, strict=True)):
-        flops = training_flops(config.character_model(index, 256), phase.sequence_length)
+        flops = task_of(config).cost(index).flops(Lengths(phase.sequence_length))
         work = phase.total_steps * phase.batch_size * flops * RECOMPUTATION
         assert planned.seconds == pytest.approx(work / (8 * 0.25 * 989e12))
         assert planned.checkpoint_seconds == pytest.approx(planned.seconds / phase.total_steps * 1000)
@@ -91,6 +92,30 @@ def test_what_does_not_fit_is_warned_of_with_a_setting_that_does() -> None:
     assert not fits(plan.phases[4].memory[2], GPUS["a100-40"])
 
 
+def test_an_optimizer_in_main_memory_is_the_last_resort() -> None:
+    gpu = Gpu("small", 10**9, GPUS["h100"].peak_flops)
+    (warning, *_) = [each for each in forecast(large(), gpu, gpus=1, mfu=0.3).warnings if "needs about" in each]
+    remedy = re.search(r"it fits with (.*)$", warning)
+    assert remedy, warning
+    assert "training.offload_optimizer=true" in remedy[1]
+    mended = forecast(large(*remedy[1].split()), gpu, gpus=1, mfu=0.3)
+    assert fits(mended.phases[0].memory[2], gpu)
+
+
+def test_frozen_layers_have_no_gradients_no_optimizer_and_no_activations() -> None:
+    # With transformer_xl all layers share two biases, which stay trained.
+    settings = ("model.position=rotary", "training.activation_checkpointing=false")
+    whole, frozen = (
+        forecast(large(*settings, f"training.freeze_layers={layers}"), GPUS["h200"], gpus=1, mfu=0.3)
+        .phases[0]
+        .memory[0]
+        for layers in (0, 15)
+    )
+    assert frozen.parameters == whole.parameters
+    for part in ("gradients", "optimizer", "activations"):
+        assert 0.4 < getattr(frozen, part) / getattr(whole, part) < 0.6
+
+
 def test_what_never_fits_is_said_to() -> None:
     config = large("model.layers=null", "phases.4.sequence_length=90000000")
     (warning,) = [each for each in forecast(config, GPUS["h100"], gpus=1, mfu=0.3).warnings if "needs about" in each]
@@ -140,7 +165,8 @@ def test_auto_takes_the_largest_micro_batch_that_fits_and_recomputes_only_when_o
                 fixed = large(
                     f"phases.{index}.micro_batch_size={micro}", f"training.activation_checkpointing={recomputed}"
                 )
-                return phase_cost(fixed, index, ranks=4, on_gpu=True).memory.total
+                cost = task_of(fixed).cost(index)
+                return phase_memory(cost, fixed, index, ranks=4, on_gpu=True).total
 
             room = USABLE * gpu.memory
             chosen = phase.micro_batch_size, phase.activation_checkpointing
@@ -153,4 +179,5 @@ def test_auto_takes_the_largest_micro_batch_that_fits_and_recomputes_only_when_o
 def test_auto_is_a_size_and_a_truth_value_where_it_is_settled(config: RunConfig) -> None:
     open_ends = changed(config, training={"activation_checkpointing": "auto"}, phase=(0, {"micro_batch_size": "auto"}))
     by_hand = changed(config, training={"activation_checkpointing": False}, phase=(0, {"micro_batch_size": 8}))
-    assert settled(open_ends, 0, this_machine(2), ranks=2, on_gpu=False) == by_hand
+    cost = task_of(config).cost(0)
+    assert settled(cost, open_ends, 0, this_machine(2), ranks=2, on_gpu=False) == by_hand

@@ -176,7 +176,7 @@ def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_t
     # RoBERTa's 125 and 355 million, new positions and global projections.
     layers, width, own = {"base": (12, 768, 124_697_433), "large": (24, 1024, 355_412_057)}[size]
     assert task.parameters() == own + 3584 * width + layers * 3 * (width**2 + width)
-    assert task.phase_cost(0, task.layout(0, ranks=8, on_gpu=True)).memory.total < 80e9
+    assert task.cost(0).memory(task.layout(0, ranks=8, on_gpu=True)).total < 80e9
     with pytest.raises(LongformerError, match="holds no model"):
         task.data.check()
 

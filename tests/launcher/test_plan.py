@@ -12,9 +12,10 @@ from launcher.config.load import load
 from launcher.config.run_config import RunConfig
 from launcher.planning.fit import this_machine
 from launcher.planning.plan import plan_run
-from longformer.costs.char_lm import training_flops
+from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 from longformer.models.char_lm.model import CharacterLM
+from longformer.training.objectives import Lengths
 
 
 def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
@@ -23,8 +24,8 @@ def test_phases_add_up_to_the_run(prepared: PreparedData) -> None:
     assert [phase.tokens for phase in plan.phases] == [30 * 16 * 128, 20 * 16 * 256, 10 * 16 * 512]
     assert [phase.micro_batch_size * phase.accumulation_steps * 2 for phase in plan.phases] == [16, 16, 16]
     for index, phase in enumerate(plan.phases):
-        model = config.character_model(index, len(prepared.vocabulary))
-        assert phase.flops == pytest.approx(phase.steps * 16 * training_flops(model, phase.sequence_length))
+        flops = task_of(config).cost(index).flops(Lengths(phase.sequence_length))
+        assert phase.flops == pytest.approx(phase.steps * 16 * flops)
         assert phase.epochs == phase.steps * 16 / ((prepared.tokens("train") - 1) // phase.sequence_length)
     assert plan.seconds_at_peak == pytest.approx(sum(phase.flops for phase in plan.phases) / 1e11)
     assert plan.shards_per_rank == plan.shards / 2

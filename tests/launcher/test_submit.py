@@ -16,11 +16,12 @@ from launcher.backends.slurm.commands import NodeKind
 from launcher.backends.slurm.defaults import JobDefaults, job_defaults
 from launcher.cli import main
 from launcher.config.load import load
-from launcher.planning.fit import phase_cost
+from launcher.planning.fit import phase_memory
 from launcher.planning.node_needs import NodeNeeds, node_needs
 from launcher.runs.paths import RunPaths
 from launcher.runs.run import Run
 from launcher.runs.sweep import combinations
+from launcher.tasks.registry import task_of
 from tests.faults.tiny_run import prepare_text, tiny_config
 
 
@@ -61,7 +62,8 @@ def test_a_job_asks_for_what_its_ranks_need_and_for_their_gpus_share_of_the_node
     config = load(QUICKSTART, ["data.loader_workers=2"])
     alone = node_needs(config, ranks=8, ranks_of_node=4, on_gpu=False)
     assert alone.processors == 4 * 3
-    assert alone.memory > 4 * phase_cost(config, 2, ranks=8, on_gpu=False).memory.total + 4 * 2**30
+    of_rank = phase_memory(task_of(config).cost(2), config, 2, ranks=8, on_gpu=False).total
+    assert alone.memory > 4 * of_rank + 4 * 2**30
 
     request = JobRequest(
         nodes="2", gpus_per_node=4, ranks_per_node=4, time="60", partition=None, checkpoint_seconds=120

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from launcher.planning.gpu_plan import checkpoint_bytes
-from longformer.costs.char_lm import training_memory
-from longformer.costs.memory import TrainingLayout, Weights
+from longformer.costs.memory import TrainingLayout
+from longformer.costs.training import TrainingCost
 from longformer.models.char_lm.config import CHARACTER_MODEL_SIZES, CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.training.distributed import Ranks
-from longformer.training.objectives import NEXT_CHARACTER
+from longformer.training.objectives import NEXT_CHARACTER, Lengths
 from tests.training.measured_memory import peak_live_bytes
 from tests.training.rank_group import in_ranks
 
@@ -52,8 +52,7 @@ def test_the_formula_is_near_what_a_rank_needs(
     answers = min(attempts, key=max)
     sequences, length = shape
     layout = TrainingLayout(micro_batch_size=sequences, ranks=ranks, activation_checkpointing=False, **settings)
-    weights = Weights.of(CharacterLM(CONFIG))
-    estimate = training_memory(CONFIG, layout, weights, sequence_length=length)
-    assert estimate.total == pytest.approx(max(peak for peak, _ in answers), rel=0.15)
-    checkpoint = checkpoint_bytes(weights.all, precision, zero_stage)
+    cost = TrainingCost(CharacterLM(CONFIG), [Lengths(length)], lambda text: text.read, global_tokens=0)
+    assert cost.memory(layout).total == pytest.approx(max(peak for peak, _ in answers), rel=0.15)
+    checkpoint = checkpoint_bytes(cost.weights.all, precision, zero_stage)
     assert checkpoint == pytest.approx(sum(size for _, size in answers), rel=0.15)

@@ -6,7 +6,7 @@ from typing import Any
 
 from launcher.planning.fit import changed, first_fit
 from launcher.tasks.recipes import Content, RecipeRequest, covered
-from launcher.tasks.registry import TASKS
+from launcher.tasks.registry import TASKS, task_of
 from longformer.errors import LongformerError
 
 MIN_LENGTH = 512
@@ -40,13 +40,14 @@ def _lengths(request: RecipeRequest) -> Iterator[int]:
 def _fit(content: dict[str, Any], request: RecipeRequest) -> bool:
     """Writes into the content what makes it fit; returns whether anything does."""
     config = TASKS[content["task"]].load_config().model_validate(content)
-    longest = first_fit(config, len(config.phases) - 1, request.machine, gpus=request.ranks)
+    task, last = task_of(config), len(config.phases) - 1
+    longest = first_fit(task.cost(last), config, last, request.machine, gpus=request.ranks)
     if longest is None:
         return False
     content["training"] |= longest.training
     config = changed(config, training=longest.training)
     for index, phase in enumerate(content["phases"]):
-        fit = first_fit(config, index, request.machine, gpus=request.ranks)
+        fit = first_fit(task.cost(index), config, index, request.machine, gpus=request.ranks)
         assert fit is not None, "shorter sequences fit where the longest do"
         phase["micro_batch_size"] = fit.micro_batch_size
     return True

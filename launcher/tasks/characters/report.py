@@ -4,7 +4,7 @@ Everything comes from the run directory and the prepared data; writing it again 
 """
 
 import lzma
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +21,14 @@ from launcher.runs.run import Run
 from launcher.tasks.base import TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from longformer.costs.char_lm import training_flops
+from longformer.costs.training import TrainingCost
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.attention_maps import character_attention
 from longformer.inference.characters import CharacterPredictor
+from longformer.models.char_lm.config import CharacterModelConfig
+from longformer.models.char_lm.model import CharacterLM
+from longformer.models.common.weightless import without_weights
+from longformer.training.objectives import Lengths
 
 _SHADES = ("#f3f6f9", "#e6edf4")
 _MIN_LABELLED = 0.05
@@ -148,18 +152,18 @@ def _cost_figure(
     full = [replace(last, windows=(length,) * last.layers, dilated_heads=0) for length in grid]
     flops.plot(
         grid,
-        [training_flops(last, length) / length / 1e6 for length in grid],
+        list(map(_flops_of_character(last), grid)),
         color=BLUE,
         label=f"windows {min(last.windows):,}-{max(last.windows):,}",
     )
     flops.plot(
         grid,
-        [training_flops(each, length) / length / 1e6 for each, length in zip(full, grid, strict=True)],
+        [_flops_of_character(each)(length) for each, length in zip(full, grid, strict=True)],
         color=GREY,
         linestyle="--",
         label="full attention",
     )
-    phases = [training_flops(model, int(length)) / length / 1e6 for model, length in zip(models, lengths, strict=True)]
+    phases = [_flops_of_character(each)(int(length)) for each, length in zip(models, lengths, strict=True)]
     flops.plot(lengths, phases, "o", color=ORANGE, label="phases of this run")
     dress(flops, "Compute, from the formula", "sequence length", "million FLOPs per character")
 
@@ -234,3 +238,10 @@ def _xz_bits_per_character(data: CharacterData) -> float:
     symbols = np.frombuffer(data.symbols or b"", dtype=np.uint8)
     text = symbols[data.text("test")].tobytes()
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
+
+
+def _flops_of_character(config: CharacterModelConfig) -> Callable[[int], float]:
+    """Returns what gives the millions of operations to train on a character of sequences of a length."""
+    with without_weights():
+        cost = TrainingCost(CharacterLM(config), (), predictions=lambda text: text.read, global_tokens=0)
+    return lambda length: cost.flops(Lengths(length)) / length / 1e6

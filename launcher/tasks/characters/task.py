@@ -9,18 +9,16 @@ import torch
 from torch import nn
 
 from launcher.runs.run import Run
-from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, Task, TaskReport
+from launcher.tasks.base import Evaluation, EvaluationRequest, Task, TaskReport
 from launcher.tasks.characters.config import CharacterRun
 from launcher.tasks.characters.data import CharacterData
-from longformer.costs.char_lm import training_flops, training_memory
-from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import evaluate_bits_per_character
 from longformer.inference.characters import VOCABULARY_FILE, read_symbols
 from longformer.models.char_lm.config import CharacterModelConfig
 from longformer.models.char_lm.model import CharacterLM
 from longformer.models.common.weightless import without_weights
-from longformer.training.objectives import NEXT_CHARACTER, Objective
+from longformer.training.objectives import NEXT_CHARACTER, Lengths, Objective
 
 
 @dataclass(frozen=True)
@@ -84,19 +82,15 @@ class CharacterTask(Task[CharacterRun, CharacterData]):
             }
         )
 
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        config, length = self._model_config(index), self.config.phases[index].sequence_length
-        return PhaseCost(
-            flops=lambda lengths: training_flops(config, lengths.read),
-            memory=training_memory(config, layout, self.weights(index, origin), sequence_length=length),
-        )
+    def predictions(self, lengths: Lengths) -> float:
+        return lengths.read
 
     def report(self, run: Run) -> TaskReport:
         from launcher.tasks.characters.report import report_of  # brings matplotlib, which no rank needs
 
         ranks = run.paths.identity().ranks
         layouts = [self.layout(index, ranks=ranks, on_gpu=False) for index in range(len(self.config.phases))]
-        memory = [self.phase_cost(index, layout).memory.total for index, layout in enumerate(layouts)]
+        memory = [self.cost(index).memory(layout).total for index, layout in enumerate(layouts)]
         return report_of(self.config, self.data, run, memory)
 
     @property

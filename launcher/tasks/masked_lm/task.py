@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from launcher.reporting.terminal import terminal_table
 from launcher.runs.run import Run
-from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, PhaseCost, TaskReport
+from launcher.tasks.base import EvaluatedRun, Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.masked_lm.config import PUBLISHED, MaskedLMRun
 from launcher.tasks.masked_lm.data import MaskedLMData
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tracking.registry.open_model import model_folder, open_model
-from longformer.costs.masked_lm import training_flops, training_memory
-from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.bits import MaskedText, evaluate_bits_per_masked_token
 from longformer.interop.checkpoint_files import read_tensors, write_folder
@@ -37,6 +35,7 @@ from longformer.models.common.freezing import (
     freeze_pretrained,
 )
 from longformer.models.longformer.config import LongformerConfig
+from longformer.training.objectives import Lengths
 
 _RANDOM_SEED = 0
 
@@ -55,6 +54,7 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
     """The whole run; see `launcher.tasks.base.Task`."""
 
     model_class: ClassVar = LongformerForMaskedLM
+    global_tokens: ClassVar[int] = 0
 
     @property
     def published_settings(self) -> dict[str, Any] | None:
@@ -113,12 +113,8 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         copy_files(model, target)
         write_folder(target, settings, tensors)
 
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        config, length = self.model_config(origin), self.config.phases[index].sequence_length
-        return PhaseCost(
-            flops=lambda lengths: training_flops(config, lengths.read, masked=self.config.data.masked),
-            memory=training_memory(config, layout, self.weights(index, origin), sequence_length=length),
-        )
+    def predictions(self, lengths: Lengths) -> float:
+        return self.config.data.masked * lengths.read
 
     def report(self, run: Run) -> TaskReport:
         from launcher.tasks.masked_lm.report import report_of  # brings matplotlib, which no rank needs

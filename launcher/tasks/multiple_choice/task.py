@@ -1,8 +1,7 @@
 """The task `multiple_choice`: an encoder made long learns which of several choices is right."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +11,10 @@ from torch import nn
 from data_pipeline.sampling.choices import ChoiceExample
 from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.run import Run
-from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskReport
+from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.label_task import LabelTask
 from launcher.tasks.multiple_choice.config import MultipleChoiceRun
 from launcher.tasks.multiple_choice.data import MultipleChoiceData
-from longformer.costs.memory import TrainingLayout
 from longformer.evaluation.classification import Scores, choice_scores
 from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.inference.choosing import Around, choice_inputs, choice_values
@@ -40,11 +38,6 @@ class MultipleChoiceTask(LabelTask[MultipleChoiceRun, MultipleChoiceData]):
 
     def full_lengths(self, index: int) -> list[Lengths]:
         return super().full_lengths(index) * self.data.most_choices()
-
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        # All choices of an example are read at a time.
-        rows = layout.micro_batch_size * self.data.most_choices()
-        return super().phase_cost(index, replace(layout, micro_batch_size=rows), origin)
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns how often the right choice is found, beside chance and the longest choice, and the prediction for

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from launcher.runs.run import Run
-from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskReport
+from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.pretrained import PretrainedTask
 from launcher.tasks.summarization.config import PUBLISHED, SummarizationRun
 from launcher.tasks.summarization.data import SummarizationData
-from longformer.costs.led import training_flops, training_memory
-from longformer.costs.memory import TrainingLayout
 from longformer.errors import LongformerError
 from longformer.evaluation.summaries import evaluate_summaries, summary_of
 from longformer.evaluation.words import text_units
@@ -101,21 +99,11 @@ class SummarizationTask(PretrainedTask[SummarizationRun, SummarizationData]):
     def converted_config(self, settings: dict[str, Any]) -> LEDConfig:
         return config_from_json(long_settings(settings, **self.data.long_shape(settings)), LEDConfig)
 
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        config, length = self.model_config(origin), self.config.phases[index].sequence_length
-        return PhaseCost(
-            flops=lambda lengths: training_flops(config, lengths.read, target_length=lengths.written),
-            memory=training_memory(
-                config,
-                layout,
-                self.weights(index, origin),
-                source_length=length,
-                target_length=self.config.data.target_length,
-            ),
-        )
-
     def full_lengths(self, index: int) -> list[Lengths]:
         return [Lengths(self.config.phases[index].sequence_length, self.config.data.target_length)]
+
+    def predictions(self, lengths: Lengths) -> float:
+        return lengths.written
 
     def report(self, run: Run) -> TaskReport:
         from launcher.tasks.summarization.report import report_of  # brings matplotlib, which no rank needs

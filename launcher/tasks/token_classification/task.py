@@ -21,6 +21,7 @@ from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.inference.classification import Reading
 from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.models import LongformerForTokenClassification
+from longformer.training.objectives import Lengths
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class TokenClassificationTask(ClassesTask[TokenClassificationRun, TokenClassific
     """The whole run; see `launcher.tasks.base.Task`."""
 
     model_class: ClassVar = LongformerForTokenClassification
+    global_tokens: ClassVar[int] = 0
+
+    def predictions(self, lengths: Lengths) -> float:
+        return lengths.read
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns scores of entities where the labels tell of some (see `longformer.evaluation.entities`), else of the

@@ -13,11 +13,10 @@ from torch import nn
 from data_pipeline.sampling.candidates import CandidateExample
 from data_pipeline.shards.prepared import PreparedData
 from launcher.runs.run import Run
-from launcher.tasks.base import Evaluation, EvaluationRequest, PhaseCost, TaskReport
+from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.label_task import LabelTask
 from launcher.tasks.wikihop.config import WikihopRun
 from launcher.tasks.wikihop.data import WikihopData, relation_of
-from longformer.costs.memory import TrainingLayout
 from longformer.evaluation.classification import Scores, choice_scores
 from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.files import write_json
@@ -52,11 +51,6 @@ class WikihopTask(LabelTask[WikihopRun, WikihopData]):
 
     def full_lengths(self, index: int) -> list[Lengths]:
         return super().full_lengths(index) * self.data.most_windows(index)
-
-    def phase_cost(self, index: int, layout: TrainingLayout, origin: Path | None = None) -> PhaseCost:
-        # All windows of an example are read at a time.
-        rows = layout.micro_batch_size * self.data.most_windows(index)
-        return super().phase_cost(index, replace(layout, micro_batch_size=rows), origin)
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns how often the right candidate is found, also of the most frequent relations alone, and the prediction
