@@ -92,7 +92,8 @@ def example_call(dtype: torch.dtype, head_dim: int, features: set[str]) -> launc
         layout = packed_layout(1024, bounds, 512, GlobalTokens.find(marked, bounds) if "globals" in features else None)
     elif features & {"padding", "globals", "ones"}:
         is_global = torch.eye(2, 512).bool() if features & {"globals", "ones"} else None
-        layout = AttentionMetadata.of(torch.arange(512).expand(2, -1) < 500, is_global).layout
+        is_real = torch.arange(512).expand(2, -1) < 500 if "padding" in features else None
+        layout = AttentionMetadata.of(is_real, is_global).layout
     if "relative" in features:
         relative_key = torch.empty(2 * side + 1, heads, head_dim, dtype=dtype)
         extra["relative"] = (torch.empty(*batch, heads, head_dim, dtype=dtype), relative_key)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from longformer.attention.fused import tiles as table
@@ -12,7 +11,7 @@ from longformer.attention.fused.kernels.global_attention import (
     global_attention_key_gradient_kernel,
     global_attention_query_gradient_kernel,
 )
-from longformer.attention.fused.launch import Call, start, strided
+from longformer.attention.fused.launch import Call, ceil_div, start, strided
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class GlobalAttentionCall:
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Returns the output like `query` and lse (sequences, heads, count) float32, +inf for a row without keys."""
-        acc, row_sum, row_max = self._chunks(self.tokens.sizes()["WIDTH"]), self._chunks(), self._chunks()
+        acc, row_sum, row_max = self._chunks(self.tokens.sizes["WIDTH"]), self._chunks(), self._chunks()
         self._start_on_chunks(
             global_attention_kernel, strided(self.query), strided(self.tokens.key), strided(self.tokens.value),
             acc, row_sum, row_max,
@@ -53,31 +52,31 @@ class GlobalAttentionCall:
             strided(self.query), strided(self.tokens.key), strided(self.tokens.value), strided(d_out),
             lse, delta,
         )  # fmt: skip
-        tile = self.tokens.tiles().extra_gradient
-        grid = triton.cdiv(self.tokens.longest, tile.step), self.tokens.sequences * heads
+        tile = self.tokens.tiles.extra_gradient
+        grid = ceil_div(self.tokens.longest, tile.step), self.tokens.sequences * heads
         start(
             global_attention_key_gradient_kernel, grid, tile,
-            *known, strided(d_key), strided(d_value), self.tokens.problem(), self.query.shape[1],
-            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
+            *known, strided(d_key), strided(d_value), self.tokens.problem, self.query.shape[1],
+            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes,
         )  # fmt: skip
-        partial = self._chunks(self.tokens.sizes()["WIDTH"])
+        partial = self._chunks(self.tokens.sizes["WIDTH"])
         self._start_on_chunks(global_attention_query_gradient_kernel, *known, partial)
         d_query = partial.sum(0)[..., :head_dim].transpose(1, 2).to(self.query.dtype).contiguous()
         return d_query, d_key, d_value
 
     def _start_on_chunks(self, kernel: object, *arguments: object) -> None:
-        tile, (groups, chunk, chunks) = self.tokens.tiles().extra_gradient, self._split()
+        tile, (groups, chunk, chunks) = self.tokens.tiles.extra_gradient, self._split()
         sequences, count, heads, _ = self.query.shape
         start(
-            kernel, (chunks, sequences * heads, groups), tile, *arguments, self.tokens.problem(), count, chunk,
-            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes(),
+            kernel, (chunks, sequences * heads, groups), tile, *arguments, self.tokens.problem, count, chunk,
+            QUERIES=tile.rows, KEYS=tile.step, **self.tokens.sizes,
         )  # fmt: skip
 
     def _split(self) -> tuple[int, int, int]:
         """Returns the number of groups of queries, the keys of a chunk and the number of chunks."""
-        groups = triton.cdiv(self.query.shape[1], self.tokens.tiles().extra_gradient.rows)
+        groups = ceil_div(self.query.shape[1], self.tokens.tiles.extra_gradient.rows)
         chunk = table.CHUNK * groups
-        return groups, chunk, triton.cdiv(self.tokens.longest, chunk)
+        return groups, chunk, ceil_div(self.tokens.longest, chunk)
 
     def _chunks(self, *width: int) -> Tensor:
         sequences, count, heads, _ = self.query.shape

@@ -1,7 +1,7 @@
 """Start the kernels: shapes, grids and buffers. The only file between tensors and Triton."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -45,12 +45,12 @@ class Call:
         batch, positions, heads, _ = self.query.shape
         output = torch.empty(self.query.shape, dtype=self.query.dtype, device=self.query.device)
         lse = torch.empty(heads, batch * positions, dtype=torch.float32, device=self.query.device)
-        tiles = self.tiles()
+        tiles = self.tiles
         start(
             forward_kernel, self._grid(tiles.forward), tiles.forward,
-            *self._inputs(), strided(output), lse, self.problem(),
+            *self._inputs, strided(output), lse, self.problem,
             QUERIES=tiles.forward.rows, KEYS=tiles.forward.step, GLOBALS=table.GLOBALS_AT_ONCE,
-            DILATION_PER_HEAD=self._dilation_per_head(), CAUSAL=self.causal, **self.sizes(),
+            DILATION_PER_HEAD=self._dilation_per_head, CAUSAL=self.causal, **self.sizes,
         )  # fmt: skip
         return output, lse
 
@@ -59,20 +59,20 @@ class Call:
         d_query, d_key, d_value = map(strided, gradients)
         delta = torch.empty_like(lse)
         d_relative_query = None if self.relative is None else torch.empty_like(output)
-        tiles, problem, per_head = self.tiles(), self.problem(), self._dilation_per_head()
+        tiles, problem, per_head = self.tiles, self.problem, self._dilation_per_head
         start(
             query_gradient_kernel, self._grid(tiles.query_gradient), tiles.query_gradient,
-            *self._inputs(), strided(output), strided(d_out), lse, delta, d_query,
+            *self._inputs, strided(output), strided(d_out), lse, delta, d_query,
             None if d_relative_query is None else strided(d_relative_query), problem,
             QUERIES=tiles.query_gradient.rows, KEYS=tiles.query_gradient.step, GLOBALS=table.GLOBALS_AT_ONCE,
-            DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self.sizes(),
+            DILATION_PER_HEAD=per_head, CAUSAL=self.causal, **self.sizes,
         )  # fmt: skip
         # What all other kernels read: the first one has just completed it.
-        known = (*self._inputs(), strided(d_out), lse, delta)
+        known = (*self._inputs, strided(d_out), lse, delta)
         start(
             key_gradient_kernel, self._grid(tiles.key_gradient), tiles.key_gradient,
             *known, d_key, d_value, problem,
-            QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self.sizes(),
+            QUERIES=tiles.key_gradient.step, KEYS=tiles.key_gradient.rows, DILATION_PER_HEAD=per_head, **self.sizes,
         )  # fmt: skip
         if problem.global_keys is not None:
             self._global_gradients(known, problem, problem.global_keys.max_count, d_key, d_value)
@@ -89,64 +89,68 @@ class Call:
         d_value: StridedTensor,
     ) -> None:
         sequences, longest, heads = self.sequences, self.longest, self.query.shape[2]
-        tile = self.tiles().extra_gradient
-        groups = triton.cdiv(max_count, tile.rows)
+        tile = self.tiles.extra_gradient
+        groups = ceil_div(max_count, tile.rows)
         chunk = table.CHUNK * groups
-        chunks = triton.cdiv(longest, chunk)
-        shape = (chunks, 2, sequences, heads, max_count, self.sizes()["WIDTH"])
+        chunks = ceil_div(longest, chunk)
+        shape = (chunks, 2, sequences, heads, max_count, self.sizes["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             global_chunk_kernel, (chunks, sequences * heads, groups), tile,
             *known, partial, problem, chunk,
-            QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self.sizes(),
+            QUERIES=tile.step, GLOBALS=tile.rows, CAUSAL=self.causal, **self.sizes,
         )  # fmt: skip
         start(
             global_sum_kernel, (groups, sequences * heads), tile,
-            partial, d_key, d_value, problem, chunks, GLOBALS=tile.rows, **self.sizes(),
+            partial, d_key, d_value, problem, chunks, GLOBALS=tile.rows, **self.sizes,
         )  # fmt: skip
 
     def _relative_key_gradient(self, known: tuple[Any, ...], problem: Problem, relative_key: Tensor) -> Tensor:
         heads, head_dim = self.query.shape[2:]
-        tile, columns = self.tiles().extra_gradient, relative_key.shape[0]
-        column_tiles, query_tiles = triton.cdiv(columns, tile.rows), self._grid(tile)[0]
+        tile, columns = self.tiles.extra_gradient, relative_key.shape[0]
+        column_tiles, query_tiles = ceil_div(columns, tile.rows), self._grid(tile)[0]
         parts = min(max(1, table.PROGRAMS // (column_tiles * heads)), query_tiles)
-        tiles_per_part = triton.cdiv(query_tiles, parts)
-        parts = triton.cdiv(query_tiles, tiles_per_part)
-        shape = (parts, heads, columns, self.sizes()["WIDTH"])
+        tiles_per_part = ceil_div(query_tiles, parts)
+        parts = ceil_div(query_tiles, tiles_per_part)
+        shape = (parts, heads, columns, self.sizes["WIDTH"])
         partial = torch.empty(shape, dtype=torch.float32, device=self.query.device)
         start(
             relative_gradient_kernel, (column_tiles, heads, parts), tile,
             *known, partial, problem, self.sequences, tiles_per_part,
-            TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head(), **self.sizes(),
+            TILE=tile.rows, DILATION_PER_HEAD=self._dilation_per_head, **self.sizes,
         )  # fmt: skip
         return partial.sum(0)[..., :head_dim].transpose(0, 1).to(relative_key.dtype).contiguous()
 
     @property
     def sequences(self) -> int:
         """How many there are, with what stands behind the last one of a packed batch."""
-        return self.query.shape[0] if self.layout is None else self.layout.sequences
+        packed = None if self.layout is None else self.layout.sequences
+        return self.query.shape[0] if packed is None else packed
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Length of the longest sequence."""
         return self.query.shape[1] if self.layout is None or self.layout.starts is None else self.layout.max_seqlen
 
+    @cached_property
     def tiles(self) -> TileSet:
-        """Returns the tiles for this kind of call on this device."""
+        """The tiles for this kind of call on this device."""
         kind: table.Kind = "plain" if self.seed is None else "dropout"
         if self.relative is not None:
             kind = "relative"
         major = _major(self.query.device)
         return table.choose_tiles(major, triton.__version__, self.query.dtype, self.query.shape[3], kind)
 
+    @cached_property
     def _inputs(self) -> tuple[StridedTensor, StridedTensor, StridedTensor]:
         return strided(self.query), strided(self.key), strided(self.value)
 
+    @cached_property
     def problem(self) -> Problem:
-        """Returns what all kernels read."""
+        """What all kernels read."""
         batch, positions, heads, _ = self.query.shape
-        longest, dilations = self.longest, self._dilations()
-        dilation = _on_device(dilations, self.query.device) if self._dilation_per_head() else dilations[0]
+        longest, dilations = self.longest, self._dilations
+        dilation = _on_device(dilations, self.query.device) if self._dilation_per_head else dilations[0]
         starts = extent = mask = global_keys = relative = dropout = None
         if (layout := self.layout) is not None:
             starts, extent = layout.starts, layout.extent
@@ -168,26 +172,34 @@ class Call:
             starts, extent, mask, global_keys, relative, dropout,
         )  # fmt: skip
 
+    @cached_property
     def _dilations(self) -> tuple[int, ...]:
-        """Returns the dilations, of which there are programs for each step: beyond the sequence all are the same."""
+        """The dilations, of which there are programs for each step: beyond the sequence all are the same."""
         return tuple(min(dilation, self.longest) for dilation in self.dilations)
 
+    @cached_property
     def _dilation_per_head(self) -> bool:
-        return len(set(self._dilations())) > 1
+        return len(set(self._dilations)) > 1
 
+    @cached_property
     def sizes(self) -> dict[str, int]:
-        """Returns the width of a head, and of the tiles that hold it."""
+        """The width of a head, and of the tiles that hold it."""
         return {"HEAD_DIM": self.query.shape[3], "WIDTH": table.padded_head_dim(self.query.shape[3])}
 
     def _grid(self, tile: Tile) -> tuple[int, int]:
         """Returns the programs that cover every stride group of the head with the most tiles; others return at once."""
-        tiles = max(step * triton.cdiv(triton.cdiv(self.longest, step), tile.rows) for step in self._dilations())
+        tiles = max(step * ceil_div(ceil_div(self.longest, step), tile.rows) for step in self._dilations)
         return tiles, self.sequences * self.query.shape[2]
 
 
 def start(kernel: Any, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
     """Starts a kernel; every launch goes through here."""
     kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    # Triton's own takes several microseconds: it unwraps its arguments as a compiler does.
+    return -(-number // divisor)
 
 
 def strided(tensor: Tensor) -> StridedTensor:

@@ -18,8 +18,9 @@ class BatchLayout:
     what stands behind its last sequence is padding, and counts as one more sequence that sees nothing.
     """
 
-    extent: Tensor
-    """(sequences, 2) int32: the first real position and one past the last; (0, 0) for a sequence of padding."""
+    extent: Tensor | None
+    """(sequences, 2) int32: the first real position and one past the last; (0, 0) for a sequence of padding. None: all
+    positions of a batch that is not packed are real."""
     starts: Tensor | None = None
     """(sequences + 1,) int32: where each sequence of a packed batch begins, and how many tokens there are."""
     max_seqlen: int = 0
@@ -34,9 +35,9 @@ class BatchLayout:
     """(sequences,) int32: how many of the slots are taken."""
 
     @property
-    def sequences(self) -> int:
-        """How many there are, with what stands behind the last one of a packed batch."""
-        return self.extent.shape[0]
+    def sequences(self) -> int | None:
+        """How many a packed batch has, with what stands behind the last one; None where the batch is padded."""
+        return None if self.starts is None else self.starts.shape[0] - 1
 
     @classmethod
     def of(
@@ -60,7 +61,8 @@ class BatchLayout:
             state = state + global_mask.to(torch.int8)
             index, count = global_index.to(torch.int32), global_mask.sum(1, dtype=torch.int32)
         state = state.flatten()
-        return cls(_extent(real), None, 0, state, _next_excluded(state), index, count)
+        extent = None if token_mask is None else _extent(real)
+        return cls(extent, None, 0, state, _next_excluded(state), index, count)
 
     @classmethod
     def of_packed(
@@ -108,7 +110,8 @@ class BatchLayout:
         """Undos `tensors`; nothing gives None."""
         if not tensors:
             return None
-        extent, *rest = tensors
+        rest = list(tensors)
+        extent = rest.pop(0) if rest[0].dim() == 2 else None
         starts = rest.pop(0) if max_seqlen else None
         return cls(extent, starts, max_seqlen, *rest)
 

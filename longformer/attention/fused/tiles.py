@@ -59,6 +59,7 @@ class TileSet:
     of global attention, which keep queries in place of global keys, take it too."""
 
 
+@cache
 def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: int, kind: Kind) -> TileSet:
     """Returns the tiles for a GPU of compute capability `major`.
 
@@ -69,9 +70,8 @@ def choose_tiles(major: int, triton_version: str, dtype: torch.dtype, head_dim: 
     return TileSet(*(Tile(*shape) for shape in shapes))
 
 
-@cache
 def _generation(major: int, triton_version: str, itemsize: int, width: int, kind: Kind) -> int:
-    """Returns the compute capability whose tiles are taken; logs it, once, where it is not the GPU's own."""
+    """Returns the compute capability whose tiles are taken; logs it where it is not the GPU's own."""
     release = ".".join(triton_version.split(".")[:2])
     if (major, itemsize, width, kind) in _TABLE and release in TRITON_RELEASES.get(major, ()):
         return major

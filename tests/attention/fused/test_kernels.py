@@ -16,7 +16,7 @@ EDGES = [
     Case(positions=47, left=9, right=9, dilation=(2, 5), padding="right", globals_="first", dtype=torch.float16),
     Case(positions=50, left=6, right=6, globals_="some", causal=False, padding="left", head_dim=24, chunk=32),
     Case(positions=50, left=12, right=0, globals_="some", causal=True, padding="holes"),
-    Case(positions=40, left=5, right=5, globals_="padded", padding="right"),
+    Case(positions=40, left=5, right=5, globals_="padded", padding="right", head_dim=40),
     Case(positions=40, left=30, right=30, globals_="all", dilation=(4, 1)),
     Case(positions=60, left=25, right=25, relative=True),
     Case(positions=45, left=7, right=0, relative=True, causal=True, dilation=(1, 2), padding="holes", programs=1),

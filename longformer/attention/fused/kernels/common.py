@@ -81,7 +81,7 @@ class Site(NamedTuple):
     """Where a program works: its stride group of `length` positions, and the tile that starts at `start`.
 
     Positions outside `first` to `end` are padding at the ends of the sequence. `random` is what dropout draws from in
-    this sequence and head, or None. Its first token stands at `origin` in the tensors' row `batch`, which is 0 in a
+    this sequence and head. Its first token stands at `origin` in the tensors' row `batch`, which is 0 in a
     padded batch, and at `token` among those of all sequences.
     """
 
@@ -194,8 +194,8 @@ def load_d_out(
     group, problem, site, start, first, end, TILE: tl.constexpr, HEAD_DIM: tl.constexpr, WIDTH: tl.constexpr
 ):
     """Loads the gradients of outputs as `load_rows`; whatever arrives at padding, even NaN, reads as 0."""
-    # Within a packed sequence there is no padding.
-    if problem.mask is not None and problem.starts is None:
+    # A packed sequence has no padding, nor has a batch without extents.
+    if problem.mask is not None and problem.extent is not None and problem.starts is None:
         state = problem.mask.state + (site.token + site.group + start * site.dilation)
         there = (start - first + tl.arange(0, TILE)).to(tl.uint32) < tl.cast(end - first, tl.uint32)
         real = tl.load(state + tl.arange(0, TILE) * site.dilation, mask=there, other=PADDING) != PADDING
@@ -278,10 +278,11 @@ def next_excluded(problem, site, position):
 
 @triton.jit
 def random_key(problem, batch, head):
-    """Returns what dropout draws from in one sequence and head, or None without dropout."""
-    key = None
+    """Returns what dropout draws from in one sequence and head; without dropout it is not used."""
+    zero = tl.zeros_like(head)
+    # Not None, which no function of Triton 3.6 can return within a tuple.
+    key = zero
     if problem.dropout is not None:
-        zero = tl.zeros_like(head)
         key, _, _, _ = tl.philox(tl.load(problem.dropout.seed), head, batch, zero, zero)
     return key
 

@@ -53,11 +53,13 @@ def walk_keys(
 
     First the band in one loop, so that its loads run ahead of it without a break. What only some steps need, an edge of
     the band or an excluded token, stands behind a condition that is the same for all threads. Then the global keys,
-    always one step ahead in registers: most often there is one step, and nobody waits for what it reads.
+    one step ahead in registers where these suffice: most often there is one step, and nobody waits for what it reads.
     """
+    AHEAD: tl.constexpr = WIDTH * key.data.dtype.element_ty.primitive_bitwidth <= 1024
     if problem.global_keys is not None:
         count = tl.where(site.end > site.first, tl.load(problem.global_keys.counts + site.batch), 0)
-        global_keys = _load_globals(key, value, 0, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
+        if AHEAD:
+            global_keys = _load_globals(key, value, 0, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
 
     keys = stride_group(key, site)
     values = stride_group(value, site)
@@ -87,6 +89,8 @@ def walk_keys(
         state = take(state, queries, scores, key_tile, value_tile, columns, kept, problem)
     if problem.global_keys is not None:
         for slot in tl.range(0, count, GLOBALS):
+            if not AHEAD:
+                global_keys = _load_globals(key, value, slot, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
             slots = slot + tl.arange(0, GLOBALS)
             shown = (slots < count)[None, :]
             query_tokens = site.group + queries.positions * site.dilation
@@ -97,7 +101,9 @@ def walk_keys(
             if problem.dropout is not None:
                 kept = keep_globals(problem, site, query_tokens[:, None], slots[None, :])
             state = take(state, queries, scores, global_keys.tile, global_keys.value_tile, None, kept, problem)
-            global_keys = _load_globals(key, value, slot + GLOBALS, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
+            if AHEAD:
+                next_slot = slot + GLOBALS
+                global_keys = _load_globals(key, value, next_slot, count, problem, site, HEAD_DIM, WIDTH, GLOBALS)
     return state
 
 
