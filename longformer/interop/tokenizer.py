@@ -126,6 +126,8 @@ def for_words(content: str) -> str:
 def with_tokens(content: str, tokens: Sequence[str]) -> str:
     """Returns the content of a tokenizer.json with further special tokens, which get the next ids; those that it has
     already keep theirs. In a document they are text."""
+    if not tokens:
+        return content
     tokenizer = Tokenizer.from_str(content)
     tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens if tokenizer.token_to_id(token) is None])
     return tokenizer.to_str()
