@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -161,26 +162,32 @@ def tokenise_shard(task: ShardTask) -> tuple[str, ShardRecord]:
 
 
 def _tokenised(task: ShardTask, tokenizer: Tokenizer) -> Iterator[Example]:
-    named = [(name, text, example.fields) for _, example in task.examples for name, text in example.texts.items()]
-    encoded = tokenizer.encode_batch(text for name, text, _ in named if name not in (*task.words, *task.spans))
-    words: Iterator[tuple[np.ndarray, list[int]]] = iter(())
-    spans: Iterator[tuple[np.ndarray, list[tuple[int, int]]]] = iter(())
-    if task.words or task.spans:
-        assert isinstance(tokenizer, TextTokenizer), "characters have no pieces"
-        words = tokenizer.encode_words(str(text).split("\n") for name, text, _ in named if name in task.words)
-        spans = tokenizer.encode_spans(
-            (str(text), fields[spans_field(name)]) for name, text, fields in named if name in task.spans
-        )
+    known = {*task.words, *task.spans}
+    named = (each for _, example in task.examples for each in example.texts.items())
+    plain = tokenizer.encode_batch(text for name, text in named if name not in known)
     for number, raw in task.examples:
         fields, tokens = dict(raw.fields), {}
         for name in raw.texts:
-            if name in task.words:
-                tokens[name], fields[pieces_field(name)] = next(words)
-            elif name in task.spans:
-                tokens[name], fields[spans_field(name)] = next(spans)
+            if name in known:
+                tokens[name], told = _encoded(tokenizer, task, name, raw)
+                fields |= told
             else:
-                tokens[name] = next(encoded)
+                tokens[name] = next(plain)
         yield Example(number, fields, tokens)
+
+
+def _encoded(
+    tokenizer: Tokenizer, task: ShardTask, name: str, example: RawExample
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns the token ids of a text that is words or of which pieces are marked, and the fields that tell of it."""
+    assert isinstance(tokenizer, TextTokenizer), "characters have no pieces"
+    text, field = str(example.texts[name]), spans_field(name)
+    marked = example.fields[field] if name in task.spans else ()
+    if name in task.words:
+        ids, pieces, spans = tokenizer.encode_words(text.split("\n"), marked)
+        return ids, {pieces_field(name): pieces} | ({field: spans} if name in task.spans else {})
+    ids, spans = tokenizer.encode_spans(text, marked)
+    return ids, {field: spans}
 
 
 @lru_cache(maxsize=1)

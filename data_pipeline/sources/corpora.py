@@ -65,7 +65,7 @@ class Corpus:
     """Texts that are words, one a line: how many token ids each has is kept in the field `pieces_field`."""
     spans: tuple[str, ...] = ()
     """Texts of which pieces are marked: where each begins and ends, in characters, stands in the field `spans_field`;
-    preparation puts its first and its last token there."""
+    of texts that are words, behind the number of its word. Preparation puts its first and its last token there."""
     classes: tuple[str, ...] = ()
     """Fields that hold a class, or a list of classes, whose names are counted."""
     passes: int = 1

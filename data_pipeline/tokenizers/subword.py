@@ -89,28 +89,36 @@ class TextTokenizer:
         for batch in _batches(texts):
             yield from self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
 
-    def encode_words(self, texts: Iterable[Sequence[str]]) -> Iterator[tuple[np.ndarray, list[int]]]:
-        """Yields the ids of every text that is given as words (1-D `token_type`), and how many each word has.
+    def encode_words(
+        self, words: Sequence[str], spans: Iterable[tuple[int, int, int]] = ()
+    ) -> tuple[np.ndarray, list[int], list[tuple[int, int]]]:
+        """Returns the ids of a text that is given as words (1-D `token_type`), how many each word has, and the first
+        and last token of every span, as `encode_spans` does.
 
         They are those of transformers with `is_split_into_words=True`; a word such as a lone zero-width space may have
-        none.
+        none. A span is the number of a word, and where it begins and ends there, in characters.
         """
-        for words in texts:
-            found = self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
-            pieces = np.bincount(np.array(found.word_ids, dtype=np.int64), minlength=len(words))
-            yield np.array(found.ids, dtype=self.token_type), pieces.tolist()
+        found = self._tokenizer.encode(words, is_pretokenized=True, add_special_tokens=False)
+        of_words = np.array(found.word_ids, dtype=np.int64)
+        pieces = np.bincount(of_words, minlength=len(words))
+        firsts = np.cumsum(pieces) - pieces
+        marked = []
+        for word, *span in spans:
+            offsets = found.offsets[firsts[word] : firsts[word] + pieces[word]]
+            marked += [
+                (int(firsts[word]) + first, int(firsts[word]) + last)
+                for first, last in token_spans(offsets, [(span[0], span[1])])
+            ]
+        return np.array(found.ids, dtype=self.token_type), pieces.tolist(), marked
 
-    def encode_spans(
-        self, texts: Iterable[tuple[str, Sequence[tuple[int, int]]]]
-    ) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-        """Yields the ids of every text (1-D `token_type`), and the first and last token of each of its spans.
+    def encode_spans(self, text: str, spans: Iterable[tuple[int, int]]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Returns the ids of a text (1-D `token_type`), and the first and last token of each of its spans.
 
         A span is given by where it begins and ends in the text, in characters. Its tokens are all that hold a part of
         it; one of which the tokenizer makes nothing is left out.
         """
-        for text, spans in texts:
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
-            yield np.array(encoding.ids, dtype=self.token_type), token_spans(encoding.offsets, spans)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return np.array(encoding.ids, dtype=self.token_type), token_spans(encoding.offsets, spans)
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Returns where each token of a text begins and ends in it, in characters."""
@@ -122,6 +130,12 @@ class TextTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         if found is None:
             raise KeyError(token)
+        return found
+
+    def word_offsets(self, word: str) -> list[tuple[int, int]]:
+        """Returns where each token of a word begins and ends in it, in characters, as `encode_words` reads it."""
+        found: list[tuple[int, int]]
+        found = self._tokenizer.encode([word], is_pretokenized=True, add_special_tokens=False).offsets
         return found
 
     @property

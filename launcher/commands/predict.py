@@ -30,6 +30,7 @@ class Task(StrEnum):
     choose = "choose"
     select = "select"
     answer = "answer"
+    multi_hop = "multi-hop"
     summarize = "summarize"
 
 
@@ -109,6 +110,11 @@ def predict(
             assert question is not None
             answers = predictor.answer(question, text, top=top)
             result, more = answers.answers, {"answer": answers.answer, "no_answer": answers.no_answer}
+        case Task.multi_hop:
+            assert question is not None
+            hops = predictor.multi_hop(question, text.split("\n\n"))
+            result = Candidate(hops.answer, hops.score)
+            more = {"facts": [fact._asdict() for fact in hops.facts]}
         case Task.summarize:
             result = summary(predictor, text, max_new_tokens=max_new_tokens, num_beams=num_beams)
     if as_json:
@@ -122,6 +128,10 @@ def predict(
     elif chosen is Task.label:
         for each in more.get("entities", result):
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
+    elif chosen is Task.multi_hop:
+        show([result])
+        for fact in more["facts"]:
+            print(f"          {fact['title']}: {fact['text'].strip()}")
     else:
         if chosen is Task.answer and not more["answer"]:
             print(f"  {more['no_answer']:.4f}  (no answer)")
@@ -167,9 +177,10 @@ def _task_of(folder: Path) -> str:
 
 def check_options(chosen: Task, question: str | None, choices: list[str] | None) -> None:
     """Raises LongformerError where a question or choices are missing, or given to a task that has none."""
-    if chosen in (Task.answer, Task.select) and question is None:
+    if chosen in (Task.answer, Task.multi_hop, Task.select) and question is None:
         raise LongformerError("give the question with --question")
-    if chosen not in (Task.answer, Task.choose, Task.select, Task.classify) and question is not None:
+    asks = (Task.answer, Task.multi_hop, Task.choose, Task.select, Task.classify)
+    if chosen not in asks and question is not None:
         raise LongformerError(f"--question is for answers, choices and classes, not for {chosen}")
     if (chosen in (Task.choose, Task.select)) != bool(choices):
         raise LongformerError(

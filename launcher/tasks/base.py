@@ -172,6 +172,10 @@ class Task(ABC, Generic[Config, Data]):
         """Keywords of `longformer.inference.serving.open_model` with which the registered model answers."""
         return {}
 
+    def evaluated_splits(self, index: int) -> list[str]:
+        """Returns the splits that a phase is evaluated on at its end, validation first."""
+        return ["validation", "test"] if index == len(self.config.phases) - 1 else ["validation"]
+
     def full_lengths(self, index: int) -> list[Lengths]:
         """Returns the tokens of each text of a sequence of a phase that needs no padding."""
         return [Lengths(self.config.phases[index].sequence_length)]

@@ -121,11 +121,7 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
 
     def converted_config(self, settings: dict[str, Any]) -> Any:
         """Returns the config of the model that a source with this config.json becomes."""
-        config = convert_encoder.long_config(settings, **self.data.long_shape(settings))
-        if not self.data.added_tokens:
-            return config
-        tokens = self.data.corpora()[0].opened_tokenizer().vocabulary_size
-        return config.replaced(vocab_size=max(config.vocab_size, tokens))
+        return convert_encoder.long_config(settings, **self.data.long_shape(settings))
 
     def source_settings(self) -> dict[str, Any]:
         """Returns what config.json of the source says, or that of the published model which stands for it.

@@ -46,6 +46,7 @@ TASKS = {
     "extractive_qa": TaskSpec(
         "launcher.tasks.extractive_qa", "ExtractiveQARun", "ExtractiveQAData", "ExtractiveQATask", "answer"
     ),
+    "hotpotqa": TaskSpec("launcher.tasks.hotpotqa", "HotpotQARun", "HotpotQAData", "HotpotQATask"),
     "masked_lm": TaskSpec("launcher.tasks.masked_lm", "MaskedLMRun", "MaskedLMData", "MaskedLMTask", "mlm"),
     "multiple_choice": TaskSpec(
         "launcher.tasks.multiple_choice", "MultipleChoiceRun", "MultipleChoiceData", "MultipleChoiceTask"

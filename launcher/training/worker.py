@@ -121,7 +121,9 @@ def train_one_phase(
     if result_step != progress.step:
         work.restore_best(engine, result_step)
     try:
-        evaluated = {split: evaluate(split, within_phase=False) for split in work.evaluation_splits}
+        evaluated = {
+            split: evaluate(split, within_phase=False) for split in work.parts.evaluated_splits(task.phase_index)
+        }
     except StopRequested:
         return PhaseOutcome.STOPPED
     evaluation = {split: each.scores for split, each in evaluated.items()} | {
@@ -218,12 +220,6 @@ class _PhaseWork:
     @property
     def phase(self) -> PhaseSection:
         return self.config.phases[self.task.phase_index]
-
-    @property
-    def evaluation_splits(self) -> list[str]:
-        """The splits that the phase is evaluated on at its end."""
-        is_last = self.task.phase_index == len(self.config.phases) - 1
-        return ["validation", "test"] if is_last else ["validation"]
 
     @cached_property
     def parts(self) -> Task[Any, Any]:

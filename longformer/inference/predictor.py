@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from longformer import models
 from longformer.costs.encoder import shape_of
@@ -30,6 +30,7 @@ from longformer.inference.answering import (
 )
 from longformer.inference.choosing import Around, choice_inputs, choice_values
 from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
+from longformer.inference.hops import VERDICTS, HopMarks, HopReading, hop_answers, hop_inputs
 from longformer.inference.labelling import Part, word_parts, word_values, words_of
 from longformer.inference.queries import longest_query, normalized
 from longformer.inference.selecting import CandidateReading, Marks, candidate_inputs, candidate_values
@@ -55,6 +56,7 @@ TASKS = {
     "label": Task(("LongformerForTokenClassification",), "classifier."),
     "choose": Task(("LongformerForMultipleChoice",), "classifier."),
     "select": Task(("LongformerForCandidateSelection",), "candidate_score."),
+    "multi-hop": Task(("LongformerForMultiHopAnswers",), "multi_hop."),
     "answer": Task(("LongformerForQuestionAnswering", "LEDForQuestionAnswering"), "qa_outputs."),
     "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
@@ -105,6 +107,27 @@ class Answers(NamedTuple):
     """The best pieces."""
 
 
+class Fact(NamedTuple):
+    """A sentence that an answer rests on."""
+
+    title: str
+    """Of its paragraph."""
+    sentence: int
+    """Its number there, 0 the first."""
+    text: str
+
+
+class MultiHopAnswer(NamedTuple):
+    """How a question is answered from several paragraphs."""
+
+    answer: str
+    """`yes`, `no`, or a piece of the paragraphs."""
+    score: float
+    """Its probability."""
+    facts: list[Fact]
+    """What it rests on: sentences of two paragraphs."""
+
+
 class Predictor:
     """A model and its tokenizer; what it is asked changes neither of them.
 
@@ -138,7 +161,7 @@ class Predictor:
             masks = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
             tokenizer = open_content(as_tokens(tokenizer, masks, str(directory)).to_str())
         model = getattr(models, architecture).from_pretrained(directory)
-        if task == "select" or (task == "label" and Reading.is_kept_in(model.config)):
+        if task in ("select", "multi-hop") or (task == "label" and Reading.is_kept_in(model.config)):
             tokenizer = open_content(for_words(tokenizer_content(directory)))
         return cls(model, tokenizer)
 
@@ -365,6 +388,10 @@ class Predictor:
         (scores,) = candidate_values(self.model, [inputs], padding=padding)
         return [Candidate(candidate, score) for candidate, score in zip(candidates, scores, strict=True)]
 
+    def _line(self, line: str) -> Encoding:
+        """Returns a line as it is read beside others."""
+        return self.tokenizer.encode([line], is_pretokenized=True, add_special_tokens=False)
+
     def _lines(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the tokens of each text, one line as it is read beside others."""
         lines = [normalized(text) for text in texts]
@@ -399,6 +426,32 @@ class Predictor:
         ]
         answers = [Piece(piece, start, start + len(piece), score) for piece, start, score in pieces if piece]
         return Answers(reading.given(answers[0].text if answers else "", none), none, answers[:top])
+
+    def multi_hop(self, question: str, paragraphs: Sequence[str]) -> MultiHopAnswer:
+        """Returns the answer to a question from several paragraphs, and the sentences that it rests on.
+
+        Args:
+            question: what is asked.
+            paragraphs: the title of each in its first line, and its sentences in those that follow.
+        """
+        check_text(question, "question")
+        check_choices(paragraphs, "paragraph", least=1)
+        lines = [paragraph.strip().split("\n") for paragraph in paragraphs]
+        for number, each in enumerate(lines, start=1):
+            if len(each) < 2:
+                raise LongformerError(f"paragraph {number} has one line: give its title, and below it its sentences")
+        marks, config = HopMarks.of(self.tokenizer), self.model.config
+        reading = HopReading.of(config, self._positions)
+        encoded = [[self._line(line) for line in each] for each in lines]
+        asked = self.tokenizer.encode(question, add_special_tokens=False).ids
+        inputs = hop_inputs(reading, asked, [[line.ids for line in each] for each in encoded], marks)
+        (found,) = hop_answers(self.model, [inputs], longest=reading.longest_answer, padding=config.pad_token_id)
+        answer = VERDICTS[found.kind - 1] if found.kind else ""
+        if not found.kind and found.line is not None:
+            number, place = found.line.paragraph, found.line.sentence + 1
+            answer, _ = text_of(lines[number][place], encoded[number][place].offsets, found.first, found.last)
+        facts = [Fact(lines[number][0], place, lines[number][place + 1]) for number, place in found.facts]
+        return MultiHopAnswer(answer, found.score, facts)
 
     def summarize(self, text: str, *, query: str = "", **settings: Any) -> str:
         """Returns what an LED writes about a text, or about a text with regard to a query; `settings` are those of

@@ -2,6 +2,9 @@
 
 CANDIDATE_TOKENS = ("[question]", "[/question]", "[ent]", "[/ent]")
 """Stand before and behind a query, and before and behind each candidate for its answer, as in the Longformer paper."""
+HOP_TOKENS = ("[question]", "[/question]", "<t>", "</t>", "[s]")
+"""Stand before and behind a question, before and behind the title of every paragraph, and behind every sentence, as in
+the Longformer paper."""
 _ATTACHED = ((" .", "."), (" ,", ","), (" !", "!"), (" ?", "?"), ("( ", "("), (" )", ")"), (" 's", "'s"))
 
 

@@ -85,6 +85,11 @@ def _answer(predictor: Predictor, record: Record, parameters: Record) -> Record:
     return {**found._asdict(), "answers": list(map(asdict, found.answers))}
 
 
+def _multi_hop(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    found = predictor.multi_hop(record["question"], record["paragraphs"])
+    return {**found._asdict(), "facts": [fact._asdict() for fact in found.facts]}
+
+
 def _summarize(predictor: Predictor, record: Record, parameters: Record) -> Record:
     settings = {name: value for name, value in parameters.items() if value}
     _check_limit("num_beams", settings.get("num_beams", 1), least=1, most=MOST_BEAMS)
@@ -165,6 +170,11 @@ ABILITIES = {
         _select,
         {"query": "jumps over", "candidates": ["the fox", "the dog"], "supports": [_SENTENCE]},
         least={"supports": 1},
+    ),
+    "multi-hop": Ability(
+        _multi_hop,
+        {"question": _QUESTION, "paragraphs": [f"The fox\n{_SENTENCE}", "The dog\nIt sleeps."]},
+        least={"paragraphs": 1},
     ),
     "answer": Ability(_answer, {"question": _QUESTION, "context": _SENTENCE}, {"top": 5}),
     "summarize": Ability(

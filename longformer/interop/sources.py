@@ -30,7 +30,10 @@ ENCODERS = {
     "roberta": EncoderFamily("roberta.", True, "RobertaTokenizer", ROBERTA_HEADS),
     "xlm-roberta": EncoderFamily("roberta.", True, "XLMRobertaTokenizer", ROBERTA_HEADS),
     "longformer": EncoderFamily(
-        "longformer.", True, "LongformerTokenizer", {**ROBERTA_HEADS, "candidate_score": "candidate_score"}
+        "longformer.",
+        True,
+        "LongformerTokenizer",
+        {name: name for name in (*ROBERTA_HEADS, "candidate_score", "multi_hop")},
     ),
     "bert": EncoderFamily(
         "bert.",

@@ -16,6 +16,7 @@ _HOMES = {
     "LongformerModel": "longformer.model",
     "LongformerForCandidateSelection": "longformer.several_texts",
     "LongformerForMaskedLM": "longformer.heads",
+    "LongformerForMultiHopAnswers": "longformer.heads",
     "LongformerForMultipleChoice": "longformer.several_texts",
     "LongformerForQuestionAnswering": "longformer.heads",
     "LongformerForSequenceClassification": "longformer.heads",

@@ -18,6 +18,9 @@ from longformer.models.common.token_loss import IGNORED
 
 Batch = dict[str, Tensor]
 _STARTS, _ENDS = "start_positions", "end_positions"
+_HOP_LABELS = (_STARTS, _ENDS, "answer_type", "sentence_labels", "paragraph_labels")
+HOP_WEIGHTS = {"span": 0.25, "type": 1.0, "sentence": 1.0, "paragraph": 0.5}
+"""How much each loss of a question with several paragraphs counts, as in the example of the published code."""
 
 
 class BatchSource(Protocol):
@@ -155,6 +158,40 @@ def span_loss(model: Model, batch: Mapping[str, Any]) -> Tensor:
     return (found[0] + found[1]).sum() / (2 * count)
 
 
+def hop_loss(model: Model, batch: Mapping[str, Any]) -> Tensor:
+    """Returns the mean over questions of four losses in nats, weighed by HOP_WEIGHTS: the places of the answer as in
+    `span_loss`, the kind of answer, and the sentences and paragraphs that it rests on (binary, in the mean over those
+    of a question); Longformer paper, appendix, HotpotQA.
+
+    Args:
+        model: a `LongformerForMultiHopAnswers`.
+        batch: the labels `answer_type` (batch,), `sentence_labels`, `paragraph_labels` and those of `span_loss`,
+            IGNORED where there is none; and what the model is called with. A question without a type does not count.
+    """
+    output = model(**{name: value for name, value in batch.items() if name not in _HOP_LABELS})
+    kind = batch["answer_type"]
+    spans = [
+        _any_place_loss(logits, batch[places], batch["attention_mask"])
+        for logits, places in ((output.start_logits, _STARTS), (output.end_logits, _ENDS))
+    ]
+    losses = {
+        "span": (spans[0] + spans[1]) / 2,
+        "type": F.cross_entropy(output.type_logits.float(), kind, reduction="none", ignore_index=IGNORED),
+        "sentence": _binary_loss(output.sentence_logits, batch["sentence_labels"]),
+        "paragraph": _binary_loss(output.paragraph_logits, batch["paragraph_labels"]),
+    }
+    counts = kind != IGNORED
+    of_questions = torch.stack([HOP_WEIGHTS[name] * loss for name, loss in losses.items()]).sum(0)
+    return (of_questions * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _binary_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns the mean binary cross-entropy of each row over its labels, (batch,) float32; 0 of a row without any."""
+    is_labelled = labels != IGNORED
+    losses = F.binary_cross_entropy_with_logits(logits.float(), labels.clamp(min=0).float(), reduction="none")
+    return (losses * is_labelled).sum(1) / is_labelled.sum(1).clamp(min=1)
+
+
 def _any_place_loss(logits: Tensor, places: Tensor, attention_mask: Tensor) -> Tensor:
     """Returns the loss of each sequence, (batch,) float32; 0 of one without a place."""
     logits = logits.float().masked_fill(attention_mask == 0, -torch.inf)
@@ -224,6 +261,15 @@ ANSWER_SPANS = Objective(
     span_loss, lengths_of_texts, questions_in, lambda model, batch: facts_of_model(model, _without_places(batch))
 )
 """Where the answers to questions begin and end."""
+
+
+HOPS = Objective(
+    hop_loss,
+    lengths_of_texts,
+    lambda batch: int((batch["answer_type"] != IGNORED).sum()),
+    lambda model, batch: facts_of_model(model, {name: each for name, each in batch.items() if name not in _HOP_LABELS}),
+)
+"""The answer to a question, and what it rests on."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:

@@ -151,7 +151,7 @@ def test_the_tokens_of_an_answer_give_it_back_exactly(
     context = "".join([*before, " ", *answer, " ", *behind])
     start = len("".join(before)) + 1
     marked = "".join(answer)
-    ((_, spans),) = tokenizer.encode_spans([(context, [(start, start + len(marked))])])
+    _, spans = tokenizer.encode_spans(context, [(start, start + len(marked))])
     offsets = tokenizer.offsets(context)
     for first, last in spans:
         text, begin = text_of(context, offsets, first, last)

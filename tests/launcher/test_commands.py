@@ -80,6 +80,9 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
             source = write_hyperpartisan(folder)
         if path.stem.startswith("triviaqa"):
             source = write_triviaqa(folder)
+        if path.stem.startswith("hotpotqa"):
+            source.write_text(json.dumps({**record, "supporting_facts": [], "context": [["text", ["text"]]]}))
+            overrides.append("data.selected=null")
         overrides.append(f"data.source={source}")
     if config.task != "characters":
         model = folder / "model"

@@ -17,7 +17,7 @@ from launcher.tracking.registry.served_model import ServedModel
 from longformer.benchmarks.memory import peak_memory
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Predictor
-from longformer.inference.queries import CANDIDATE_TOKENS
+from longformer.inference.queries import CANDIDATE_TOKENS, HOP_TOKENS
 from longformer.inference.serving import ABILITIES, LONGEST_SCORED, example_of, open_model
 from tests.launcher.test_evaluate_and_generate import finish_phase
 from tests.launcher.test_inspect_and_predict import make_model
@@ -28,6 +28,7 @@ ARCHITECTURES = {
     "label": "LongformerForTokenClassification",
     "choose": "LongformerForMultipleChoice",
     "select": "LongformerForCandidateSelection",
+    "multi-hop": "LongformerForMultiHopAnswers",
     "answer": "LongformerForQuestionAnswering",
     "summarize": "LEDForConditionalGeneration",
 }
@@ -47,7 +48,7 @@ def served(
     """Returns a function that asks a served model of a task, and a record that it can answer."""
     ability, folder = request.param, tmp_path / "model"
     if ability in ARCHITECTURES:
-        tokens = CANDIDATE_TOKENS if ability == "select" else ()
+        tokens = {"select": CANDIDATE_TOKENS, "multi-hop": HOP_TOKENS}.get(ability, ())
         make_model(folder, test_data, ARCHITECTURES[ability], added_tokens=tokens)
     else:
         finish_phase(created_run, 0, prepared)
@@ -64,7 +65,9 @@ def served(
     return ask, example_of(folder, ability)
 
 
-@pytest.mark.parametrize("served", [name for name in ABILITIES if name not in ("choose", "select")], indirect=True)
+@pytest.mark.parametrize(
+    "served", [name for name in ABILITIES if name not in ("choose", "select", "multi-hop")], indirect=True
+)
 def test_a_record_without_its_texts_is_refused_by_its_number_and_the_others_answered_as_before(
     served: tuple[Ask, dict[str, str]],
 ) -> None:

@@ -14,6 +14,7 @@ from longformer.models import (
     LEDForConditionalGeneration,
     LongformerConfig,
     LongformerForMaskedLM,
+    LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
@@ -23,6 +24,7 @@ from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.objectives import (
     ANSWER_SPANS,
+    HOPS,
     LABELS,
     NEXT_CHARACTER,
     Objective,
@@ -82,6 +84,16 @@ def choices() -> Batch:
     return batch | {"labels": torch.tensor([1, 2])}
 
 
+def hops() -> Batch:
+    places, labels = torch.tensor([[1, 4], [2, 5], [3, -1]]), torch.tensor([[1, 0], [0, 1], [1, -100]])
+    return {
+        **texts(3),
+        **dict.fromkeys(("sentence_positions", "paragraph_positions"), places),
+        **dict.fromkeys(("sentence_labels", "paragraph_labels", "start_positions", "end_positions"), labels),
+        "answer_type": torch.tensor([0, 2, 1]),
+    }
+
+
 def summarized() -> Batch:
     return texts(3) | {"labels": torch.randint(5, IDS, (3, 9)).index_fill(1, torch.tensor([8]), -100)}
 
@@ -101,6 +113,7 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Ba
             texts(3) | dict.fromkeys(("start_positions", "end_positions"), torch.tensor([[3, 5], [0, -100], [4, 4]]))
         ),
     ),
+    "hotpotqa": (lambda: LongformerForMultiHopAnswers(LONGFORMER), HOPS, hops),
     "summarization": (lambda: LEDForConditionalGeneration(LED), summary_tokens(0.1), summarized),
 }
 

@@ -14,6 +14,7 @@ from longformer.models import (
     LEDForConditionalGeneration,
     LongformerConfig,
     LongformerForMaskedLM,
+    LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
@@ -24,7 +25,7 @@ from longformer.training import engine as engine_module
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config
-from longformer.training.objectives import ANSWER_SPANS, LABELS, summary_tokens, weighted_labels
+from longformer.training.objectives import ANSWER_SPANS, HOPS, LABELS, summary_tokens, weighted_labels
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, no_spikes
 
@@ -96,6 +97,22 @@ def answered_questions(step: int) -> dict[str, Tensor]:
     return batch | {"start_positions": starts, "end_positions": starts}
 
 
+def hops(step: int) -> dict[str, Tensor]:
+    batch = answered_questions(step)
+    places = torch.tensor([[1, 7, 12], [2, 9, -1]]).repeat(ROWS // 2, 1)
+    labels = torch.tensor([[1, 0, 1], [0, 1, -100]]).repeat(ROWS // 2, 1)
+    return batch | {
+        "answer_type": torch.arange(ROWS) % 3,
+        **dict.fromkeys(("sentence_positions", "paragraph_positions"), places),
+        **dict.fromkeys(("sentence_labels", "paragraph_labels"), labels),
+    }
+
+
+def hop_chances_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
+    read = {name: each for name, each in batch.items() if "label" not in name and name not in HOP_LABELS}
+    return model(**read).sentence_logits.sigmoid().flatten().tolist()
+
+
 def chances_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
     read = {name: each for name, each in batch.items() if not name.endswith("_positions")}
     return model(**read).start_logits.softmax(-1).flatten().tolist()
@@ -120,9 +137,11 @@ TASKS: dict[str, Any] = {
     "token_classification": (
         lambda: LongformerForTokenClassification(ENCODER), labelled_words, weighted_labels(None), losses_of
     ),
+    "hotpotqa": (lambda: LongformerForMultiHopAnswers(ENCODER), hops, HOPS, hop_chances_of),
     "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, chances_of),
     "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),
 }  # fmt: skip
+HOP_LABELS = ("start_positions", "end_positions", "answer_type")
 OPTIONS = [(True, False), (False, True)]
 
 

@@ -86,3 +86,19 @@ class QuestionAnsweringOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     global_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class MultiHopOutput(ModelOutput):
+    """Result of `LongformerForMultiHopAnswers`."""
+
+    start_logits: Tensor
+    """(batch, positions)."""
+    end_logits: Tensor
+    """(batch, positions)."""
+    type_logits: Tensor
+    """(batch, 3): the answer is a piece of the paragraphs, yes, or no."""
+    sentence_logits: Tensor
+    """(batch, sentences)."""
+    paragraph_logits: Tensor
+    """(batch, paragraphs)."""

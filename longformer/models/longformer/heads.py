@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from longformer.interop.families import LONGFORMER
 from longformer.models.common.inputs import BatchFacts, input_shape
-from longformer.models.common.outputs import EncoderOutput, HeadOutput, QuestionAnsweringOutput
+from longformer.models.common.outputs import EncoderOutput, HeadOutput, MultiHopOutput, QuestionAnsweringOutput
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.token_loss import IGNORED, TokenProjection, labelled, projected_loss
 from longformer.models.longformer import global_attention
@@ -273,3 +273,80 @@ class LongformerForTokenClassification(ModelWithHead):
 def head_output(encoded: EncoderOutput, loss: Tensor | None, logits: Tensor | None) -> HeadOutput:
     """Returns a head's result together with what was asked of the encoder."""
     return HeadOutput(loss, logits, encoded.hidden_states, encoded.attentions, encoded.global_attentions)
+
+
+class MultiHopHead(nn.Module):
+    """Scores positions, kinds of answers, sentences and paragraphs."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.span = nn.Linear(width, 2)
+        self.answer_type = _scorer(width, 3)
+        self.sentence = _scorer(width, 1)
+        self.paragraph = _scorer(width, 1)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor | None,
+        sentence_positions: Tensor,
+        paragraph_positions: Tensor,
+    ) -> MultiHopOutput:
+        """Returns logits of hidden states, (batch, positions, width); others as in `LongformerForMultiHopAnswers`."""
+        sentences, paragraphs = (
+            hidden.take_along_dim(positions.clamp(min=0)[:, :, None], 1)
+            for positions in (sentence_positions, paragraph_positions)
+        )
+        start_logits, end_logits = self.span(hidden).unbind(-1)
+        return MultiHopOutput(
+            start_logits,
+            end_logits,
+            self.answer_type(of_first_token(hidden, attention_mask)),
+            self.sentence(sentences).squeeze(-1),
+            self.paragraph(paragraphs).squeeze(-1),
+        )
+
+
+def _scorer(width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs))
+
+
+class LongformerForMultiHopAnswers(ModelWithHead):
+    """Answers a question from several paragraphs, and scores the paragraphs and sentences that the answer rests on
+    (Longformer paper, appendix, HotpotQA); no token is global by default."""
+
+    def __init__(self, config: LongformerConfig) -> None:
+        super().__init__(config)
+        self.multi_hop = MultiHopHead(config)
+        self.initialise()
+
+    def facts(
+        self,
+        *given: Tensor | None,
+        sentence_positions: Tensor | None = None,
+        paragraph_positions: Tensor | None = None,
+        **inputs: Any,
+    ) -> BatchFacts:
+        return super().facts(*given, **inputs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        *,
+        sentence_positions: Tensor,
+        paragraph_positions: Tensor,
+        **inputs: Unpack[EncoderInputs],
+    ) -> MultiHopOutput:
+        """Returns the logits of every position to be the first and the last of the answer, of the kinds of answers (a
+        piece, yes, no), and of every sentence and paragraph to be one that the answer rests on.
+
+        Args:
+            sentence_positions, paragraph_positions: (batch, sentences) and (batch, paragraphs) long: where the token
+                of each stands; -1 behind the last, whose logits mean nothing.
+            inputs: as in `LongformerModel.forward`, as are the other arguments.
+        """
+        encoded = self.longformer(input_ids, attention_mask, global_attention_mask, **inputs)
+        return self.multi_hop(encoded.last_hidden_state, attention_mask, sentence_positions, paragraph_positions)
