@@ -168,6 +168,7 @@ def test_a_second_stage_reads_the_best_two_paragraphs_and_up_to_five_that_are_li
     assert selected({0: -9.0}) == [0]
 
 
+@pytest.mark.slow
 def test_a_run_answers_in_two_stages_and_what_it_reports_is_what_its_export_answers(
     workplace: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

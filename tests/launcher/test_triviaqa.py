@@ -73,6 +73,7 @@ def test_missing_evidence_and_files_are_named(sample: Path) -> None:
         triviaqa(sample, "wikipedia", max_words=4096)
 
 
+@pytest.mark.slow
 def test_a_run_gives_one_answer_a_question_over_its_documents_and_the_official_score(
     sample: Path, test_data: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
