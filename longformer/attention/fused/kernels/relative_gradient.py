@@ -95,8 +95,6 @@ def _add_tile(
     relative_tile = load_rows(
         stride_group(problem.relative.query, site), site.start, 0, site.length, TILE, HEAD_DIM, WIDTH
     )
-    group = stride_group(d_out, site)
-    d_out_tile = load_d_out(group, problem, site, site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
     column_tile = load_columns(problem, site, column_start, TILE, HEAD_DIM, WIDTH)
     queries = site.start + tl.arange(0, TILE)
     there = queries < site.length
@@ -109,6 +107,8 @@ def _add_tile(
     key_tile = load_rows(stride_group(key, site), first_key, 0, site.length, 2 * TILE, HEAD_DIM, WIDTH)
     value_tile = load_rows(stride_group(value, site), first_key, 0, site.length, 2 * TILE, HEAD_DIM, WIDTH)
     content = dot_transposed(query_tile, key_tile)
+    group = stride_group(d_out, site)
+    d_out_tile = load_d_out(group, problem, site, site.start, 0, site.length, TILE, HEAD_DIM, WIDTH)
     d_probs = dot_transposed(d_out_tile, value_tile)
     scores = tl.gather(content, rows + columns, 1)
     scores += dot_transposed(relative_tile, column_tile)
