@@ -1,5 +1,6 @@
 """What the data of tasks shares whose answers are pieces of texts: windows to learn from, and held-out questions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar, Generic, TypeVar
@@ -93,9 +94,9 @@ class AnswerData(LabelledData[Config], Generic[Config]):
         examples = PreparedData.open(self.directory).split(split).examples()
         return [AskedQuestion.of(each) for each in islice(examples, limit)]
 
-    def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Returns where each token of a text begins and ends in it, in characters."""
-        return PreparedData.open(self.directory).tokenizer.offsets(text)
+    def offsets(self) -> Callable[[str], list[tuple[int, int]]]:
+        """Returns what tells of a text where each of its tokens begins and ends, in characters."""
+        return PreparedData.open(self.directory).tokenizer.offsets
 
     def lengths(self, split: str) -> list[int]:
         """Returns how many tokens the contexts of a split have, with their questions."""

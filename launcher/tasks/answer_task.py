@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -40,6 +40,8 @@ from longformer.training.objectives import ANSWER_SPANS, Objective
 
 Config = TypeVar("Config", bound=AnswersRun)
 Data = TypeVar("Data", bound=AnswerData[Any])
+Offsets = Callable[[str], Sequence[tuple[int, int]]]
+"""Tells of a text where each of its tokens begins and ends, in characters."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,13 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
             return [self.worth(reading.given(each.text, each.no_answer), answers[name]) for name, each in found.items()]
 
         worth, has_answer = worth_of(found), [bool(each) for each in answers.values()]
-        around = self.data.around().around_pair
+        around, offsets = self.data.around().around_pair, self.data.offsets()
         tokens = [len(each.context_ids) + len(each.question_ids) + around for each in asked]
         lengths = [max(tokens[number] for number in examples) for examples in groups.values()]
-        reachable = [self._reachable(asked, examples, reading) for examples in groups.values()]
+        reachable = [
+            self._reachable([asked[number] for number in examples], reading, around, offsets)
+            for examples in groups.values()
+        ]
         scores = answer_scores(worth, has_answer) | {
             "reachable": _without_intervals(answer_scores(reachable, has_answer)),
             "questions": len(groups),
@@ -203,38 +208,46 @@ class AnswerTask(LabelTask[Config, Data], Generic[Config, Data]):
         for (number, _), spans in zip(windows, of_windows, strict=True):
             of_examples[number] += spans.beside_none() if self.data.learns_none else spans.spans
         best = [merged(spans, count=SPANS_KEPT) for spans in of_examples]
-        return {name: self._prediction(asked, best, examples) for name, examples in groups.items()}
-
-    def _prediction(
-        self, asked: Sequence[AskedQuestion], best: Sequence[Sequence[Span]], examples: Sequence[int]
-    ) -> Prediction:
-        """Returns the best of the spans of all contexts of a question."""
-        spans = sorted(((span, number) for number in examples for span in best[number]), reverse=True)[:SPANS_KEPT]
-        if not spans:
-            return Prediction("", 0, examples[0], 0.0, 1.0)
-        none, scores = probabilities([span for span, _ in spans])
-        span, number = spans[0]
-        text, start = text_of(asked[number].context, self.data.offsets(asked[number].context), span.first, span.last)
-        return Prediction(text, start, number, scores[0], none)
+        offsets = self.data.offsets()
+        return {name: _prediction(asked, best, examples, offsets) for name, examples in groups.items()}
 
     def _reachable(
-        self, asked: Sequence[AskedQuestion], examples: Sequence[int], reading: AnswerReading
+        self, asked: Sequence[AskedQuestion], reading: AnswerReading, around: int, offsets: Offsets
     ) -> AnswerScore:
-        """Returns what the best of the marked places would be worth that are read whole and not too long."""
-        answers, around = asked[examples[0]].answers, self.data.around().around_pair
+        """Returns what the best of the marked places of a question would be worth that are read whole and not too long.
+
+        Args:
+            asked: the question with each of its contexts.
+            reading: says what is read.
+            around: special tokens beside question and context.
+            offsets: as of `AnswerData.offsets`.
+        """
         texts = {""}
-        for number in examples:
-            each = asked[number]
+        for each in asked:
             windows = reading.spans(len(each.context_ids), len(each.question_ids) + around)
-            offsets = self.data.offsets(each.context) if each.spans else []
+            places = offsets(each.context) if each.spans else []
             texts |= {
-                text_of(each.context, offsets, first, last)[0]
+                text_of(each.context, places, first, last)[0]
                 for first, last in each.spans
                 if last - first < reading.longest_answer
                 and any(window.start <= first and last < window.stop for window in windows)
             }
-        worth = [self.worth(text, answers) for text in texts]
+        worth = [self.worth(text, asked[0].answers) for text in texts]
         return AnswerScore(max(each.exact for each in worth), max(each.f1 for each in worth))
+
+
+def _prediction(
+    asked: Sequence[AskedQuestion], best: Sequence[Sequence[Span]], examples: Sequence[int], offsets: Offsets
+) -> Prediction:
+    """Returns the best of the spans of all contexts of a question, given the numbers of its examples."""
+    spans = sorted(((span, number) for number in examples for span in best[number]), reverse=True)[:SPANS_KEPT]
+    if not spans:
+        return Prediction("", 0, examples[0], 0.0, 1.0)
+    none, scores = probabilities([span for span, _ in spans])
+    span, number = spans[0]
+    context = asked[number].context
+    text, start = text_of(context, offsets(context), span.first, span.last)
+    return Prediction(text, start, number, scores[0], none)
 
 
 def _by_question(asked: Sequence[AskedQuestion]) -> dict[str, list[int]]:

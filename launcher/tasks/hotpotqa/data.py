@@ -1,5 +1,6 @@
 """The questions of a run: sequences to learn from, and held-out questions to answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from typing import ClassVar
@@ -47,9 +48,9 @@ class HotpotQAData(LabelledData[HotpotQARun]):
         examples = PreparedData.open(self.directory).split(split).examples()
         return [HopExample.of(each) for each in islice(examples, limit)]
 
-    def line_offsets(self, line: str) -> list[tuple[int, int]]:
-        """Returns where each token of a title or sentence begins and ends in it, in characters."""
-        return PreparedData.open(self.directory).tokenizer.word_offsets(line)
+    def line_offsets(self) -> Callable[[str], list[tuple[int, int]]]:
+        """Returns what tells of a title or sentence where each of its tokens begins and ends, in characters."""
+        return PreparedData.open(self.directory).tokenizer.word_offsets
 
     def lengths(self, split: str) -> list[int]:
         """Returns about how many tokens the paragraphs of a split have."""

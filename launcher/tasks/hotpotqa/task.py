@@ -1,6 +1,6 @@
 """The task `hotpotqa`: an encoder made long answers questions from several paragraphs, and tells what they rest on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -110,29 +110,31 @@ class HotpotQATask(LabelTask[HotpotQARun, HotpotQAData]):
             return hop_answers(model, questions, longest=reading.longest_answer, padding=padding, device=device)
 
         found = self.read_parts(model, inputs, read, length=lambda each: len(each.inputs[IDS]), request=request)
-        return [self._line(example, answer) for example, answer in zip(examples, found, strict=True)]
+        offsets = self.data.line_offsets()
+        return [_line(example, answer, offsets) for example, answer in zip(examples, found, strict=True)]
 
-    def _line(self, example: HopExample, found: HopAnswer) -> Line:
-        titles = [title for title, _ in example.paragraphs]
-        prediction = ""
-        if found.kind:
-            prediction = VERDICTS[found.kind - 1]
-        elif found.line is not None:
-            title, sentences = example.paragraphs[found.line.paragraph]
-            text = (title, *sentences)[found.line.sentence + 1]
-            prediction, _ = text_of(text, self.data.line_offsets(text), found.first, found.last)
-        return {
-            "id": example.identifier,
-            "question": example.question,
-            "kind": example.kind,
-            "tokens": example.tokens,
-            "answer": example.answer,
-            "prediction": prediction,
-            "score": found.score,
-            "supporting_facts": [list(fact) for fact in example.facts],
-            "facts": [[titles[paragraph], sentence] for paragraph, sentence in found.facts],
-            "paragraphs": selected(found.paragraphs),
-        }
+
+def _line(example: HopExample, found: HopAnswer, offsets: Callable[[str], Sequence[tuple[int, int]]]) -> Line:
+    titles = [title for title, _ in example.paragraphs]
+    prediction = ""
+    if found.kind:
+        prediction = VERDICTS[found.kind - 1]
+    elif found.line is not None:
+        title, sentences = example.paragraphs[found.line.paragraph]
+        text = (title, *sentences)[found.line.sentence + 1]
+        prediction, _ = text_of(text, offsets(text), found.first, found.last)
+    return {
+        "id": example.identifier,
+        "question": example.question,
+        "kind": example.kind,
+        "tokens": example.tokens,
+        "answer": example.answer,
+        "prediction": prediction,
+        "score": found.score,
+        "supporting_facts": [list(fact) for fact in example.facts],
+        "facts": [[titles[paragraph], sentence] for paragraph, sentence in found.facts],
+        "paragraphs": selected(found.paragraphs),
+    }
 
 
 def _scores(table: Sequence[Mapping[str, Any]]) -> Scores:
