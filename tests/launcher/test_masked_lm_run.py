@@ -184,7 +184,7 @@ def test_the_shipped_recipes_are_the_published_ones_and_can_be_planned_without_t
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("task=translation", "task is 'translation', but it should be one of characters, masked_lm"),
+        ("task=translation", "task is 'translation', but it should be one of characters, extractive_qa"),
         ("model.window=65", "model.window is 65, but it should be even"),
         ("phases.0.sequence_length=513", "phases[0].sequence_length is 513, but the model reads 3 to"),
         ("training={zero_stage: 0, offload_optimizer: true}", "training.offload_optimizer is true, but without ZeRO"),

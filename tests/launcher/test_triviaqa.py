@@ -32,7 +32,7 @@ phases:
 def sample(test_data: Path, tmp_path: Path) -> Path:
     """The published sample, unpacked."""
     with tarfile.open(test_data / "triviaqa_sample" / "triviaqa-sample.tgz") as archive:
-        archive.extractall(tmp_path / "sample", filter="data")
+        archive.extractall(tmp_path / "sample")
     return tmp_path / "sample"
 
 
