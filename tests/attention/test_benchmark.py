@@ -97,6 +97,7 @@ def test_hugging_face_keeps_eight_times_as_much_at_the_papers_shape() -> None:
     assert kept["Hugging Face"] >= 8 * kept[BLOCKED]
 
 
+@pytest.mark.slow
 def test_memory_grows_linearly_with_the_positions() -> None:
     setting = replace(PAPER, heads=2, window=128)
     longer = replace(setting, positions=16384)

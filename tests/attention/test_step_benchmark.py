@@ -142,6 +142,7 @@ def test_the_command_sets_the_wait_policy_before_torch_is_loaded_unless_the_user
         assert printed.stdout.split()[-2:] == ["False", expected]
 
 
+@pytest.mark.slow
 def test_the_command_reports_quiet_and_busy_times_of_attention(tmp_path: Path) -> None:
     file = tmp_path / "busy.json"
     options = ["--busy", "1", "--length", "64", "--window", "16", "--heads", "2", "--repeats", "1", "--json", str(file)]

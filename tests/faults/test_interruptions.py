@@ -25,7 +25,7 @@ SECONDS_UNTIL_PASSED_ON = 1
     [
         pytest.param(signal.SIGTERM, 0, 2, marks=pytest.mark.slow),
         (signal.SIGINT, 3, 0),
-        (signal.SIGUSR1, 2, 1),
+        pytest.param(signal.SIGUSR1, 2, 1, marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR2, 1, 0, marks=pytest.mark.slow),
     ],
 )

@@ -68,6 +68,7 @@ def workplace(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_selects_and_what_it_reports_is_what_its_export_answers_everywhere(
     workplace: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
