@@ -7,15 +7,13 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from data_pipeline.prepare.parallel import TaskMap
 from data_pipeline.sampling.questions import TextInputs
 from data_pipeline.sampling.spans import SpanSequences
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.shards.shard import Example
-from data_pipeline.sources.corpora import SPLITS, TEXT, spans_field
+from data_pipeline.sources.corpora import TEXT, spans_field
 from data_pipeline.sources.questions import ANSWERS, CONTEXT, ID, QUESTION
 from data_pipeline.tokenizers.tokenizer import TextFormat
-from launcher.tasks.data import InputData
 from launcher.tasks.examples import LabelledData
 from launcher.tasks.sections import AnswersRun
 from longformer.inference.queries import longest_query
@@ -55,17 +53,6 @@ class AnswerData(LabelledData[Config], Generic[Config]):
     """Whether windows teach that there is no answer here, so that pieces of windows are compared by how much more
     probable than that they are; else by their logits, and windows without an answer teach nothing."""
 
-    def check(self) -> list[str]:
-        notes = super().check()
-        if self.is_prepared:
-            self._check_room()
-        return notes
-
-    def prepare(self, task_map: TaskMap | None = None) -> InputData:
-        found = super().prepare(task_map)
-        self._check_room()
-        return found
-
     def around(self) -> TextFormat:
         """Returns what stands around a question and its context."""
         around = PreparedData.open(self.directory).tokenizer.format
@@ -101,8 +88,3 @@ class AnswerData(LabelledData[Config], Generic[Config]):
     def lengths(self, split: str) -> list[int]:
         """Returns how many tokens the contexts of a split have, with their questions."""
         return self.labelled(split, self.config.phases[-1].sequence_length, seed=0).lengths()
-
-    def _check_room(self) -> None:
-        shortest = min(phase.sequence_length for phase in self.config.phases)
-        for split in SPLITS:
-            self.labelled(split, shortest, seed=0).check_room()

@@ -121,7 +121,11 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
 
     def converted_config(self, settings: dict[str, Any]) -> Any:
         """Returns the config of the model that a source with this config.json becomes."""
-        return convert_encoder.long_config(settings, **self.data.long_shape(settings))
+        config = convert_encoder.long_config(settings, **self.data.long_shape(settings))
+        if not self.data.added_tokens:
+            return config
+        tokens = self.data.corpora()[0].opened_tokenizer().vocabulary_size
+        return config.replaced(vocab_size=max(config.vocab_size, tokens))
 
     def source_settings(self) -> dict[str, Any]:
         """Returns what config.json of the source says, or that of the published model which stands for it.

@@ -90,7 +90,7 @@ def candidate_inputs(
     Raises:
         LongformerError: query and candidates leave no room for the documents.
     """
-    front = [marks.begin, marks.question[0], *query, marks.question[1]]
+    front: list[Any] = [marks.begin, marks.question[0], *query, marks.question[1]]
     places = []
     for candidate in candidates:
         places.append(len(front))
@@ -100,18 +100,22 @@ def candidate_inputs(
             f"the query and its {len(candidates)} candidates leave no room for the documents: they have {len(front):,} "
             f"tokens with those around them, and {reading.length:,} are read; shorten them"
         )
-    documents = [token for each in supports for token in (marks.end, *each, marks.end)]
-    windows = [torch.tensor([*front, *part]) for part in reading.parts(documents, len(front))]
-    ids = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True, padding_value=padding).numpy()
-    columns = np.arange(ids.shape[1])
+    documents = np.concatenate([part for each in supports for part in ([marks.end], each, [marks.end])])
+    parts = [documents[span] for span in reading.spans(len(documents), len(front))]
+    lengths = len(front) + np.array([len(part) for part in parts])
+    columns = np.arange(lengths.max())
+    ids = np.full((len(parts), len(columns)), padding)
+    ids[:, : len(front)] = front
+    for row, part in zip(ids, parts, strict=True):
+        row[len(front) : len(front) + len(part)] = part
     inputs = {
         IDS: ids,
-        "attention_mask": (columns < np.array([[len(window)] for window in windows])).astype(np.int64),
+        "attention_mask": (columns < lengths[:, None]).astype(np.int64),
         "global_attention_mask": np.broadcast_to(columns < len(front), ids.shape).astype(np.int64),
         _POSITIONS: np.array(places),
     }
     if reading.window_scores == "sum":
-        inputs["window_weights"] = np.ones(len(windows), dtype=np.float32)
+        inputs["window_weights"] = np.ones(len(parts), dtype=np.float32)
     return inputs
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import astuple
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch.nn import functional
 from transformers import RobertaTokenizer
 
 from data_pipeline.prepare.parallel import in_this_process
+from data_pipeline.sampling.candidates import CandidateExample
+from data_pipeline.shards.prepared import PreparedData
 from launcher.cli import main
 from launcher.config.load import load
 from launcher.runs.run import Run
@@ -23,6 +26,7 @@ from launcher.tasks.data import BatchShare
 from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 from longformer.inference.queries import CANDIDATE_TOKENS
+from longformer.inference.selecting import Marks, candidate_inputs
 from longformer.inference.serving import open_model
 from longformer.interop.checkpoint_files import read_tensors
 from tests.small_roberta import write_small_roberta
@@ -173,6 +177,20 @@ def test_scores_are_those_of_the_windows_read_one_by_one_and_a_batch_is_divided(
         total = torch.stack(scores).sum(0)
         alone.append(functional.cross_entropy(total / (1 if window_scores == "sum" else windows[row]), label))
     expected = torch.stack(alone).mean().item()
+    # And they are those of evaluation and use.
+    sequences, marks = task.data.sequences(0), Marks(*astuple(task.data.marks()))
+    split = PreparedData.open(tmp_path / "data").split("train")
+    for position in range(8):
+        piece, found = sequences._piece(position), sequences.sequence(position)
+        read = split.read(piece.shard, piece.example)
+        assert read is not None
+        example = CandidateExample.of(read).shuffled((task.data.seed(0), piece.shard, piece.example, 0))
+        assert found.pop("labels") == example.label
+        parts = example.query, example.candidates, example.supports
+        inputs = candidate_inputs(task.reading(0), *parts, marks=marks, padding=1)
+        assert found.keys() == inputs.keys()
+        assert all((found[name] == inputs[name]).all() for name in found)
+
     loss, gradient = mean_loss(8)
     assert loss == pytest.approx(expected, rel=1e-5)
     for size in (1, 4):

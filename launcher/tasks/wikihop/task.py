@@ -20,8 +20,7 @@ from launcher.tasks.wikihop.data import WikihopData, relation_of
 from longformer.evaluation.classification import Scores, choice_scores
 from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.files import write_json
-from longformer.inference.classification import IDS
-from longformer.inference.selecting import CandidateInputs, CandidateReading, Marks, candidate_inputs, candidate_values
+from longformer.inference.selecting import CandidateReading, Marks, candidate_inputs, candidate_values
 from longformer.models import LongformerForCandidateSelection
 from longformer.training.objectives import Lengths, Objective, weighted_labels
 
@@ -101,15 +100,15 @@ class WikihopTask(LabelTask[WikihopRun, WikihopData]):
         """Returns the probabilities of the candidates of every example, (candidates,) each."""
         padding = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens.padding
         marks = Marks(*astuple(self.data.marks()))
-        inputs = [
-            candidate_inputs(reading, each.query, each.candidates, each.supports, marks=marks, padding=padding)
-            for each in examples
-        ]
 
-        def read(queries: list[CandidateInputs], device: torch.device) -> list[list[float]]:
-            return candidate_values(model, queries, padding=padding, device=device)
+        def read(part: list[CandidateExample], device: torch.device) -> list[list[float]]:
+            inputs = [
+                candidate_inputs(reading, each.query, each.candidates, each.supports, marks=marks, padding=padding)
+                for each in part
+            ]
+            return candidate_values(model, inputs, padding=padding, device=device)
 
-        found = self.read_parts(model, inputs, read, length=lambda query: query[IDS].size, request=request)
+        found = self.read_parts(model, examples, read, length=lambda example: example.tokens, request=request)
         return [np.array(each) for each in found]
 
     def _table(
