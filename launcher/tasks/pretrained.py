@@ -80,7 +80,8 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
     @property
     def conversion(self) -> dict[str, Any]:
         """Further keywords of `longformer.interop.convert.convert`."""
-        return {}
+        # A head over the vocabulary has no place for the added tokens.
+        return {"without": ("lm_head",)} if self.data.added_tokens else {}
 
     def check_start(self, model: Path) -> None:
         self.data.check_start(model)

@@ -17,6 +17,7 @@ from longformer.errors import LongformerError
 from longformer.inference.answering import best_spans
 from longformer.inference.classification import IDS, Inputs, Reading
 from longformer.inference.queries import HOP_TOKENS
+from longformer.inference.texts import added_ids
 
 VERDICTS = ("yes", "no")
 """Answers that are no pieces of the paragraphs."""
@@ -50,14 +51,9 @@ class HopMarks:
         Raises:
             LongformerError: it has no tokens for this.
         """
-        numbers = []
-        for token in HOP_TOKENS:
-            number = tokenizer.token_to_id(token)
-            if number is None:
-                raise LongformerError(f"the tokenizer has no token {token}: train the model on HotpotQA first")
-            numbers.append(number)
+        ids = added_ids(tokenizer, HOP_TOKENS, learned="on HotpotQA")
         text = tokenizer.encode("a").ids
-        return cls(text[0], text[-1], (numbers[0], numbers[1]), (numbers[2], numbers[3]), numbers[4])
+        return cls(text[0], text[-1], (ids[0], ids[1]), (ids[2], ids[3]), ids[4])
 
 
 class Line(NamedTuple):

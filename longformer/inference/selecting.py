@@ -15,6 +15,7 @@ from torch import Tensor
 from longformer.errors import LongformerError
 from longformer.inference.classification import IDS, Reading
 from longformer.inference.queries import CANDIDATE_TOKENS
+from longformer.inference.texts import added_ids
 
 CandidateInputs = Mapping[str, np.ndarray]
 """What a model reads of one query: the arguments of `LongformerForCandidateSelection` without the batch."""
@@ -60,12 +61,7 @@ class Marks:
         Raises:
             LongformerError: it has no tokens for this.
         """
-        ids = []
-        for token in CANDIDATE_TOKENS:
-            number = tokenizer.token_to_id(token)
-            if number is None:
-                raise LongformerError(f"the tokenizer has no token {token}: train the model to select candidates first")
-            ids.append(number)
+        ids = added_ids(tokenizer, CANDIDATE_TOKENS, learned="to select candidates")
         text = tokenizer.encode("a").ids
         return cls(text[0], text[-1], (ids[0], ids[1]), (ids[2], ids[3]))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from longformer.errors import LongformerError
@@ -82,6 +82,25 @@ class Tokens(NamedTuple):
     def batch(self) -> Tensor:
         """Returns the token ids as a batch of one, (1, tokens)."""
         return torch.tensor([self.ids])
+
+
+def added_ids(tokenizer: Tokenizer, tokens: Sequence[str], *, learned: str) -> list[int]:
+    """Returns the ids of tokens that a task adds to a tokenizer.
+
+    Args:
+        tokenizer: of the model.
+        tokens: the added ones.
+        learned: how a model gets them, such as "on HotpotQA".
+
+    Raises:
+        LongformerError: it has not all of them.
+    """
+    found = [tokenizer.token_to_id(token) for token in tokens]
+    if None in found:
+        raise LongformerError(
+            f"the tokenizer has no token {tokens[found.index(None)]}: train the model {learned} first"
+        )
+    return [number for number in found if number is not None]
 
 
 def is_absent(value: Any) -> bool:

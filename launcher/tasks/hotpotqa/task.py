@@ -47,11 +47,6 @@ class HotpotQATask(LabelTask[HotpotQARun, HotpotQAData]):
     def objective(self) -> Objective:
         return HOPS
 
-    @property
-    def conversion(self) -> dict[str, Any]:
-        # It has no place for the added tokens.
-        return {"without": ("lm_head",)}
-
     def reading(self, index: int, length: int | None = None) -> HopReading:
         length = length or self.config.phases[index].sequence_length
         return HopReading(length, longest_answer=self.config.data.longest_answer)

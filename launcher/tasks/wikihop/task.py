@@ -38,11 +38,6 @@ class WikihopTask(LabelTask[WikihopRun, WikihopData]):
     def objective(self) -> Objective:
         return weighted_labels(None)
 
-    @property
-    def conversion(self) -> dict[str, Any]:
-        # It has no place for the added tokens.
-        return {"without": ("lm_head",)}
-
     def reading(self, index: int, length: int | None = None) -> CandidateReading:
         section = self.config.data
         length = length or self.config.phases[index].sequence_length
