@@ -117,6 +117,8 @@ class TrainingSection(Section):
     """Weight decay of AdamW."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of each layer over that of the one above it, down to the embeddings; 1 = the same for all."""
+    head_learning_rate_factor: PositiveNumber = 1.0
+    """Learning rate of what stands above all layers, such as a fresh head, over `learning_rate`."""
     freeze_layers: Count = 0
     """Leave so many of the lowest layers as they are, and the embeddings with them; 0 = train everything."""
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -309,6 +309,7 @@ class _PhaseWork:
             gradient_clipping=training.gradient_clipping,
             weight_decay=training.weight_decay,
             layer_decay=training.layer_decay,
+            head_learning_rate_factor=training.head_learning_rate_factor,
             adam_betas=training.adam_betas,
             adam_epsilon=training.adam_epsilon,
             offload_optimizer=training.offload_optimizer,

@@ -67,7 +67,9 @@ class TrainingEngine:
             raise LongformerError(f"fp16 is not available on this {ranks.device.type}; choose precision bf16 or fp32")
         self.settings = settings
         self.ranks = ranks
-        groups = parameter_groups(model, settings.weight_decay, settings.layer_decay)
+        groups = parameter_groups(
+            model, settings.weight_decay, settings.layer_decay, settings.head_learning_rate_factor
+        )
         self._weight_decays = [group["weight_decay"] for group in groups]
         self._lr_scales = [group["lr_scale"] for group in groups]
         self._ordered_parameters: list[nn.Parameter] = [each for group in groups for each in group["params"]]
@@ -103,7 +105,7 @@ class TrainingEngine:
             batches: micro-batches of this rank; `accumulation_steps` of them are taken.
             objective: the loss of a micro-batch. Where micro-batches hold different numbers of predictions, each
                 prediction of the global batch counts alike, on whichever rank it is.
-            learning_rate: of this step, for the highest layers.
+            learning_rate: of this step; that of a layer or a head may be another, as the settings say.
             guard: checks the loss; what it refuses changes no weight on any rank.
             flops: returns the useful operations to train on a sequence.
             stop_requested: whether this rank was asked to stop; any rank's wish reaches all of them.

@@ -28,17 +28,22 @@ class EngineSettings:
     weight_decay: float
     layer_decay: float
     """Learning rate of a layer over that of the one above it."""
+    head_learning_rate_factor: float = 1.0
+    """Learning rate of what stands above all layers, such as a head, over that of the step."""
     adam_betas: tuple[float, float]
     adam_epsilon: float
     offload_optimizer: bool = False
     """Whether AdamW, its averages and its weights are in the main memory, and the update is computed on the CPU."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, head_learning_rate_factor: float = 1.0
+) -> list[dict[str, Any]]:
     """Returns AdamW's groups: only the matrices of linear maps decay; biases, norms and embeddings do not.
 
-    With a `layer_decay` below 1 there are groups for every height of `layer_heights`, the lowest first. `lr_scale` of a
-    group is what its learning rate is to be multiplied by: 1 for the highest, and `layer_decay` less for each below.
+    There are groups for every learning rate, the lowest first. `lr_scale` of a group is what that of the step is to be
+    multiplied by: `head_learning_rate_factor` for what stands above all layers (see `layer_heights`), and without that
+    factor `layer_decay` less for each height below.
 
     Decay pulls towards zero; that is a prior for the maps between features, but for a norm's gain and for
     the vectors of rare characters it would only be a loss. A matrix shared with an embedding counts as one.
@@ -49,21 +54,19 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
         if isinstance(module, nn.Embedding | nn.LayerNorm)
         for parameter in module.parameters(recurse=False)
     }
-    heights = layer_heights(model) if layer_decay < 1.0 else {}
-    top = max(heights.values(), default=0)
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    heights = layer_heights(model)
+    top = max(heights.values())
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        height = heights[name]
+        scale = head_learning_rate_factor if height == top else layer_decay ** (top - height)
         is_matrix = parameter.ndim >= 2 and parameter not in spared and "bias" not in name
         # DeepSpeed cannot do with a group of frozen parameters.
         if parameter.requires_grad:
-            groups.setdefault((heights.get(name, 0), not is_matrix), []).append(parameter)
+            groups.setdefault((scale, not is_matrix), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": 0.0 if is_plain else weight_decay,
-            "lr_scale": layer_decay ** (top - height),
-        }
-        for (height, is_plain), parameters in sorted(groups.items(), key=lambda item: item[0])
+        {"params": parameters, "weight_decay": 0.0 if is_plain else weight_decay, "lr_scale": scale}
+        for (scale, is_plain), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 

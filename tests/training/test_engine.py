@@ -31,11 +31,11 @@ def plain_pytorch() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
     return train_plainly()
 
 
-def train_plainly(**rates: float) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
-    """The oracle: one process, whole batches, no DeepSpeed; `rates` are learning rates of modules other than 0.01."""
+def train_plainly(default: float = 0.01, **rates: float) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """The oracle: one process, whole batches, no DeepSpeed; `rates` are of modules with one of their own."""
     model = SmallModel()
     groups = [
-        {"params": [parameter], "weight_decay": group["weight_decay"], "lr": rates.get(name.split(".")[0], 0.01)}
+        {"params": [parameter], "weight_decay": group["weight_decay"], "lr": rates.get(name.split(".")[0], default)}
         for group in parameter_groups(model, SETTINGS.weight_decay)
         for name, parameter in model.named_parameters()
         if any(parameter is each for each in group["params"])
@@ -65,10 +65,27 @@ def test_every_zero_stage_trains_like_plain_pytorch(zero_stage: Any, world_size:
             np.testing.assert_allclose(weights[name], expected, atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (2, "fp32"), (3, "fp32"), (0, "bf16")])
-def test_lower_layers_learn_by_a_lower_rate(zero_stage: Any, precision: Any) -> None:
-    settings = replace(SETTINGS, zero_stage=zero_stage, precision=precision, layer_decay=0.25)
-    losses, _, expected = train_plainly(embedding=0.01 * 0.25)
+@pytest.mark.parametrize(
+    ("zero_stage", "precision", "layer_decay", "factor"),
+    [
+        (0, "fp32", 0.25, 1.0),
+        (2, "fp32", 0.25, 1.0),
+        (3, "fp32", 0.25, 2.0),
+        (0, "bf16", 0.25, 1.0),
+        (2, "fp32", 1.0, 2.0),
+    ],
+)
+def test_lower_layers_and_heads_learn_by_rates_of_their_own(
+    zero_stage: Any, precision: Any, layer_decay: float, factor: float
+) -> None:
+    settings = replace(
+        SETTINGS,
+        zero_stage=zero_stage,
+        precision=precision,
+        layer_decay=layer_decay,
+        head_learning_rate_factor=factor,
+    )
+    losses, _, expected = train_plainly(default=0.01 * factor, embedding=0.01 * layer_decay)
     found, _, weights = in_ranks(2, train_small, settings, STEPS, SIZE)[0]
     tolerance = 1e-4 if precision == "fp32" else 0.05
     np.testing.assert_allclose(found, losses, atol=tolerance)
