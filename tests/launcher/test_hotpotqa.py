@@ -189,10 +189,17 @@ def test_a_run_answers_in_two_stages_and_what_it_reports_is_what_its_export_answ
     official = hotpot_scores(gold, submission["answer"], facts)
     assert {name: test[name] for name in official} == pytest.approx(official)
     assert test["joint_f1"] > 0.6
+    assert test["reachable"]["joint_em"] == 1.0
     assert set(test["by_kind"]) == {"bridge", "comparison"}
     assert all(len({title for title, _ in found}) == 2 for found in facts.values())
     page = Path("runs/hops/report/report.html").read_text()
     assert all(told in page for told in ("Kinds of questions", "comparison", "Surest mistakes"))
+
+    capsys.readouterr()
+    assert main(["evaluate", "runs/hops", "--sequence-length", "48", "--json"]) == 0
+    cut = json.loads(capsys.readouterr().out)
+    for name in ("f1", "sp_recall", "joint_recall"):
+        assert cut[name] <= cut["reachable"][name] < 1
 
     with Path("asked.jsonl").open("w") as file:
         for record in records:

@@ -12,6 +12,7 @@ from launcher.tasks.hotpotqa.data import HotpotQAData
 from longformer.evaluation.question_answering import squad_answer
 
 _SCORES = ("em", "f1", "sp_em", "sp_f1", "joint_em", "joint_f1")
+_KINDS = "The test questions; sp: the sentences that answers rest on; reachable: the labels, as far as they are read."
 
 
 def report_of(config: HotpotQARun, data: HotpotQAData, run: Run) -> TaskReport:
@@ -25,7 +26,7 @@ def report_of(config: HotpotQARun, data: HotpotQAData, run: Run) -> TaskReport:
     test = run.evaluations()[-1]["test"]
     answers = [squad_answer(line["prediction"], [line["answer"]]).f1 for line in table]
     facts = [float(sorted(line["facts"]) == sorted(line["supporting_facts"])) for line in table]
-    rows = {"all": test, **test["by_kind"]}
+    rows = {"all": test, "reachable": test["reachable"], **test["by_kind"]}
     kinds = Table(
         ("questions", *(name.replace("_", " ") for name in _SCORES)),
         tuple((kind, *(f"{scores[name]:.3f}" for name in _SCORES)) for kind, scores in rows.items()),
@@ -33,7 +34,7 @@ def report_of(config: HotpotQARun, data: HotpotQAData, run: Run) -> TaskReport:
     wrong = [line for line, answer in zip(table, answers, strict=True) if not answer]
     sections = (
         lengths_section(data.lengths("train")),
-        Section("Kinds of questions", "The test questions; sp: the sentences that answers rest on.", (kinds,)),
+        Section("Kinds of questions", _KINDS, (kinds,)),
         length_section(
             test,
             ("joint_f1", "f1", "sp_f1"),

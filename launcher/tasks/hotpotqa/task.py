@@ -17,7 +17,7 @@ from launcher.tasks.hotpotqa.data import HotpotQAData
 from launcher.tasks.label_task import LabelTask
 from longformer.evaluation.classification import Scores
 from longformer.evaluation.lengths import scores_by_length
-from longformer.evaluation.question_answering import HotpotAnswer, hotpot_scores
+from longformer.evaluation.question_answering import HotpotAnswer, hotpot_scores, squad_answer
 from longformer.files import write_json
 from longformer.inference.answering import text_of
 from longformer.inference.classification import IDS
@@ -31,10 +31,12 @@ from longformer.inference.hops import (
     hop_inputs,
     selected,
 )
+from longformer.inference.hops import Line as HopLine
 from longformer.models import LongformerForMultiHopAnswers
 from longformer.training.objectives import HOPS, Objective
 
 Line = dict[str, Any]
+Offsets = Callable[[str], Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,20 @@ class HotpotQATask(LabelTask[HotpotQARun, HotpotQAData]):
         """Returns the scores of HotpotQA, also of each kind of question, and what is found for every question."""
         examples = self.data.held_out(request.split, limit=self.config.evaluation.limit_documents)
         reading = self.reading(index, request.sequence_length)
-        table = self._table(model, examples, reading, request)
+        marks, offsets = HopMarks(*astuple(self.data.marks())), self.data.line_offsets()
+        inputs = [hop_inputs(reading, each.question_ids, each.lines, marks) for each in examples]
+        found = self._answers(model, inputs, reading, request)
+        table = [_line(example, answer, offsets) for example, answer in zip(examples, found, strict=True)]
         lengths = [example.tokens for example in examples]
         kinds = sorted({example.kind for example in examples} - {""})
         scores: Scores = {
             **_scores(table),
+            "reachable": _scores(
+                [
+                    line | _reachable(example, each.lines, reading.longest_answer, offsets)
+                    for line, example, each in zip(table, examples, inputs, strict=True)
+                ]
+            ),
             "questions": len(table),
             "longer_texts": sum(length > reading.length for length in lengths),
             "sequence_length": reading.length,
@@ -94,29 +105,24 @@ class HotpotQATask(LabelTask[HotpotQARun, HotpotQAData]):
 
         return report_of(self.config, self.data, run)
 
-    def _table(
-        self, model: Any, examples: Sequence[HopExample], reading: HopReading, request: EvaluationRequest
-    ) -> list[Line]:
+    def _answers(
+        self, model: Any, inputs: Sequence[HopInputs], reading: HopReading, request: EvaluationRequest
+    ) -> list[HopAnswer]:
         padding = PreparedData.open(self.data.directory).manifest.tokenizer.special_tokens.padding
-        marks = HopMarks(*astuple(self.data.marks()))
-        inputs = [hop_inputs(reading, each.question_ids, each.lines, marks) for each in examples]
 
         def read(questions: list[HopInputs], device: torch.device) -> list[HopAnswer]:
             return hop_answers(model, questions, longest=reading.longest_answer, padding=padding, device=device)
 
-        found = self.read_parts(model, inputs, read, length=lambda each: len(each.inputs[IDS]), request=request)
-        offsets = self.data.line_offsets()
-        return [_line(example, answer, offsets) for example, answer in zip(examples, found, strict=True)]
+        return self.read_parts(model, inputs, read, length=lambda each: len(each.inputs[IDS]), request=request)
 
 
-def _line(example: HopExample, found: HopAnswer, offsets: Callable[[str], Sequence[tuple[int, int]]]) -> Line:
+def _line(example: HopExample, found: HopAnswer, offsets: Offsets) -> Line:
     titles = [title for title, _ in example.paragraphs]
     prediction = ""
     if found.kind:
         prediction = VERDICTS[found.kind - 1]
     elif found.line is not None:
-        title, sentences = example.paragraphs[found.line.paragraph]
-        text = (title, *sentences)[found.line.sentence + 1]
+        text = _text(example, found.line)
         prediction, _ = text_of(text, offsets(text), found.first, found.last)
     return {
         "id": example.identifier,
@@ -130,6 +136,38 @@ def _line(example: HopExample, found: HopAnswer, offsets: Callable[[str], Sequen
         "facts": [[titles[paragraph], sentence] for paragraph, sentence in found.facts],
         "paragraphs": selected(found.paragraphs),
     }
+
+
+def _reachable(example: HopExample, lines: Sequence[HopLine], longest: int, offsets: Offsets) -> Line:
+    """Returns what would be predicted of a question by its labels, as far as they are in the lines that are read.
+
+    Args:
+        example: the question.
+        lines: those that are read.
+        longest: tokens of the longest piece that is given.
+        offsets: as of `HotpotQAData.line_offsets`.
+    """
+    names = [(example.paragraphs[line.paragraph].title, line.sentence) for line in lines]
+    facts = [list(fact) for fact in example.facts if fact in names]
+    if example.answer in VERDICTS:
+        return {"prediction": example.answer, "facts": facts}
+    texts = [""]
+    token = 0
+    for line in lines:
+        text = _text(example, line)
+        texts += [
+            text_of(text, offsets(text), first - token, last - token)[0]
+            for first, last in example.spans
+            if token <= first <= last < min(token + line.tokens, first + longest)
+        ]
+        token += line.tokens
+    best = max(texts, key=lambda text: squad_answer(text, [example.answer]))
+    return {"prediction": best, "facts": facts}
+
+
+def _text(example: HopExample, line: HopLine) -> str:
+    title, sentences = example.paragraphs[line.paragraph]
+    return (title, *sentences)[line.sentence + 1]
 
 
 def _scores(table: Sequence[Mapping[str, Any]]) -> Scores:
