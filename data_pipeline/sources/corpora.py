@@ -17,10 +17,13 @@ from data_pipeline.tokenizers.tokenizer import Tokenizer
 SPLITS = ("train", "validation", "test")
 TEXT = "text"
 """The name of the text of examples that have only one."""
-DRAWN_BY_NUMBER = "of every 20 documents one is for validation and one for test, drawn by their number"
-GIVEN_BY_NAMES = "by the names of the files and folders: train, validation (or val, valid, dev), test"
-_EVERY = 20
-_SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+HELD_OUT = 20
+"""Of so many examples one is for validation and one for test, where nothing else is asked for."""
+DRAWN_BY_NUMBER = "of every {} documents one is for validation and one for test, drawn by their number"
+GIVEN_BY_NAMES = "by the names of the files and folders: train, validation (or val, valid, dev, development), test"
+_SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev", "development"), "validation"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Corpus:
     files: list[Path]
     """In a fixed order."""
     read: ReadExamples
-    split_rule: Callable[[], str] = lambda: DRAWN_BY_NUMBER
+    split_rule: Callable[[], str] = lambda: DRAWN_BY_NUMBER.format(HELD_OUT)
     """Tells in words how examples come to their split; called after they were read."""
     words: tuple[str, ...] = ()
     """Texts that are words, one a line: how many token ids each has is kept in the field `pieces_field`."""
@@ -108,11 +111,11 @@ def spans_field(text: str) -> str:
     return f"{text}_spans"
 
 
-def split_of(number: int) -> str:
-    """Returns the split of the example with this number: of every 20 one is for validation and one for test."""
-    first = number - number % _EVERY
+def split_of(number: int, held_out: int = HELD_OUT) -> str:
+    """Returns the split of the example with this number: of every `held_out`, one is for validation, one for test."""
+    first = number - number % held_out
     for place, split in enumerate(("validation", "test")):
-        if number == first + sample_at(first + place, epoch_size=_EVERY, seed=0):
+        if number == first + sample_at(first + place, epoch_size=held_out, seed=0):
             return split
     return "train"
 
@@ -125,15 +128,31 @@ class NamedSplits:
     """The split of every name that `contents` gives; None where it tells none."""
     files: list[Path]
     """Those that are read: all, or where names tell of splits those with such names."""
+    held_out: int = HELD_OUT
+    """Of so many examples one is drawn for each split that is drawn."""
 
     @classmethod
-    def of(cls, source: Path, files: list[Path]) -> "NamedSplits":
-        """Looks at the names of files below `source`, or of `source` itself."""
+    def of(
+        cls, source: Path, files: list[Path], *, held_out: int = HELD_OUT, except_below: str | None = None
+    ) -> "NamedSplits":
+        """Looks at the names of files below `source`, or of `source` itself.
+
+        Args:
+            source: what was named.
+            files: all that it holds.
+            held_out: as the field.
+            except_below: names below a folder that is called so tell of no splits.
+        """
+
+        def told(name: str) -> str | None:
+            parts = Path(name).relative_to(source).parts
+            return _split_named(parts[: parts.index(except_below)] if except_below in parts else parts)
+
         inside = {file: names_inside(file) if file.suffix.lower() == ".zip" else [str(file)] for file in files}
-        names = {name: _split_named(Path(name).relative_to(source).parts) for each in inside.values() for name in each}
+        names = {name: told(name) for each in inside.values() for name in each}
         if any(names.values()):
             files = [file for file in files if any(names[name] for name in inside[file])]
-        return cls(names, files)
+        return cls(names, files, held_out)
 
     def __bool__(self) -> bool:
         return bool(self.told)
@@ -151,9 +170,10 @@ class NamedSplits:
     @property
     def rule(self) -> str:
         """Tells in words how examples come to their split."""
-        rule = GIVEN_BY_NAMES if self else DRAWN_BY_NUMBER
+        rule = GIVEN_BY_NAMES if self else DRAWN_BY_NUMBER.format(self.held_out)
         if self.missing:
-            rule += "; of every 20 for training " + " and ".join(f"one is for {split}" for split in self.missing)
+            drawn = " and ".join(f"one is for {split}" for split in self.missing)
+            rule += f"; of every {self.held_out} for training {drawn}"
         return rule
 
     def dealer(self) -> Callable[[str], str | None]:
@@ -163,7 +183,7 @@ class NamedSplits:
         def deal(name: str) -> str | None:
             split = self.names.get(name)
             if split == "train" and self.missing:
-                drawn = split_of(next(numbers))
+                drawn = split_of(next(numbers), self.held_out)
                 return drawn if drawn in self.missing else split
             return split
 

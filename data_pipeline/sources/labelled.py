@@ -35,8 +35,9 @@ def labelled(
 ) -> Corpus:
     """Returns labelled examples.
 
-    Where names of files or folders tell of splits (train, val, valid, validation, dev, test), they decide, and other
-    files are skipped; where they tell of no validation or test, of every 20 training examples one is for each.
+    Where names of files or folders tell of splits (train, val, valid, validation, dev, development, test), they decide,
+    and other files are skipped; where they tell of no validation or test, of every 20 training examples one is for
+    each.
 
     Args:
         source: a file of records (`records.py`), plain or packed, or a folder of such files; or a folder

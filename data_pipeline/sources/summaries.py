@@ -49,9 +49,9 @@ def summaries(source: Path, layout: str, *, encoding: str | None = None) -> Corp
 
     Args:
         source: a file of records (`records.py`), plain or packed, or a folder of them. In a folder or .zip the names
-            train, val, valid, validation, dev and test say to which split a file, or what lies in a subfolder,
-            belongs; if there are such names, other files are skipped, and what they do not tell of, validation or
-            test, is one of every 20 training records.
+            train, val, valid, validation, dev, development and test say to which split a file, or what lies in a
+            subfolder, belongs; if there are such names, other files are skipped, and what they do not tell of,
+            validation or test, is one of every 20 training records.
         layout: one of LAYOUTS, or the names of fields: `document=text,summary=abstract`, and, where there are
             such fields, `query=...` and `identifier=...`.
         encoding: of files that are not UTF-8.

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def documents_once(
 def documents_copy(documents_once: PreparedData, tmp_path: Path) -> PreparedData:
     """The small corpus prepared, for a test to damage."""
     return PreparedData.open(shutil.copytree(documents_once.location, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def litbank(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of LitBank's 100 books, unpacked."""
+    folder = tmp_path_factory.mktemp("litbank")
+    with tarfile.open(test_data / "coref_litbank" / "litbank_conll.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
