@@ -138,6 +138,15 @@ def padded_batch(texts: Sequence[Inputs], *, padding: int, device: torch.device 
     return {name: each.to(device) for name, each in batch.items()}
 
 
+def padded_arrays(arrays: Sequence[np.ndarray], filling: int) -> Tensor:
+    """Returns arrays as one tensor of their type; shorter ones are filled up at the end of every dimension."""
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
+    padded = np.full((len(arrays), *shape), filling, dtype=arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[tuple(map(slice, array.shape))] = array
+    return torch.from_numpy(padded)
+
+
 @torch.no_grad()
 def label_values(
     model: Any,

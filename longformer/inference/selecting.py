@@ -10,10 +10,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from longformer.errors import LongformerError
-from longformer.inference.classification import IDS, Reading
+from longformer.inference.classification import IDS, Reading, padded_arrays
 from longformer.inference.queries import CANDIDATE_TOKENS
 from longformer.inference.texts import added_ids
 
@@ -128,16 +127,7 @@ def candidate_values(
         device: where the model is.
     """
     filling = {IDS: padding, _POSITIONS: -1}
-    batch = {name: _padded([query[name] for query in queries], filling.get(name, 0)) for name in queries[0]}
+    batch = {name: padded_arrays([query[name] for query in queries], filling.get(name, 0)) for name in queries[0]}
     logits = model(**{name: each.to(device) for name, each in batch.items()}).logits.float()
     values = logits.softmax(-1).tolist()
     return [value[: len(query[_POSITIONS])] for value, query in zip(values, queries, strict=True)]
-
-
-def _padded(arrays: Sequence[np.ndarray], filling: int) -> Tensor:
-    """Returns arrays as one tensor of their type; shorter ones are filled up at the end of every dimension."""
-    shape = np.max([array.shape for array in arrays], axis=0)
-    padded = np.full((len(arrays), *shape), filling, dtype=arrays[0].dtype)
-    for row, array in zip(padded, arrays, strict=True):
-        row[tuple(map(slice, array.shape))] = array
-    return torch.from_numpy(padded)

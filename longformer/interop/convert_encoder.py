@@ -35,6 +35,9 @@ _HEADS = (
     "TokenClassification",
     "MultipleChoice",
     "CandidateSelection",
+    "MultiHopAnswers",
+    "CoarseToFineCoreference",
+    "StartToEndCoreference",
 )
 
 

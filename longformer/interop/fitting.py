@@ -12,7 +12,16 @@ from longformer.interop.huggingface import BASE
 log = logging.getLogger(__name__)
 
 # Parts that not every model has: a checkpoint may lack one altogether, or bring one that the model does not want.
-HEADS = ("lm_head", "final_logits_bias", "classifier", "qa_outputs", "candidate_score", "multi_hop", "pooler")
+HEADS = (
+    "lm_head",
+    "final_logits_bias",
+    "classifier",
+    "qa_outputs",
+    "candidate_score",
+    "multi_hop",
+    "coreference",
+    "pooler",
+)
 
 
 def fit(

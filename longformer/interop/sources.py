@@ -33,7 +33,7 @@ ENCODERS = {
         "longformer.",
         True,
         "LongformerTokenizer",
-        {name: name for name in (*ROBERTA_HEADS, "candidate_score", "multi_hop")},
+        {name: name for name in (*ROBERTA_HEADS, "candidate_score", "multi_hop", "coreference")},
     ),
     "bert": EncoderFamily(
         "bert.",

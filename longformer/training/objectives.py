@@ -224,6 +224,11 @@ def questions_in(batch: Batch) -> int:
     return int((batch[_STARTS] != IGNORED).any(1).sum())
 
 
+def documents_in(batch: Batch) -> int:
+    """Returns how many documents there are whose mentions are clustered."""
+    return int((batch["word_ids"] >= 0).any(1).sum())
+
+
 def lengths_of_streams(batch: Batch) -> list[Lengths]:
     """Returns the lengths of sequences without padding, each position of which predicts its right neighbour."""
     sequences, positions = batch["tokens"].shape
@@ -270,6 +275,10 @@ HOPS = Objective(
     lambda model, batch: facts_of_model(model, {name: each for name, each in batch.items() if name not in _HOP_LABELS}),
 )
 """The answer to a question, and what it rests on."""
+
+
+CLUSTERS = Objective(loss_of_model, lengths_of_texts, documents_in, facts_of_model)
+"""Which mentions of a document are of the same thing."""
 
 
 def summary_tokens(label_smoothing: float) -> Objective:

@@ -64,6 +64,8 @@ class BatchFacts:
     """Of the token ids that a decoder is given."""
     texts: int = 0
     """Of several choices for every example: how many there are in all."""
+    spans: int = 0
+    """Of documents whose mentions are clustered: how many spans are kept of the one with most words."""
 
     @classmethod
     def of(
