@@ -142,8 +142,8 @@ def padded_arrays(arrays: Sequence[np.ndarray], filling: int) -> Tensor:
     """Returns arrays as one tensor of their type; shorter ones are filled up at the end of every dimension."""
     shape = np.max([array.shape for array in arrays], axis=0).astype(int)
     padded = np.full((len(arrays), *shape), filling, dtype=arrays[0].dtype)
-    for row, array in zip(padded, arrays, strict=True):
-        row[tuple(map(slice, array.shape))] = array
+    for number, array in enumerate(arrays):
+        padded[number, *map(slice, array.shape)] = array
     return torch.from_numpy(padded)
 
 
