@@ -143,7 +143,7 @@ def padded_arrays(arrays: Sequence[np.ndarray], filling: int) -> Tensor:
     shape = np.max([array.shape for array in arrays], axis=0).astype(int)
     padded = np.full((len(arrays), *shape), filling, dtype=arrays[0].dtype)
     for number, array in enumerate(arrays):
-        padded[(number, *(slice(each) for each in array.shape))] = array
+        padded[number : number + 1][(slice(None), *map(slice, array.shape))] = array
     return torch.from_numpy(padded)
 
 
