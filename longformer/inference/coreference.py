@@ -55,17 +55,18 @@ def _clusters(
     singletons: bool,
 ) -> Clusters:
     """Returns the clusters of one document, given the number of the span that each refers to."""
-    clusters: Clusters = []
-    cluster_of: dict[int, list[tuple[int, int]]] = {}
-    for number, ((first, last), antecedent) in enumerate(zip(spans, antecedents, strict=True)):
-        if first < 0:
+    clusters: list[list[int]] = []
+    cluster_of: dict[int, list[int]] = {}
+    for number, antecedent in enumerate(antecedents):
+        if spans[number][0] < 0:
             break
-        # A span may turn out a mention only when one behind it refers to it: until then it is a cluster of one.
-        cluster = cluster_of.get(antecedent)
-        if cluster is None:
-            cluster = []
-            clusters.append(cluster)
-        cluster.append((words[first], words[last]))
-        cluster_of[number] = cluster
-    score_of = {(words[first], words[last]): score for (first, last), score in zip(spans, scores, strict=True)}
-    return [cluster for cluster in clusters if len(cluster) > 1 or (singletons and score_of[cluster[0]] > 0)]
+        if antecedent < 0:
+            clusters.append([])
+        # What a span refers to stands before it.
+        cluster_of[number] = clusters[-1] if antecedent < 0 else cluster_of[antecedent]
+        cluster_of[number].append(number)
+    return [
+        [(words[spans[number][0]], words[spans[number][1]]) for number in cluster]
+        for cluster in clusters
+        if len(cluster) > 1 or (singletons and scores[cluster[0]] > 0)
+    ]

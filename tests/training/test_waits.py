@@ -13,17 +13,22 @@ from longformer.models import (
     LEDConfig,
     LEDForConditionalGeneration,
     LongformerConfig,
+    LongformerForCoarseToFineCoreference,
     LongformerForMaskedLM,
     LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
+    LongformerForStartToEndCoreference,
 )
+from longformer.models.common.freezing import freeze_global_projections
+from longformer.models.coreference.config import CoreferenceConfig
 from longformer.training import deepspeed_compat
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
 from longformer.training.objectives import (
     ANSWER_SPANS,
+    CLUSTERS,
     HOPS,
     LABELS,
     NEXT_CHARACTER,
@@ -59,6 +64,7 @@ LED = LEDConfig(
     max_encoder_position_embeddings=64,
     max_decoder_position_embeddings=64,
 )
+CLUSTERED = LONGFORMER.replaced(other=CoreferenceConfig(max_span_tokens=4, head_size=24).added_to({}))
 Batch = dict[str, torch.Tensor]
 
 
@@ -94,6 +100,29 @@ def hops() -> Batch:
     }
 
 
+def without_globals(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a model whose batches have no global token: DeepSpeed would make up gradients on the CPU."""
+    freeze_global_projections(model)
+    return model
+
+
+def clustered() -> Batch:
+    """Return documents of a word a token, the first read in two segments, the second in one."""
+    batch = texts(2, 2)
+    batch["attention_mask"][1, 1] = 0
+    del batch["global_attention_mask"]
+    places = torch.arange(30)
+    second = places.where(places < 12, -1)
+    numbers = torch.stack([places, second])
+    return batch | {
+        "token_positions": torch.stack([places + 25, second]),
+        **dict.fromkeys(("word_ids", "sentence_ids", "speaker_ids"), numbers),
+        "sentence_ids": numbers.div(10, rounding_mode="floor"),
+        "genre": torch.tensor([0, 3]),
+        "labels": torch.tensor([[[0, 1, 0], [5, 5, 0]], [[2, 3, 0], [-1, -1, -1]]]),
+    }
+
+
 def summarized() -> Batch:
     return texts(3) | {"labels": torch.randint(5, IDS, (3, 9)).index_fill(1, torch.tensor([8]), -100)}
 
@@ -114,6 +143,16 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Ba
         ),
     ),
     "hotpotqa": (lambda: LongformerForMultiHopAnswers(LONGFORMER), HOPS, hops),
+    "coarse-to-fine coreference": (
+        lambda: without_globals(LongformerForCoarseToFineCoreference(CLUSTERED)),
+        CLUSTERS,
+        clustered,
+    ),
+    "start-to-end coreference": (
+        lambda: without_globals(LongformerForStartToEndCoreference(CLUSTERED)),
+        CLUSTERS,
+        clustered,
+    ),
     "summarization": (lambda: LEDForConditionalGeneration(LED), summary_tokens(0.1), summarized),
 }
 

@@ -13,19 +13,22 @@ from longformer.models import (
     LEDConfig,
     LEDForConditionalGeneration,
     LongformerConfig,
+    LongformerForCoarseToFineCoreference,
     LongformerForMaskedLM,
     LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
+    LongformerForStartToEndCoreference,
     LongformerForTokenClassification,
 )
 from longformer.models.common.freezing import freeze_global_projections
+from longformer.models.coreference.config import CoreferenceConfig
 from longformer.training import engine as engine_module
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config
-from longformer.training.objectives import ANSWER_SPANS, HOPS, LABELS, summary_tokens, weighted_labels
+from longformer.training.objectives import ANSWER_SPANS, CLUSTERS, HOPS, LABELS, summary_tokens, weighted_labels
 from tests.training.rank_group import in_ranks
 from tests.training.small_model import SETTINGS, no_spikes
 
@@ -35,6 +38,11 @@ ENCODER = LongformerConfig(
     max_position_embeddings=LENGTH + 2, attention_window=16, pad_token_id=1, sep_token_id=2, num_labels=3,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
+CLUSTERED = ENCODER.replaced(
+    other=CoreferenceConfig(max_span_tokens=4, max_antecedents=5, head_size=24, feature_size=4, dropout=0.0).added_to(
+        {}
+    )
+)
 SUMMARIZER = LEDConfig(
     vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
     decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, attention_window=16,
@@ -108,6 +116,32 @@ def hops(step: int) -> dict[str, Tensor]:
     }
 
 
+def clustered_documents(step: int) -> dict[str, Tensor]:
+    """Return documents of a word a token, of which one is damaged; ranks read other numbers of tokens."""
+    batch, generator = texts(step)
+    batch["attention_mask"][0, 2:] = 0
+    lengths = batch["attention_mask"].sum(1, keepdim=True) - 2
+    places = torch.arange(LENGTH - 2)
+    numbers = places.where(places < lengths, -1)
+    firsts = torch.arange(0, 20, 2).repeat(ROWS, 1).where(lengths > 0, -1)
+    clusters = torch.randint(0, 3, firsts.shape, generator=generator).where(firsts >= 0, -1)
+    return {
+        "input_ids": batch["input_ids"][:, None],
+        "attention_mask": batch["attention_mask"][:, None],
+        "token_positions": numbers.where(numbers < 0, numbers + 1),
+        "word_ids": numbers,
+        "sentence_ids": numbers.div(12, rounding_mode="floor"),
+        "speaker_ids": numbers.where(numbers < 0, numbers % 3),
+        "genre": torch.arange(ROWS),
+        "labels": torch.stack([firsts, firsts, clusters], 2),
+    }
+
+
+def mention_scores_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
+    scores = model(**{name: each for name, each in batch.items() if name != "labels"}).mention_scores
+    return scores[scores > -torch.inf].tolist()
+
+
 def hop_chances_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
     read = {name: each for name, each in batch.items() if "label" not in name and name not in HOP_LABELS}
     return model(**read).sentence_logits.sigmoid().flatten().tolist()
@@ -138,6 +172,12 @@ TASKS: dict[str, Any] = {
         lambda: LongformerForTokenClassification(ENCODER), labelled_words, weighted_labels(None), losses_of
     ),
     "hotpotqa": (lambda: LongformerForMultiHopAnswers(ENCODER), hops, HOPS, hop_chances_of),
+    "coarse-to-fine coreference": (
+        lambda: LongformerForCoarseToFineCoreference(CLUSTERED), clustered_documents, CLUSTERS, mention_scores_of
+    ),
+    "start-to-end coreference": (
+        lambda: LongformerForStartToEndCoreference(CLUSTERED), clustered_documents, CLUSTERS, mention_scores_of
+    ),
     "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, chances_of),
     "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),
 }  # fmt: skip

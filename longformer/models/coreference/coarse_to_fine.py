@@ -6,6 +6,7 @@ for all spans. Pairs of spans are scored a chunk at a time, and for backward onc
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,7 @@ class MentionScorer(nn.Module):
         self.width = nn.Linear(own.feature_size, own.head_size, bias=False)
         # Its own parameter, since ZeRO 3 wants modules called equally often on all ranks, however long documents are.
         self.output = nn.Parameter(torch.empty(own.head_size))
-        self.output_bias = nn.Parameter(torch.empty(()))
+        self.output_bias = nn.Parameter(torch.empty(1))
         self.dropout = own.dropout
 
     def forward(
@@ -199,7 +200,7 @@ class PairScorer(nn.Module):
         self.product = nn.Parameter(torch.empty(own.head_size, size))
         self.features = nn.Parameter(torch.empty(own.head_size, 3 * own.feature_size))
         self.output = nn.Parameter(torch.empty(own.head_size))
-        self.output_bias = nn.Parameter(torch.empty(()))
+        self.output_bias = nn.Parameter(torch.empty(1))
         self.dropout = own.dropout
 
     def forward(self, states: Tensor, antecedents: Tensor, features: Tensor) -> Tensor:
@@ -215,7 +216,8 @@ class PairScorer(nn.Module):
         spans, of_antecedents = self.span(states), self.antecedent(states)
         step = max(1, PAIRS // rows.shape[1])
         chunks = zip(*(each.split(step) for each in (states, spans, rows, features)), strict=True)
-        scores = [checkpoint(self._chunk, states, of_antecedents, *chunk, use_reentrant=False) for chunk in chunks]
+        score = partial(checkpoint, self._chunk, use_reentrant=False) if torch.is_grad_enabled() else self._chunk
+        scores = [score(states, of_antecedents, *chunk) for chunk in chunks]
         return precise(torch.cat(scores).view(antecedents.shape))
 
     def _chunk(
