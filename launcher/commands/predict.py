@@ -27,6 +27,7 @@ class Task(StrEnum):
     fill_mask = "fill-mask"
     classify = "classify"
     label = "label"
+    cluster = "cluster"
     choose = "choose"
     select = "select"
     answer = "answer"
@@ -72,7 +73,7 @@ def predict(
         typer.Option(min=1, help="With --output: texts of similar length to classify or label at a time."),
     ] = 8,
 ) -> None:
-    """Run a Longformer or an LED: guess masked words, classify, label, choose, select, answer or summarize."""
+    """Run a Longformer or an LED: guess masked words, classify, label, cluster, choose, answer or summarize."""
     logging.basicConfig(format="%(message)s")
     if output is not None:
         if question is not None or choices:
@@ -99,6 +100,8 @@ def predict(
             result = predictor.label(text)
             if (entities := predictor.entities(text, result)) is not None:
                 more = {"entities": entities}
+        case Task.cluster:
+            result = predictor.cluster(text)
         case Task.choose:
             likely = predictor.choose(text, choices or [], question=question or "")
             result = sorted(likely, key=lambda candidate: -candidate.score)[:top]
@@ -128,6 +131,9 @@ def predict(
     elif chosen is Task.label:
         for each in more.get("entities", result):
             print(f"  {each.score:.4f}  {each.label}  {each.text}")
+    elif chosen is Task.cluster:
+        for cluster in result:
+            print("  " + "; ".join(mention.text for mention in cluster))
     elif chosen is Task.multi_hop:
         show([result])
         for fact in more["facts"]:

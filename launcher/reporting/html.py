@@ -64,7 +64,18 @@ class WeightedText:
     pieces: tuple[tuple[str, float], ...]
 
 
-Part = Figure | Table | Example | WeightedText
+@dataclass(frozen=True)
+class MentionsText:
+    """A text whose mentions are coloured by the cluster that they belong to."""
+
+    kind: ClassVar[str] = "mentions"
+
+    caption: str
+    pieces: tuple[str | int | None, ...]
+    """Texts; the number of a cluster, of which a mention begins here; None: the mention that began last ends here."""
+
+
+Part = Figure | Table | Example | WeightedText | MentionsText
 
 
 @dataclass(frozen=True)

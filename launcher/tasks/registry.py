@@ -69,6 +69,7 @@ TASKS = {
         "label",
     ),
     "triviaqa": TaskSpec("launcher.tasks.triviaqa", "TriviaQARun", "TriviaQAData", "TriviaQATask"),
+    "coreference": TaskSpec("launcher.tasks.coreference", "CoreferenceRun", "CoreferenceData", "CoreferenceTask"),
     "wikihop": TaskSpec("launcher.tasks.wikihop", "WikihopRun", "WikihopData", "WikihopTask"),
 }
 DEFAULT = "characters"

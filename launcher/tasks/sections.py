@@ -54,7 +54,7 @@ class LabelledSection(TokenizedSection):
     """So many records may be unreadable or without a label; they are skipped and named in quarantine.jsonl."""
     bucket_batches: PositiveInt = 1
     """So many batches' texts are sorted by length and dealt out again, to pad less; 1 = in their shuffled order."""
-    long_documents: Literal["truncate_end", "truncate_begin", "windows"]
+    long_documents: str
     """What is read of texts that are longer than the phase's sequences."""
 
 

@@ -1,16 +1,37 @@
 """Which clusters of mentions a model finds in documents. Evaluation and prediction share it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from longformer.inference.classification import IDS, padded_arrays
+from longformer.inference.classification import IDS, Reading, padded_arrays
+from longformer.inference.segments import SegmentReading
 
 Clusters = list[list[tuple[int, int]]]
 """First and last word of each mention of each cluster."""
 _BEHIND_THE_LAST = ("token_positions", "word_ids", "sentence_ids", "speaker_ids")
+
+
+@dataclass(frozen=True)
+class DocumentReading(Reading):
+    """What a model that finds coreference reads of a document: all of it."""
+
+    long_documents: str = "segments"
+    """Longer ones are read in `segments`, or not at all (`refuse`)."""
+    overlap: int = 0
+    """Tokens that two segments share."""
+
+    def spans(self, tokens: int, around: int = 2) -> list[slice]:
+        if self.long_documents not in ("segments", "refuse"):
+            raise ValueError(f"long_documents is {self.long_documents}")
+        return [slice(0, tokens)]
+
+    def segments(self, *, begin: int, end: int, genres: Sequence[str]) -> SegmentReading:
+        """Returns how documents become segments; the overlap is at most half of one."""
+        return SegmentReading(self.length, min(self.overlap, self.length // 2 - 1), begin, end, genres)
 
 
 @torch.no_grad()

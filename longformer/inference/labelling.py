@@ -3,11 +3,9 @@
 Evaluation and prediction share it. Each word that is read is labelled once, in the first part that holds it.
 """
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from re import finditer
 from typing import Any
 
 import numpy as np
@@ -63,30 +61,3 @@ def word_values(model: Any, parts: Sequence[Part], *, padding: int, device: torc
         logits[number, torch.as_tensor(part.places, device=device)].float().softmax(-1)
         for number, part in enumerate(parts)
     ]
-
-
-def words_of(text: str) -> list[tuple[int, int]]:
-    """Returns where each word of a text begins and ends, in characters.
-
-    Where no line holds more than one, these are the words. Else white space parts them, and punctuation marks and
-    symbols at either end of a word are words of their own.
-    """
-    is_list = "\n" in text.strip() and all(len(line.split()) <= 1 for line in text.split("\n"))
-    found = (match.span() for match in finditer(r"\S+", text))
-    return list(found) if is_list else [word for start, end in found for word in _without_marks(text, start, end)]
-
-
-def _without_marks(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    first, last = start, end
-    while first < last and _is_mark(text[first]):
-        first += 1
-    while first < last and _is_mark(text[last - 1]):
-        last -= 1
-    yield from ((place, place + 1) for place in range(start, first))
-    if first < last:
-        yield first, last
-    yield from ((place, place + 1) for place in range(last, end))
-
-
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PS"

@@ -1,9 +1,9 @@
-"""A trained Longformer or LED put to work on text: masked words, classes, labels, choices, candidates, answers and
-summaries.
+"""A trained Longformer or LED put to work on text: masked words, classes, labels, clusters of mentions, choices,
+candidates, answers and summaries.
 
 The tokenizer is the folder's own. Global attention is what each head has by default: the first token to classify, the
-question to answer, the choices to choose from, none for masked words and labels; an LED's first token to summarize. To
-select a candidate, the query and all candidates are global.
+question to answer, the choices to choose from, none for masked words, labels and clusters; an LED's first token to
+summarize. To select a candidate, the query and all candidates are global.
 """
 
 from collections.abc import Sequence
@@ -30,15 +30,18 @@ from longformer.inference.answering import (
 )
 from longformer.inference.choosing import Around, choice_inputs, choice_values
 from longformer.inference.classification import IDS, Inputs, Reading, TextReading, batches_by_length, label_values
+from longformer.inference.coreference import DocumentReading, document_clusters
 from longformer.inference.hops import VERDICTS, HopMarks, HopReading, hop_answers, hop_inputs
-from longformer.inference.labelling import Part, word_parts, word_values, words_of
+from longformer.inference.labelling import Part, word_parts, word_values
 from longformer.inference.queries import longest_query, normalized
 from longformer.inference.selecting import CandidateReading, Marks, candidate_inputs, candidate_values
 from longformer.inference.texts import Tokens, check_choices, check_text
+from longformer.inference.words import sentence_lengths, words_of
 from longformer.interop.checkpoint_files import read_tensors
 from longformer.interop.model_folder import read_config
 from longformer.interop.special_text import as_tokens
 from longformer.interop.tokenizer import for_words, open_content, read_tokenizer, tokenizer_content
+from longformer.models.coreference.config import CoreferenceConfig
 
 
 class Task(NamedTuple):
@@ -54,6 +57,7 @@ TASKS = {
     "fill-mask": Task(("LongformerForMaskedLM",), "lm_head."),
     "classify": Task(("LongformerForSequenceClassification",), "classifier."),
     "label": Task(("LongformerForTokenClassification",), "classifier."),
+    "cluster": Task(("LongformerForCoreference",), "coreference."),
     "choose": Task(("LongformerForMultipleChoice",), "classifier."),
     "select": Task(("LongformerForCandidateSelection",), "candidate_score."),
     "multi-hop": Task(("LongformerForMultiHopAnswers",), "multi_hop."),
@@ -61,6 +65,7 @@ TASKS = {
     "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
 MASKS = ("<mask>", "[MASK]")
+_NO_WORDS = "the text holds nothing but characters that the tokenizer leaves out"
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,16 @@ class Label:
     label: str
     score: float
     """Its probability."""
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A piece of a text that is of the same thing as the others of its cluster."""
+
+    text: str
+    start: int
+    """Where it begins and ends in the text, in characters."""
+    end: int
 
 
 @dataclass(frozen=True)
@@ -161,7 +176,7 @@ class Predictor:
             masks = [mask for mask in MASKS if tokenizer.token_to_id(mask) is not None]
             tokenizer = open_content(as_tokens(tokenizer, masks, str(directory)).to_str())
         model = getattr(models, architecture).from_pretrained(directory)
-        if task in ("select", "multi-hop") or (task == "label" and Reading.is_kept_in(model.config)):
+        if task in ("select", "multi-hop", "cluster") or (task == "label" and Reading.is_kept_in(model.config)):
             tokenizer = open_content(for_words(tokenizer_content(directory)))
         return cls(model, tokenizer)
 
@@ -324,7 +339,7 @@ class Predictor:
         encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
         own = np.flatnonzero([word is not None for word in encoding.word_ids])
         if not len(own):
-            raise LongformerError("the text holds nothing but characters that the tokenizer leaves out")
+            raise LongformerError(_NO_WORDS)
         numbers, firsts = np.unique([encoding.word_ids[place] for place in own], return_index=True)
         reading = Reading.of(self.model.config, self._positions)
         parts = word_parts(
@@ -337,6 +352,42 @@ class Predictor:
         if reading.long_documents != "windows" and len(parts[0].ids) < len(encoding.ids):
             Tokens.of(encoding).shortened(reading.length, part=0, names=("text",))  # says how much is left out
         return [words[number] for number in numbers], parts
+
+    def cluster(self, text: str) -> list[list[Mention]]:
+        """Returns the mentions in a text that are of the same thing, a list of each thing, in the order of the text.
+
+        Words and sentences are those of `words_of` and `sentence_lengths`. Who speaks is not known. What is read of a
+        longer text is what the model was trained and evaluated with; see `DocumentReading`.
+        """
+        check_text(text, "text")
+        words = words_of(text)
+        encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
+        own = np.flatnonzero([word is not None for word in encoding.word_ids])
+        if not len(own):
+            raise LongformerError(_NO_WORDS)
+        reading, ids = DocumentReading.of(self.model.config, self._positions), encoding.ids
+        if reading.long_documents == "refuse" and len(ids) > reading.length:
+            raise LongformerError(
+                f"the text has {len(ids):,} tokens, the model has learned to read {reading.length:,}: give it in parts"
+            )
+        own_head = CoreferenceConfig.of(self.model.config)
+        segments = reading.segments(begin=ids[0], end=ids[-1], genres=own_head.genres)
+        document = {
+            "ids": [ids[place] for place in own],
+            "pieces": np.bincount([encoding.word_ids[place] for place in own], minlength=len(words)),
+            "sentences": sentence_lengths(text, words),
+            "speakers": [],
+            "genre": "",
+            "clusters": [],
+        }
+        (found,) = document_clusters(
+            self.model,
+            [segments.arrays(document)],
+            singletons=own_head.singletons,
+            padding=self.model.config.pad_token_id,
+        )
+        places = [[(words[first][0], words[last][1]) for first, last in cluster] for cluster in found]
+        return [[Mention(text[start:end], start, end) for start, end in cluster] for cluster in places]
 
     def choose(self, text: str, choices: Sequence[str], *, question: str = "") -> list[Candidate]:
         """Returns how probable each choice is, in their order.

@@ -34,7 +34,7 @@ class SegmentReading:
             raise ValueError(f"overlap must be from 0 to below {self.length - 2}, got {self.overlap}")
 
     def arrays(self, document: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Returns what a model reads of a document, the arguments of `CoreferenceModel.forward` without the batch.
+        """Returns what a model reads of a document: the arguments of `LongformerForCoreference.forward`, not batched.
 
         Args:
             document: "ids", token ids without special ones; "pieces", how many tokens each word has; "sentences", how

@@ -65,6 +65,11 @@ def _labels(predictor: Predictor, record: Record, labels: list[Label]) -> Record
     return answer
 
 
+def _cluster(predictor: Predictor, record: Record, parameters: Record) -> Record:
+    found = predictor.cluster(record["text"])
+    return {"clusters": [list(map(asdict, cluster)) for cluster in found]}
+
+
 def _choose(predictor: Predictor, record: Record, parameters: Record) -> Record:
     context, question = ("" if is_absent(record.get(name)) else record[name] for name in ("context", "question"))
     if not context and not question:
@@ -161,6 +166,7 @@ ABILITIES = {
     "fill-mask": Ability(_fill_mask, {"text": _SENTENCE.replace("fox", "[MASK]")}, {"top": 5}),
     "classify": Ability(_classify, {"text": _SENTENCE}, together=(_classify_all, _classes)),
     "label": Ability(_label, {"text": _SENTENCE}, together=(_label_all, _labels)),
+    "cluster": Ability(_cluster, {"text": _SENTENCE}),
     "choose": Ability(
         _choose,
         {"context": _SENTENCE, "question": _QUESTION, "choices": ["It jumps.", "It sleeps."]},

@@ -36,8 +36,7 @@ _HEADS = (
     "MultipleChoice",
     "CandidateSelection",
     "MultiHopAnswers",
-    "CoarseToFineCoreference",
-    "StartToEndCoreference",
+    "Coreference",
 )
 
 

@@ -15,13 +15,12 @@ _HOMES = {
     "LongformerConfig": "longformer.config",
     "LongformerModel": "longformer.model",
     "LongformerForCandidateSelection": "longformer.several_texts",
-    "LongformerForCoarseToFineCoreference": "coreference.coarse_to_fine",
+    "LongformerForCoreference": "coreference.model",
     "LongformerForMaskedLM": "longformer.heads",
     "LongformerForMultiHopAnswers": "longformer.heads",
     "LongformerForMultipleChoice": "longformer.several_texts",
     "LongformerForQuestionAnswering": "longformer.heads",
     "LongformerForSequenceClassification": "longformer.heads",
-    "LongformerForStartToEndCoreference": "coreference.start_to_end",
     "LongformerForTokenClassification": "longformer.heads",
 }
 

@@ -26,6 +26,7 @@ ARCHITECTURES = {
     "fill-mask": "LongformerForMaskedLM",
     "classify": "LongformerForSequenceClassification",
     "label": "LongformerForTokenClassification",
+    "cluster": "LongformerForCoreference",
     "choose": "LongformerForMultipleChoice",
     "select": "LongformerForCandidateSelection",
     "multi-hop": "LongformerForMultiHopAnswers",
@@ -49,7 +50,8 @@ def served(
     ability, folder = request.param, tmp_path / "model"
     if ability in ARCHITECTURES:
         tokens = {"select": CANDIDATE_TOKENS, "multi-hop": HOP_TOKENS}.get(ability, ())
-        make_model(folder, test_data, ARCHITECTURES[ability], added_tokens=tokens)
+        changes = {"coreference": {"head_size": 8}} if ability == "cluster" else {}
+        make_model(folder, test_data, ARCHITECTURES[ability], added_tokens=tokens, **changes)
     else:
         finish_phase(created_run, 0, prepared)
         folder = created_run.result_directory(0) / "model"

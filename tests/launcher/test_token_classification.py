@@ -20,9 +20,9 @@ from launcher.tasks.registry import task_of
 from longformer.errors import LongformerError
 from longformer.evaluation.entities import entity_scores
 from longformer.inference.classification import Reading
-from longformer.inference.labelling import words_of
 from longformer.inference.predictor import Predictor
 from longformer.inference.serving import open_for_many, open_model
+from longformer.inference.words import words_of
 from longformer.models import LongformerConfig
 from tests.launcher.test_html_report import Reader, has_ink
 from tests.small_roberta import write_small_roberta

@@ -1,5 +1,6 @@
 """Both models of coreference in plain words: every span, every pair, one document at a time, and nothing factored."""
 
+import math
 from typing import Any
 
 import torch
@@ -59,18 +60,18 @@ class Oracle:
         spans = possible_spans(words, sentences, self.own.max_span_tokens)
         wanted = min(self.own.max_spans, -(-len(set(words)) * 2 // 5))
         assert self.own.spans_per_word == 0.4
-        scored = sorted(((float(self.mention(hidden, span).detach()), span) for span in spans), reverse=True)[
-            : 2 * wanted
-        ]
+        cluster_of = {(first, last): cluster for first, last, cluster in arrays["labels"].tolist()}
+        gold = cluster_of if self.own.mention_loss else {}
+        ranks = ((math.inf if span in gold else float(self.mention(hidden, span).detach()), span) for span in spans)
+        scored = sorted(ranks, reverse=True)[: 2 * wanted]
         kept = greedy(scored, wanted)
         mentions = [self.mention(hidden, span) for span in kept]
         pairs = self.pairs(hidden, kept, mentions, [speakers[first] for first, _ in kept], int(arrays["genre"]))
-        cluster_of = {(first, last): cluster for first, last, cluster in arrays["labels"].tolist()}
         clusters = [cluster_of.get(span) for span in kept]
         loss = marginal_loss(pairs, clusters)
-        if self.own.singletons:
-            for mention, cluster in zip(mentions, clusters, strict=True):
-                loss = loss - functional.logsigmoid(mention if cluster is not None else -mention)
+        for mention, cluster in zip(mentions, clusters, strict=True):
+            signed = mention if cluster is not None else -mention
+            loss = loss - self.own.mention_loss * functional.logsigmoid(signed)
         best = [max(((score, of) for of, score in row), default=(-1.0, -1)) for row in pairs]
         return kept, [float(each) for each in mentions], [of if score > 0 else -1 for score, of in best], loss
 
@@ -84,22 +85,25 @@ class Oracle:
 
 
 class StartToEndOracle(Oracle):
-    """Kirstain et al. 2021, section 3."""
+    """Kirstain et al. 2021, section 3, with products divided by the root of their width."""
 
     def mention(self, hidden: Tensor, span: tuple[int, int]) -> Tensor:
         head, (first, last) = self.head, span
         start, end = head.mention_start(hidden[first]), head.mention_end(hidden[last])
         joint = head.joint_score.weight @ start + head.joint_score.bias
-        return (head.start_score(start) + head.end_score(end)).squeeze() + joint @ end
+        return (head.start_score(start) + head.end_score(end)).squeeze() + joint @ end / math.sqrt(len(end))
 
     def pairs(
         self, hidden: Tensor, spans: Spans, mentions: list[Tensor], speakers: list[int], genre: int
     ) -> list[list[tuple[int, Tensor]]]:
         both = [torch.cat([self.head.start(hidden[first]), self.head.end(hidden[last])]) for first, last in spans]
         return [
-            [(of, mentions[i] + mentions[of] + self.head.pair_score(both[i]) @ both[of]) for of in range(i)]
+            [(of, mentions[i] + mentions[of] + self.pair(both[i], both[of])) for of in range(i)]
             for i in range(len(spans))
         ]
+
+    def pair(self, one: Tensor, other: Tensor) -> Tensor:
+        return self.head.pair_score(one) @ other / math.sqrt(len(one))
 
 
 class CoarseToFineOracle(Oracle):

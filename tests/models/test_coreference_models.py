@@ -13,40 +13,31 @@ from longformer.errors import LongformerError
 from longformer.inference.classification import padded_arrays
 from longformer.inference.coreference import document_clusters
 from longformer.inference.segments import SegmentReading
-from longformer.models import (
-    LongformerConfig,
-    LongformerForCoarseToFineCoreference,
-    LongformerForStartToEndCoreference,
-)
+from longformer.models import LongformerConfig, LongformerForCoreference
 from longformer.models.coreference.config import CoreferenceConfig
 from longformer.models.coreference.spans import kept_spans
 from longformer.training.objectives import CLUSTERS
 from tests.models.coreference_oracle import CoarseToFineOracle, Oracle, StartToEndOracle, greedy
 
 VOCABULARY, PADDING, MOST = 60, 1, 4
-KINDS: dict[str, tuple[Any, type[Oracle]]] = {
-    "coarse to fine": (LongformerForCoarseToFineCoreference, CoarseToFineOracle),
-    "start to end": (LongformerForStartToEndCoreference, StartToEndOracle),
-}
+KINDS: dict[str, type[Oracle]] = {"coarse_to_fine": CoarseToFineOracle, "start_to_end": StartToEndOracle}
 READING = SegmentReading(length=26, overlap=6, begin=0, end=2, genres=("bc", "nw"))
 Arrays = dict[str, np.ndarray]
 
 
 def model_of(kind: str, **changes: Any) -> Any:
     """Return a small model whose weights are large enough for scores to differ."""
-    own = CoreferenceConfig(
-        **{
-            "max_span_tokens": MOST, "max_antecedents": 3, "head_size": 12, "feature_size": 4, "dropout": 0.0,
-            "genres": READING.genres, **changes,
-        }
-    )  # fmt: skip
+    own = {
+        "kind": kind, "max_span_tokens": MOST, "max_antecedents": 3, "head_size": 12, "feature_size": 4, "dropout": 0.0,
+        "genres": READING.genres, **changes,
+    }  # fmt: skip
     config = LongformerConfig(
         vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
         attention_window=8, max_position_embeddings=64, pad_token_id=PADDING, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5, other=own.added_to({}),
+        attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5, coreference=own,
     )  # fmt: skip
     torch.manual_seed(3)
-    model = KINDS[kind][0](config)
+    model = LongformerForCoreference(config)
     with torch.no_grad():
         for parameter in model.coreference.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)
@@ -107,11 +98,11 @@ def test_kept_spans_are_the_best_taken_one_after_the_other_unless_they_cross(see
         assert exist.tolist() == [True] * len(expected) + [False] * (16 - len(expected))
 
 
-@pytest.mark.parametrize("singletons", [False, True])
+@pytest.mark.parametrize("mention_loss", [0.0, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_spans_antecedents_loss_and_gradients_are_those_of_plain_loops(kind: str, singletons: bool) -> None:
-    model = model_of(kind, singletons=singletons).double()
-    oracle = KINDS[kind][1](model)
+def test_spans_antecedents_loss_and_gradients_are_those_of_plain_loops(kind: str, mention_loss: float) -> None:
+    model = model_of(kind, mention_loss=mention_loss).double()
+    oracle = KINDS[kind](model)
     # One document is read whole, the other in segments, and one is damaged.
     documents = [document(1, words=14), document(2, words=34)]
     assert [len(each["input_ids"]) for each in documents] == [1, 3]
@@ -194,15 +185,15 @@ def test_a_made_document_is_learned_by_heart(kind: str, tmp_path: Path) -> None:
     assert document_clusters(model, [arrays], singletons=False, padding=PADDING) == [clusters[:2]]
 
     model.save_pretrained(tmp_path / "model")
-    loaded = KINDS[kind][0].from_pretrained(tmp_path / "model")
+    loaded = LongformerForCoreference.from_pretrained(tmp_path / "model")
     assert loaded.own == model.own
     assert document_clusters(loaded, [arrays], singletons=True, padding=PADDING) == found
 
 
 def test_a_config_that_describes_no_such_model_is_refused() -> None:
-    for told, words in (({"dropout": 1.5}, "dropout"), ({"heads": 3}, "heads")):
+    for told, words in (({"dropout": 1.5}, "dropout"), ({"heads": 3}, "heads"), ({"kind": "best"}, "kind")):
         with pytest.raises(LongformerError, match=words):
-            CoreferenceConfig.of(LongformerConfig(other={"coreference": told}))
+            CoreferenceConfig.of(LongformerConfig(coreference=told))
 
 
 def test_tokens_of_segments_are_read_where_most_stands_around_them() -> None:

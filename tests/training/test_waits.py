@@ -13,16 +13,14 @@ from longformer.models import (
     LEDConfig,
     LEDForConditionalGeneration,
     LongformerConfig,
-    LongformerForCoarseToFineCoreference,
+    LongformerForCoreference,
     LongformerForMaskedLM,
     LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
-    LongformerForStartToEndCoreference,
 )
 from longformer.models.common.freezing import freeze_global_projections
-from longformer.models.coreference.config import CoreferenceConfig
 from longformer.training import deepspeed_compat
 from longformer.training.engine import TrainingEngine
 from longformer.training.engine_settings import EngineSettings, deepspeed_config, parameter_groups
@@ -64,7 +62,7 @@ LED = LEDConfig(
     max_encoder_position_embeddings=64,
     max_decoder_position_embeddings=64,
 )
-CLUSTERED = LONGFORMER.replaced(other=CoreferenceConfig(max_span_tokens=4, head_size=24).added_to({}))
+CLUSTERED = {"max_span_tokens": 4, "head_size": 24}
 Batch = dict[str, torch.Tensor]
 
 
@@ -144,12 +142,16 @@ CASES: dict[str, tuple[Callable[[], torch.nn.Module], Objective, Callable[[], Ba
     ),
     "hotpotqa": (lambda: LongformerForMultiHopAnswers(LONGFORMER), HOPS, hops),
     "coarse-to-fine coreference": (
-        lambda: without_globals(LongformerForCoarseToFineCoreference(CLUSTERED)),
+        lambda: without_globals(
+            LongformerForCoreference(LONGFORMER.replaced(coreference={**CLUSTERED, "kind": "coarse_to_fine"}))
+        ),
         CLUSTERS,
         clustered,
     ),
     "start-to-end coreference": (
-        lambda: without_globals(LongformerForStartToEndCoreference(CLUSTERED)),
+        lambda: without_globals(
+            LongformerForCoreference(LONGFORMER.replaced(coreference={**CLUSTERED, "kind": "start_to_end"}))
+        ),
         CLUSTERS,
         clustered,
     ),

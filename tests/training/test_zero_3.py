@@ -13,17 +13,15 @@ from longformer.models import (
     LEDConfig,
     LEDForConditionalGeneration,
     LongformerConfig,
-    LongformerForCoarseToFineCoreference,
+    LongformerForCoreference,
     LongformerForMaskedLM,
     LongformerForMultiHopAnswers,
     LongformerForMultipleChoice,
     LongformerForQuestionAnswering,
     LongformerForSequenceClassification,
-    LongformerForStartToEndCoreference,
     LongformerForTokenClassification,
 )
 from longformer.models.common.freezing import freeze_global_projections
-from longformer.models.coreference.config import CoreferenceConfig
 from longformer.training import engine as engine_module
 from longformer.training.distributed import Ranks
 from longformer.training.engine import TrainingEngine
@@ -38,11 +36,6 @@ ENCODER = LongformerConfig(
     max_position_embeddings=LENGTH + 2, attention_window=16, pad_token_id=1, sep_token_id=2, num_labels=3,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
 )  # fmt: skip
-CLUSTERED = ENCODER.replaced(
-    other=CoreferenceConfig(max_span_tokens=4, max_antecedents=5, head_size=24, feature_size=4, dropout=0.0).added_to(
-        {}
-    )
-)
 SUMMARIZER = LEDConfig(
     vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
     decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64, attention_window=16,
@@ -137,6 +130,11 @@ def clustered_documents(step: int) -> dict[str, Tensor]:
     }
 
 
+def clustered(kind: str) -> LongformerConfig:
+    shape = {"max_span_tokens": 4, "max_antecedents": 5, "head_size": 24, "feature_size": 4, "dropout": 0.0}
+    return ENCODER.replaced(coreference={"kind": kind, **shape})
+
+
 def mention_scores_of(model: Any, batch: dict[str, Tensor]) -> list[float]:
     scores = model(**{name: each for name, each in batch.items() if name != "labels"}).mention_scores
     return scores[scores > -torch.inf].tolist()
@@ -173,10 +171,10 @@ TASKS: dict[str, Any] = {
     ),
     "hotpotqa": (lambda: LongformerForMultiHopAnswers(ENCODER), hops, HOPS, hop_chances_of),
     "coarse-to-fine coreference": (
-        lambda: LongformerForCoarseToFineCoreference(CLUSTERED), clustered_documents, CLUSTERS, mention_scores_of
+        lambda: LongformerForCoreference(clustered("coarse_to_fine")), clustered_documents, CLUSTERS, mention_scores_of
     ),
     "start-to-end coreference": (
-        lambda: LongformerForStartToEndCoreference(CLUSTERED), clustered_documents, CLUSTERS, mention_scores_of
+        lambda: LongformerForCoreference(clustered("start_to_end")), clustered_documents, CLUSTERS, mention_scores_of
     ),
     "extractive_qa": (lambda: LongformerForQuestionAnswering(ENCODER), answered_questions, ANSWER_SPANS, chances_of),
     "multiple_choice": (lambda: LongformerForMultipleChoice(ENCODER), choices, weighted_labels(None), losses_of),

@@ -14,21 +14,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from longformer.models.coreference.config import CoreferenceConfig
-from longformer.models.coreference.model import AntecedentScores, CoreferenceHead, CoreferenceModel, precise
+from longformer.models.coreference.head import AntecedentScores, CoreferenceHead, precise
 from longformer.models.coreference.spans import Documents, Spans, of_tokens
-from longformer.models.longformer.config import LongformerConfig
 
 STARTS, PAIRS = 64, 2048
 """How many tokens, with the spans that begin there, and how many pairs of spans are scored at a time."""
 DISTANCES = (1, 2, 3, 4, 5, 8, 16, 32, 64)
 """Where, counted in spans, another range of distances begins."""
-
-
-class LongformerForCoarseToFineCoreference(CoreferenceModel):
-    """Finds mentions and what they refer to; see the module."""
-
-    def head(self, config: LongformerConfig, own: CoreferenceConfig) -> CoreferenceHead:
-        return CoarseToFineHead(config.hidden_size, own)
 
 
 class CoarseToFineHead(CoreferenceHead):

@@ -1,13 +1,11 @@
 """What a model that finds coreference is made of besides its encoder."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
 
 from longformer.errors import LongformerError
 
-KEY = "coreference"
-"""Where a model's config.json tells of it."""
+Kind = Literal["coarse_to_fine", "start_to_end"]
 ONTONOTES_GENRES = ("bc", "bn", "mz", "nw", "pt", "tc", "wb")
 
 
@@ -19,6 +17,8 @@ class CoreferenceConfig:
         ValueError: a value is out of range; the message names the field.
     """
 
+    kind: Kind = "coarse_to_fine"
+    """That of the paper, or that of Kirstain et al. 2021, which needs no representation of spans."""
     max_span_tokens: int = 30
     spans_per_word: float = 0.4
     """How many spans of a document are kept as mentions, for every word of it, rounded up."""
@@ -35,11 +35,15 @@ class CoreferenceConfig:
     """Width of what stands for widths, distances, speakers and genres."""
     dropout: float = 0.3
     genres: tuple[str, ...] = ONTONOTES_GENRES
+    mention_loss: float = 1.0
+    """How much it counts in the loss whether spans are mentions at all; 0: only what they refer to is learned."""
     singletons: bool = False
-    """Whether mentions are learned, and found, that nothing else refers to."""
+    """Whether mentions are found that nothing else refers to."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "genres", tuple(self.genres))
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind must be {' or '.join(get_args(Kind))}, got {self.kind}")
         for name in ("max_span_tokens", "max_spans", "max_antecedents", "scorings", "head_size", "feature_size"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -55,12 +59,7 @@ class CoreferenceConfig:
         Raises:
             LongformerError: it tells of something else.
         """
-        told = config.other.get(KEY, {})
         try:
-            return cls(**told)
+            return cls(**(config.coreference or {}))
         except (TypeError, ValueError) as error:
-            raise LongformerError(f"{KEY} of config.json describes no such model: {error}") from None
-
-    def added_to(self, other: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the `other` keys of a model's config with this among them."""
-        return {**other, KEY: {**asdict(self), "genres": list(self.genres)}}
+            raise LongformerError(f"coreference of config.json describes no such model: {error}") from None

@@ -1,33 +1,30 @@
-"""Longformer with a head that clusters what a document mentions: what both kinds of heads share."""
+"""Longformer with a head that clusters what a document mentions."""
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from longformer.models.common.inputs import BatchFacts
 from longformer.models.common.outputs import ModelOutput
+from longformer.models.coreference.coarse_to_fine import CoarseToFineHead
 from longformer.models.coreference.config import CoreferenceConfig
-from longformer.models.coreference.spans import (
-    Documents,
-    Spans,
-    candidates,
-    clusters_of_spans,
-    kept_spans,
-    wanted_spans,
-)
+from longformer.models.coreference.head import AntecedentScores
+from longformer.models.coreference.spans import Documents, cluster_table, wanted_spans
+from longformer.models.coreference.start_to_end import StartToEndHead
 from longformer.models.longformer.config import LongformerConfig
 from longformer.models.longformer.model import EncoderInputs
 from longformer.models.longformer.several_texts import ModelOfSeveralTexts
 
+HEADS = {"coarse_to_fine": CoarseToFineHead, "start_to_end": StartToEndHead}
+
 
 @dataclass
 class CoreferenceOutput(ModelOutput):
-    """Result of a model of coreference."""
+    """Result of `LongformerForCoreference`."""
 
     loss: Tensor | None = None
     """(), there when labels were given."""
@@ -41,68 +38,18 @@ class CoreferenceOutput(ModelOutput):
     """(batch, spans) long: the number of the span before that each refers to; -1: to none."""
 
 
-class AntecedentScores(NamedTuple):
-    """How likely spans are mentions, and which of those before they refer to."""
-
-    mentions: Tensor
-    """(batch, spans)."""
-    antecedents: Tensor
-    """(batch, spans, antecedents) long: the numbers of some spans."""
-    scores: Tensor
-    """(batch, spans, antecedents): of each; minus infinity where it is none. To refer to nothing scores 0."""
-
-
-class CoreferenceHead(nn.Module, ABC):
-    """Scores spans and their antecedents, given the states of a document's tokens.
-
-    Only spans that are kept have a gradient (as in Lee et al. 2018). So all spans are scored without one, and without
-    dropout, and those that are kept once more.
-    """
-
-    def __init__(self, own: CoreferenceConfig) -> None:
-        super().__init__()
-        self.own = own
-
-    def forward(
-        self, hidden: Tensor, documents: Documents, wanted: Tensor, count: int
-    ) -> tuple[Spans, AntecedentScores]:
-        """Returns the spans that are kept as mentions, and their scores.
-
-        Args:
-            hidden: (batch, tokens, width).
-            documents: say where spans may be.
-            wanted, count: as in `kept_spans`.
-        """
-        with torch.no_grad():
-            scores = self.candidate_scores(hidden)
-            is_candidate = candidates(documents, self.own.max_span_tokens)
-            spans = kept_spans(scores.masked_fill(~is_candidate, -math.inf), wanted, count)
-        return spans, self.scores(hidden, spans, documents)
-
-    @abstractmethod
-    def candidate_scores(self, hidden: Tensor) -> Tensor:
-        """Returns how likely all spans are mentions, (batch, tokens, most tokens of a span), without dropout."""
-
-    @abstractmethod
-    def scores(self, hidden: Tensor, spans: Spans, documents: Documents) -> AntecedentScores:
-        """Returns the scores of spans."""
-
-
-class CoreferenceModel(ModelOfSeveralTexts):
+class LongformerForCoreference(ModelOfSeveralTexts):
     """Finds the mentions of documents and which of them are of the same thing; no token is global by default.
 
-    A document is read in one or several texts, see `longformer.inference.segments`.
+    A document is read in one or several texts, see `longformer.inference.segments`. Which head it has, and its shape,
+    is told by the config's `coreference`, see `CoreferenceConfig`.
     """
 
     def __init__(self, config: LongformerConfig) -> None:
         super().__init__(config)
         self.own = CoreferenceConfig.of(config)
-        self.coreference = self.head(config, self.own)
+        self.coreference = HEADS[self.own.kind](config.hidden_size, self.own)
         self.initialise()
-
-    def head(self, config: LongformerConfig, own: CoreferenceConfig) -> CoreferenceHead:
-        """Returns a new head."""
-        raise NotImplementedError
 
     def facts(self, *given: Tensor | None, word_ids: Tensor | None = None, **inputs: Any) -> BatchFacts:
         facts = super().facts(*given, **inputs)
@@ -127,8 +74,9 @@ class CoreferenceModel(ModelOfSeveralTexts):
         """Returns the mentions of documents and, given labels, the loss.
 
         The loss is the mean over documents of the sum over spans of -log of the probability of all right antecedents
-        together (Lee et al. 2018), with `singletons` and of the binary cross-entropy of being a mention. A document
-        without tokens does not count.
+        together (Lee et al. 2018), and `mention_loss` times the binary cross-entropy of being a mention. Where that
+        counts, all mentions are among the spans while they are learned: a model could else avoid its loss by never
+        keeping them, as it does with few documents. A document without tokens does not count.
 
         Args:
             input_ids, attention_mask, global_attention_mask, inputs: as in `LongformerModel.forward` with one more
@@ -156,13 +104,17 @@ class CoreferenceModel(ModelOfSeveralTexts):
             )
         hidden = _states_of_tokens(encoded.last_hidden_state, is_text, token_positions)
         documents = Documents(word_ids, sentence_ids, speaker_ids, genre)
-        spans, found = self.coreference(hidden, documents, self._wanted_spans(word_ids), facts.spans)
-        loss = None
+        clusters = None
         if labels is not None:
-            clusters = clusters_of_spans(spans, labels, word_ids.shape[1], self.own.max_span_tokens)
-            losses = antecedent_losses(found, clusters)
-            if self.own.singletons:
-                losses = losses + _mention_losses(found.mentions, clusters > 0, spans.exist)
+            clusters = cluster_table(labels, word_ids.shape[1], self.own.max_span_tokens)
+        learned = clusters if self.own.mention_loss else None
+        spans, found = self.coreference(hidden, documents, self._wanted_spans(word_ids), facts.spans, learned)
+        loss = None
+        if clusters is not None:
+            of_spans = clusters.gather(1, spans.numbers) * spans.exist
+            losses = antecedent_losses(found, of_spans)
+            if self.own.mention_loss:
+                losses = losses + self.own.mention_loss * _mention_losses(found.mentions, of_spans > 0, spans.exist)
             loss = losses.sum() / (word_ids >= 0).any(1).sum().clamp(min=1)
         best, places = found.scores.max(2)
         chosen = found.antecedents.gather(2, places[:, :, None]).squeeze(2)
@@ -182,7 +134,7 @@ def antecedent_losses(found: AntecedentScores, clusters: Tensor) -> Tensor:
 
     Args:
         found: scores of spans and antecedents.
-        clusters: (batch, spans) long, see `clusters_of_spans`. A span without a right antecedent refers to nothing.
+        clusters: (batch, spans) long, see `cluster_table`. A span without a right antecedent refers to nothing.
 
     Returns:
         (batch,).
@@ -198,11 +150,6 @@ def antecedent_losses(found: AntecedentScores, clusters: Tensor) -> Tensor:
         2,
     )
     return (torch.cat([of_nothing, found.scores], 2).logsumexp(2) - right.logsumexp(2)).sum(1)
-
-
-def precise(scores: Tensor) -> Tensor:
-    """Returns scores in float32 or better: they are compared with each other and added up."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _mention_losses(scores: Tensor, is_mention: Tensor, exist: Tensor) -> Tensor:

@@ -119,19 +119,19 @@ def _crossed_by_none(better: Tensor, taken: Tensor) -> Tensor:
     return (better @ taken[:, :, None].float()).squeeze(2) == 0
 
 
-def clusters_of_spans(spans: Spans, labels: Tensor, tokens: int, most: int) -> Tensor:
-    """Returns which cluster each span is of, (batch, spans) long: 1 + its number, or 0.
+def cluster_table(labels: Tensor, tokens: int, most: int) -> Tensor:
+    """Returns which cluster every span is of, by its number, (batch, tokens * most) long: 1 + its number, or 0.
 
     Args:
-        spans: of documents with `tokens` tokens, each of at most `most`.
         labels: (batch, mentions, 3) long: first and last token and cluster of each mention, -1 behind the last.
+        tokens: of a document.
+        most: tokens of a span; mentions of more are left out.
     """
     firsts, lasts, clusters = labels.unbind(2)
     lengths = lasts - firsts
     none = tokens * most
     places = (firsts * most + lengths).masked_fill((firsts < 0) | (lengths >= most), none)
-    table = labels.new_zeros(labels.shape[0], none + 1).scatter(1, places, clusters + 1)
-    return table.gather(1, spans.numbers) * spans.exist
+    return labels.new_zeros(labels.shape[0], none + 1).scatter(1, places, clusters + 1)[:, :none]
 
 
 def of_tokens(values: Tensor, tokens: Tensor) -> Tensor:

@@ -9,35 +9,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longformer.models.coreference.config import CoreferenceConfig
-from longformer.models.coreference.model import AntecedentScores, CoreferenceHead, CoreferenceModel, precise
+from longformer.models.coreference.head import AntecedentScores, CoreferenceHead, precise
 from longformer.models.coreference.spans import Documents, Spans, of_tokens
-from longformer.models.longformer.config import LongformerConfig
 
 STARTS = 64
 """How many tokens are compared at a time with those that spans may end with."""
 
 
-class LongformerForStartToEndCoreference(CoreferenceModel):
-    """Finds mentions and what they refer to; see the module. Speakers and genres are not used, nor is a limit of
-    antecedents."""
-
-    def head(self, config: LongformerConfig, own: CoreferenceConfig) -> CoreferenceHead:
-        return StartToEndHead(config.hidden_size, own, eps=config.layer_norm_eps)
-
-
 class StartToEndHead(CoreferenceHead):
-    """Scores a span by its first token, its last one, and both together; and so pairs of spans."""
+    """Scores a span by its first token, its last one, and both together; and so pairs of spans. Speakers and genres are
+    not used, nor is a limit of antecedents.
 
-    def __init__(self, width: int, own: CoreferenceConfig, *, eps: float) -> None:
+    Products are divided by the root of their width, as in attention: what represents tokens is normalised, so fresh
+    weights would else give scores of hundreds (the published code begins there, with 5,600 steps of warm-up).
+    """
+
+    def __init__(self, width: int, own: CoreferenceConfig) -> None:
         super().__init__(own)
         size = own.head_size
-        self.mention_start = Representation(width, size, eps)
-        self.mention_end = Representation(width, size, eps)
+        self.mention_start = Representation(width, size)
+        self.mention_end = Representation(width, size)
         self.start_score = nn.Linear(size, 1)
         self.end_score = nn.Linear(size, 1)
         self.joint_score = nn.Linear(size, size)
-        self.start = Representation(width, size, eps)
-        self.end = Representation(width, size, eps)
+        self.start = Representation(width, size)
+        self.end = Representation(width, size)
         self.pair_score = nn.Linear(2 * size, 2 * size)
         self.dropout = nn.Dropout(own.dropout)
 
@@ -46,29 +42,36 @@ class StartToEndHead(CoreferenceHead):
         most = self.own.max_span_tokens
         of_ends = functional.pad(precise(self.end_score(ends)).squeeze(2), (0, most - 1)).unfold(1, most, 1)
         return (
-            precise(self.start_score(starts)) + of_ends + precise(near_products(self.joint_score(starts), ends, most))
+            precise(self.start_score(starts))
+            + of_ends
+            + precise(near_products(self._scaled(self.joint_score(starts)), ends, most))
         )
 
     def scores(self, hidden: Tensor, spans: Spans, documents: Documents) -> AntecedentScores:
         first, last = of_tokens(hidden, spans.firsts), of_tokens(hidden, spans.lasts)
         starts, ends = self.dropout(self.mention_start(first)), self.dropout(self.mention_end(last))
-        joint = precise(self.joint_score(starts) * ends).sum(2, keepdim=True)
+        joint = precise(self._scaled(self.joint_score(starts)) * ends).sum(2, keepdim=True)
         mentions = (precise(self.start_score(starts)) + precise(self.end_score(ends)) + joint).squeeze(2)
 
         both = torch.cat([self.dropout(self.start(first)), self.dropout(self.end(last))], 2)
-        scores = precise(self.pair_score(both) @ both.mT) + mentions[:, :, None] + mentions[:, None]
+        scores = precise(self._scaled(self.pair_score(both)) @ both.mT) + mentions[:, :, None] + mentions[:, None]
         numbers = torch.arange(scores.shape[1], device=scores.device)
         may_be = (numbers < numbers[:, None]) & spans.exist[:, :, None] & spans.exist[:, None]
         return AntecedentScores(mentions, numbers.expand_as(scores), scores.masked_fill(~may_be, -math.inf))
+
+    @staticmethod
+    def _scaled(vectors: Tensor) -> Tensor:
+        """Returns vectors, (..., width), whose products with others are to be of the size of their numbers."""
+        return vectors / math.sqrt(vectors.shape[-1])
 
 
 class Representation(nn.Module):
     """Makes of the state of a token what represents it at one end of a span."""
 
-    def __init__(self, width: int, size: int, eps: float) -> None:
+    def __init__(self, width: int, size: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, size)
-        self.layer_norm = nn.LayerNorm(size, eps=eps)
+        self.layer_norm = nn.LayerNorm(size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns (..., size) of (..., width)."""

@@ -1,7 +1,8 @@
 """What a Longformer encoder is made of, under Hugging Face's names (semantics.md 1.6): values checked when made."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from longformer.models.common.config import WindowedConfig
 
@@ -35,11 +36,16 @@ class LongformerConfig(WindowedConfig):
     """Separates a question from its text; where no global mask is given, some heads derive one from it."""
     problem_type: str | None = None
     """regression, single_label_classification or multi_label_classification; None: read off labels and num_labels."""
+    coreference: Mapping[str, Any] | None = None
+    """Shape of a head that finds coreference (`CoreferenceConfig`); None: as it is by default, or there is none."""
 
     def __post_init__(self) -> None:
         self.set_windows(self.num_hidden_layers)
         self.check_activation("hidden_act")
         self.check_multiple("hidden_size", "num_attention_heads")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "coreference" or value is not None}
 
     @property
     def initial_deviation(self) -> float:
