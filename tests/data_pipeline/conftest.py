@@ -77,5 +77,5 @@ def litbank(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of LitBank's 100 books, unpacked."""
     folder = tmp_path_factory.mktemp("litbank")
     with tarfile.open(test_data / "coref_litbank" / "litbank_conll.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder

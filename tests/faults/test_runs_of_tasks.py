@@ -1,4 +1,4 @@
-"""Runs that answer questions, killed in the middle, go on with another number of ranks, on real questions."""
+"""Runs on real questions and documents, killed in the middle, go on with another number of ranks."""
 
 import shutil
 import tarfile
@@ -17,6 +17,7 @@ from tests.small_roberta import write_small_roberta
 
 Section = dict[str, Any]
 STEPS = 6
+SMALL = {"coreference": {"head": {"kind": "start_to_end", "head_size": 16, "dropout": 0.0}}}
 
 
 def extractive_qa(data: Path, folder: Path) -> Section:
@@ -40,6 +41,12 @@ def hotpotqa(data: Path, folder: Path) -> Section:
     return {"source": str(folder)}
 
 
+def coreference(data: Path, folder: Path) -> Section:
+    with tarfile.open(data / "coref_litbank" / "litbank_conll.tar.xz") as archive:
+        archive.extractall(folder)
+    return {"source": str(folder)}
+
+
 def copies(file: Path, folder: Path) -> None:
     """Copies a file of questions to each split."""
     folder.mkdir()
@@ -48,7 +55,7 @@ def copies(file: Path, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", [extractive_qa, triviaqa, wikihop, hotpotqa])
+@pytest.mark.parametrize("section", [extractive_qa, triviaqa, wikihop, hotpotqa, coreference])
 def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undisturbed_one(
     section: Callable[[Path, Path], Section], test_data: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +69,7 @@ def test_a_run_killed_and_resumed_on_another_number_of_ranks_follows_the_undistu
         "training": {"zero_stage": 1, "checkpoint_every_steps": 2},
         "phases": [phase | {"micro_batch_size": 2}],
         "evaluation": {"limit_documents": 2},
+        **SMALL.get(section.__name__, {}),
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     config = load(tmp_path / "run.yaml")
