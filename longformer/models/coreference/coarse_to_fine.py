@@ -17,8 +17,12 @@ from longformer.models.coreference.config import CoreferenceConfig
 from longformer.models.coreference.head import AntecedentScores, CoreferenceHead, precise
 from longformer.models.coreference.spans import Documents, Spans, of_tokens
 
-STARTS, PAIRS = 64, 2048
-"""How many tokens, with the spans that begin there, and how many pairs of spans are scored at a time."""
+STARTS, PAIRS = 128, 4096
+"""How many tokens, with the spans that begin there, and how many pairs of spans are scored at a time.
+
+In the published sizes a chunk's tensors then have more than 32 MiB: smaller ones that glibc frees would leave holes
+between others (see `longformer.cpu.residual`), several GiB in all.
+"""
 DISTANCES = (1, 2, 3, 4, 5, 8, 16, 32, 64)
 """Where, counted in spans, another range of distances begins."""
 
@@ -81,14 +85,10 @@ class CoarseToFineHead(CoreferenceHead):
         numbers = torch.arange(mentions.shape[1], device=mentions.device)
         distances = numbers[:, None] - numbers
         ranges = self.distance_prior(torch.arange(len(DISTANCES) + 1, device=mentions.device))
-        of_ranges = precise(self.distance_score(self.dropout(ranges))).squeeze(1)
+        of_ranges = precise(self.distance_score(self.dropout(ranges)))
+        prior = functional.embedding(ranges_of(distances), of_ranges).squeeze(2)
         scores = precise(self.dropout(self.coarse(states)) @ self.dropout(states).mT)
-        scores = (
-            scores
-            + mentions[:, :, None]
-            + mentions[:, None]
-            + functional.embedding(ranges_of(distances), of_ranges[:, None]).squeeze(2)
-        )
+        scores = scores + mentions[:, :, None] + mentions[:, None] + prior
         may_be = (distances > 0) & exist[:, :, None] & exist[:, None]
         return scores.masked_fill(~may_be, -math.inf).topk(min(self.own.max_antecedents, len(numbers)))
 
@@ -107,9 +107,10 @@ class CoarseToFineHead(CoreferenceHead):
 
     def _refined(self, states: Tensor, antecedents: Tensor, scores: Tensor) -> Tensor:
         """Returns the states of spans, in part replaced by the mean of those of what they may refer to."""
-        shares = functional.pad(scores, (1, 0)).softmax(2)
-        to_spans = scores.new_zeros(*states.shape[:2], states.shape[1]).scatter(2, antecedents, shares[..., 1:])
-        expected = to_spans.to(states.dtype) @ states + shares[..., :1].to(states.dtype) * states
+        # The first is that of referring to nothing, by which a span keeps its own state.
+        chances = functional.pad(scores, (1, 0)).softmax(2)
+        to_spans = scores.new_zeros(*states.shape[:2], states.shape[1]).scatter(2, antecedents, chances[..., 1:])
+        expected = to_spans.to(states.dtype) @ states + chances[..., :1].to(states.dtype) * states
         replaced = self.gate(torch.cat([states, expected], 2)).sigmoid()
         return replaced * expected + (1 - replaced) * states
 
@@ -151,15 +152,16 @@ class MentionScorer(nn.Module):
         positions = torch.arange(step + most - 1, device=start.device)
         firsts = positions[:step, None]
         lasts = firsts + positions[:most]
-        scores = []
+        scores = token_weights.new_empty(batch, tokens + room, most)
         for first in range(0, tokens, step):
             window = slice(first, first + len(positions))
             weights = shares(token_weights[:, None, None, window], firsts[..., None], lasts[..., None], positions)
             parts = (weights.to(average.dtype).flatten(1, 2) @ average[:, window]).unflatten(1, lasts.shape)
             parts += start[:, first : first + step, None]
             parts += end[:, window][:, lasts]
-            scores.append(self._output((parts + width).relu_()))
-        return torch.cat(scores, 1)[:, :tokens]
+            parts += width
+            scores[:, first : first + step] = self._output(parts.relu_())
+        return scores[:, :tokens]
 
     def _output(self, hidden: Tensor) -> Tensor:
         return hidden @ self.output + self.output_bias
