@@ -14,7 +14,7 @@ class ClustersSection(LabelledSection):
     """Which documents are learned, whose mentions of one thing are a cluster each."""
 
     source: Path
-    """File, folder or archive of columns (CoNLL-2012, or fewer of them, such as LitBank's), or of records with words or
+    """File, folder or .zip of columns (CoNLL-2012, or fewer of them, such as LitBank's), or of records with words or
     texts and clusters; relative to the working directory."""
     held_out: Annotated[int, Field(ge=3)] = 20
     """Where names of files tell of no splits, of so many documents one is for validation and one for test."""

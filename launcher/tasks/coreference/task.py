@@ -24,7 +24,7 @@ from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.files import write_atomically
 from longformer.inference.coreference import Clusters, DocumentReading, document_clusters
 from longformer.models import LongformerForCoreference
-from longformer.training.objectives import CLUSTERS, Objective
+from longformer.training.objectives import CLUSTERS, Lengths, Objective
 
 HEAD = "coreference"
 """Begins the names of the tensors of the head, and tells of its shape in config.json."""
@@ -49,6 +49,9 @@ class CoreferenceTask(LabelTask[CoreferenceRun, CoreferenceData]):
     def conversion(self) -> dict[str, Any]:
         has_same_head = self.data.source_settings().get(HEAD) == self.model_changes[HEAD]
         return super().conversion | ({} if has_same_head else {"without": (HEAD,)})
+
+    def predictions(self, lengths: Lengths) -> float:
+        return lengths.read
 
     def reading(self, index: int, length: int | None = None) -> DocumentReading:
         section = self.config.data
