@@ -158,7 +158,7 @@ class MentionScorer(nn.Module):
             weights = shares(token_weights[:, None, None, window], firsts[..., None], lasts[..., None], positions)
             parts = (weights.to(average.dtype).flatten(1, 2) @ average[:, window]).unflatten(1, lasts.shape)
             parts += start[:, first : first + step, None]
-            parts += end[:, window][:, lasts]
+            parts += end[:, window].unfold(1, most, 1).mT
             parts += width
             scores[:, first : first + step] = self._output(parts.relu_())
         return scores[:, :tokens]
