@@ -19,6 +19,7 @@ from longformer.interop.huggingface import config_from_json
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.sources import source_length
 from longformer.interop.tokenizer import FILES
+from longformer.models.common.freezing import freeze_global_projections
 from longformer.models.common.pretrained import PretrainedModel
 from longformer.models.common.weightless import without_weights
 
@@ -52,11 +53,17 @@ class PretrainedTask(Task[Config, Data], Generic[Config, Data]):
         model = self.model_class.from_pretrained(origin, dtype=torch.float32, **self.model_changes).train()
         if self.config.training.activation_checkpointing is True:
             model.gradient_checkpointing_enable()
-        return model
+        return self._without_unused(model)
 
     def blank_model(self, index: int, origin: Path | None) -> Any:
         with without_weights():
-            return self.model_class(self.model_config(origin)).train()
+            return self._without_unused(self.model_class(self.model_config(origin)).train())
+
+    def _without_unused(self, model: Any) -> Any:
+        """Freezes what no token goes through, in place: weight decay would wear it away."""
+        if not self.global_tokens:
+            freeze_global_projections(model)
+        return model
 
     def write_start(self, target: Path) -> str:
         source = self.data.described(str(self.config.model.source))

@@ -28,12 +28,7 @@ from longformer.interop.convert import convert, copy_files
 from longformer.interop.model_folder import CONFIG_FILE, read_config
 from longformer.interop.sources import source_length
 from longformer.models import LongformerForMaskedLM
-from longformer.models.common.freezing import (
-    FREEZE_PRETRAINED,
-    PRETRAINED_ROWS,
-    freeze_global_projections,
-    freeze_pretrained,
-)
+from longformer.models.common.freezing import FREEZE_PRETRAINED, PRETRAINED_ROWS, freeze_pretrained
 from longformer.models.longformer.config import LongformerConfig
 from longformer.training.objectives import Lengths
 
@@ -76,7 +71,6 @@ class MaskedLMTask(PretrainedTask[MaskedLMRun, MaskedLMData]):
         """Freezes what is not to be learned, in place."""
         if self.config.model.freeze_pretrained:
             freeze_pretrained(model, self._pretrained_rows(origin))
-        freeze_global_projections(model)
         return model
 
     def check_start(self, model: Path) -> None:
