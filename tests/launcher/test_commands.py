@@ -57,6 +57,8 @@ def check_arguments(path: Path, folder: Path) -> list[str]:
         "article_id": "1",
         "article_text": ["text"],
         "abstract_text": ["text"],
+        "tokens": ["text"],
+        "clusters": [],
         "words": ["text"],
         "labels": ["O"],
         "supports": ["text"],
