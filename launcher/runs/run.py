@@ -114,3 +114,12 @@ class Run:
         return [
             json.loads((result / "evaluation.json").read_text(encoding="utf-8")) for result in self.finished_results()
         ]
+
+    def test_table(self, name: str = "predictions") -> list[dict[str, Any]]:
+        """Returns what the newest finished phase found for every test example, as its task wrote it.
+
+        Raises:
+            LongformerError: no phase is done.
+        """
+        lines = (self.newest_result() / f"{name}-test.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]

@@ -1,6 +1,5 @@
 """What the reports of tasks share whose answers are pieces of texts: length, kinds of questions, answers in context."""
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -33,8 +32,7 @@ def report_of(config: AnswersRun, data: AnswerData[Any], run: Run) -> TaskReport
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table: list[Line] = [json.loads(line) for line in written]
+    table: list[Line] = run.test_table()
     asked = data.held_out("test", limit=config.evaluation.limit_documents)
     test, names = run.evaluations()[-1]["test"], config.words.scores
     contenders = {

@@ -65,7 +65,6 @@ TASKS = {
     "summarize": Task(("LEDForConditionalGeneration",), "decoder."),
 }
 MASKS = ("<mask>", "[MASK]")
-_NO_WORDS = "the text holds nothing but characters that the tokenizer leaves out"
 
 
 @dataclass(frozen=True)
@@ -334,12 +333,7 @@ class Predictor:
             read = self._read(text)
             own = np.flatnonzero([part is not None for part in read.parts])
             return [read.offsets[place] for place in own], [Part(list(read.ids), np.arange(len(own)), own)]
-        check_text(text, "text")
-        words = words_of(text)
-        encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
-        own = np.flatnonzero([word is not None for word in encoding.word_ids])
-        if not len(own):
-            raise LongformerError(_NO_WORDS)
+        words, encoding, own = self._words(text)
         numbers, firsts = np.unique([encoding.word_ids[place] for place in own], return_index=True)
         reading = Reading.of(self.model.config, self._positions)
         parts = word_parts(
@@ -359,12 +353,7 @@ class Predictor:
         Words and sentences are those of `words_of` and `sentence_lengths`. Who speaks is not known. What is read of a
         longer text is what the model was trained and evaluated with; see `DocumentReading`.
         """
-        check_text(text, "text")
-        words = words_of(text)
-        encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
-        own = np.flatnonzero([word is not None for word in encoding.word_ids])
-        if not len(own):
-            raise LongformerError(_NO_WORDS)
+        words, encoding, own = self._words(text)
         reading, ids = DocumentReading.of(self.model.config, self._positions), encoding.ids
         if reading.long_documents == "refuse" and len(ids) > reading.length:
             raise LongformerError(
@@ -388,6 +377,16 @@ class Predictor:
         )
         places = [[(words[first][0], words[last][1]) for first, last in cluster] for cluster in found]
         return [[Mention(text[start:end], start, end) for start, end in cluster] for cluster in places]
+
+    def _words(self, text: Any) -> tuple[list[tuple[int, int]], Encoding, np.ndarray]:
+        """Returns where the words of a text begin and end, their tokens, and the places of those that are of words."""
+        check_text(text, "text")
+        words = words_of(text)
+        encoding = self.tokenizer.encode([text[start:end] for start, end in words], is_pretokenized=True)
+        own = np.flatnonzero([word is not None for word in encoding.word_ids])
+        if not len(own):
+            raise LongformerError("the text holds nothing but characters that the tokenizer leaves out")
+        return words, encoding, own
 
     def choose(self, text: str, choices: Sequence[str], *, question: str = "") -> list[Candidate]:
         """Returns how probable each choice is, in their order.

@@ -1,6 +1,5 @@
 """What the report of a finished run on coreference adds: official scores, baselines, length, and clusters in colour."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +31,7 @@ def report_of(config: CoreferenceRun, data: CoreferenceData, run: Run) -> TaskRe
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     test = run.evaluations()[-1]["test"]
     contenders = {
         "this model": test,

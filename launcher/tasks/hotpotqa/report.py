@@ -1,6 +1,5 @@
 """What the report of a finished run on HotpotQA adds: kinds of questions, length, answers and what they rest on."""
 
-import json
 from typing import Any
 
 from launcher.reporting.html import Example, Section, Table
@@ -21,8 +20,7 @@ def report_of(config: HotpotQARun, data: HotpotQAData, run: Run) -> TaskReport:
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     test = run.evaluations()[-1]["test"]
     answers = [squad_answer(line["prediction"], [line["answer"]]).f1 for line in table]
     facts = [float(sorted(line["facts"]) == sorted(line["supporting_facts"])) for line in table]

@@ -1,6 +1,5 @@
 """What the report of a finished choosing adds: baselines, length, calibration, and the surest mistakes."""
 
-import json
 from typing import Any
 
 from launcher.reporting.html import Example, Section
@@ -26,8 +25,7 @@ def report_of(config: MultipleChoiceRun, data: MultipleChoiceData, run: Run) -> 
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     test = run.evaluations()[-1]["test"]
     right = [line["label"] == line["prediction"] for line in table]
     contenders = {

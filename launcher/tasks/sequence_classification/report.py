@@ -1,6 +1,5 @@
 """What the report of a finished classification adds: confusions, calibration, length, baselines, surest mistakes."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,8 +45,7 @@ def report_of(config: SequenceClassificationRun, data: SequenceClassificationDat
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
     result = run.newest_result()
-    written = (result / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     test = run.evaluations()[-1]["test"]
     texts = data.held_out("test", limit=config.evaluation.limit_documents)
     baseline = _words_baseline(config, data, texts)

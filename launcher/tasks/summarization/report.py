@@ -1,6 +1,5 @@
 """What the report of a finished summarization run adds: lengths, ROUGE by length, examples, attention."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +31,7 @@ def report_of(config: SummarizationRun, data: SummarizationData, run: Run) -> Ta
     """
     result = run.newest_result()
     model = LEDForConditionalGeneration.from_pretrained(result / "model")
-    written = (result / "summaries-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table("summaries")
     test = run.evaluations()[-1]["test"]
     extracts = " and ".join(
         f"{test[name]['rouge1']:.3f} / {test[name]['rouge2']:.3f} / {test[name]['rougeLsum']:.3f} for the {about}"

@@ -1,6 +1,5 @@
 """What the report of finished word labels adds: types and confusions, length, baselines, surest mistakes in context."""
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -49,8 +48,7 @@ def report_of(config: TokenClassificationRun, data: TokenClassificationData, run
     Raises:
         LongformerError, DataError: the run directory, its model or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     texts = [_read_words(line) for line in table]
     test, names = run.evaluations()[-1]["test"], config.words.scores
     dictionary = _dictionary_scores(config, data, table)

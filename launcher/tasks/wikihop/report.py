@@ -1,6 +1,5 @@
 """What the report of a finished run on WikiHop or MedHop adds: baselines, length, relations, the surest mistakes."""
 
-import json
 from typing import Any
 
 from launcher.reporting.html import Example, Section, Table
@@ -25,8 +24,7 @@ def report_of(config: WikihopRun, data: WikihopData, run: Run) -> TaskReport:
     Raises:
         LongformerError, DataError: the run directory or the prepared data is missing or damaged.
     """
-    written = (run.newest_result() / "predictions-test.jsonl").read_text(encoding="utf-8").splitlines()
-    table = [json.loads(line) for line in written]
+    table = run.test_table()
     test = run.evaluations()[-1]["test"]
     right = [line["label"] == line["prediction"] for line in table]
     contenders = {
