@@ -134,6 +134,8 @@ def predict(
     elif chosen is Task.cluster:
         for cluster in result:
             print("  " + "; ".join(mention.text for mention in cluster))
+        if not result:
+            print("  (no mentions)")
     elif chosen is Task.multi_hop:
         show([result])
         for fact in more["facts"]:

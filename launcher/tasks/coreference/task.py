@@ -50,6 +50,9 @@ class CoreferenceTask(LabelTask[CoreferenceRun, CoreferenceData]):
         has_same_head = self.data.source_settings().get(HEAD) == self.model_changes[HEAD]
         return super().conversion | ({} if has_same_head else {"without": (HEAD,)})
 
+    def full_lengths(self, index: int) -> list[Lengths]:
+        return super().full_lengths(index) * self.config.data.training_segments
+
     def predictions(self, lengths: Lengths) -> float:
         return lengths.read
 
