@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LongformerForTokenClassification, RobertaTokenizer
 
 from data_pipeline.prepare.parallel import in_this_process
@@ -22,7 +24,7 @@ from longformer.evaluation.entities import entity_scores
 from longformer.inference.classification import Reading
 from longformer.inference.predictor import Predictor
 from longformer.inference.serving import open_for_many, open_model
-from longformer.inference.words import words_of
+from longformer.inference.words import sentence_lengths, words_of
 from longformer.models import LongformerConfig
 from tests.launcher.test_html_report import Reader, has_ink
 from tests.small_roberta import write_small_roberta
@@ -201,6 +203,22 @@ def test_many_texts_are_labelled_in_batches_as_one_by_one(workplace: Path, tmp_p
                 )
                 assert found[name] == labels
         assert [list(found) for found in many[-2:]] == [["error"], ["error"]]
+
+
+@given(st.text(st.sampled_from("ab.?! \n\t\r\x0b\x85\u2028\u3002\"'5A"), max_size=40))
+def test_every_word_of_a_text_is_in_one_sentence(text: str) -> None:
+    words = words_of(text)
+    lengths = sentence_lengths(text, words)
+    assert sum(lengths) == len(words)
+    assert all(lengths)
+
+
+def test_sentences_end_where_rules_say_so_and_of_lists_of_words_at_empty_lines() -> None:
+    for text, expected in (
+        ("Dr. Smith came. She left\nat 5. Then", [5, 2, 3, 1]),
+        ("A\nman\n\nruns\n.", [2, 2]),
+    ):
+        assert sentence_lengths(text, words_of(text)) == expected
 
 
 def test_words_of_a_text_are_parted_by_white_space_and_marks_at_their_ends() -> None:
