@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from data_pipeline.sampling.clusters import ClusterSequences, CoreferenceDocument
 from data_pipeline.shards.prepared import PreparedData
-from data_pipeline.sources.coreference import GENRES, coreference
+from data_pipeline.sources.coreference import coreference
 from data_pipeline.sources.corpora import Corpus
 from launcher.tasks.coreference.config import CoreferenceRun
 from launcher.tasks.examples import LabelledData
 from longformer.inference.segments import SegmentReading
 from longformer.inference.words import sentence_lengths, words_of
+from longformer.models.coreference.config import ONTONOTES_GENRES
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class CoreferenceData(LabelledData[CoreferenceRun]):
     def reading(self, length: int) -> SegmentReading:
         """Returns how documents become segments of `length` tokens."""
         special = PreparedData.open(self.directory).tokenizer.special
-        return SegmentReading(length, self.config.data.overlap, special.begin, special.end, GENRES)
+        return SegmentReading(length, self.config.data.overlap, special.begin, special.end, ONTONOTES_GENRES)
 
     def held_out(self, split: str, *, limit: int | None = None) -> list[CoreferenceDocument]:
         """Returns the first `limit` documents of a split, or all.

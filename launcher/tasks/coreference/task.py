@@ -11,7 +11,6 @@ from torch import nn
 from data_pipeline.sampling.clusters import CoreferenceDocument
 from data_pipeline.shards.prepared import PreparedData
 from data_pipeline.sources.conll import conll_lines
-from data_pipeline.sources.coreference import GENRES
 from launcher.runs.run import Run
 from launcher.tasks.base import Evaluation, EvaluationRequest, TaskReport
 from launcher.tasks.coreference.config import CoreferenceRun
@@ -24,6 +23,7 @@ from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.files import write_atomically
 from longformer.inference.coreference import Clusters, DocumentReading, document_clusters
 from longformer.models import LongformerForCoreference
+from longformer.models.coreference.config import ONTONOTES_GENRES
 from longformer.training.objectives import CLUSTERS, Lengths, Objective
 
 HEAD = "coreference"
@@ -113,7 +113,7 @@ class CoreferenceTask(LabelTask[CoreferenceRun, CoreferenceData]):
     ) -> list[Clusters]:
         """Returns the clusters found in each document."""
         special = PreparedData.open(self.data.directory).tokenizer.special
-        segments = reading.segments(begin=special.begin, end=special.end, genres=GENRES)
+        segments = reading.segments(begin=special.begin, end=special.end, genres=ONTONOTES_GENRES)
 
         def read(part: list[CoreferenceDocument], device: torch.device) -> list[Clusters]:
             laid_out = [segments.arrays(each.as_mapping()) for each in part]
