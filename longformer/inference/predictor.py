@@ -334,16 +334,17 @@ class Predictor:
             own = np.flatnonzero([part is not None for part in read.parts])
             return [read.offsets[place] for place in own], [Part(list(read.ids), np.arange(len(own)), own)]
         words, encoding, own = self._words(text)
-        numbers, firsts = np.unique([encoding.word_ids[place] for place in own], return_index=True)
+        ids, word_ids = encoding.ids, encoding.word_ids  # each time they are asked for they are made anew
+        numbers, firsts = np.unique([word_ids[place] for place in own], return_index=True)
         reading = Reading.of(self.model.config, self._positions)
         parts = word_parts(
             reading,
-            [encoding.ids[place] for place in own],
+            [ids[place] for place in own],
             firsts,
-            before=encoding.ids[: own[0]],
-            after=encoding.ids[own[-1] + 1 :],
+            before=ids[: own[0]],
+            after=ids[own[-1] + 1 :],
         )
-        if reading.long_documents != "windows" and len(parts[0].ids) < len(encoding.ids):
+        if reading.long_documents != "windows" and len(parts[0].ids) < len(ids):
             Tokens.of(encoding).shortened(reading.length, part=0, names=("text",))  # says how much is left out
         return [words[number] for number in numbers], parts
 
@@ -354,7 +355,8 @@ class Predictor:
         longer text is what the model was trained and evaluated with; see `DocumentReading`.
         """
         words, encoding, own = self._words(text)
-        reading, ids = DocumentReading.of(self.model.config, self._positions), encoding.ids
+        reading = DocumentReading.of(self.model.config, self._positions)
+        ids, word_ids = encoding.ids, encoding.word_ids
         if reading.long_documents == "refuse" and len(ids) > reading.length:
             raise LongformerError(
                 f"the text has {len(ids):,} tokens, the model has learned to read {reading.length:,}: give it in parts"
@@ -363,7 +365,7 @@ class Predictor:
         segments = reading.segments(begin=ids[0], end=ids[-1], genres=own_head.genres)
         document = {
             "ids": [ids[place] for place in own],
-            "pieces": np.bincount([encoding.word_ids[place] for place in own], minlength=len(words)),
+            "pieces": np.bincount([word_ids[place] for place in own], minlength=len(words)),
             "sentences": sentence_lengths(text, words),
             "speakers": [],
             "genre": "",

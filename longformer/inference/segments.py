@@ -61,17 +61,13 @@ class SegmentReading:
         room = self.length - 2
         last = max(0, len(ids) - room)
         starts = np.unique(np.minimum(np.arange(0, last + room, room - self.overlap), last))
-        stops = np.minimum(starts + room, len(ids))
         width = min(room, len(ids))
         rows = np.full((len(starts), width + 2), self.end)
         rows[:, 0] = self.begin
         rows[:, 1:-1] = ids[starts[:, None] + np.arange(width)]
-        # Of several segments a token is read in the one where most stands on both sides of it; the document has no more
-        # to show beyond its own ends.
+        # Of several segments a token is read in the one whose middle is nearest: there most stands on both sides of it.
         tokens = np.arange(len(ids))
-        before = np.where(starts > 0, tokens[:, None] - starts, len(ids))
-        after = np.where(stops < len(ids), stops - 1 - tokens[:, None], len(ids))
-        segments = np.minimum(before, after).argmax(1)
+        segments = np.searchsorted((starts[:-1] + starts[1:] + width - 1) / 2, tokens)
         return {
             "input_ids": rows,
             "attention_mask": np.ones_like(rows),

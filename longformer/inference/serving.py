@@ -25,6 +25,8 @@ Answer = Callable[[Record, Record], Record]
 LONGEST_SCORED = 32_768
 """Bytes of the longest text that a character model is given, all of which it scores, and of the longest that it writes;
 other models read the beginning of a long text only."""
+LONGEST_CLUSTERED = 262_144
+"""Characters of the longest text whose mentions are clustered, all of which is read at a time."""
 MOST_BEAMS = 64
 """Summaries followed at the same time; their number is a request's to choose, and their memory the server's."""
 _CHARACTERS = "characters"
@@ -66,7 +68,12 @@ def _labels(predictor: Predictor, record: Record, labels: list[Label]) -> Record
 
 
 def _cluster(predictor: Predictor, record: Record, parameters: Record) -> Record:
-    found = predictor.cluster(record["text"])
+    text = record["text"]
+    if len(text) > LONGEST_CLUSTERED:
+        raise LongformerError(
+            f"the text has {len(text):,} characters, at most {LONGEST_CLUSTERED:,} are read at a time: give it in parts"
+        )
+    found = predictor.cluster(text)
     return {"clusters": [list(map(asdict, cluster)) for cluster in found]}
 
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from longformer.models.coreference.config import CoreferenceConfig
 from longformer.models.coreference.head import AntecedentScores, CoreferenceHead, precise
-from longformer.models.coreference.spans import Documents, Spans, of_tokens
+from longformer.models.coreference.spans import Documents, Spans, of_tokens, through_documents
 
 STARTS, PAIRS = 128, 4096
 """How many tokens, with the spans that begin there, and how many pairs of spans are scored at a time.
@@ -69,15 +69,25 @@ class CoarseToFineHead(CoreferenceHead):
     def _states(self, hidden: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
         """Returns what represents spans, (batch, spans, size), and how likely they are mentions, (batch, spans)."""
         widths = spans.lasts - spans.firsts
-        positions = torch.arange(hidden.shape[1], device=hidden.device)
-        weights = shares(
-            self._token_weights(hidden)[:, None], spans.firsts[..., None], spans.lasts[..., None], positions
-        )
         start, end = of_tokens(hidden, spans.firsts), of_tokens(hidden, spans.lasts)
-        average = weights.to(hidden.dtype) @ hidden
+        average = self._averages(hidden, spans)
         width = self.dropout(self.span_width(widths))
         mentions = precise(self.mention(start, end, average, width)) + self.width_prior(widths)
         return torch.cat([start, end, average, width], 2), mentions
+
+    def _averages(self, hidden: Tensor, spans: Spans) -> Tensor:
+        """Returns the average states of the tokens of spans, weighed by attention, (batch, spans, width)."""
+        positions = spans.firsts[..., None] + torch.arange(self.own.max_span_tokens, device=hidden.device)
+        inside = positions.clamp(max=hidden.shape[1] - 1)
+        weights = of_tokens(self._token_weights(hidden)[..., None], inside).squeeze(3)
+        weights = shares(weights, spans.firsts[..., None], spans.lasts[..., None], positions)
+        averages = functional.embedding_bag(
+            through_documents(inside, hidden.shape[1]).flatten(0, 1),
+            hidden.flatten(0, 1),
+            per_sample_weights=weights.to(hidden.dtype).flatten(0, 1),
+            mode="sum",
+        )
+        return averages.unflatten(0, spans.firsts.shape)
 
     def _coarse_scores(self, states: Tensor, mentions: Tensor, exist: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the best antecedents by the coarse scores, and these, minus infinity where there are fewer: both

@@ -141,6 +141,11 @@ def of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
         values: (batch, tokens, width).
         tokens: (batch, ...) long.
     """
-    starts = values.shape[1] * torch.arange(values.shape[0], device=values.device)
     # An embedding, because its gradient is summed in one order and fast.
-    return functional.embedding(tokens + starts.view(-1, *[1] * (tokens.dim() - 1)), values.flatten(0, 1))
+    return functional.embedding(through_documents(tokens, values.shape[1]), values.flatten(0, 1))
+
+
+def through_documents(tokens: Tensor, count: int) -> Tensor:
+    """Returns the numbers of tokens, (batch, ...) long, counted through all documents, each of `count` tokens."""
+    starts = count * torch.arange(len(tokens), device=tokens.device)
+    return tokens + starts.view(-1, *[1] * (tokens.dim() - 1))
