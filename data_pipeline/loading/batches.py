@@ -158,10 +158,13 @@ class Batches:
         )
         with _processes_that_end_only_with_this_one():
             made_ahead = iter(loader)
-        for handed_over in made_ahead:
-            if isinstance(handed_over, DataError):
-                raise handed_over
-            yield _unpacked(*handed_over)
+        try:
+            for handed_over in made_ahead:
+                if isinstance(handed_over, DataError):
+                    raise handed_over
+                yield _unpacked(*handed_over)
+        finally:
+            del made_ahead  # which ends the workers, also where an error that is kept keeps this frame
 
     def _micro_batches(self, position: int) -> Iterator[range]:
         while True:

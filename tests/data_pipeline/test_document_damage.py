@@ -1,6 +1,7 @@
 """Damage to prepared documents: borne by name within a bound, never in silence."""
 
 import json
+import multiprocessing
 from itertools import islice
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_ranks_workers_and_restarts_share_one_list_and_one_bound(documents_copy:
     assert sorted(json.loads(line)["name"] for line in path.read_text().splitlines()) == sorted(names)
     with pytest.raises(DataError, match=r"3 damaged samples are more than the 2 allowed \(all are named in .*jsonl\)"):
         run(0, limit=2)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_sequence_whose_only_document_is_damaged_is_begin_and_end(documents_copy: PreparedData) -> None:
