@@ -116,6 +116,7 @@ def test_the_benchmark_needs_nothing_heavier_than_torch() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_and_draws_what_it_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,9 +90,8 @@ def test_ranks_that_do_not_stop_in_time_are_ended(new_run: Runs, monkeypatch: py
     assert rank_processes() == []
 
 
-@pytest.mark.parametrize(
-    ("option", "checkpoints"), [("--save", 1), pytest.param("--no-save", 0, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("option", "checkpoints"), [("--save", 1), ("--no-save", 0)])
 def test_longformer_stop_ends_a_run_of_another_process(
     option: str, checkpoints: int, new_run: Runs, undisturbed: Runs
 ) -> None:
@@ -126,6 +125,7 @@ def test_a_signal_during_evaluation_loses_no_step(new_run: Runs, undisturbed: Ru
     assert run.evaluations() == undisturbed().evaluations()
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_the_command_line_exits_with_75_after_a_checkpoint(new_run: Runs, undisturbed: Runs) -> None:
     """The whole foreground process group gets SIGINT, as a terminal would send it."""
     run = new_run()

@@ -109,6 +109,7 @@ def test_when_one_rank_dies_the_others_are_ended_and_the_message_names_it(new_ru
     assert rank_processes() == []
 
 
+@pytest.mark.slow
 def test_ranks_of_a_killed_driver_checkpoint_and_leave_and_hold_the_lock_until_then(
     new_run: Runs, undisturbed: Runs
 ) -> None:

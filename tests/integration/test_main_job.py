@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICKSTART = REPOSITORY / "configs" / "run" / "quickstart.yaml"
 SHORTER = [
@@ -101,17 +103,9 @@ def test_mlflow_holds_the_run_with_its_metrics_and_its_model(workplace: Path) ->
     assert {"model", "report"} <= artifacts
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ("phases.0.sequence_lenght=64", "sequence_length"),
-        ("training.zero_stage=7", "training.zero_stage"),
-        ("data.source=nowhere/at/all data.recipe=enwik8", "nowhere/at/all"),
-    ],
-)
-def test_a_mistake_is_one_sentence_with_exit_code_2(tmp_path: Path, change: str, sentence: str) -> None:
-    refused = longformer("train", QUICKSTART, *change.split(" "), directory=tmp_path)
+def test_a_mistake_is_one_sentence_with_exit_code_2_and_leaves_nothing(tmp_path: Path) -> None:
+    refused = longformer("train", QUICKSTART, "data.source=nowhere/at/all", "data.recipe=enwik8", directory=tmp_path)
     assert refused.returncode == 2
-    assert sentence in refused.stderr
+    assert "nowhere/at/all" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "runs").exists()
