@@ -137,7 +137,7 @@ def test_the_loss_is_the_same_for_every_division_of_a_batch(
     def mean_loss(micro_batch_size: int) -> float:
         batches = islice(task.data.batches(0, BatchShare(0, 1, micro_batch_size), ()), 8 // micro_batch_size)
         losses = [task.objective.loss(model, batch) * task.objective.predictions(batch) / 8 for batch in batches]
-        return float(torch.stack(losses).sum())
+        return torch.stack(losses).sum().item()
 
     whole = mean_loss(8)
     assert [mean_loss(1), mean_loss(2)] == pytest.approx([whole, whole], rel=1e-5)
