@@ -18,7 +18,7 @@ from longformer.benchmarks.memory import peak_memory
 from longformer.errors import LongformerError
 from longformer.inference.predictor import Predictor
 from longformer.inference.queries import CANDIDATE_TOKENS, HOP_TOKENS
-from longformer.inference.serving import ABILITIES, LONGEST_SCORED, example_of, open_model
+from longformer.inference.serving import ABILITIES, LONGEST_CLUSTERED, LONGEST_SCORED, example_of, open_model
 from tests.launcher.test_evaluate_and_generate import finish_phase
 from tests.launcher.test_inspect_and_predict import make_model
 
@@ -142,6 +142,18 @@ def test_a_character_model_scores_texts_up_to_a_limit(created_run: Run, prepared
     assert answer({"text": "a" * LONGEST_SCORED}, {})["bits_per_character"] > 0
     with pytest.raises(LongformerError, match=r"has 32,769 bytes, at most 32,768 are scored: give it in parts"):
         answer({"text": "a" * (LONGEST_SCORED + 1)}, {})
+
+
+def test_mentions_are_clustered_in_little_memory_in_texts_up_to_a_limit(tmp_path: Path, test_data: Path) -> None:
+    make_model(tmp_path, test_data, "LongformerForCoreference", coreference={"head_size": 8, "max_spans": 100})
+    answer = open_model(tmp_path, "cluster")
+    text = ("The cells were held at body warmth. " * 8000)[:LONGEST_CLUSTERED]
+    assert answer({"text": text[:10_000]}, {}).keys() == {"clusters"}
+    before = peak_memory()
+    answer({"text": text}, {})
+    assert peak_memory() - before < 2**29
+    with pytest.raises(LongformerError, match=r"has 262,145 characters, at most 262,144 are read .*: give it in parts"):
+        answer({"text": text + "a"}, {})
 
 
 @pytest.fixture
