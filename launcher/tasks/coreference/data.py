@@ -10,7 +10,6 @@ from data_pipeline.sources.coreference import coreference
 from data_pipeline.sources.corpora import Corpus
 from launcher.tasks.coreference.config import CoreferenceRun
 from launcher.tasks.examples import LabelledData
-from longformer.inference.coreference import DocumentReading
 from longformer.inference.segments import SegmentReading
 from longformer.inference.words import sentence_lengths, words_of
 from longformer.models.coreference.config import ONTONOTES_GENRES
@@ -34,26 +33,22 @@ class CoreferenceData(LabelledData[CoreferenceRun]):
         )
 
     def labelled(self, split: str, length: int, seed: int) -> ClusterSequences:
-        section, segments = self.config.data, self.segments(self.reading(length))
-        room = length - 2 - segments.overlap
+        section, reading = self.config.data, self.reading(length)
+        room = length - 2 - section.overlap
         return ClusterSequences(
             PreparedData.open(self.directory).split(split),
-            layout=segments.arrays,
-            layout_key=repr(segments),
-            most_tokens=room * section.training_segments + segments.overlap,
+            layout=reading.arrays,
+            layout_key=repr(reading),
+            most_tokens=room * section.training_segments + section.overlap,
             long_documents="refuse" if section.long_documents == "refuse" else "crop",
             singletons=section.singletons,
             seed=seed,
         )
 
-    def reading(self, length: int) -> DocumentReading:
-        """Returns what is read of documents, `length` tokens at a time."""
-        return DocumentReading(length, self.config.data.long_documents, self.config.data.overlap)
-
-    def segments(self, reading: DocumentReading) -> SegmentReading:
-        """Returns how documents become segments."""
+    def reading(self, length: int) -> SegmentReading:
+        """Returns how documents become segments of `length` tokens."""
         special = PreparedData.open(self.directory).tokenizer.special
-        return reading.segments(begin=special.begin, end=special.end, genres=ONTONOTES_GENRES)
+        return SegmentReading(length, self.config.data.overlap, special.begin, special.end, ONTONOTES_GENRES)
 
     def held_out(self, split: str, *, limit: int | None = None) -> list[CoreferenceDocument]:
         """Returns the first `limit` documents of a split, or all.

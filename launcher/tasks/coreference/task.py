@@ -23,6 +23,7 @@ from longformer.evaluation.lengths import SHORT, scores_by_length
 from longformer.files import write_atomically
 from longformer.inference.coreference import Clusters, DocumentReading, document_clusters
 from longformer.models import LongformerForCoreference
+from longformer.models.coreference.config import ONTONOTES_GENRES
 from longformer.training.objectives import CLUSTERS, Lengths, Objective
 
 HEAD = "coreference"
@@ -56,7 +57,9 @@ class CoreferenceTask(LabelTask[CoreferenceRun, CoreferenceData]):
         return lengths.read
 
     def reading(self, index: int, length: int | None = None) -> DocumentReading:
-        return self.data.reading(length or self.config.phases[index].sequence_length)
+        section = self.config.data
+        length = length or self.config.phases[index].sequence_length
+        return DocumentReading(length, section.long_documents, section.overlap)
 
     def evaluate(self, model: nn.Module, index: int, request: EvaluationRequest) -> Evaluation:
         """Returns the official scores of the clusters, and the clusters found in every document; unless the phase goes
@@ -109,13 +112,13 @@ class CoreferenceTask(LabelTask[CoreferenceRun, CoreferenceData]):
         request: EvaluationRequest,
     ) -> list[Clusters]:
         """Returns the clusters found in each document."""
-        segments = self.data.segments(reading)
-        padding = PreparedData.open(self.data.directory).tokenizer.special.padding
+        special = PreparedData.open(self.data.directory).tokenizer.special
+        segments = reading.segments(begin=special.begin, end=special.end, genres=ONTONOTES_GENRES)
 
         def read(part: list[CoreferenceDocument], device: torch.device) -> list[Clusters]:
             laid_out = [segments.arrays(each.as_mapping()) for each in part]
             singletons = self.config.data.singletons
-            return document_clusters(model, laid_out, singletons=singletons, padding=padding, device=device)
+            return document_clusters(model, laid_out, singletons=singletons, padding=special.padding, device=device)
 
         return self.read_parts(model, documents, read, length=lambda each: len(each.ids), request=request)
 
