@@ -103,9 +103,17 @@ def test_mlflow_holds_the_run_with_its_metrics_and_its_model(workplace: Path) ->
     assert {"model", "report"} <= artifacts
 
 
-def test_a_mistake_is_one_sentence_with_exit_code_2_and_leaves_nothing(tmp_path: Path) -> None:
-    refused = longformer("train", QUICKSTART, "data.source=nowhere/at/all", "data.recipe=enwik8", directory=tmp_path)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("phases.0.sequence_lenght=64", "sequence_length"),
+        ("training.zero_stage=7", "training.zero_stage"),
+        ("data.source=nowhere/at/all data.recipe=enwik8", "nowhere/at/all"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_exit_code_2(tmp_path: Path, change: str, sentence: str) -> None:
+    refused = longformer("train", QUICKSTART, *change.split(" "), directory=tmp_path)
     assert refused.returncode == 2
-    assert "nowhere/at/all" in refused.stderr
+    assert sentence in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "runs").exists()
